@@ -1,0 +1,5 @@
+"""``python -m loralet``."""
+
+from loralet.cli import main
+
+raise SystemExit(main())

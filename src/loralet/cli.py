@@ -1,0 +1,146 @@
+"""The front door. Commands are functions of option classes; torch is imported only when a command needs it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Union
+
+import tyro
+from rich.console import Console
+
+from loralet import __version__
+from loralet.config import EvaluateConfig, Interface, PredictConfig, ShowConfig, StudyConfig, TrainConfig
+from loralet.errors import ConfigError, LoraletError, UserError
+
+
+@dataclass(frozen=True)
+class Study:
+    """Train a grid of LoRA configurations side by side, with base rows, and compare them."""
+
+    options: Annotated[StudyConfig, tyro.conf.arg(name="")] = field(default_factory=StudyConfig)
+    interface: Interface = field(default_factory=Interface)
+
+    def __call__(self) -> None:
+        from loralet.commands import study
+
+        study(self.options, self.interface)
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train one LoRA configuration."""
+
+    options: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+    interface: Interface = field(default_factory=Interface)
+
+    def __call__(self) -> None:
+        from loralet.commands import train
+
+        train(self.options, self.interface)
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a trained run on labelled data."""
+
+    options: Annotated[EvaluateConfig, tyro.conf.arg(name="")]
+
+    def __call__(self) -> None:
+        from loralet.commands import evaluate
+
+        evaluate(self.options)
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Classify texts with a trained run."""
+
+    options: Annotated[PredictConfig, tyro.conf.arg(name="")]
+
+    def __call__(self) -> None:
+        from loralet.commands import predict
+
+        predict(self.options)
+
+
+@dataclass(frozen=True)
+class Show:
+    """Print the table of a run folder."""
+
+    options: Annotated[ShowConfig, tyro.conf.arg(name="")]
+
+    def __call__(self) -> None:
+        from loralet.commands import show
+
+        show(self.options)
+
+
+COMMANDS: dict[str, type] = {"study": Study, "train": Train, "evaluate": Evaluate, "predict": Predict, "show": Show}
+CONFIGURED: dict[str, type] = {"study": StudyConfig, "train": TrainConfig}
+
+
+def parse(arguments: Sequence[str]) -> Callable[[], None]:
+    """The command meant by command-line arguments, its options checked.
+
+    Raises:
+        ConfigError: impossible values, all in one message.
+        SystemExit: status 2 with a usage message, or 0 after ``--help`` or ``--version``.
+    """
+    if list(arguments) in (["--version"], ["-V"]):
+        print(f"loralet {__version__}")
+        raise SystemExit(0)
+    defaults = _from_file(arguments)
+    choices = [
+        Annotated[kind, tyro.conf.subcommand(name, **({"default": defaults[name]} if name in defaults else {}))] for name, kind in COMMANDS.items()
+    ]
+    command: Any = tyro.cli(  # type: ignore[call-overload]  # a union made at run time, so that a file can set defaults
+        Union[tuple(choices)],
+        prog="loralet",
+        description="Fine-tune tiny BERT-family encoders with LoRA, many configurations at once.",
+        args=list(arguments) or ["--help"],
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
+    )
+    problems = list(command.options.problems()) if hasattr(command.options, "problems") else []
+    if problems:
+        raise ConfigError.listing(problems)
+    return command  # type: ignore[no-any-return]  # one of COMMANDS
+
+
+def _from_file(arguments: Sequence[str]) -> dict[str, Any]:
+    """Defaults of the command from the file that ``--config`` names."""
+    given = [a.removeprefix("--config=") for a in arguments if a.startswith("--config=")]
+    given += [b for a, b in pairwise(arguments) if a == "--config"]
+    name = arguments[0] if arguments else ""
+    if not given or name not in CONFIGURED:
+        return {}
+    from loralet.store.options import read_options
+
+    return {name: COMMANDS[name](options=read_options(Path(given[-1]), CONFIGURED[name]))}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit status is 0, 2 for a user's mistake, 1 for a failure, 130 after Ctrl-C."""
+    console = Console(stderr=True)
+    logging.basicConfig(format="· %(message)s", level=logging.WARNING)
+    try:
+        parse(sys.argv[1:] if arguments is None else arguments)()
+        return 0
+    except UserError as error:
+        console.print(f"loralet: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        return 2
+    except LoraletError as error:
+        console.print(f"loralet: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        return 1
+    except KeyboardInterrupt:
+        console.print("loralet: interrupted; what was written before is kept", style="red")
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`); nothing is wrong, and Python must not complain when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

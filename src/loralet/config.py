@@ -1,0 +1,301 @@
+"""Every option, once: name, default, help and limits. The command line and the saved TOML are made from these classes.
+
+Standard library and tyro's markers only, so that ``loralet --help`` needs nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+Head = Literal["pooler", "trained-pooler", "mean"]
+Scaling = Literal["alpha/r", "rslora"]
+Schedule = Literal["linear", "cosine", "constant"]
+Precision = Literal["auto", "fp32", "bf16"]
+
+TARGETS = ("query", "key", "value", "attention-output", "intermediate", "output")
+"""The linear maps of one encoder layer, by the names ``--targets`` takes."""
+
+ALL_LINEAR = "all-linear"
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Where the texts and labels are, and how to read them."""
+
+    text_column: str = ""
+    """Column that holds the text; found by its usual names when empty."""
+    label_column: str = ""
+    """Column that holds the label; found by its usual names when empty."""
+    columns: tuple[str, ...] = ()
+    """Column names, in order, of a CSV or TSV file that has no header row."""
+    label_names: tuple[str, ...] = ()
+    """Names for the labels, in label order; labels are named by their own values when empty."""
+    validation_fraction: float = 0.1
+    """Share of the training rows kept for validation when the data has no validation split (at most 5,000 rows)."""
+    split_seed: int = 0
+    """Seed of the validation split and of the sample used for the frequent checks."""
+    drop_overlap: bool = False
+    """Remove from the training rows every text that also stands in the test split."""
+    max_length: int = 128
+    """Tokens kept of each text, the two special tokens included."""
+
+    def problems(self) -> Iterator[str]:
+        if not 0 < self.validation_fraction < 1:
+            yield f"validation_fraction is {self.validation_fraction}: it must lie between 0 and 1"
+        if self.max_length < 3:
+            yield f"max_length is {self.max_length}: a text needs at least 3 tokens, two of them special"
+        if len(set(self.columns)) != len(self.columns):
+            yield f"columns names a column twice: {', '.join(self.columns)}"
+        if len(set(self.label_names)) != len(self.label_names):
+            yield f"label_names gives a name twice: {', '.join(self.label_names)}"
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How long and how to train; the same for every run of a pack."""
+
+    head: Head = "pooler"
+    """What the classifier reads: the frozen pooler, a pooler trained as well, or the mean over tokens."""
+    head_dropout: float = 0.1
+    """Dropout before the classifier, as BertForSequenceClassification has it."""
+    epochs: float = 3.0
+    """Passes over the training rows."""
+    steps: int | None = None
+    """Optimiser steps; replaces epochs."""
+    batch_size: int = 32
+    """Rows in one step."""
+    schedule: Schedule = "linear"
+    """Course of the learning rate after the warm-up."""
+    warmup: float = 0.06
+    """Share of the steps over which the learning rate rises from zero."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay (AdamW); biases are never decayed."""
+    clip: float = 1.0
+    """Largest gradient norm of one run; 0 turns clipping off."""
+    eval_every: int = 50
+    """Steps between two checks on the validation sample."""
+    validation_sample: int = 512
+    """Rows of the fixed, stratified validation sample; the whole split is read at the end."""
+    target_accuracy: float = 0.85
+    """Validation accuracy whose first reaching is the convergence step."""
+    patience: int | None = None
+    """Checks without a better validation accuracy after which a run stops; none: never."""
+    precision: Precision = "auto"
+    """Arithmetic of the encoder; auto takes bf16 where the processor has it."""
+    threads: int | None = None
+    """Processor threads; none: what torch chooses."""
+
+    def problems(self) -> Iterator[str]:
+        if not 0 <= self.head_dropout < 1:
+            yield f"head_dropout is {self.head_dropout}: it must be at least 0 and below 1"
+        if self.epochs <= 0:
+            yield f"epochs is {self.epochs}: it must be above 0"
+        for name in ("batch_size", "eval_every", "validation_sample", "steps", "patience", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                yield f"{name} is {value}: it must be at least 1"
+        if not 0 <= self.warmup < 1:
+            yield f"warmup is {self.warmup}: it is a share of the steps, at least 0 and below 1"
+        for name in ("weight_decay", "clip"):
+            if getattr(self, name) < 0:
+                yield f"{name} is {getattr(self, name)}: it must not be negative (0 turns it off)"
+        if not 0 < self.target_accuracy <= 1:
+            yield f"target_accuracy is {self.target_accuracy}: it must lie above 0 and not above 1"
+
+
+@dataclass(frozen=True)
+class LoraOptions:
+    """One LoRA configuration."""
+
+    rank: int = 16
+    """Rank of the adapters; 0 trains the head alone (a linear probe)."""
+    alpha: float = 32.0
+    """Numerator of the adapter's scale."""
+    dropout: float = 0.0
+    """Dropout on the adapter's input."""
+    targets: tuple[str, ...] = (ALL_LINEAR,)
+    """Linear maps that get an adapter: query, key, value, attention-output, intermediate, output, or all-linear."""
+    scaling: Scaling = "alpha/r"
+    """Scale of the adapter: alpha / rank, or alpha / sqrt(rank) (rslora)."""
+    lr: float = 2e-3
+    """Peak learning rate."""
+
+    def problems(self) -> Iterator[str]:
+        yield from lora_problems(self.rank, self.alpha, self.dropout, self.lr)
+        yield from target_problems(self.targets)
+
+
+@dataclass(frozen=True)
+class GridOptions:
+    """The grid of a study: every combination is a run."""
+
+    models: tuple[str, ...] = ()
+    """Backbones: hub ids or folders."""
+    ranks: tuple[int, ...] = (4, 16, 32)
+    """Ranks of the grid."""
+    alphas: tuple[float, ...] = (64.0, 256.0, 512.0)
+    """Alphas of the grid."""
+    lrs: tuple[float, ...] = (1e-3,)
+    """Peak learning rates of the grid."""
+    seeds: tuple[int, ...] = (0,)
+    """Seeds of the grid: initial values, dropout and order of the rows."""
+    dropout: float = 0.0
+    """Dropout on the adapters' input."""
+    targets: tuple[str, ...] = ("query", "value")
+    """Linear maps that get an adapter: query, key, value, attention-output, intermediate, output, or all-linear."""
+    scaling: Scaling = "alpha/r"
+    """Scale of the adapters: alpha / rank, or alpha / sqrt(rank) (rslora)."""
+    full: bool = False
+    """Also fine-tune the whole model, for comparison."""
+    full_lr: float = 3e-4
+    """Peak learning rate of full fine-tuning."""
+    probe_lr: float = 1e-2
+    """Peak learning rate of the linear probe."""
+
+    def problems(self) -> Iterator[str]:
+        for name in ("ranks", "alphas", "lrs", "seeds"):
+            values = getattr(self, name)
+            if not values:
+                yield f"{name} is empty: a grid needs at least one value of each"
+            if len(set(values)) != len(values):
+                yield f"{name} names a value twice: {' '.join(map(str, values))}"
+        for rank in self.ranks:
+            yield from lora_problems(rank, 1.0, 0.0, 1.0)
+        for alpha in self.alphas:
+            yield from lora_problems(1, alpha, 0.0, 1.0)
+        for lr in (*self.lrs, self.full_lr, self.probe_lr):
+            yield from lora_problems(1, 1.0, 0.0, lr)
+        yield from lora_problems(1, 1.0, self.dropout, 1.0)
+        yield from target_problems(self.targets)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything ``loralet train`` needs."""
+
+    data: Annotated[Positional[str], arg(metavar="DATA")] = ""
+    """A CSV, TSV, JSONL or Parquet file, a folder with train/validation/test files, or a hub data set id."""
+    model: str = ""
+    """Backbone: a hub id or a folder."""
+    out: str = ""
+    """Folder for the run; named by date under runs/ when empty."""
+    seed: int = 0
+    """Seed of the initial values, of dropout and of the order of the rows."""
+    lora: LoraOptions = field(default_factory=LoraOptions)
+    training: TrainingOptions = field(default_factory=TrainingOptions)
+    reading: DataOptions = field(default_factory=DataOptions)
+
+    def problems(self) -> Iterator[str]:
+        for part in (self.lora, self.training, self.reading):
+            yield from part.problems()
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """Everything ``loralet study`` needs."""
+
+    data: Annotated[Positional[str], arg(metavar="DATA")] = ""
+    """A CSV, TSV, JSONL or Parquet file, a folder with train/validation/test files, or a hub data set id."""
+    out: str = ""
+    """Folder for the study; named by date under runs/ when empty."""
+    grid: GridOptions = field(default_factory=GridOptions)
+    training: TrainingOptions = field(default_factory=TrainingOptions)
+    reading: DataOptions = field(default_factory=DataOptions)
+
+    def problems(self) -> Iterator[str]:
+        for part in (self.grid, self.training, self.reading):
+            yield from part.problems()
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Everything ``loralet evaluate`` needs."""
+
+    folder: Annotated[Positional[str], arg(metavar="RUN")]
+    """A run folder, or one of the adapter folders in it."""
+    data: Annotated[Positional[str], arg(metavar="DATA")] = ""
+    """A labelled file or a folder with a test file; the run's own test split when empty (one more read of it, which is recorded)."""
+    run: str = ""
+    """Id of a run of a study; the one that validation chose when empty."""
+    text_column: str = ""
+    """Column that holds the text; found by its usual names when empty."""
+    label_column: str = ""
+    """Column that holds the label; found by its usual names when empty."""
+    columns: tuple[str, ...] = ()
+    """Column names, in order, of a CSV or TSV file that has no header row."""
+    threads: int | None = None
+    """Processor threads; none: what torch chooses."""
+    format: Literal["table", "json"] = "table"
+    """What to print."""
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Everything ``loralet predict`` needs."""
+
+    folder: Annotated[Positional[str], arg(metavar="RUN")]
+    """A run folder, or one of the adapter folders in it."""
+    texts: Annotated[Positional[tuple[str, ...]], arg(metavar="TEXT")] = ()
+    """Texts to classify; read from --file, or line by line from standard input, when there are none."""
+    file: str = ""
+    """A file of texts: a CSV, TSV, JSONL or Parquet table with a text column, or else one text a line; - is standard input."""
+    run: str = ""
+    """Id of a run of a study; the one that validation chose when empty."""
+    format: Literal["table", "jsonl", "csv"] = "table"
+    """What to print."""
+    text_column: str = ""
+    """Column of the file that holds the text; found by its usual names when empty."""
+    precision: Precision = "fp32"
+    """Arithmetic of the encoder; auto takes bf16 where the processor has it."""
+    threads: int | None = None
+    """Processor threads; none: what torch chooses."""
+
+
+@dataclass(frozen=True)
+class ShowConfig:
+    """Everything ``loralet show`` needs."""
+
+    folder: Annotated[Positional[str], arg(metavar="RUN")]
+    """A run folder."""
+
+
+@dataclass(frozen=True)
+class Interface:
+    """How long work talks while it goes on."""
+
+    config: str = ""
+    """A TOML file of options, such as a run's config.toml; flags given beside it win."""
+    quiet: bool = False
+    """Show no progress."""
+
+
+def lora_problems(rank: int, alpha: float, dropout: float, lr: float) -> Iterator[str]:
+    """What is impossible about one LoRA configuration, in words."""
+    if rank < 0:
+        yield f"rank is {rank}: it must be 0 (head only) or more"
+    if not alpha > 0:
+        yield f"alpha is {alpha}: it must be above 0"
+    if not 0 <= dropout < 1:
+        yield f"dropout is {dropout}: it must be at least 0 and below 1"
+    if not lr > 0:
+        yield f"lr is {lr}: it must be above 0"
+
+
+def target_problems(targets: tuple[str, ...]) -> Iterator[str]:
+    """What is wrong with a list of target names, in words."""
+    if not targets:
+        yield "targets is empty: name at least one linear map, or give rank 0 to train the head alone"
+    unknown = [t for t in targets if t not in (*TARGETS, ALL_LINEAR)]
+    if unknown:
+        yield f"targets has {', '.join(unknown)}: the model has {', '.join(TARGETS)} (or {ALL_LINEAR} for all of them)"
+    if ALL_LINEAR in targets and len(targets) > 1:
+        yield f"targets mixes {ALL_LINEAR} with other names: {ALL_LINEAR} already is every linear map"
+
+
+def resolve_targets(targets: tuple[str, ...]) -> tuple[str, ...]:
+    """The plain target names, in the order of :data:`TARGETS`."""
+    return TARGETS if ALL_LINEAR in targets else tuple(t for t in TARGETS if t in targets)

@@ -1,0 +1,1 @@
+"""From a table of texts to batches of token ids."""

@@ -1,0 +1,272 @@
+"""One file of texts and labels, read into Arrow columns; whatever is wrong with it is told with its row."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet
+
+from loralet.errors import DataError
+
+TEXT_NAMES = ("text", "sentence", "content", "review", "document", "body", "message", "query")
+TITLE_NAMES = ("title", "headline", "subject")
+DESCRIPTION_NAMES = ("description", "abstract", "summary")
+LABEL_NAMES = ("label", "labels", "class", "category", "target", "topic", "class index", "label_text")
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
+BLOCK = 64 << 20
+"""Bytes that Arrow's readers take at once; one row must fit."""
+SHOWN = 5
+"""Rows named in one message."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns to read; an empty name is looked for among the usual ones.
+
+    Args:
+        text: column of the text.
+        label: column of the label.
+        header: names of the columns of a file without a header row.
+    """
+
+    text: str = ""
+    label: str = ""
+    header: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """Texts and, where the file has them, raw labels.
+
+    Args:
+        source: the file, for messages.
+        texts: one string a row, none empty.
+        labels: strings or integers; None for a file without labels.
+        rows: each row's number in the file, as an editor or a spreadsheet counts it.
+        names: label names that the file itself carries (Parquet from a hub), by label.
+        left_out: numbers of the rows whose text was empty.
+    """
+
+    source: str
+    texts: pa.ChunkedArray
+    labels: pa.ChunkedArray | None
+    rows: pa.Array
+    names: tuple[str, ...] = ()
+    left_out: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+def read_table(path: Path, columns: Columns, labelled: bool = True, keep_empty: bool = False) -> Table:
+    """Read one file.
+
+    Args:
+        path: .csv, .tsv, .jsonl, .json (one object a line) or .parquet.
+        columns: which columns hold what.
+        labelled: whether a label column must be there.
+        keep_empty: keep rows whose text is empty, so that what comes out lines up with the file.
+
+    Raises:
+        DataError: a missing or empty file, ragged rows, bad UTF-8, missing columns, a missing label; with file and row.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise DataError(f"{path}: cannot tell the format from {path.suffix or 'a name without an ending'!r}; known: {', '.join(SUFFIXES)}")
+    if not path.exists():
+        raise DataError(f"{path}: no such file")
+    if path.stat().st_size == 0:
+        raise DataError(f"{path}: the file is empty")
+    if columns.header and suffix not in (".csv", ".tsv"):
+        raise DataError(f"{path}: --columns names the columns of a CSV or TSV file without a header; this file carries its own names")
+    if suffix in (".csv", ".tsv"):
+        raw, first_row = _read_csv(path, columns.header), 1 if columns.header else 2
+    else:
+        raw, first_row = (_read_json(path) if suffix in (".jsonl", ".json") else _read_parquet(path)), 1
+    if raw.num_rows == 0:
+        raise DataError(f"{path}: the file has no rows{' below its header' if first_row == 2 else ''}")
+    return _select(path, raw, columns, first_row, labelled, keep_empty)
+
+
+def _read_csv(path: Path, header: Sequence[str]) -> pa.Table:
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        names = list(header) or next(csv.reader(file, delimiter=delimiter), [])
+    ragged: list[str] = []
+
+    def note(row: Any) -> str:
+        ragged.append(f"row {row.number} has {row.actual_columns} columns instead of {row.expected_columns}: {row.text[:60]!r}")
+        return "skip"
+
+    try:
+        table = pyarrow.csv.read_csv(
+            path,
+            # Single-threaded, because only then does Arrow number the rows that it refuses.
+            read_options=pyarrow.csv.ReadOptions(use_threads=False, block_size=BLOCK, column_names=names, skip_rows=0 if header else 1),
+            parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=note),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types={name: pa.binary() for name in names}, strings_can_be_null=False, check_utf8=False
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        if "Empty CSV" in str(error):
+            raise DataError(f"{path}: the file has no rows below its header") from error
+        raise DataError(f"{path}: not readable as {path.suffix[1:].upper()} ({error})") from error
+    if ragged:
+        more = f"\n  ... and {len(ragged) - SHOWN} more" if len(ragged) > SHOWN else ""
+        listed = "\n".join(f"  - {line}" for line in ragged[:SHOWN])
+        raise DataError(f"{path}: {len(ragged)} rows do not fit the header; a text with a {delimiter!r} in it must be quoted:\n{listed}{more}")
+    return table
+
+
+def _read_json(path: Path) -> pa.Table:
+    try:
+        return pyarrow.json.read_json(path, read_options=pyarrow.json.ReadOptions(use_threads=True, block_size=BLOCK))
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{path}: {_json_fault(path) or error}") from error
+
+
+def _json_fault(path: Path) -> str:
+    """The first line that is at fault, in words; Arrow counts rows within blocks."""
+    kinds: dict[str, str] = {}
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            return f"row {number} is not valid JSON ({error}); one object a line is expected"
+        if not isinstance(row, dict):
+            return f"row {number} is {type(row).__name__}, not an object; one object a line is expected"
+        for key, value in row.items():
+            kind = type(value).__name__
+            if value is not None and kinds.setdefault(key, kind) != kind:
+                return f"row {number} has {kind} for {key!r} where earlier rows have {kinds[key]}"
+    return ""
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    try:
+        return pyarrow.parquet.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: not readable as Parquet ({error})") from error
+
+
+def _select(path: Path, raw: pa.Table, columns: Columns, first_row: int, labelled: bool, keep_empty: bool) -> Table:
+    text_columns = _find_text(path, raw.column_names, columns.text)
+    label_column = _find_label(path, raw.column_names, columns.label, labelled)
+    parts = [_strings(path, raw, name, first_row) for name in text_columns]
+    texts = parts[0] if len(parts) == 1 else pc.binary_join_element_wise(*parts, " ")
+    labels = None if label_column is None else _labels(path, raw, label_column, first_row)
+    rows = pa.array(range(first_row, first_row + len(texts)), pa.int64())
+    full = pc.or_(keep_empty, pc.not_equal(pc.utf8_trim_whitespace(texts), ""))
+    left_out = tuple(rows.filter(pc.invert(full).combine_chunks()).to_pylist())
+    if left_out:
+        texts, rows = texts.filter(full), rows.filter(full.combine_chunks())
+        labels = None if labels is None else labels.filter(full)
+    if len(texts) == 0:
+        raise DataError(f"{path}: every text in column {' + '.join(text_columns)!r} is empty")
+    if labels is not None and labels.null_count:
+        missing = rows.filter(pc.is_null(labels).combine_chunks()).to_pylist()
+        raise DataError(f"{path}: {listed_rows(missing)} without a label in column {label_column!r}; label them or leave them out")
+    names = _label_names(raw, label_column) if label_column else ()
+    return Table(str(path), texts, labels, rows, names, left_out)
+
+
+def listed_rows(rows: Sequence[int]) -> str:
+    """``row 7`` or ``3 rows (7, 9, 12)`` or ``20 rows (7, 9, 12, 15, 18, ...)``."""
+    if len(rows) == 1:
+        return f"row {rows[0]}"
+    return f"{len(rows)} rows ({', '.join(map(str, rows[:SHOWN]))}{', ...' if len(rows) > SHOWN else ''})"
+
+
+def _find_text(path: Path, names: Sequence[str], given: str) -> list[str]:
+    if given:
+        if given not in names:
+            raise DataError(f"{path}: there is no column {given!r}; the columns are {', '.join(names)}")
+        return [given]
+    by_lower = {name.lower().strip(): name for name in reversed(names)}
+    usual = [by_lower[name] for name in TEXT_NAMES if name in by_lower]
+    if usual:
+        return usual[:1]
+    titles = [by_lower[name] for name in TITLE_NAMES if name in by_lower][:1]
+    bodies = [by_lower[name] for name in DESCRIPTION_NAMES if name in by_lower][:1]
+    if titles or bodies:
+        return titles + bodies
+    raise DataError(
+        f"{path}: no column looks like the text (looked for {', '.join((*TEXT_NAMES, *TITLE_NAMES, *DESCRIPTION_NAMES))}); "
+        f"the columns are {', '.join(names)}. Name it with --text-column, or give --columns if the file has no header row"
+    )
+
+
+def _find_label(path: Path, names: Sequence[str], given: str, labelled: bool) -> str | None:
+    if given and given in names:
+        return given
+    by_lower = {name.lower().strip(): name for name in reversed(names)}
+    usual = [] if given else [by_lower[name] for name in LABEL_NAMES if name in by_lower]
+    if usual:
+        return usual[0]
+    if not labelled:
+        return None
+    if given:
+        raise DataError(f"{path}: there is no column {given!r}; the columns are {', '.join(names)}")
+    raise DataError(
+        f"{path}: no column looks like the label (looked for {', '.join(LABEL_NAMES)}); the columns are {', '.join(names)}. "
+        "Name it with --label-column, or give --columns if the file has no header row"
+    )
+
+
+def _strings(path: Path, raw: pa.Table, name: str, first_row: int) -> pa.ChunkedArray:
+    column = raw[name]
+    if pa.types.is_null(column.type):
+        column = column.cast(pa.string())
+    if not (pa.types.is_binary(column.type) or pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        raise DataError(f"{path}: column {name!r} holds {column.type}, not text")
+    binary = column.cast(pa.binary()) if pa.types.is_string(column.type) else column.cast(pa.large_binary())
+    try:
+        strings = binary.cast(pa.string())
+    except pa.ArrowInvalid as error:
+        for row, value in enumerate(binary, first_row):
+            try:
+                (value.as_py() or b"").decode()
+            except UnicodeDecodeError as fault:
+                raise DataError(
+                    f"{path}: row {row}, column {name!r} is not UTF-8 (byte {fault.object[fault.start]:#x} at {fault.start}: "
+                    f"{fault.object[max(0, fault.start - 20) : fault.start + 10]!r}); save the file as UTF-8"
+                ) from error
+        raise
+    return pc.fill_null(strings, "")
+
+
+def _labels(path: Path, raw: pa.Table, name: str, first_row: int) -> pa.ChunkedArray:
+    """Labels as integers where all are, else as strings; an empty cell is null."""
+    column = raw[name]
+    if pa.types.is_boolean(column.type) or pa.types.is_dictionary(column.type):
+        column = column.cast(pa.string())
+    if pa.types.is_integer(column.type):
+        return column.cast(pa.int64())
+    if pa.types.is_floating(column.type):
+        raise DataError(f"{path}: column {name!r} holds fractions ({column.type}), not class labels")
+    nulls = column.is_null()
+    strings = pc.utf8_trim_whitespace(_strings(path, raw.set_column(raw.column_names.index(name), name, column), name, first_row))
+    strings = pc.if_else(pc.or_(nulls, pc.equal(strings, "")), pa.scalar(None, pa.string()), strings)
+    whole = pc.match_substring_regex(strings.drop_null(), r"^-?\d{1,18}$")
+    return strings.cast(pa.int64()) if len(whole) and pc.all(whole).as_py() else strings
+
+
+def _label_names(raw: pa.Table, label: str) -> tuple[str, ...]:
+    """Names of a ClassLabel feature, from the ``huggingface`` key of a Parquet schema's metadata."""
+    try:
+        info = json.loads((raw.schema.metadata or {}).get(b"huggingface", b"{}"))
+        return tuple(map(str, info["info"]["features"][label]["names"]))
+    except (ValueError, KeyError, TypeError):
+        return ()

@@ -1,0 +1,239 @@
+"""A data set: from a file, a folder or a hub id to splits with numbered labels."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from loralet.data.files import SUFFIXES, Columns, Table, listed_rows, read_table
+from loralet.errors import DataError
+from loralet.store import hub
+
+SPLIT_NAMES = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+
+
+@dataclass(frozen=True)
+class Split:
+    """Texts with numbered labels; ``labels`` are int64 indices into the data set's label names."""
+
+    source: str
+    texts: pa.ChunkedArray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, rows: np.ndarray) -> Split:
+        return replace(self, texts=self.texts.take(pa.array(rows)), labels=self.labels[rows])
+
+
+class HeldOut:
+    """The test split behind a counter: whoever scores on it says so by reading it."""
+
+    def __init__(self, split: Split) -> None:
+        self._split = split
+        self.reads = 0
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def read(self) -> Split:
+        self.reads += 1
+        return self._split
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set ready for training.
+
+    Args:
+        source: what the user named.
+        labels: label names, in label order.
+        train: training rows.
+        validation: the data's own validation split, or None.
+        test: the test split, counted, or None.
+        fingerprint: hash of all texts and labels.
+        notes: what the user should know about the data (rows left out, overlap), in words.
+    """
+
+    source: str
+    labels: tuple[str, ...]
+    train: Split
+    validation: Split | None
+    test: HeldOut | None
+    fingerprint: str
+    notes: tuple[str, ...]
+
+
+def load_dataset(source: str, columns: Columns, label_names: Sequence[str] = (), drop_overlap: bool = False) -> Dataset:
+    """Load a data set.
+
+    Args:
+        source: a file (all of it is training data), a folder with train/validation/test files, or a hub id (``ag_news`` is fancyzhx/ag_news).
+        columns: which columns hold what.
+        label_names: names for the labels, in label order; the data's own when empty.
+        drop_overlap: remove training texts that also stand in the test split.
+
+    Raises:
+        DataError: see :func:`loralet.data.files.read_table`; also one class only, unknown labels in another split, names that do not match.
+        HubError: a hub id that is neither reachable nor cached.
+    """
+    tables = {name: _concatenate([read_table(path, columns) for path in paths]) for name, paths in find_files(source).items()}
+    if "train" not in tables:
+        raise DataError(f"{source}: there is no training file; found {', '.join(table.source for table in tables.values()) or 'none'}")
+    notes = [f"{t.source}: {listed_rows(t.left_out)} with an empty text left out" for t in tables.values() if t.left_out]
+    values, names = _label_set(tables, label_names)
+    splits = {name: Split(table.source, table.texts, _numbered(table, values)) for name, table in tables.items()}
+    train = splits["train"]
+    if "test" in splits:
+        shared = pc.is_in(train.texts, value_set=splits["test"].texts.unique())
+        count = int(pc.sum(shared).as_py() or 0)
+        if count and drop_overlap:
+            train = train.take(np.flatnonzero(~shared.to_numpy()))
+            notes.append(f"{train.source}: {count} rows that also stand in {splits['test'].source} left out of training")
+        elif count:
+            notes.append(f"{train.source}: {count} rows also stand in {splits['test'].source}; --drop-overlap leaves them out of training")
+    if len(np.unique(train.labels)) < 2:
+        raise DataError(f"{train.source}: only one class ({names[train.labels[0]]!r}); a classifier needs at least two")
+    validation, test = splits.get("validation"), splits.get("test")
+    fingerprint = _fingerprint([train, *(s for s in (validation, test) if s)])
+    return Dataset(source, names, train, validation, HeldOut(test) if test else None, fingerprint, tuple(notes))
+
+
+def find_files(source: str) -> dict[str, list[Path]]:
+    """The files of each split, by ``train``, ``validation`` and ``test``.
+
+    Raises:
+        DataError: nothing there, or two formats for one split.
+        HubError: a hub id that is neither reachable nor cached.
+    """
+    path = Path(source)
+    if path.is_file():
+        return {"train": [path]}
+    if not path.is_dir():
+        if not hub.is_hub_id(source) or path.suffix.lower() in SUFFIXES:
+            raise DataError(f"{source}: no such file or folder")
+        path = hub.fetch(source, _wanted, kind="dataset")
+    found: dict[str, list[Path]] = {}
+    for file in sorted(p for p in path.rglob("*") if not any(part.startswith(".") for part in p.relative_to(path).parts)):
+        split = _split_of(file.name)
+        if split:
+            found.setdefault(split, []).append(file)
+    for split, files in found.items():
+        if len({(f.suffix, f.parent) for f in files}) > 1:
+            raise DataError(f"{source}: several sets of {split} files ({', '.join(str(f.relative_to(path)) for f in files)}); keep one")
+    if not found:
+        raise DataError(f"{source}: no train, validation or test file ({', '.join(SUFFIXES)}) in this folder")
+    return found
+
+
+def _wanted(names: Sequence[str]) -> list[str]:
+    return [name for name in names if name.endswith(".parquet") and _split_of(name.split("/")[-1])]
+
+
+def _split_of(name: str) -> str | None:
+    stem, dot, suffix = name.rpartition(".")
+    if f"{dot}{suffix.lower()}" not in SUFFIXES:
+        return None
+    for split, spellings in SPLIT_NAMES.items():
+        if re.fullmatch(rf"({'|'.join(spellings)})(-\d+-of-\d+)?", stem.lower()):
+            return split
+    return None
+
+
+def _concatenate(tables: list[Table]) -> Table:
+    if len(tables) == 1:
+        return tables[0]
+    kinds = {table.labels.type for table in tables if table.labels is not None}
+    labels = [t.labels.cast(pa.string()) if len(kinds) > 1 else t.labels for t in tables if t.labels is not None]
+    return Table(
+        tables[0].source,
+        pa.chunked_array([chunk for table in tables for chunk in table.texts.chunks]),
+        pa.chunked_array([chunk for column in labels for chunk in column.chunks]),
+        pa.concat_arrays([table.rows for table in tables]),
+        tables[0].names,
+        tuple(row for table in tables for row in table.left_out),
+    )
+
+
+def _label_set(tables: dict[str, Table], given: Sequence[str]) -> tuple[list[int | str], tuple[str, ...]]:
+    """Label values in order (integers by value, strings by alphabet, or as the file's own names say) and the names they go by."""
+    train = tables["train"]
+    assert train.labels is not None
+    present: list[int | str] = sorted(train.labels.unique().to_pylist())
+    if train.names and pa.types.is_integer(train.labels.type):
+        values: list[int | str] = list(range(len(train.names)))
+        names = train.names
+    else:
+        values, names = present, tuple(map(str, present))
+    if not given:
+        return values, names
+    if pa.types.is_string(train.labels.type) and set(given) == set(present):
+        return list(given), tuple(given)
+    if len(given) != len(values):
+        raise DataError(f"--label-names gives {len(given)} names ({', '.join(given)}), the data has {len(values)} labels ({', '.join(names)})")
+    return values, tuple(given)
+
+
+def _numbered(table: Table, values: list[int | str]) -> np.ndarray:
+    assert table.labels is not None
+    wanted = pa.array(values)
+    labels = table.labels
+    if labels.type != wanted.type:
+        labels, wanted = labels.cast(pa.string()), wanted.cast(pa.string())
+    numbers = pc.index_in(labels, value_set=wanted)
+    if numbers.null_count:
+        unknown = pc.is_null(numbers).combine_chunks()
+        rows = table.rows.filter(unknown).to_pylist()
+        strange = ", ".join(repr(v) for v in labels.filter(unknown).unique().to_pylist()[:5])
+        raise DataError(f"{table.source}: {listed_rows(rows)} with an unknown label ({strange}); known from training: {', '.join(map(repr, values))}")
+    return np.asarray(numbers.to_numpy(), np.int64)
+
+
+def load_labelled(source: str, columns: Columns, names: Sequence[str]) -> Split:
+    """Rows to measure a trained classifier on: a file, or the test file of a folder or hub data set.
+
+    Args:
+        source: a file, a folder or a hub id.
+        columns: which columns hold what.
+        names: the classifier's labels. A label of the data is one of these names, or, as an integer, a place among them.
+
+    Raises:
+        DataError: see :func:`loralet.data.files.read_table`; also no test file, or a label that the classifier does not know.
+    """
+    files = find_files(source)
+    paths = files.get("test") or (files["train"] if Path(source).is_file() else [])
+    if not paths:
+        raise DataError(f"{source}: there is no test file; found {', '.join(str(p) for ps in files.values() for p in ps)}")
+    table = _concatenate([read_table(path, columns) for path in paths])
+    assert table.labels is not None
+    by_name = set(map(str, table.labels.unique().to_pylist())) <= set(names)
+    values: list[int | str] = list(names) if by_name or pa.types.is_string(table.labels.type) else list(range(len(names)))
+    return Split(table.source, table.texts, _numbered(table, values))
+
+
+def hash_texts(texts: pa.ChunkedArray) -> hashlib._Hash:
+    """A running SHA-256 over the texts and where each ends, whatever the chunks they come in."""
+    digest = hashlib.sha256()
+    for chunk in texts.chunks:
+        if len(chunk):
+            start = chunk.slice(0, 1).buffers()[1]
+            offsets = np.frombuffer(start, np.int32, len(chunk) + 1, offset=chunk.offset * 4)
+            digest.update(np.diff(offsets).tobytes())
+            digest.update(memoryview(chunk.buffers()[2])[offsets[0] : offsets[-1]] if offsets[-1] else b"")
+    return digest
+
+
+def _fingerprint(splits: list[Split]) -> str:
+    digest = hashlib.sha256()
+    for split in splits:
+        digest.update(hash_texts(split.texts).digest())
+        digest.update(split.labels.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,80 @@
+"""Texts become token ids once: one flat array and the place where each row begins, kept in a cache and memory-mapped."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from tokenizers import Tokenizer
+
+from loralet.data.sources import hash_texts
+from loralet.store.atomic import new_folder
+
+CHUNK = 8192
+"""Rows handed to the tokenizer at once: enough to keep all cores busy, few enough to keep memory flat."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Token ids of many rows.
+
+    Args:
+        ids: all rows' ids, one after another, int32.
+        starts: row i is ``ids[starts[i]:starts[i + 1]]``, int64, one longer than the rows.
+    """
+
+    ids: np.ndarray
+    starts: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each row."""
+        return np.diff(self.starts)
+
+
+def cache_folder() -> Path:
+    """``LORALET_CACHE``, or ``loralet`` under ``XDG_CACHE_HOME`` (``~/.cache``)."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "loralet"
+    return Path(os.environ.get("LORALET_CACHE") or default)
+
+
+def tokenise(texts: pa.ChunkedArray, tokenizer: Tokenizer, max_length: int, cache: Path | None = None) -> Tokens:
+    """Token ids of every text.
+
+    Args:
+        texts: one string a row.
+        tokenizer: without truncation or padding of its own.
+        max_length: ids kept of a row, special tokens included.
+        cache: where results are kept, by the content of texts and tokenizer; None: nowhere.
+    """
+    if cache is None:
+        return _tokenise(texts, tokenizer, max_length)
+    digest = hash_texts(texts)
+    digest.update(f"{tokenizer.to_str()}{max_length}".encode())
+    folder = cache / "tokens" / digest.hexdigest()
+    if not folder.exists():
+        tokens = _tokenise(texts, tokenizer, max_length)
+        with new_folder(folder) as temporary:
+            np.save(temporary / "ids.npy", tokens.ids)
+            np.save(temporary / "starts.npy", tokens.starts)
+    return Tokens(np.load(folder / "ids.npy", mmap_mode="r"), np.load(folder / "starts.npy"))
+
+
+def _tokenise(texts: pa.ChunkedArray, tokenizer: Tokenizer, max_length: int) -> Tokens:
+    bounded = Tokenizer.from_str(tokenizer.to_str())
+    bounded.no_padding()
+    bounded.enable_truncation(max_length)
+    pieces: list[np.ndarray] = []
+    lengths: list[np.ndarray] = []
+    for start in range(0, len(texts), CHUNK):
+        rows = [encoding.ids for encoding in bounded.encode_batch_fast(texts.slice(start, CHUNK).to_pylist())]
+        lengths.append(np.fromiter(map(len, rows), np.int64, len(rows)))
+        pieces.append(np.fromiter((token for row in rows for token in row), np.int32, int(lengths[-1].sum())))
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate([np.zeros(0, np.int64), *lengths]))])
+    return Tokens(np.concatenate([np.zeros(0, np.int32), *pieces]), starts)

@@ -1,0 +1,1 @@
+"""Training, evaluation, packs and run folders."""

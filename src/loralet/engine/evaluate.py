@@ -1,0 +1,88 @@
+"""Logits of many rows, and what they are worth."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from loralet.data.batches import collate, sorted_batches
+from loralet.data.tokens import Tokens
+from loralet.nn.pack import Logits
+
+BATCH_TOKENS = 8192
+"""Tokens of one evaluation batch, all adapters together: large enough for full speed, small enough to stay near the processor's cache."""
+
+
+@torch.no_grad()
+def logits_of(forward: Logits, tokens: Tokens, adapters: int, device: torch.device | None = None) -> Float[Tensor, "k m c"]:
+    """Logits of every row for every adapter, in the order of the rows, on the processor.
+
+    Args:
+        forward: a pack's forward pass (:meth:`loralet.nn.pack.Pack.logits`).
+        tokens: the rows.
+        adapters: k, which sets how many rows go together.
+        device: where the pack's weights are.
+    """
+    pieces: list[Tensor] = []
+    order: list[np.ndarray] = []
+    for rows in sorted_batches(tokens.lengths, max(1, BATCH_TOKENS // adapters)):
+        ids, lengths = collate(tokens, rows)
+        pieces.append(forward(ids.to(device), lengths.to(device)).cpu())
+        order.append(rows)
+    logits = torch.cat(pieces, dim=1)
+    out = torch.empty_like(logits)
+    out[:, torch.from_numpy(np.concatenate(order))] = logits
+    return out
+
+
+def accuracy_and_loss(logits: Float[Tensor, "k b c"], labels: Int[Tensor, "b"]) -> tuple[list[float], list[float]]:
+    """Share of rows whose largest logit is the label, and mean cross-entropy in nats, for each adapter."""
+    accuracy = (logits.argmax(-1) == labels).float().mean(-1)
+    loss = cross_entropy(logits, labels)
+    return accuracy.tolist(), loss.tolist()
+
+
+def cross_entropy(logits: Float[Tensor, "k b c"], labels: Int[Tensor, "b"]) -> Float[Tensor, "k"]:
+    """Mean negative log-likelihood over the rows, one number for each adapter."""
+    chosen = logits.gather(-1, labels.expand(logits.shape[0], -1)[..., None])[..., 0]
+    return (logits.logsumexp(-1) - chosen).mean(-1)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a set of predictions is worth. ``loss`` is null where there are no probabilities (an SVM)."""
+
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    macro_precision: float
+    macro_recall: float
+    macro_f1: float
+    loss: float | None
+
+    def to_json(self) -> dict[str, float | None]:
+        return asdict(self)
+
+
+def score(predicted: np.ndarray, labels: np.ndarray, classes: int, loss: float | None) -> Scores:
+    """Scores of predicted class numbers, with Wilson's 95 % interval for the accuracy (Wilson 1927; scipy's binomtest).
+
+    Macro figures are plain means over the classes; a class never predicted, or absent, counts as 0.
+    """
+    from scipy.stats import binomtest
+    from sklearn.metrics import precision_recall_fscore_support
+
+    right = int((predicted == labels).sum())
+    interval = binomtest(right, len(labels)).proportion_ci(0.95, method="wilson")
+    precision, recall, f1, _ = precision_recall_fscore_support(labels, predicted, labels=range(classes), average="macro", zero_division=0.0)
+    return Scores(right / len(labels), float(interval.low), float(interval.high), float(precision), float(recall), float(f1), loss)
+
+
+def score_logits(logits: Float[Tensor, "m c"], labels: np.ndarray) -> Scores:
+    """Scores of one adapter's logits."""
+    loss = float(cross_entropy(logits[None], torch.from_numpy(labels))[0])
+    return score(logits.argmax(-1).numpy(), labels, logits.shape[1], loss if np.isfinite(loss) else None)

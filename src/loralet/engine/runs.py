@@ -1,0 +1,143 @@
+"""The run folder: what was asked for, what happened, what came out.
+
+config.toml          the resolved options
+environment.json     versions and machine
+metrics.jsonl        one line per event
+results.json         schema 1, see docs/results.md
+predictions.safetensors   test probabilities of every run that has them, and the labels
+adapters/ID/         one folder per trained run (loralet.store.adapters)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import resource
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from loralet import __version__
+from loralet.errors import RunError
+from loralet.events import Event
+from loralet.store.adapters import Artifact, save_artifact
+from loralet.store.atomic import new_file, write_json
+from loralet.store.backbone import Backbone
+from loralet.store.options import write_options
+
+SCHEMA = 1
+TRAINED = ("lora", "linear-probe", "full")
+"""Roles that leave an adapter folder."""
+
+
+def new_run_folder(out: str, kind: str) -> Path:
+    """The folder for a new run: ``out``, or one named by the time under ``runs/``.
+
+    Raises:
+        RunError: the folder exists and is not empty, so something would be lost.
+    """
+    folder = Path(out) if out else Path("runs") / f"{kind}-{datetime.now():%Y%m%d-%H%M%S}"
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(f"{folder} exists and is not empty; name another folder with --out, or remove it")
+    return folder
+
+
+class RunFolder:
+    """Writes a run folder as training goes on. Every file but metrics.jsonl appears whole or not at all."""
+
+    def __init__(self, folder: Path, config: Any) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        write_options(folder / "config.toml", config)
+        write_json(folder / "environment.json", environment())
+        self._metrics = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+
+    def record(self, event: Event) -> None:
+        """One line of metrics.jsonl; a loss that is not finite is written as null."""
+        line = {"event": type(event).__name__} | dataclasses.asdict(event)
+        self._metrics.write(json.dumps(_finite(line)) + "\n")
+        self._metrics.flush()
+
+    def save(self, artifact: Artifact, backbone: Backbone) -> None:
+        save_artifact(self.folder / "adapters" / artifact.id, artifact, backbone)
+
+    def save_predictions(self, tensors: dict[str, Tensor]) -> None:
+        with new_file(self.folder / "predictions.safetensors") as temporary:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
+
+    def save_results(self, results: dict[str, Any]) -> None:
+        write_json(self.folder / "results.json", results)
+
+    def close(self) -> None:
+        self._metrics.close()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return value
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and command."""
+    return {
+        "loralet": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "processor": torch.cpu.get_capabilities().get("cpu_name", platform.processor()),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "command": sys.argv,
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+
+
+def peak_memory() -> int:
+    """Largest resident memory of this process so far, in bytes (getrusage: kilobytes on Linux, bytes on macOS)."""
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used if sys.platform == "darwin" else used * 1024
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """results.json of a run folder.
+
+    Raises:
+        RunError: not a run folder, an unfinished one, or one of a newer schema.
+    """
+    path = folder / "results.json"
+    if not path.exists():
+        if (folder / "config.toml").exists():
+            raise RunError(f"{folder}: the run did not finish (no results.json)")
+        raise RunError(f"{folder}: not a run folder (no results.json and no config.toml)")
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(results, dict) or results.get("schema") != SCHEMA:
+        raise RunError(f"{path}: not results of schema {SCHEMA}, the one that loralet {__version__} reads")
+    return results
+
+
+def chosen_run(results: dict[str, Any]) -> dict[str, Any]:
+    """The trained run with the highest validation accuracy; among equals the lower validation loss, then fewer parameters.
+
+    Raises:
+        RunError: no run was trained to the end.
+    """
+    trained = [run for run in results["runs"] if run["role"] in TRAINED and run["validation"] is not None]
+    if not trained:
+        raise RunError("no run of this folder was trained to the end")
+    return max(trained, key=lambda run: (run["validation"]["accuracy"], -run["validation"]["loss"], -run["trainable_parameters"]))

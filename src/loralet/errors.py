@@ -1,0 +1,54 @@
+"""The errors loralet raises, as one tree.
+
+LoraletError
+├── UserError            the user can mend it: exit status 2, one message, no traceback
+│   ├── ConfigError      an option, or several of them
+│   ├── DataError        a table: names the file and, where there is one, the row
+│   ├── CheckpointError  a backbone or tokenizer that cannot be used as it is
+│   ├── HubError         a file that should come from the hub and does not
+│   └── RunError         a run folder or adapter folder that cannot be used as it is
+└── TrainingError        the work itself failed: exit status 1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class LoraletError(Exception):
+    """Base of everything raised on purpose."""
+
+
+class UserError(LoraletError):
+    """Something the user can mend; the message says how."""
+
+
+class ConfigError(UserError):
+    """One or more options that cannot be honoured."""
+
+    @classmethod
+    def listing(cls, problems: Iterable[str], where: str = "") -> ConfigError:
+        """One error that lists every problem, one a line."""
+        found = list(problems)
+        title = f"{len(found)} problem{'s' if len(found) > 1 else ''} in the options"
+        return cls("\n".join([f"{title}{f' ({where})' if where else ''}:", *(f"  - {p}" for p in found)]))
+
+
+class DataError(UserError):
+    """A table of texts that cannot be read or used."""
+
+
+class CheckpointError(UserError):
+    """A backbone checkpoint or tokenizer that cannot be used."""
+
+
+class HubError(UserError):
+    """A hub file that is neither reachable nor cached."""
+
+
+class RunError(UserError):
+    """A run folder or adapter folder that cannot be used."""
+
+
+class TrainingError(LoraletError):
+    """Training could not produce a model (every run diverged, say)."""

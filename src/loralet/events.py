@@ -1,0 +1,62 @@
+"""What happens during training, as plain records. The loop yields them; listeners show them and write them down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Status = Literal["finished", "early-stopped", "diverged"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the work begins, or something about the data is worth knowing; in words."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class PackStarted:
+    """A pack begins: the runs in it, how many steps they take and how many rows a step has."""
+
+    runs: tuple[str, ...]
+    steps: int
+    batch_size: int
+    train_rows: int
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """One optimiser step of every run still in the pack. ``losses`` are batch means in the order of ``runs``."""
+
+    step: int
+    runs: tuple[str, ...]
+    losses: tuple[float, ...]
+    lr_share: float
+    rows: int
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One run was measured on the validation sample (``rows`` of them) after ``step`` steps."""
+
+    step: int
+    run: str
+    accuracy: float
+    loss: float
+    rows: int
+    best: bool
+
+
+@dataclass(frozen=True)
+class RunEnded:
+    """A run left its pack after ``step`` steps."""
+
+    step: int
+    run: str
+    status: Status
+    converged_step: int | None
+    seconds: float
+
+
+Event = Stage | PackStarted | Stepped | Checked | RunEnded

@@ -1,0 +1,29 @@
+"""What stands between the encoder's states and the logits."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def first_token(states: Float[Tensor, "k b s d"]) -> Float[Tensor, "k b d"]:
+    """The state of the first token."""
+    return states[:, :, 0]
+
+
+def mean_over_tokens(states: Float[Tensor, "k b t d"], lengths: Int[Tensor, "b"]) -> Float[Tensor, "k b d"]:
+    """The mean of a row's states over its own tokens, special tokens included, padding not; in fp32."""
+    kept = (torch.arange(states.shape[2], device=lengths.device) < lengths[:, None]).float()
+    return torch.einsum("kbtd,bt->kbd", states.float(), kept) / lengths[:, None].float()
+
+
+def pool(first: Float[Tensor, "k b d"], weight: Float[Tensor, "j d d"], bias: Float[Tensor, "j d"]) -> Float[Tensor, "k b d"]:
+    """BERT's pooler: tanh(W h + b) of the first token's state; j is 1 for a frozen pooler, k for a trained one. In fp32."""
+    rows = first.float().expand(max(first.shape[0], weight.shape[0]), -1, -1)
+    return torch.tanh(torch.matmul(rows, weight.float().transpose(1, 2)) + bias.float()[:, None])
+
+
+def classify(features: Float[Tensor, "j b d"], weight: Float[Tensor, "k c d"], bias: Float[Tensor, "k c"]) -> Float[Tensor, "k b c"]:
+    """Logits of k classifiers; j is k, or 1 where all read the same features."""
+    return torch.matmul(features.float(), weight.transpose(1, 2)) + bias[:, None]

@@ -1,0 +1,200 @@
+"""A pack as numbers: k adapters and heads over one frozen encoder, all their trained numbers in one matrix ``[k n]``."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from loralet.nn.encoder import EncoderShape, Weights, encode
+from loralet.nn.head import classify, first_token, mean_over_tokens, pool
+from loralet.nn.lora import Adapter, DropoutMasks, Stack, merged, unmerged
+
+Logits = Callable[[Tensor, Tensor], Tensor]
+"""``(ids [b t], lengths [b]) -> logits [k b c]``."""
+
+INITIALIZER_RANGE = 0.02
+"""Standard deviation of a fresh classifier's weights, as BERT has it."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A piece of the trained numbers: the tensor of that name and shape, for each adapter."""
+
+    name: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+def stream(seed: int, purpose: str) -> torch.Generator:
+    """A generator for one purpose, so that two purposes of one seed never share their numbers."""
+    digest = hashlib.sha256(f"{purpose}/{seed}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+@dataclass(frozen=True)
+class PackShape:
+    """What is the same for all adapters of a pack.
+
+    Args:
+        encoder: sizes of the encoder.
+        classes: number of labels.
+        head: ``pooler`` (frozen), ``trained-pooler`` or ``mean``.
+        head_dropout: dropout on the features that the classifier reads.
+        full: train every tensor of the encoder as well (then the pack holds one run).
+    """
+
+    encoder: EncoderShape
+    classes: int
+    head: str = "pooler"
+    head_dropout: float = 0.0
+    full: bool = False
+
+
+class Pack:
+    """k classifiers over one frozen encoder.
+
+    Args:
+        weights: frozen tensors, in the type of the arithmetic (see :func:`loralet.nn.encoder.encode`); with ``pooler.*`` unless the head is ``mean``.
+        shape: what the adapters share.
+        adapters: the k configurations.
+    """
+
+    def __init__(self, weights: Weights, shape: PackShape, adapters: Sequence[Adapter]) -> None:
+        self.weights = weights
+        self.shape = shape
+        self.adapters = tuple(adapters)
+        names = {name for adapter in adapters if adapter.rank for name in adapter.linears}
+        self.adapted = tuple(n.removesuffix(".weight") for n in shape.encoder.tensors() if n.removesuffix(".weight") in names)
+        self.rank = max((adapter.rank for adapter in adapters), default=0)
+        self.slots = tuple(self._slots())
+        device = weights["embeddings.word"].device
+        self.scales = {name: torch.tensor([a.scale if name in a.linears else 0.0 for a in self.adapters], device=device) for name in self.adapted}
+
+    def _slots(self) -> list[Slot]:
+        d, c = self.shape.encoder.width, self.shape.classes
+        slots = [Slot("classifier.weight", (c, d)), Slot("classifier.bias", (c,))]
+        if self.shape.head == "trained-pooler":
+            slots += [Slot("pooler.weight", (d, d)), Slot("pooler.bias", (d,))]
+        for name in self.adapted:
+            d_in, d_out = self.shape.encoder.linear_sizes(name.split(".")[-1])
+            slots += [Slot(f"{name}.A", (self.rank, d_in)), Slot(f"{name}.B", (d_out, self.rank))]
+        if self.shape.full:
+            slots += [Slot(name, shape) for name, shape in self.shape.encoder.tensors().items()]
+            if self.shape.head == "pooler":
+                slots += [Slot("pooler.weight", (d, d)), Slot("pooler.bias", (d,))]
+        return slots
+
+    def split(self, parameters: Float[Tensor, "k n"]) -> dict[str, Tensor]:
+        """The trained numbers as tensors ``[k *shape]`` by slot name; views, so gradients flow back into the matrix."""
+        pieces = torch.split(parameters, [slot.size for slot in self.slots], dim=1)
+        return {slot.name: piece.view(-1, *slot.shape) for slot, piece in zip(self.slots, pieces, strict=True)}
+
+    def start(self) -> Float[Tensor, "k n"]:
+        """Initial values: each adapter draws its own, from its own seed, as it would alone.
+
+        A is Kaiming-uniform with a = sqrt(5), that is U(-1/sqrt(d), 1/sqrt(d)) (PEFT's choice), B zero, the classifier N(0, 0.02) with bias zero;
+        a pooler that is trained starts from the checkpoint's, or N(0, 0.02) where the checkpoint has none.
+        """
+        parameters = torch.zeros(len(self.adapters), sum(slot.size for slot in self.slots))
+        tensors = self.split(parameters)
+        for i, adapter in enumerate(self.adapters):
+            generator = stream(adapter.seed, "init")
+            tensors["classifier.weight"][i].normal_(0, INITIALIZER_RANGE, generator=generator)
+            if self.shape.head == "trained-pooler" and "pooler.weight" not in self.weights:
+                tensors["pooler.weight"][i].normal_(0, INITIALIZER_RANGE, generator=generator)
+            for name in self.adapted:
+                if adapter.rank and name in adapter.linears:
+                    a = tensors[f"{name}.A"][i, : adapter.rank]
+                    bound = 1 / math.sqrt(a.shape[1])
+                    a.uniform_(-bound, bound, generator=generator)
+        for name in tensors.keys() & self.weights.keys():
+            tensors[name].copy_(self.weights[name].float())
+        return parameters.to(self.weights["embeddings.word"].device)
+
+    def decay(self, weight_decay: float) -> Float[Tensor, "n"]:
+        """Weight decay of each trained number: none for biases and norms."""
+        pieces = [torch.full((slot.size,), 0.0 if slot.name.endswith("bias") or "norm" in slot.name else weight_decay) for slot in self.slots]
+        return torch.cat(pieces).to(self.weights["embeddings.word"].device)
+
+    def logits(self, parameters: Float[Tensor, "k n"], masks: DropoutMasks | None = None) -> Logits:
+        """The forward pass with these numbers: a function of a batch, ``(ids [b t], lengths [b]) -> logits [k b c]`` in fp32.
+
+        Effective weights are formed here, once, so that in evaluation they serve any number of batches.
+
+        Args:
+            parameters: the trained numbers.
+            masks: draws dropout masks; None in evaluation.
+        """
+        tensors = self.split(parameters)
+        weights = self.weights
+        if self.shape.full:
+            dtype = weights["embeddings.word"].dtype
+            weights = weights | {name: tensor[0].to(dtype) for name, tensor in tensors.items() if name in weights}
+        stacks = {name: Stack(tensors[f"{name}.A"], tensors[f"{name}.B"], self.scales[name]) for name in self.adapted}
+        noisy = masks is not None and any(adapter.dropout for adapter in self.adapters)
+        linear = unmerged(weights, stacks, masks) if noisy else merged(weights, stacks)
+
+        def apply(ids: Int[Tensor, "b t"], lengths: Int[Tensor, "b"]) -> Float[Tensor, "k b c"]:
+            read: Literal["first", "all"] = "all" if self.shape.head == "mean" else "first"
+            states = encode(weights, self.shape.encoder, ids, lengths, linear, read)
+            features = self._features(weights, tensors, states, lengths)
+            if masks is not None:
+                features = masks.scaled(features, [self.shape.head_dropout] * len(self.adapters))
+            return classify(features, tensors["classifier.weight"], tensors["classifier.bias"])
+
+        return apply
+
+    def _features(
+        self, weights: Weights, tensors: dict[str, Tensor], states: Float[Tensor, "j b s d"], lengths: Int[Tensor, "b"]
+    ) -> Float[Tensor, "i b d"]:
+        if self.shape.head == "mean":
+            return mean_over_tokens(states, lengths)
+        if "pooler.weight" in tensors:
+            return pool(first_token(states), tensors["pooler.weight"], tensors["pooler.bias"])
+        return pool(first_token(states), weights["pooler.weight"][None], weights["pooler.bias"][None])
+
+    def masks(self, generators: Sequence[torch.Generator]) -> DropoutMasks:
+        return DropoutMasks(self.adapters, generators)
+
+    def trainable(self, i: int) -> int:
+        """Trained numbers of adapter i, padding not counted."""
+        adapter = self.adapters[i]
+        absent = {f"{name}.{m}" for name in self.adapted if name not in adapter.linears or not adapter.rank for m in "AB"}
+        real = (slot for slot in self.slots if slot.name not in absent)
+        return sum(slot.size * adapter.rank // self.rank if slot.name.endswith((".A", ".B")) else slot.size for slot in real)
+
+    def extract(self, parameters: Float[Tensor, "k n"], i: int) -> dict[str, Tensor]:
+        """Adapter i's own tensors, without the padding and without linear maps that it does not sit on."""
+        adapter = self.adapters[i]
+        own: dict[str, Tensor] = {}
+        for name, tensor in self.split(parameters).items():
+            base, _, kind = name.rpartition(".")
+            if kind in ("A", "B"):
+                if base in adapter.linears and adapter.rank:
+                    own[name] = (tensor[i, : adapter.rank] if kind == "A" else tensor[i, :, : adapter.rank]).clone()
+            else:
+                own[name] = tensor[i].clone()
+        return own
+
+    def carry(self, parameters: Float[Tensor, "k n"], rows: Sequence[int], to: Pack) -> Float[Tensor, "j m"]:
+        """Rows of a matrix of this pack's layout as the matrix of a smaller pack made of those adapters."""
+        return to.fill([self.extract(parameters, i) for i in rows])
+
+    def fill(self, tensors: Sequence[dict[str, Tensor]]) -> Float[Tensor, "k n"]:
+        """The matrix of trained numbers from each adapter's own tensors: the inverse of :meth:`extract`."""
+        parameters = torch.zeros(len(self.adapters), sum(slot.size for slot in self.slots))
+        stacked = self.split(parameters)
+        for i, own in enumerate(tensors):
+            for name, tensor in own.items():
+                stacked[name][i][tuple(slice(0, size) for size in tensor.shape)] = tensor
+        return parameters.to(self.weights["embeddings.word"].device)

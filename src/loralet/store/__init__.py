@@ -1,0 +1,1 @@
+"""Files in and out: the hub, backbone checkpoints, tokenizers, adapter folders, option files."""

@@ -1,0 +1,181 @@
+"""A trained run as a folder: PEFT's two files, and what PEFT's files forget.
+
+adapter_config.json          PEFT's configuration                       (rank above 0)
+adapter_model.safetensors    A, B and, where PEFT can say it, the head  (rank above 0)
+head.safetensors             the head, where PEFT cannot say it: the mean head, a head alone, an architecture with another head
+config.json, model.safetensors   a whole checkpoint instead             (full fine-tuning)
+loralet.json                 labels, head, lengths, configuration, backbone and data fingerprints
+tokenizer.json               the tokenizer
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from loralet import __version__
+from loralet.errors import RunError
+from loralet.store.atomic import new_folder, write_json
+from loralet.store.backbone import Backbone
+from loralet.store.names import ARCHITECTURES, Architecture
+
+SCHEMA = 1
+PEFT_PREFIX = "base_model.model."
+HEAD_SLOTS = ("classifier.weight", "classifier.bias", "pooler.weight", "pooler.bias")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What was learned by one run.
+
+    Args:
+        id: the run's name in its study.
+        role: ``lora``, ``linear-probe`` or ``full``.
+        labels: label names, in the order of the logits.
+        head: what the classifier reads: ``pooler``, ``trained-pooler`` or ``mean``.
+        max_length: tokens kept of a text.
+        rank, alpha, dropout, targets, scaling: the LoRA configuration.
+        backbone: hub id or folder of the frozen encoder.
+        backbone_fingerprint: hash of its tensors.
+        architecture: its model type.
+        data_fingerprint: hash of the data set.
+        tensors: the trained tensors by slot name (:meth:`loralet.nn.pack.Pack.extract`).
+    """
+
+    id: str
+    role: str
+    labels: tuple[str, ...]
+    head: str
+    max_length: int
+    rank: int
+    alpha: float
+    dropout: float
+    targets: tuple[str, ...]
+    scaling: str
+    backbone: str
+    backbone_fingerprint: str
+    architecture: str
+    data_fingerprint: str
+    tensors: dict[str, Tensor]
+
+    def describe(self) -> dict[str, Any]:
+        """Everything but the tensors, as JSON."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "tensors"}
+        return {"schema": SCHEMA, "loralet": __version__} | fields
+
+
+def save_artifact(folder: Path, artifact: Artifact, backbone: Backbone) -> None:
+    """Write a run's folder, whole or not at all."""
+    architecture = backbone.architecture
+    with new_folder(folder) as temporary:
+        write_json(temporary / "loralet.json", artifact.describe())
+        backbone.tokenizer.save(str(temporary / "tokenizer.json"))
+        head = {name: t.contiguous() for name, t in artifact.tensors.items() if name in HEAD_SLOTS}
+        if artifact.role == "full":
+            _save_checkpoint(temporary, artifact, backbone)
+            save_file({name: t for name, t in head.items() if name.startswith("classifier")}, temporary / "head.safetensors")
+        elif artifact.rank == 0:
+            save_file(head, temporary / "head.safetensors")
+        else:
+            in_peft = _head_in_peft(artifact)
+            write_json(temporary / "adapter_config.json", _peft_config(artifact, architecture, in_peft))
+            tensors = {_peft_name(name, architecture, in_peft): t.contiguous() for name, t in artifact.tensors.items() if name not in HEAD_SLOTS}
+            if in_peft:
+                tensors |= {_peft_name(name, architecture, in_peft): t for name, t in head.items()}
+            else:
+                save_file(head, temporary / "head.safetensors")
+            save_file(tensors, temporary / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def load_artifact(folder: Path) -> Artifact:
+    """Read a run's folder.
+
+    Raises:
+        RunError: not such a folder, a newer schema, or files missing or broken.
+    """
+    path = folder / "loralet.json"
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+        if described.pop("schema") != SCHEMA:
+            raise RunError(f"{path}: written by a newer loralet ({described.get('loralet')}); this is {__version__}")
+        described.pop("loralet")
+        described |= {key: tuple(described[key]) for key in ("labels", "targets")}
+        tensors: dict[str, Tensor] = {}
+        if (folder / "adapter_model.safetensors").exists():
+            architecture = ARCHITECTURES[described["architecture"]]
+            tensors |= {_own_name(name, architecture): t for name, t in load_file(folder / "adapter_model.safetensors").items()}
+        if (folder / "head.safetensors").exists():
+            tensors |= load_file(folder / "head.safetensors")
+        return Artifact(**described, tensors=tensors)
+    except FileNotFoundError as error:
+        raise RunError(f"{folder}: not an adapter folder of loralet ({error.filename} is missing)") from error
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise RunError(f"{folder}: cannot be read as an adapter folder ({type(error).__name__}: {error})") from error
+
+
+def _head_in_peft(artifact: Artifact) -> bool:
+    """Whether transformers' ...ForSequenceClassification of this architecture has just this head, so that PEFT can carry it."""
+    return artifact.architecture == "bert" and artifact.head != "mean"
+
+
+def _peft_config(artifact: Artifact, architecture: Architecture, in_peft: bool) -> dict[str, Any]:
+    prefix = architecture.prefix if in_peft else ""
+    linears = sorted({name.removesuffix(".A") for name in artifact.tensors if name.endswith(".A")})
+    simple = set(artifact.targets) <= {"query", "key", "value"} and artifact.architecture != "distilbert"
+    saved = ["classifier", *(["pooler"] if artifact.head == "trained-pooler" else [])] if in_peft else None
+    return {
+        "peft_type": "LORA",
+        "task_type": "SEQ_CLS" if in_peft else "FEATURE_EXTRACTION",
+        "base_model_name_or_path": artifact.backbone,
+        "r": artifact.rank,
+        "lora_alpha": int(artifact.alpha) if artifact.alpha.is_integer() else artifact.alpha,
+        "lora_dropout": artifact.dropout,
+        "use_rslora": artifact.scaling == "rslora",
+        "target_modules": list(artifact.targets) if simple else [prefix + architecture.module(name) for name in linears],
+        "modules_to_save": saved,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "init_lora_weights": True,
+    }
+
+
+def _peft_name(slot: str, architecture: Architecture, in_peft: bool) -> str:
+    prefix = PEFT_PREFIX + (architecture.prefix if in_peft else "")
+    if slot.startswith("classifier"):
+        return PEFT_PREFIX + slot
+    if slot.startswith("pooler"):
+        return prefix + architecture.tensor(slot)
+    linear, _, matrix = slot.rpartition(".")
+    return f"{prefix}{architecture.module(linear)}.lora_{matrix}.weight"
+
+
+def _own_name(peft: str, architecture: Architecture) -> str:
+    """The slot that a tensor of a PEFT file belongs to.
+
+    Raises:
+        KeyError: it belongs to none.
+    """
+    name = peft.removeprefix(PEFT_PREFIX)
+    if name.startswith("classifier."):
+        return name
+    name = name.removeprefix(architecture.prefix)
+    module, _, matrix = name.removesuffix(".weight").rpartition(".lora_")
+    if matrix in ("A", "B"):
+        return f"{architecture.linear(module)}.{matrix}"
+    return {architecture.tensor(slot): slot for slot in ("pooler.weight", "pooler.bias")}[name]
+
+
+def _save_checkpoint(folder: Path, artifact: Artifact, backbone: Backbone) -> None:
+    """The fine-tuned encoder as a checkpoint of its own."""
+    architecture = backbone.architecture
+    merged = backbone.weights | {name: t for name, t in artifact.tensors.items() if not name.startswith("classifier")}
+    save_file({architecture.prefix + architecture.tensor(n): t.contiguous() for n, t in merged.items()}, folder / "model.safetensors")
+    write_json(folder / "config.json", backbone.config | {"model_type": architecture.model_type})

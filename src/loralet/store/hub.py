@@ -1,0 +1,93 @@
+"""Repositories of a Hugging Face hub, through ``huggingface_hub``: download, cache, offline.
+
+The client reads HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE when it is first imported, so it is imported only when a hub id is asked for.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from loralet.errors import HubError
+
+logger = logging.getLogger(__name__)
+
+Kind = Literal["model", "dataset"]
+Choose = Callable[[Sequence[str]], Sequence[str]]
+
+RENAMED_DATASETS = {"ag_news": "fancyzhx/ag_news"}
+"""Bare names that the hub no longer resolves."""
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether ``name`` has the form of a hub id: one or two parts, neither an existing path nor an explicit one."""
+    return bool(re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", name)) and not Path(name).exists()
+
+
+def fetch(repo: str, choose: Choose, kind: Kind = "model") -> Path:
+    """Bring files of a repository to this machine.
+
+    Args:
+        repo: the repository's id.
+        choose: picks, from the names of all its files, those wanted.
+        kind: ``model`` or ``dataset``.
+
+    Returns:
+        The folder that holds the chosen files under their own names: the newest revision's, or, when the hub cannot be reached, the cached one's
+        (a warning says so).
+
+    Raises:
+        HubError: the repository is not there, needs a login, or can neither be reached nor found in the cache.
+    """
+    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+
+    if kind == "dataset":
+        repo = RENAMED_DATASETS.get(repo, repo)
+    try:
+        info = HfApi().repo_info(repo, repo_type=kind)
+        names = [sibling.rfilename for sibling in getattr(info, "siblings", None) or ()]
+        paths = [hf_hub_download(repo, name, repo_type=kind, revision=info.sha) for name in choose(names)]
+        if not paths:
+            raise HubError(f"{kind} {repo} has none of the files wanted; it has: {', '.join(sorted(names)) or 'nothing'}")
+        return _snapshot(Path(paths[0]), choose(names)[0])
+    except GatedRepoError as error:
+        raise HubError(f"{kind} {repo} is gated: accept its terms on the hub, then log in with `hf auth login`") from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise HubError(
+            f"{repo!r} is neither a folder here nor a {kind} on the hub ({_endpoint()}); if it is private, log in with `hf auth login`"
+        ) from error
+    except (OSError, RuntimeError, ValueError) as error:
+        return _cached(repo, kind, error)
+
+
+def _snapshot(path: Path, name: str) -> Path:
+    for _ in Path(name).parts:
+        path = path.parent
+    return path
+
+
+def _cached(repo: str, kind: Kind, cause: Exception) -> Path:
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+    try:
+        folder = Path(snapshot_download(repo, repo_type=kind, local_files_only=True))
+    except LocalEntryNotFoundError:
+        raise HubError(
+            f"{kind} {repo} cannot be had: the hub ({_endpoint()}) was not reached ({reason}), and the cache {constants.HF_HUB_CACHE} holds no copy. "
+            "Connect once to download it, set HF_HOME to a cache that has it, "
+            f"or name a local {'folder' if kind == 'model' else 'file or folder'} instead."
+        ) from cause
+    logger.warning("%s %s: the hub was not reached (%s); using the copy cached at %s", kind, repo, reason, folder)
+    return folder
+
+
+def _endpoint() -> str:
+    from huggingface_hub import constants
+
+    return constants.ENDPOINT

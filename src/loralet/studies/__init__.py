@@ -1,0 +1,1 @@
+"""Grids of runs, their baselines and their statistics."""
