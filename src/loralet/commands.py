@@ -21,7 +21,7 @@ from loralet.engine.runs import RunFolder, new_run_folder, read_results
 from loralet.errors import ConfigError, DataError, RunError
 from loralet.show.predictions import WRITERS
 from loralet.show.progress import ProgressView
-from loralet.show.table import results_table
+from loralet.show.table import results_table, table_console
 from loralet.store.atomic import write_json
 from loralet.store.options import read_options
 
@@ -59,7 +59,7 @@ def _carry_out(kind: str, config: Any, interface: Interface, plan: Callable[[Any
             results = carry_out(plan(config), folder, view)
     finally:
         folder.close()
-    console = Console()
+    console = table_console()
     console.print(results_table(results))
     console.print(f"run folder: {folder.folder}", highlight=False, soft_wrap=True)
 
@@ -139,7 +139,7 @@ def _read_texts(file: str, text_column: str) -> list[str]:
 
 def show(config: ShowConfig) -> None:
     """Print the table of a run folder."""
-    console = Console()
+    console = table_console()
     console.print(results_table(read_results(Path(config.folder))))
 
 

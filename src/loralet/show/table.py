@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -18,8 +18,10 @@ ROLES = {
     "random-head": "random head (chance)",
     "linear-probe": "linear probe",
     "full": "full fine-tuning",
+    "lora": "LoRA",
 }
-HEADINGS = ("run", "val. acc.", "test acc.", "95 % interval", "macro F1", "conv. step", "trainable", "seconds", "")
+HEADINGS = ("", "run", "val.", "test (95 % interval)", "F1", "conv.", "trained", "s", "")
+PIPE_WIDTH = 120
 
 
 def cells(run: dict[str, Any]) -> tuple[str, ...]:
@@ -27,23 +29,16 @@ def cells(run: dict[str, Any]) -> tuple[str, ...]:
     validation, test = run["validation"], run["test"]
     trained = run["role"] in TRAINED
     return (
-        name_of(run),
+        ROLES[run["role"]],
+        run["id"] if run["role"] in (*TRAINED, "random-head") else "",
         f"{validation['accuracy']:.4f}" if validation else "–",
-        f"{test['accuracy']:.4f}" if test else "–",
-        f"{test['accuracy_low']:.4f}–{test['accuracy_high']:.4f}" if test else "–",
+        f"{test['accuracy']:.4f} ({test['accuracy_low']:.3f}–{test['accuracy_high']:.3f})" if test else "–",
         f"{test['macro_f1']:.4f}" if test else "–",
         (str(run["converged_step"]) if run["converged_step"] else f">{run['steps']}") if trained else "–",
         f"{run['trainable_parameters']:,}",
-        f"{run['train_seconds']:.1f}" if run["train_seconds"] is not None else "–",
+        f"{run['train_seconds']:.0f}" if run["train_seconds"] is not None else "–",
         "" if run["status"] == "finished" else run["status"],
     )
-
-
-def name_of(run: dict[str, Any]) -> str:
-    """A row's name: its role, or for a LoRA its rank, alpha and effective scale times learning rate."""
-    if run["role"] != "lora":
-        return f"{ROLES[run['role']]} · {run['id']}" if run["role"] in (*TRAINED, "random-head") else ROLES[run["role"]]
-    return str(run["id"])
 
 
 def ordered(runs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -67,6 +62,12 @@ def results_table(results: dict[str, Any]) -> RenderableType:
         f"chosen on validation: {chosen}; the test split was read {times(results['test_reads'])}",
     ]
     return Group(table, *(Text(line) for line in lines))
+
+
+def table_console() -> Console:
+    """Standard output, at least as wide as the table when it is a pipe or a file, where nobody can widen it."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=max(console.width, PIPE_WIDTH))
 
 
 def times(count: int) -> str:

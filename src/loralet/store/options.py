@@ -59,7 +59,7 @@ def _plain(options: Any) -> dict[str, Any]:
 
 def _build(kind: type[Options], raw: dict[str, Any], where: str, problems: list[str]) -> Options:
     types_ = typing.get_type_hints(kind)
-    known = {f.name: types_[f.name] for f in dataclasses.fields(kind)}
+    known = {f.name: types_[f.name] for f in dataclasses.fields(kind)}  # type: ignore[arg-type]  # called with option classes alone
     values: dict[str, Any] = {}
     for key, value in raw.items():
         if key not in known:
