@@ -15,7 +15,7 @@ import tyro
 from rich.console import Console
 
 from loralet import __version__
-from loralet.config import EvaluateConfig, Interface, PredictConfig, ShowConfig, StudyConfig, TrainConfig
+from loralet.config import DistillConfig, EvaluateConfig, Interface, PredictConfig, ShowConfig, StudyConfig, TrainConfig
 from loralet.errors import ConfigError, LoraletError, UserError
 
 
@@ -79,6 +79,19 @@ class Show:
         from loralet.commands import show
 
         show(self.options)
+
+
+@dataclass(frozen=True)
+class Distill:
+    """Build a small BERT from a larger encoder and unlabelled texts."""
+
+    options: Annotated[DistillConfig, tyro.conf.arg(name="")] = field(default_factory=DistillConfig)
+    interface: Interface = field(default_factory=Interface)
+
+    def __call__(self) -> None:
+        from loralet.commands import distill
+
+        distill(self.options, self.interface)
 
 
 COMMANDS: dict[str, type] = {"study": Study, "train": Train, "evaluate": Evaluate, "predict": Predict, "show": Show}

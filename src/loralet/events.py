@@ -59,4 +59,29 @@ class RunEnded:
     seconds: float
 
 
-Event = Stage | PackStarted | Stepped | Checked | RunEnded
+@dataclass(frozen=True)
+class Advanced:
+    """Long work other than a pack's has come this far: ``done`` of ``total``; ``note`` says how it stands, in words."""
+
+    task: str
+    done: int
+    total: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class EpochEnded:
+    """An epoch of a distillation is over: mean losses by name, over its training batches and on the held-out texts.
+
+    Epoch 0 is the student before its first step; it has no training losses.
+    """
+
+    epoch: int
+    epochs: int
+    step: int
+    training: dict[str, float]
+    held_out: dict[str, float]
+    seconds: float
+
+
+Event = Stage | PackStarted | Stepped | Checked | RunEnded | Advanced | EpochEnded

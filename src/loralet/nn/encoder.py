@@ -7,7 +7,8 @@ BERT (Devlin et al. 2019), RoBERTa, DistilBERT and ELECTRA differ in names and i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -97,6 +98,18 @@ def encode(
     Returns:
         States in the arithmetic's type; k is 1 as long as no adapted linear map has been met.
     """
+    return deque(layer_states(weights, shape, ids, lengths, linear, read), maxlen=1).pop()
+
+
+def layer_states(
+    weights: Weights,
+    shape: EncoderShape,
+    ids: Int[Tensor, "b t"],
+    lengths: Int[Tensor, "b"],
+    linear: Linear,
+    read: Literal["first", "all"] = "all",
+) -> Iterator[Float[Tensor, "k b s d"]]:
+    """The states after each layer in turn; arguments as for :func:`encode`, which returns the last of them."""
     bias = padding_bias(lengths, ids.shape[1])
     x = embed(weights, shape, ids)[None]
     for i in range(shape.layers):
@@ -105,7 +118,7 @@ def encode(
         x = layer_norm(weights, shape, f"layers.{i}.attention-norm", linear(f"layers.{i}.attention-output", attended) + rows)
         inner = ACTIVATIONS[shape.activation](linear(f"layers.{i}.intermediate", x))
         x = layer_norm(weights, shape, f"layers.{i}.output-norm", linear(f"layers.{i}.output", inner) + x)
-    return x
+        yield x
 
 
 def embed(weights: Weights, shape: EncoderShape, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:

@@ -1,0 +1,214 @@
+"""A small stand-in for a Hugging Face hub on 127.0.0.1: folders served as model and data set repositories.
+
+From a shell, with FOLDER/models/owner/name/... and FOLDER/datasets/owner/name/...::
+
+    python tests/loopback_hub.py FOLDER --port 8000 &
+    HF_ENDPOINT=http://127.0.0.1:8000 HF_HUB_DISABLE_XET=1 loralet train ...
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+REPOSITORY = r"(?P<repo>[^/]+(?:/[^/]+)?)"
+API = re.compile(rf"/api/(?P<kind>models|datasets)/{REPOSITORY}(?:/(?P<what>revision|tree)/(?P<revision>[^/]+)(?P<under>/.*)?)?")
+RESOLVE = re.compile(rf"/(?P<kind>datasets/)?{REPOSITORY}/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
+
+
+class Request(NamedTuple):
+    """One request as it came in."""
+
+    method: str
+    path: str
+    status: int
+    range: str = ""
+
+
+@dataclass
+class LoopbackHub:
+    """Serves folders until the ``with`` block ends.
+
+    Args:
+        models: repository id to folder. The folder is read anew at each request; a changed file makes a new commit.
+        datasets: the same for data sets.
+        gated: ids of repositories whose files (not whose file list) are answered with 403.
+        broken: answer everything with 503, as a hub in trouble does.
+        cut_once: path endings of files whose first transfer breaks off half-way.
+        requests: what was asked for, in order.
+    """
+
+    models: Mapping[str, Path] = field(default_factory=dict)
+    datasets: Mapping[str, Path] = field(default_factory=dict)
+    gated: frozenset[str] = frozenset()
+    broken: bool = False
+    cut_once: set[str] = field(default_factory=set)
+    port: int = 0
+    requests: list[Request] = field(default_factory=list)
+
+    def __enter__(self) -> LoopbackHub:
+        hub = self
+
+        class Handler(_Handler):
+            served = hub
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        self.server.daemon_threads = True
+        self.port = self.server.server_address[1]
+        self._thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+        self._thread.join()
+
+    @property
+    def url(self) -> str:
+        """What HF_ENDPOINT should be."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def downloaded(self) -> list[str]:
+        """Paths of the files whose content was asked for, sorted."""
+        return sorted({urlsplit(r.path).path for r in self.requests if r.method == "GET" and "/resolve/" in r.path})
+
+
+def commit_of(folder: Path) -> str:
+    """Forty hexadecimal digits that change with any file's name or content."""
+    digest = hashlib.sha1(usedforsecurity=False)
+    for name in _names(folder):
+        digest.update(name.encode() + b"\0" + (folder / name).read_bytes())
+    return digest.hexdigest()
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def _etag(content: bytes) -> str:
+    return hashlib.sha1(content, usedforsecurity=False).hexdigest()
+
+
+class _Refusal(Exception):
+    def __init__(self, status: int, code: str = "", commit: str = "") -> None:
+        self.status, self.code, self.commit = status, code, commit
+
+
+class _Handler(BaseHTTPRequestHandler):
+    served: LoopbackHub
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:  # noqa: N802  # the standard library's name
+        self._answer()
+
+    def do_HEAD(self) -> None:  # noqa: N802
+        self._answer()
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Requests are recorded, not printed."""
+
+    def _answer(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        try:
+            if self.served.broken:
+                raise _Refusal(503)
+            if match := API.fullmatch(path):
+                self._send(200, json.dumps(self._api(**match.groupdict())).encode(), {"Content-Type": "application/json"})
+            elif match := RESOLVE.fullmatch(path):
+                self._resolve(path, **match.groupdict())
+            else:
+                raise _Refusal(404)
+        except _Refusal as refusal:
+            headers = {"X-Error-Code": refusal.code, "X-Repo-Commit": refusal.commit, "X-Error-Message": refusal.code or "refused"}
+            self._send(refusal.status, b"", {name: value for name, value in headers.items() if value})
+
+    def _api(self, kind: str, repo: str, what: str | None, revision: str | None, under: str | None) -> Any:
+        folder, commit = self._find(kind, repo, revision or "main")
+        if what == "tree":
+            inside = unquote(under or "").strip("/")
+            return [
+                {"type": "file", "path": name, "size": (folder / name).stat().st_size, "oid": _etag((folder / name).read_bytes())}
+                for name in _names(folder)
+                if not inside or name.startswith(f"{inside}/")
+            ]
+        siblings = [{"rfilename": name} for name in _names(folder)]
+        gated = "manual" if repo in self.served.gated else False
+        return {"_id": commit[:24], "id": repo, "sha": commit, "siblings": siblings, "private": False, "gated": gated, "disabled": False, "tags": []}
+
+    def _resolve(self, path: str, kind: str | None, repo: str, revision: str, file: str) -> None:
+        folder, commit = self._find("datasets" if kind else "models", repo, revision)
+        if repo in self.served.gated:
+            raise _Refusal(403, "GatedRepo")
+        if file not in _names(folder):
+            raise _Refusal(404, "EntryNotFound", commit)
+        content = (folder / file).read_bytes()
+        headers = {"ETag": f'"{_etag(content)}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
+        status, start, total = 200, 0, len(content)
+        if match := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+            start, stop = int(match[1]), min(int(match[2] or total - 1), total - 1) + 1
+            if start >= total:
+                raise _Refusal(416)
+            status, content = 206, content[start:stop]
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{total}"
+        cut = self.command == "GET" and next((ending for ending in self.served.cut_once if path.endswith(ending)), None)
+        if cut:
+            self.served.cut_once.remove(cut)
+        self._send(status, content, headers, len(content) // 2 if cut else None)
+
+    def _find(self, kind: str, repo: str, revision: str) -> tuple[Path, str]:
+        """The repository's folder and commit."""
+        repositories = self.served.models if kind == "models" else self.served.datasets
+        if repo not in repositories:
+            raise _Refusal(404, "RepoNotFound")
+        commit = commit_of(repositories[repo])
+        if revision not in ("main", commit):
+            raise _Refusal(404, "RevisionNotFound")
+        return repositories[repo], commit
+
+    def _send(self, status: int, content: bytes, headers: Mapping[str, str], stop_after: int | None = None) -> None:
+        self.served.requests.append(Request(self.command, self.path, status, self.headers.get("Range", "")))
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content[:stop_after])
+        if stop_after is not None:
+            self.close_connection = True
+
+
+def _repositories(folder: Path) -> dict[str, Path]:
+    """``owner/name`` folders, and ``name`` folders that hold files themselves."""
+    found: dict[str, Path] = {}
+    for outer in sorted(p for p in folder.glob("*") if p.is_dir()):
+        inner = [] if any(p.is_file() for p in outer.iterdir()) else sorted(p for p in outer.iterdir() if p.is_dir())
+        found |= {f"{outer.name}/{p.name}": p for p in inner} or {outer.name: outer}
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Serve FOLDER/models and FOLDER/datasets as a hub on 127.0.0.1.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--port", type=int, default=0, help="0: any free one")
+    arguments = parser.parse_args()
+    with LoopbackHub(_repositories(arguments.folder / "models"), _repositories(arguments.folder / "datasets"), port=arguments.port) as hub:
+        print(f"HF_ENDPOINT={hub.url}", *sorted([*hub.models, *hub.datasets]), sep="\n", flush=True)
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            print()
+
+
+if __name__ == "__main__":
+    main()
