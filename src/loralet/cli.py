@@ -94,8 +94,8 @@ class Distill:
         distill(self.options, self.interface)
 
 
-COMMANDS: dict[str, type] = {"study": Study, "train": Train, "evaluate": Evaluate, "predict": Predict, "show": Show}
-CONFIGURED: dict[str, type] = {"study": StudyConfig, "train": TrainConfig}
+COMMANDS: dict[str, type] = {"study": Study, "train": Train, "evaluate": Evaluate, "predict": Predict, "show": Show, "distill": Distill}
+CONFIGURED: dict[str, type] = {"study": StudyConfig, "train": TrainConfig, "distill": DistillConfig}
 
 
 def parse(arguments: Sequence[str]) -> Callable[[], None]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 
-from loralet.config import EvaluateConfig, Interface, PredictConfig, ShowConfig, StudyConfig, TrainConfig
+from loralet.config import DistillConfig, EvaluateConfig, Interface, PredictConfig, ShowConfig, StudyConfig, TrainConfig
 from loralet.data.files import SUFFIXES, Columns, read_table
 from loralet.data.sources import Split, load_dataset, load_labelled
 from loralet.deploy.classifier import find_adapter, load_classifier
@@ -50,18 +51,18 @@ def _required(data: str, model: object, flag: str) -> None:
 
 
 def _carry_out(kind: str, config: Any, interface: Interface, plan: Callable[[Any], Any]) -> None:
-    from loralet.studies.study import carry_out
+    from loralet.studies.study import carry_out, prepare
 
     _set_threads(config.training.threads)
-    folder = RunFolder(new_run_folder(config.out, kind), config)
-    try:
-        with ProgressView(Console(stderr=True), interface.quiet) as view:
-            results = carry_out(plan(config), folder, view)
-    finally:
-        folder.close()
+    planned = plan(config)
+    path = new_run_folder(config.out, kind)
+    with ProgressView(Console(stderr=True), interface.quiet) as view:
+        prepared = prepare(planned, view)
+        with closing(RunFolder(path, config)) as folder:
+            results = carry_out(planned, prepared, folder, view)
     console = table_console()
     console.print(results_table(results))
-    console.print(f"run folder: {folder.folder}", highlight=False, soft_wrap=True)
+    console.print(f"run folder: {path}", highlight=False, soft_wrap=True)
 
 
 def evaluate(config: EvaluateConfig) -> None:
@@ -141,6 +142,17 @@ def show(config: ShowConfig) -> None:
     """Print the table of a run folder."""
     console = table_console()
     console.print(results_table(read_results(Path(config.folder))))
+
+
+def distill(config: DistillConfig, interface: Interface) -> None:
+    """Build a small encoder from a larger one and print how close it came."""
+    from loralet.distil.build import build_student
+
+    _set_threads(config.threads)
+    with ProgressView(Console(stderr=True), interface.quiet) as view:
+        last = build_student(config, view)
+    losses = "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in last.held_out.items())
+    print(f"held-out losses after {last.epoch} epochs: {losses}\nstudent: {config.out}")
 
 
 def _set_threads(threads: int | None) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
+from math import inf
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
@@ -49,6 +50,7 @@ class DataOptions:
             yield f"validation_fraction is {self.validation_fraction}: it must lie between 0 and 1"
         if self.max_length < 3:
             yield f"max_length is {self.max_length}: a text needs at least 3 tokens, two of them special"
+        yield from seed_problems("split_seed", self.split_seed)
         if len(set(self.columns)) != len(self.columns):
             yield f"columns names a column twice: {', '.join(self.columns)}"
         if len(set(self.label_names)) != len(self.label_names):
@@ -93,8 +95,8 @@ class TrainingOptions:
     def problems(self) -> Iterator[str]:
         if not 0 <= self.head_dropout < 1:
             yield f"head_dropout is {self.head_dropout}: it must be at least 0 and below 1"
-        if self.epochs <= 0:
-            yield f"epochs is {self.epochs}: it must be above 0"
+        if not 0 < self.epochs < inf:
+            yield f"epochs is {self.epochs}: it must be above 0, and finite"
         for name in ("batch_size", "eval_every", "validation_sample", "steps", "patience", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -102,8 +104,8 @@ class TrainingOptions:
         if not 0 <= self.warmup < 1:
             yield f"warmup is {self.warmup}: it is a share of the steps, at least 0 and below 1"
         for name in ("weight_decay", "clip"):
-            if getattr(self, name) < 0:
-                yield f"{name} is {getattr(self, name)}: it must not be negative (0 turns it off)"
+            if not 0 <= getattr(self, name) < inf:
+                yield f"{name} is {getattr(self, name)}: it must not be negative, and finite (0 turns it off)"
         if not 0 < self.target_accuracy <= 1:
             yield f"target_accuracy is {self.target_accuracy}: it must lie above 0 and not above 1"
 
@@ -158,18 +160,22 @@ class GridOptions:
     """Peak learning rate of the linear probe."""
 
     def problems(self) -> Iterator[str]:
-        for name in ("ranks", "alphas", "lrs", "seeds"):
+        for name in ("models", "ranks", "alphas", "lrs", "seeds"):
             values = getattr(self, name)
-            if not values:
+            if not values and name != "models":
                 yield f"{name} is empty: a grid needs at least one value of each"
             if len(set(values)) != len(values):
                 yield f"{name} names a value twice: {' '.join(map(str, values))}"
+        yield from seed_problems("seeds", min(self.seeds, default=0))
         for rank in self.ranks:
             yield from lora_problems(rank, 1.0, 0.0, 1.0)
         for alpha in self.alphas:
             yield from lora_problems(1, alpha, 0.0, 1.0)
-        for lr in (*self.lrs, self.full_lr, self.probe_lr):
+        for lr in self.lrs:
             yield from lora_problems(1, 1.0, 0.0, lr)
+        for name in ("full_lr", "probe_lr"):
+            if not 0 < getattr(self, name) < inf:
+                yield f"{name} is {getattr(self, name)}: it must be above 0, and finite"
         yield from lora_problems(1, 1.0, self.dropout, 1.0)
         yield from target_problems(self.targets)
 
@@ -191,6 +197,7 @@ class TrainConfig:
     reading: DataOptions = field(default_factory=DataOptions)
 
     def problems(self) -> Iterator[str]:
+        yield from seed_problems("seed", self.seed)
         for part in (self.lora, self.training, self.reading):
             yield from part.problems()
 
@@ -233,6 +240,11 @@ class EvaluateConfig:
     format: Literal["table", "json"] = "table"
     """What to print."""
 
+    def problems(self) -> Iterator[str]:
+        yield from thread_problems(self.threads)
+        if len(set(self.columns)) != len(self.columns):
+            yield f"columns names a column twice: {', '.join(self.columns)}"
+
 
 @dataclass(frozen=True)
 class PredictConfig:
@@ -254,6 +266,9 @@ class PredictConfig:
     """Arithmetic of the encoder; auto takes bf16 where the processor has it."""
     threads: int | None = None
     """Processor threads; none: what torch chooses."""
+
+    def problems(self) -> Iterator[str]:
+        yield from thread_problems(self.threads)
 
 
 @dataclass(frozen=True)
@@ -318,22 +333,13 @@ class DistillConfig:
     """The student's licence for the model card, which the teacher's decides; unstated when empty."""
 
     def problems(self) -> Iterator[str]:
-        if not self.teacher:
-            yield "no teacher named: give a folder or a hub id"
-        if not self.text:
-            yield "no texts named: give --text with one file or more"
-        if not self.out:
-            yield "no folder named: give --out"
-        for name in ("layers", "width", "heads", "feed_forward", "epochs", "threads"):
+        needed = {"teacher": "a folder or a hub id", "text": "one file or more with --text", "out": "the student's folder with --out"}
+        yield from (f"{name} is empty: give {what}" for name, what in needed.items() if not getattr(self, name))
+        yield from student_problems(self.layers, self.width, self.heads, self.feed_forward, self.match)
+        for name in ("epochs", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 yield f"{name} is {value}: it must be at least 1"
-        if self.heads > 0 and self.width % self.heads:
-            yield f"width is {self.width} and heads is {self.heads}: the width must divide evenly among the heads"
-        if self.match and len(self.match) != self.layers:
-            yield f"match names {len(self.match)} of the teacher's layers for a student of {self.layers}: name one for each"
-        if any(layer < 1 for layer in self.match) or any(a >= b for a, b in pairwise(self.match)):
-            yield f"match is {' '.join(map(str, self.match))}: the teacher's layers count from 1 and must rise"
         if self.pooled_epochs < 0:
             yield f"pooled_epochs is {self.pooled_epochs}: it must not be negative (0 leaves them out)"
         for name in ("lr", "pooled_lr"):
@@ -362,12 +368,37 @@ def lora_problems(rank: int, alpha: float, dropout: float, lr: float) -> Iterato
     """What is impossible about one LoRA configuration, in words."""
     if rank < 0:
         yield f"rank is {rank}: it must be 0 (head only) or more"
-    if not alpha > 0:
-        yield f"alpha is {alpha}: it must be above 0"
+    if not 0 < alpha < inf:
+        yield f"alpha is {alpha}: it must be above 0, and finite"
     if not 0 <= dropout < 1:
         yield f"dropout is {dropout}: it must be at least 0 and below 1"
-    if not lr > 0:
-        yield f"lr is {lr}: it must be above 0"
+    if not 0 < lr < inf:
+        yield f"lr is {lr}: it must be above 0, and finite"
+
+
+def seed_problems(name: str, seed: int) -> Iterator[str]:
+    """What is impossible about a seed, in words."""
+    if seed < 0:
+        yield f"{name} is {seed}: it must not be negative"
+
+
+def thread_problems(threads: int | None) -> Iterator[str]:
+    """What is impossible about a number of threads, in words."""
+    if threads is not None and threads < 1:
+        yield f"threads is {threads}: it must be at least 1"
+
+
+def student_problems(layers: int, width: int, heads: int, feed_forward: int, match: tuple[int, ...]) -> Iterator[str]:
+    """What is impossible about a student's sizes and the teacher's layers that it matches, in words."""
+    for name, value in {"layers": layers, "width": width, "heads": heads, "feed_forward": feed_forward}.items():
+        if value < 1:
+            yield f"{name} is {value}: it must be at least 1"
+    if heads > 0 and width % heads:
+        yield f"width is {width} and heads is {heads}: the width must divide evenly among the heads"
+    if match and len(match) != layers:
+        yield f"match names {len(match)} of the teacher's layers for a student of {layers}: name one for each"
+    if any(layer < 1 for layer in match) or any(a >= b for a, b in pairwise(match)):
+        yield f"match is {' '.join(map(str, match))}: the teacher's layers count from 1 and must rise"
 
 
 def target_problems(targets: tuple[str, ...]) -> Iterator[str]:

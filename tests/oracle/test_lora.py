@@ -31,9 +31,7 @@ def pair(tmp_path: Path) -> Pair:
 
 
 def peft_of(pair: Pair, targets: tuple[str, ...], rank: int, alpha: float, rslora: bool) -> PeftModel:
-    config = LoraConfig(
-        task_type="SEQ_CLS", r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=PEFT_TARGETS[targets], use_rslora=rslora
-    )
+    config = LoraConfig(task_type="SEQ_CLS", r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=PEFT_TARGETS[targets], use_rslora=rslora)
     return get_peft_model(pair.theirs, config)
 
 

@@ -51,7 +51,7 @@ class Table:
         source: the file, for messages.
         texts: one string a row, none empty.
         labels: strings or integers; None for a file without labels.
-        rows: each row's number in the file, as an editor or a spreadsheet counts it.
+        rows: each row's number in the file: the line on which it begins, as an editor counts them (in Parquet, its place from 1).
         names: label names that the file itself carries (Parquet from a hub), by label.
         left_out: numbers of the rows whose text was empty.
     """
@@ -73,7 +73,7 @@ def read_table(path: Path, columns: Columns, labelled: bool = True, keep_empty: 
     Args:
         path: .csv, .tsv, .jsonl, .json (one object a line) or .parquet.
         columns: which columns hold what.
-        labelled: whether a label column must be there.
+        labelled: read the labels too, which then must be there.
         keep_empty: keep rows whose text is empty, so that what comes out lines up with the file.
 
     Raises:
@@ -85,54 +85,108 @@ def read_table(path: Path, columns: Columns, labelled: bool = True, keep_empty: 
     if not path.exists():
         raise DataError(f"{path}: no such file")
     if path.stat().st_size == 0:
-        raise DataError(f"{path}: the file is empty")
+        raise DataError(f"{path}: the file is empty; it needs at least one row of text")
+    with path.open("rb") as file:
+        if suffix != ".parquet" and file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+            raise DataError(f"{path}: row 1 begins as UTF-16 does; save the file as UTF-8")
     if columns.header and suffix not in (".csv", ".tsv"):
         raise DataError(f"{path}: --columns names the columns of a CSV or TSV file without a header; this file carries its own names")
     if suffix in (".csv", ".tsv"):
-        raw, first_row = _read_csv(path, columns.header), 1 if columns.header else 2
+        raw, rows = _read_csv(path, columns.header)
+    elif suffix in (".jsonl", ".json"):
+        raw, rows = _read_json(path)
     else:
-        raw, first_row = (_read_json(path) if suffix in (".jsonl", ".json") else _read_parquet(path)), 1
+        raw = _read_parquet(path)
+        rows = range(1, raw.num_rows + 1)
     if raw.num_rows == 0:
-        raise DataError(f"{path}: the file has no rows{' below its header' if first_row == 2 else ''}")
-    return _select(path, raw, columns, first_row, labelled, keep_empty)
+        raise DataError(f"{path}: the file has no rows{' below its header' if suffix in ('.csv', '.tsv') else ''}")
+    return _select(path, raw, columns, pa.array(rows, pa.int64()), labelled, keep_empty)
 
 
-def _read_csv(path: Path, header: Sequence[str]) -> pa.Table:
+def _read_csv(path: Path, header: Sequence[str]) -> tuple[pa.Table, Sequence[int]]:
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        names = list(header) or next(csv.reader(file, delimiter=delimiter), [])
-    ragged: list[str] = []
+    names, skipped = (list(header), 0) if header else _header(path, delimiter)
+    ragged: list[Any] = []
 
     def note(row: Any) -> str:
-        ragged.append(f"row {row.number} has {row.actual_columns} columns instead of {row.expected_columns}: {row.text[:60]!r}")
+        ragged.append(row)
         return "skip"
 
     try:
         table = pyarrow.csv.read_csv(
             path,
             # Single-threaded, because only then does Arrow number the rows that it refuses.
-            read_options=pyarrow.csv.ReadOptions(use_threads=False, block_size=BLOCK, column_names=names, skip_rows=0 if header else 1),
+            read_options=pyarrow.csv.ReadOptions(use_threads=False, block_size=BLOCK, column_names=names, skip_rows=skipped),
             parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=note),
             convert_options=pyarrow.csv.ConvertOptions(
                 column_types={name: pa.binary() for name in names}, strings_can_be_null=False, check_utf8=False
             ),
         )
     except pa.ArrowInvalid as error:
-        if "Empty CSV" in str(error):
+        if "Empty CSV" in str(error) or "Could not skip" in str(error):
             raise DataError(f"{path}: the file has no rows below its header") from error
         raise DataError(f"{path}: not readable as {path.suffix[1:].upper()} ({error})") from error
+    rows = _record_lines(path, delimiter, table.num_rows + len(ragged), skipped)
     if ragged:
-        more = f"\n  ... and {len(ragged) - SHOWN} more" if len(ragged) > SHOWN else ""
-        listed = "\n".join(f"  - {line}" for line in ragged[:SHOWN])
-        raise DataError(f"{path}: {len(ragged)} rows do not fit the header; a text with a {delimiter!r} in it must be quoted:\n{listed}{more}")
-    return table
+        places = [(rows[row.number - skipped - 1], row) for row in ragged[:SHOWN]]
+        listed = [f"  - row {place} has {row.actual_columns} columns instead of {row.expected_columns}: {row.text[:60]!r}" for place, row in places]
+        listed += [f"  ... and {len(ragged) - SHOWN} more"] if len(ragged) > SHOWN else []
+        raise DataError(
+            f"{path}: {len(ragged)} row{'s do' if len(ragged) > 1 else ' does'} not fit the {len(names)} columns {', '.join(names)}; "
+            f"a text with a {delimiter!r} in it must be quoted, and every quote closed:\n" + "\n".join(listed)
+        )
+    return table, rows
 
 
-def _read_json(path: Path) -> pa.Table:
+def _header(path: Path, delimiter: str) -> tuple[list[str], int]:
+    """The column names of a file and the number of lines down to their end."""
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        reader = csv.reader(file, delimiter=delimiter)
+        try:
+            names: list[str] = next((record for record in reader if record), [])
+        except csv.Error as error:
+            raise DataError(f"{path}: row 1, the header, cannot be read ({error}); close its quotes") from error
+    if not names:
+        raise DataError(f"{path}: the file has only blank lines; give it a header row and rows below")
+    return names, reader.line_num
+
+
+def _record_lines(path: Path, delimiter: str, records: int, skipped: int) -> Sequence[int]:
+    """The line on which each record below the header begins; Arrow passes over blank lines, and a quoted text may span several."""
+    plain = range(skipped + 1, skipped + 1 + records)
+    with path.open("rb") as raw:
+        breaks, last = 0, b""
+        while block := raw.read(1 << 20):
+            breaks, last = breaks + block.count(b"\n"), block
+    if breaks + (not last.endswith(b"\n")) == skipped + records:
+        return plain
+    begins, line = [], 1
     try:
-        return pyarrow.json.read_json(path, read_options=pyarrow.json.ReadOptions(use_threads=True, block_size=BLOCK))
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+            reader = csv.reader(file, delimiter=delimiter)
+            for record in reader:
+                if record and line > skipped:
+                    begins.append(line)
+                line = reader.line_num + 1
+    except csv.Error:  # one field beyond the csv module's limit
+        return plain
+    return begins if len(begins) == records else plain
+
+
+def _read_json(path: Path) -> tuple[pa.Table, Sequence[int]]:
+    reading = pyarrow.json.ReadOptions(use_threads=True, block_size=BLOCK)
+    try:
+        table = pyarrow.json.read_json(path, read_options=reading)
+        # Arrow takes a column of nothing but dates for timestamps; as strings they stay what was written.
+        dates = [pa.field(f.name, pa.string()) for f in table.schema if pa.types.is_timestamp(f.type)]
+        if dates:
+            parsing = pyarrow.json.ParseOptions(explicit_schema=pa.schema(dates))
+            table = pyarrow.json.read_json(path, read_options=reading, parse_options=parsing)
     except pa.ArrowInvalid as error:
         raise DataError(f"{path}: {_json_fault(path) or error}") from error
+    with path.open("rb") as file:
+        lines = [number for number, line in enumerate(file, 1) if line.strip()]
+    return table, lines if len(lines) == table.num_rows else range(1, table.num_rows + 1)
 
 
 def _json_fault(path: Path) -> str:
@@ -143,6 +197,7 @@ def _json_fault(path: Path) -> str:
             continue
         try:
             row = json.loads(line)
+            json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but no text
         except ValueError as error:
             return f"row {number} is not valid JSON ({error}); one object a line is expected"
         if not isinstance(row, dict):
@@ -150,7 +205,7 @@ def _json_fault(path: Path) -> str:
         for key, value in row.items():
             kind = type(value).__name__
             if value is not None and kinds.setdefault(key, kind) != kind:
-                return f"row {number} has {kind} for {key!r} where earlier rows have {kinds[key]}"
+                return f"row {number} has {kind} for {key!r} where earlier rows have {kinds[key]}; write them all alike"
     return ""
 
 
@@ -158,23 +213,25 @@ def _read_parquet(path: Path) -> pa.Table:
     try:
         return pyarrow.parquet.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: not readable as Parquet ({error})") from error
+        raise DataError(f"{path}: not readable as Parquet ({error}); write or download it again") from error
 
 
-def _select(path: Path, raw: pa.Table, columns: Columns, first_row: int, labelled: bool, keep_empty: bool) -> Table:
+def _select(path: Path, raw: pa.Table, columns: Columns, rows: pa.Array, labelled: bool, keep_empty: bool) -> Table:
     text_columns = _find_text(path, raw.column_names, columns.text)
-    label_column = _find_label(path, raw.column_names, columns.label, labelled)
-    parts = [_strings(path, raw, name, first_row) for name in text_columns]
+    label_column = _find_label(path, raw.column_names, columns.label) if labelled else None
+    for name in (*text_columns, label_column):
+        if raw.column_names.count(name) > 1:
+            raise DataError(f"{path}: {raw.column_names.count(name)} columns are called {name!r}; rename all but one")
+    parts = [_strings(path, raw[name], name, rows) for name in text_columns]
     texts = parts[0] if len(parts) == 1 else pc.binary_join_element_wise(*parts, " ")
-    labels = None if label_column is None else _labels(path, raw, label_column, first_row)
-    rows = pa.array(range(first_row, first_row + len(texts)), pa.int64())
+    labels = None if label_column is None else _labels(path, raw[label_column], label_column, rows)
     full = pc.or_(keep_empty, pc.not_equal(pc.utf8_trim_whitespace(texts), ""))
     left_out = tuple(rows.filter(pc.invert(full).combine_chunks()).to_pylist())
     if left_out:
         texts, rows = texts.filter(full), rows.filter(full.combine_chunks())
         labels = None if labels is None else labels.filter(full)
     if len(texts) == 0:
-        raise DataError(f"{path}: every text in column {' + '.join(text_columns)!r} is empty")
+        raise DataError(f"{path}: every text in column {' + '.join(text_columns)!r} is empty; name another with --text-column")
     if labels is not None and labels.null_count:
         missing = rows.filter(pc.is_null(labels).combine_chunks()).to_pylist()
         raise DataError(f"{path}: {listed_rows(missing)} without a label in column {label_column!r}; label them or leave them out")
@@ -208,34 +265,33 @@ def _find_text(path: Path, names: Sequence[str], given: str) -> list[str]:
     )
 
 
-def _find_label(path: Path, names: Sequence[str], given: str, labelled: bool) -> str | None:
-    if given and given in names:
+def _find_label(path: Path, names: Sequence[str], given: str) -> str:
+    if given:
+        if given not in names:
+            raise DataError(f"{path}: there is no column {given!r}; the columns are {', '.join(names)}")
         return given
     by_lower = {name.lower().strip(): name for name in reversed(names)}
-    usual = [] if given else [by_lower[name] for name in LABEL_NAMES if name in by_lower]
+    usual = [by_lower[name] for name in LABEL_NAMES if name in by_lower]
     if usual:
         return usual[0]
-    if not labelled:
-        return None
-    if given:
-        raise DataError(f"{path}: there is no column {given!r}; the columns are {', '.join(names)}")
     raise DataError(
         f"{path}: no column looks like the label (looked for {', '.join(LABEL_NAMES)}); the columns are {', '.join(names)}. "
         "Name it with --label-column, or give --columns if the file has no header row"
     )
 
 
-def _strings(path: Path, raw: pa.Table, name: str, first_row: int) -> pa.ChunkedArray:
-    column = raw[name]
-    if pa.types.is_null(column.type):
+def _strings(path: Path, column: pa.ChunkedArray, name: str, rows: pa.Array) -> pa.ChunkedArray:
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_null(column.type) or pa.types.is_string_view(column.type):
         column = column.cast(pa.string())
     if not (pa.types.is_binary(column.type) or pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        raise DataError(f"{path}: column {name!r} holds {column.type}, not text")
+        raise DataError(f"{path}: column {name!r} holds {column.type}, not text; write it as strings, or name another column")
     binary = column.cast(pa.binary()) if pa.types.is_string(column.type) else column.cast(pa.large_binary())
     try:
         strings = binary.cast(pa.string())
     except pa.ArrowInvalid as error:
-        for row, value in enumerate(binary, first_row):
+        for row, value in zip(rows.to_pylist(), binary, strict=True):
             try:
                 (value.as_py() or b"").decode()
             except UnicodeDecodeError as fault:
@@ -247,17 +303,21 @@ def _strings(path: Path, raw: pa.Table, name: str, first_row: int) -> pa.Chunked
     return pc.fill_null(strings, "")
 
 
-def _labels(path: Path, raw: pa.Table, name: str, first_row: int) -> pa.ChunkedArray:
+def _labels(path: Path, column: pa.ChunkedArray, name: str, rows: pa.Array) -> pa.ChunkedArray:
     """Labels as integers where all are, else as strings; an empty cell is null."""
-    column = raw[name]
     if pa.types.is_boolean(column.type) or pa.types.is_dictionary(column.type):
         column = column.cast(pa.string())
     if pa.types.is_integer(column.type):
         return column.cast(pa.int64())
     if pa.types.is_floating(column.type):
-        raise DataError(f"{path}: column {name!r} holds fractions ({column.type}), not class labels")
+        given = [(row, value) for row, value in zip(rows.to_pylist(), column.to_pylist(), strict=True) if value is not None]
+        row, value = next((pair for pair in given if not float(pair[1]).is_integer()), given[0] if given else (rows[0], None))
+        raise DataError(
+            f"{path}: column {name!r} holds numbers with a fraction ({column.type}; row {row}: {value}), not class labels; "
+            "write them as whole numbers or as names"
+        )
     nulls = column.is_null()
-    strings = pc.utf8_trim_whitespace(_strings(path, raw.set_column(raw.column_names.index(name), name, column), name, first_row))
+    strings = pc.utf8_trim_whitespace(_strings(path, column, name, rows))
     strings = pc.if_else(pc.or_(nulls, pc.equal(strings, "")), pa.scalar(None, pa.string()), strings)
     whole = pc.match_substring_regex(strings.drop_null(), r"^-?\d{1,18}$")
     return strings.cast(pa.int64()) if len(whole) and pc.all(whole).as_py() else strings

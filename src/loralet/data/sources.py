@@ -16,6 +16,7 @@ from loralet.data.files import SUFFIXES, Columns, Table, listed_rows, read_table
 from loralet.errors import DataError
 from loralet.store import hub
 
+SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)")
 SPLIT_NAMES = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 
 
@@ -85,12 +86,13 @@ def load_dataset(source: str, columns: Columns, label_names: Sequence[str] = (),
         DataError: see :func:`loralet.data.files.read_table`; also one class only, unknown labels in another split, names that do not match.
         HubError: a hub id that is neither reachable nor cached.
     """
-    tables = {name: _concatenate([read_table(path, columns) for path in paths]) for name, paths in find_files(source).items()}
-    if "train" not in tables:
-        raise DataError(f"{source}: there is no training file; found {', '.join(table.source for table in tables.values()) or 'none'}")
-    notes = [f"{t.source}: {listed_rows(t.left_out)} with an empty text left out" for t in tables.values() if t.left_out]
-    values, names = _label_set(tables, label_names)
-    splits = {name: Split(table.source, table.texts, _numbered(table, values)) for name, table in tables.items()}
+    files = find_files(source)
+    if "train" not in files:
+        raise DataError(f"{source}: there is no training file; found {', '.join(str(path) for paths in files.values() for path in paths)}")
+    tables = {name: [read_table(path, columns) for path in paths] for name, paths in files.items()}
+    notes = [f"{t.source}: {listed_rows(t.left_out)} with an empty text left out" for parts in tables.values() for t in parts if t.left_out]
+    values, names = _label_set(tables["train"], label_names)
+    splits = {name: _joined([Split(t.source, t.texts, _numbered(t, values)) for t in parts]) for name, parts in tables.items()}
     train = splits["train"]
     if "test" in splits:
         shared = pc.is_in(train.texts, value_set=splits["test"].texts.unique())
@@ -100,8 +102,10 @@ def load_dataset(source: str, columns: Columns, label_names: Sequence[str] = (),
             notes.append(f"{train.source}: {count} rows that also stand in {splits['test'].source} left out of training")
         elif count:
             notes.append(f"{train.source}: {count} rows also stand in {splits['test'].source}; --drop-overlap leaves them out of training")
+    if not len(train):
+        raise DataError(f"{train.source}: every row also stands in {splits['test'].source}, so none is left for training; give other rows")
     if len(np.unique(train.labels)) < 2:
-        raise DataError(f"{train.source}: only one class ({names[train.labels[0]]!r}); a classifier needs at least two")
+        raise DataError(f"{train.source}: only one class ({names[train.labels[0]]!r}); a classifier needs rows of at least two")
     validation, test = splits.get("validation"), splits.get("test")
     fingerprint = _fingerprint([train, *(s for s in (validation, test) if s)])
     return Dataset(source, names, train, validation, HeldOut(test) if test else None, fingerprint, tuple(notes))
@@ -111,7 +115,7 @@ def find_files(source: str) -> dict[str, list[Path]]:
     """The files of each split, by ``train``, ``validation`` and ``test``.
 
     Raises:
-        DataError: nothing there, or two formats for one split.
+        DataError: nothing there, two formats or names for one split, or a part of a split that is missing.
         HubError: a hub id that is neither reachable nor cached.
     """
     path = Path(source)
@@ -127,11 +131,20 @@ def find_files(source: str) -> dict[str, list[Path]]:
         if split:
             found.setdefault(split, []).append(file)
     for split, files in found.items():
-        if len({(f.suffix, f.parent) for f in files}) > 1:
-            raise DataError(f"{source}: several sets of {split} files ({', '.join(str(f.relative_to(path)) for f in files)}); keep one")
+        _check_parts(source, split, [file.relative_to(path) for file in files])
     if not found:
         raise DataError(f"{source}: no train, validation or test file ({', '.join(SUFFIXES)}) in this folder")
     return found
+
+
+def _check_parts(source: str, split: str, files: list[Path]) -> None:
+    """One file, or all the parts of one ``-00000-of-00002`` set."""
+    parts = [SHARD.fullmatch(file.stem) for file in files]
+    sets = {(file.parent, file.suffix, part and (part[1], part[3])) for file, part in zip(files, parts, strict=True)}
+    if len(sets) > 1 or (len(files) > 1 and not parts[0]):
+        raise DataError(f"{source}: several sets of {split} files ({', '.join(map(str, files))}); keep one")
+    if parts[0] and len(files) != int(parts[0][3]):
+        raise DataError(f"{source}: only {len(files)} of {int(parts[0][3])} {split} files ({', '.join(map(str, files))}); add the rest")
 
 
 def _wanted(names: Sequence[str]) -> list[str]:
@@ -148,34 +161,28 @@ def _split_of(name: str) -> str | None:
     return None
 
 
-def _concatenate(tables: list[Table]) -> Table:
-    if len(tables) == 1:
-        return tables[0]
-    kinds = {table.labels.type for table in tables if table.labels is not None}
-    labels = [t.labels.cast(pa.string()) if len(kinds) > 1 else t.labels for t in tables if t.labels is not None]
-    return Table(
-        tables[0].source,
-        pa.chunked_array([chunk for table in tables for chunk in table.texts.chunks]),
-        pa.chunked_array([chunk for column in labels for chunk in column.chunks]),
-        pa.concat_arrays([table.rows for table in tables]),
-        tables[0].names,
-        tuple(row for table in tables for row in table.left_out),
-    )
+def _joined(parts: list[Split]) -> Split:
+    """The parts of a split as one."""
+    more = f" and {len(parts) - 1} more" if len(parts) > 1 else ""
+    texts = pa.chunked_array([chunk for part in parts for chunk in part.texts.chunks])
+    return Split(f"{parts[0].source}{more}", texts, np.concatenate([part.labels for part in parts]))
 
 
-def _label_set(tables: dict[str, Table], given: Sequence[str]) -> tuple[list[int | str], tuple[str, ...]]:
+def _label_set(parts: Sequence[Table], given: Sequence[str]) -> tuple[list[int | str], tuple[str, ...]]:
     """Label values in order (integers by value, strings by alphabet, or as the file's own names say) and the names they go by."""
-    train = tables["train"]
+    train = parts[0]
     assert train.labels is not None
-    present: list[int | str] = sorted(train.labels.unique().to_pylist())
-    if train.names and pa.types.is_integer(train.labels.type):
+    found = {value for table in parts if table.labels is not None for value in table.labels.unique().to_pylist()}
+    whole = all(isinstance(value, int) for value in found)
+    present: list[int | str] = sorted(found if whole else map(str, found))
+    if train.names and whole:
         values: list[int | str] = list(range(len(train.names)))
         names = train.names
     else:
         values, names = present, tuple(map(str, present))
     if not given:
         return values, names
-    if pa.types.is_string(train.labels.type) and set(given) == set(present):
+    if not whole and set(given) == set(present):
         return list(given), tuple(given)
     if len(given) != len(values):
         raise DataError(f"--label-names gives {len(given)} names ({', '.join(given)}), the data has {len(values)} labels ({', '.join(names)})")
@@ -203,7 +210,8 @@ def load_labelled(source: str, columns: Columns, names: Sequence[str]) -> Split:
     Args:
         source: a file, a folder or a hub id.
         columns: which columns hold what.
-        names: the classifier's labels. A label of the data is one of these names, or, as an integer, a place among them.
+        names: the classifier's labels. A label of the data is one of these names, or, as an integer, a place among them (among
+            the file's own names, where it carries these in an order of its own).
 
     Raises:
         DataError: see :func:`loralet.data.files.read_table`; also no test file, or a label that the classifier does not know.
@@ -212,23 +220,26 @@ def load_labelled(source: str, columns: Columns, names: Sequence[str]) -> Split:
     paths = files.get("test") or (files["train"] if Path(source).is_file() else [])
     if not paths:
         raise DataError(f"{source}: there is no test file; found {', '.join(str(p) for ps in files.values() for p in ps)}")
-    table = _concatenate([read_table(path, columns) for path in paths])
-    assert table.labels is not None
-    by_name = set(map(str, table.labels.unique().to_pylist())) <= set(names)
-    values: list[int | str] = list(names) if by_name or pa.types.is_string(table.labels.type) else list(range(len(names)))
-    return Split(table.source, table.texts, _numbered(table, values))
+    tables = [read_table(path, columns) for path in paths]
+    found = {value for table in tables if table.labels is not None for value in table.labels.unique().to_pylist()}
+    values: list[int | str] = list(range(len(names)))
+    if set(map(str, found)) <= set(names) or not all(isinstance(value, int) for value in found):
+        values = list(names)
+    elif sorted(tables[0].names) == sorted(names):
+        values = [tables[0].names.index(name) for name in names]
+    return _joined([Split(table.source, table.texts, _numbered(table, values)) for table in tables])
 
 
 def hash_texts(texts: pa.ChunkedArray) -> hashlib._Hash:
     """A running SHA-256 over the texts and where each ends, whatever the chunks they come in."""
-    digest = hashlib.sha256()
+    lengths, content = hashlib.sha256(), hashlib.sha256()
     for chunk in texts.chunks:
         if len(chunk):
             start = chunk.slice(0, 1).buffers()[1]
             offsets = np.frombuffer(start, np.int32, len(chunk) + 1, offset=chunk.offset * 4)
-            digest.update(np.diff(offsets).tobytes())
-            digest.update(memoryview(chunk.buffers()[2])[offsets[0] : offsets[-1]] if offsets[-1] else b"")
-    return digest
+            lengths.update(np.diff(offsets).tobytes())
+            content.update(memoryview(chunk.buffers()[2])[offsets[0] : offsets[-1]] if offsets[-1] else b"")
+    return hashlib.sha256(lengths.digest() + content.digest())
 
 
 def _fingerprint(splits: list[Split]) -> str:

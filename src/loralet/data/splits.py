@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.model_selection import train_test_split
 
 LARGEST_VALIDATION = 5000
 
@@ -29,11 +28,24 @@ def sample(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
 
 def _stratified(labels: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     counts = np.bincount(labels)
-    single = counts[labels] < 2
-    rows = np.flatnonzero(~single)
     classes = int((counts >= 2).sum())
-    if len(rows) < 2 * classes or classes == 0:
+    if classes == 0:
         raise ValueError(f"{len(labels)} rows are too few to keep a validation part of {classes} classes")
-    size = min(max(size, classes), len(rows) - classes)
-    kept, drawn = train_test_split(rows, test_size=size, random_state=seed, stratify=labels[rows])
-    return np.sort(np.concatenate([kept, np.flatnonzero(single)])), np.sort(drawn)
+    quotas = _quotas(np.where(counts >= 2, counts, 0), size)
+    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    place = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    drawn = place < np.repeat(quotas, counts)
+    return np.sort(by_class[~drawn]), np.sort(by_class[drawn])
+
+
+def _quotas(counts: np.ndarray, size: int) -> np.ndarray:
+    """Rows to draw of each class: in proportion, but at least one and not all of them."""
+    least, most = np.minimum(counts, 1), np.maximum(counts - 1, 0)
+    size = int(np.clip(size, least.sum(), most.sum()))
+    exact = counts * (size / counts.sum())
+    quotas: np.ndarray = np.clip(np.round(exact).astype(np.int64), least, most)
+    while (missing := size - int(quotas.sum())) != 0:
+        step, open_ = (1, quotas < most) if missing > 0 else (-1, quotas > least)
+        quotas[np.argmax(np.where(open_, step * (exact - quotas), -np.inf))] += step
+    return quotas

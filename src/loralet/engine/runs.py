@@ -17,6 +17,7 @@ import platform
 import resource
 import sys
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,11 @@ def new_run_folder(out: str, kind: str) -> Path:
     Raises:
         RunError: the folder exists and is not empty, so something would be lost.
     """
-    folder = Path(out) if out else Path("runs") / f"{kind}-{datetime.now():%Y%m%d-%H%M%S}"
+    if not out:
+        name = f"{kind}-{datetime.now():%Y%m%d-%H%M%S}"
+        names = (name if i == 1 else f"{name}-{i}" for i in count(1))
+        return next(path for path in map(Path("runs").joinpath, names) if not path.exists())
+    folder = Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder} exists and is not empty; name another folder with --out, or remove it")
     return folder

@@ -156,7 +156,7 @@ def take_step(state: TrainingState, rows: Rows, batch: np.ndarray, options: Trai
     losses = cross_entropy(logits, rows.labels[torch.from_numpy(batch)])
     (gradient,) = torch.autograd.grad(losses.sum(), parameters)
     parameters.requires_grad_(False)
-    sound = losses.isfinite() & gradient.isfinite().all(1)
+    sound = losses.isfinite() & gradient.norm(dim=1).isfinite()
     gradient = torch.where(sound[:, None], clip_rows(gradient, options.clip), 0.0)
     state.optimiser.update(parameters, gradient, lr_share)
     state.step += 1

@@ -8,7 +8,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from loralet.events import Checked, Event, PackStarted, RunEnded, Stage, Stepped
+from loralet.events import Advanced, Checked, EpochEnded, Event, PackStarted, RunEnded, Stage, Stepped
 
 LINE_EVERY = 10.0
 """Seconds between two lines of progress where there is no terminal."""
@@ -43,6 +43,8 @@ class ProgressView:
         self._spoken = 0.0
         self._loss = 0.0
         self._accuracy: dict[str, float] = {}
+        self._doing = ""
+        self._first = 0
 
     def __enter__(self) -> ProgressView:
         self._bar.start()
@@ -62,6 +64,12 @@ class ProgressView:
             self._step(event)
         elif isinstance(event, Checked):
             self._accuracy[event.run] = event.accuracy
+        elif isinstance(event, Advanced):
+            self._advance(event)
+        elif isinstance(event, EpochEnded):
+            trained = f"loss {event.training['total']:.4f} · " if event.training else ""
+            held_out = "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in event.held_out.items())
+            self.console.print(f"· epoch {event.epoch}/{event.epochs} · {trained}held out: {held_out}", highlight=False, soft_wrap=True)
         elif isinstance(event, RunEnded) and event.status != "finished":
             self.console.print(f"· {event.run} {event.status} at step {event.step}", highlight=False)
 
@@ -76,6 +84,22 @@ class ProgressView:
             for task in self._bar.task_ids:
                 self._bar.remove_task(task)
             self._task = self._bar.add_task("training", total=event.steps, note="")
+
+    def _advance(self, event: Advanced) -> None:
+        now = time.monotonic()
+        if event.task != self._doing:
+            self._doing, self._first, self._started, self._spoken = event.task, event.done, now, now
+            if self._live:
+                for task in self._bar.task_ids:
+                    self._bar.remove_task(task)
+                self._task = self._bar.add_task(event.task, total=event.total, note="")
+        if self._live:
+            self._bar.update(self._task, completed=event.done, note=event.note)
+        elif now - self._spoken > LINE_EVERY:
+            self._spoken = now
+            left = (event.total - event.done) * (now - self._started) / max(1, event.done - self._first)
+            note = f" · {event.note}" if event.note else ""
+            self.console.print(f"· {event.task} {event.done:,}/{event.total:,}{note} · {left:.0f} s left", highlight=False)
 
     def _step(self, event: Stepped) -> None:
         self._rows += event.rows * len(event.runs)

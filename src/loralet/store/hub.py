@@ -42,26 +42,31 @@ def fetch(repo: str, choose: Choose, kind: Kind = "model") -> Path:
     Raises:
         HubError: the repository is not there, needs a login, or can neither be reached nor found in the cache.
     """
-    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub import HfApi, constants, hf_hub_download
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
     if kind == "dataset":
         repo = RENAMED_DATASETS.get(repo, repo)
     try:
-        info = HfApi().repo_info(repo, repo_type=kind)
+        info = HfApi().repo_info(repo, repo_type=kind, timeout=constants.HF_HUB_ETAG_TIMEOUT)
         names = [sibling.rfilename for sibling in getattr(info, "siblings", None) or ()]
-        paths = [hf_hub_download(repo, name, repo_type=kind, revision=info.sha) for name in choose(names)]
-        if not paths:
+        chosen = choose(names)
+        if not chosen:
             raise HubError(f"{kind} {repo} has none of the files wanted; it has: {', '.join(sorted(names)) or 'nothing'}")
-        return _snapshot(Path(paths[0]), choose(names)[0])
+        paths = [hf_hub_download(repo, name, repo_type=kind, revision=info.sha) for name in chosen]
+        # Only a file asked for by branch makes the cache note the branch's commit, which offline use goes by: so once more, when all are here.
+        hf_hub_download(repo, chosen[0], repo_type=kind)
+        return _snapshot(Path(paths[0]), chosen[0])
+    except HubError:
+        raise
     except GatedRepoError as error:
         raise HubError(f"{kind} {repo} is gated: accept its terms on the hub, then log in with `hf auth login`") from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise HubError(
             f"{repo!r} is neither a folder here nor a {kind} on the hub ({_endpoint()}); if it is private, log in with `hf auth login`"
         ) from error
-    except (OSError, RuntimeError, ValueError) as error:
-        return _cached(repo, kind, error)
+    except Exception as error:  # transport errors are those of requests, httpx or httpx2, by the client's version: no common base
+        return _cached(repo, choose, kind, error)
 
 
 def _snapshot(path: Path, name: str) -> Path:
@@ -70,14 +75,17 @@ def _snapshot(path: Path, name: str) -> Path:
     return path
 
 
-def _cached(repo: str, kind: Kind, cause: Exception) -> Path:
+def _cached(repo: str, choose: Choose, kind: Kind, cause: Exception) -> Path:
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
     try:
-        folder = Path(snapshot_download(repo, repo_type=kind, local_files_only=True))
+        # No patterns: a copy that another tool fetched in part may still have all that is wanted.
+        folder = Path(snapshot_download(repo, repo_type=kind, local_files_only=True, allow_patterns=[]))
     except LocalEntryNotFoundError:
+        folder = None
+    if folder is None or not choose([path.relative_to(folder).as_posix() for path in folder.rglob("*")]):
         raise HubError(
             f"{kind} {repo} cannot be had: the hub ({_endpoint()}) was not reached ({reason}), and the cache {constants.HF_HUB_CACHE} holds no copy. "
             "Connect once to download it, set HF_HOME to a cache that has it, "

@@ -38,11 +38,13 @@ def read_options(path: Path, kind: type[Options]) -> Options:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(f"--config {path}: no such file") from error
+    except OSError as error:
+        raise ConfigError(f"--config {path}: cannot be read ({error.strerror}); name a TOML file, such as a run's config.toml") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"--config {path}: not valid TOML ({error})") from error
     problems: list[str] = []
     options = _build(kind, raw, "", problems)
-    problems += options.problems() if not problems else []  # type: ignore[attr-defined]  # every option class has it
+    problems += options.problems()  # type: ignore[attr-defined]  # every option class has it
     if problems:
         raise ConfigError.listing(problems, str(path))
     return options

@@ -12,6 +12,9 @@ from sklearn.svm import LinearSVC
 
 from loralet.data.sources import Split
 
+TOKEN = r"(?u)\w+|[^\w\s]"
+"""A word or a single sign: unlike scikit-learn's default it keeps words of one letter, so that no text is without tokens."""
+
 
 @dataclass(frozen=True)
 class Majority:
@@ -37,7 +40,7 @@ class LinearWords:
     @classmethod
     def fit(cls, train: Split, seed: int) -> LinearWords:
         started = time.perf_counter()
-        pipeline = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=1), LinearSVC(random_state=seed))
+        pipeline = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=TOKEN), LinearSVC(random_state=seed))
         pipeline.fit(train.texts.to_pylist(), train.labels)
         return cls(pipeline, time.perf_counter() - started)
 

@@ -55,11 +55,33 @@ class Bench:
         return torch.stack([pieces[i] for i in range(len(runs))])
 
 
-def carry_out(plan: Plan, folder: RunFolder, listen: Listen) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Prepared:
+    """A plan's inputs, read and found good: the corpus, and a bench for each model."""
+
+    corpus: Corpus
+    benches: dict[str, Bench]
+
+
+def prepare(plan: Plan, listen: Listen) -> Prepared:
+    """Read all that a plan needs; nothing is written but the token cache.
+
+    Raises:
+        DataError, CheckpointError, HubError: the inputs cannot be used.
+    """
+    listen(Stage(f"reading {plan.source}"))
+    corpus = load_corpus(plan.source, plan.reading, plan.training.validation_sample)
+    for note in corpus.dataset.notes:
+        listen(Stage(note))
+    return Prepared(corpus, {model: _bench(model, plan, corpus, listen) for model in dict.fromkeys(run.model for run in plan.runs)})
+
+
+def carry_out(plan: Plan, prepared: Prepared, folder: RunFolder, listen: Listen) -> dict[str, Any]:
     """Do all of a plan.
 
     Args:
         plan: runs and options.
+        prepared: its inputs.
         folder: where everything is written as it comes to be.
         listen: hears every event.
 
@@ -67,7 +89,6 @@ def carry_out(plan: Plan, folder: RunFolder, listen: Listen) -> dict[str, Any]:
         results.json as written (docs/results.md has its schema).
 
     Raises:
-        DataError, CheckpointError, HubError: the inputs cannot be used; raised before anything trains.
         TrainingError: every run diverged before its first check.
     """
 
@@ -75,11 +96,9 @@ def carry_out(plan: Plan, folder: RunFolder, listen: Listen) -> dict[str, Any]:
         folder.record(event)
         listen(event)
 
-    tell(Stage(f"reading {plan.source}"))
-    corpus = load_corpus(plan.source, plan.reading, plan.training.validation_sample)
+    corpus, benches = prepared.corpus, prepared.benches
     for note in corpus.dataset.notes:
-        tell(Stage(note))
-    benches = {model: _prepare(model, plan, corpus, tell) for model in dict.fromkeys(run.model for run in plan.runs)}
+        folder.record(Stage(note))
     rows = _majority_and_words(corpus, tell) if plan.baselines else []
     for runs in group(plan.runs):
         bench = benches[runs[0].model]
@@ -112,7 +131,7 @@ def carry_out(plan: Plan, folder: RunFolder, listen: Listen) -> dict[str, Any]:
     return results
 
 
-def _prepare(model: str, plan: Plan, corpus: Corpus, tell: Listen) -> Bench:
+def _bench(model: str, plan: Plan, corpus: Corpus, tell: Listen) -> Bench:
     tell(Stage(f"loading {model}"))
     backbone = load_backbone(model)
     if plan.training.head == "pooler" and not backbone.has_pooler:

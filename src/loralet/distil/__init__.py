@@ -1,0 +1,1 @@
+"""A small encoder built from a larger one."""

@@ -1,0 +1,129 @@
+"""A distillation from its options to the student's folder.
+
+config.json, model.safetensors, tokenizer files   the student
+README.md                 its model card
+config.toml               the options
+environment.json          versions and machine
+metrics.jsonl             what was told, one line per event, steps left out
+checkpoint.safetensors    the last epoch's end, until the student is done
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from loralet.config import DistillConfig
+from loralet.data.tokens import Tokens, cache_folder, tokenise
+from loralet.distil.card import card
+from loralet.distil.checkpoint import NAME, load_checkpoint, save_checkpoint
+from loralet.distil.save import save_student
+from loralet.distil.student import matched_layers, start_maps, start_student, student_shape
+from loralet.distil.teacher import teacher_targets
+from loralet.distil.texts import Texts, hold_out, read_texts
+from loralet.distil.train import DistilState, Lessons, Pupil, distil
+from loralet.engine.device import choose_device, choose_dtype
+from loralet.engine.runs import RunFolder, new_run_folder
+from loralet.errors import ConfigError, RunError
+from loralet.events import Advanced, EpochEnded, Event, Stage
+from loralet.nn.encoder import EncoderShape
+from loralet.store.atomic import new_file
+from loralet.store.backbone import Backbone, load_backbone
+from loralet.store.options import read_options
+
+Listen = Callable[[Event], None]
+FREE = ("threads", "resume", "out")
+"""Options that may differ when a distillation is resumed."""
+
+
+def build_student(config: DistillConfig, listen: Listen) -> EpochEnded:
+    """Distil a student and write its folder.
+
+    Args:
+        config: the options.
+        listen: hears every event.
+
+    Returns:
+        The last epoch.
+
+    Raises:
+        ConfigError: options that the teacher cannot fill, or that differ from those of the distillation to be resumed.
+        CheckpointError, HubError, DataError: teacher or texts cannot be used; raised before anything trains.
+        RunError: the folder is taken, or the student in it is done.
+        TrainingError: the loss is no longer finite.
+    """
+    where = open_folder(config)
+    teacher = load_backbone(config.teacher)
+    shape = student_shape(config, teacher.shape)
+    layers = matched_layers(teacher.shape.layers, shape.layers, config.match)
+    listen(Stage(f"reading {', '.join(config.text)}"))
+    texts = read_texts(config.text, config.text_column)
+    train, held_out = hold_out(len(texts.texts), config.held_out, config.seed)
+    tokens = tokenise(texts.texts, teacher.tokenizer, min(config.max_length, teacher.shape.longest, shape.longest), cache_folder())
+    device = choose_device()
+    pupil = Pupil(shape, choose_dtype(config.precision, device), device)
+    state = _start(config, teacher, shape, tokens, train, pupil)
+    if (where / NAME).exists():
+        os.truncate(where / "metrics.jsonl", load_checkpoint(where, state))
+    folder = RunFolder(where, config)
+
+    def tell(event: Event) -> None:
+        if not isinstance(event, Advanced):
+            folder.record(event)
+        listen(event)
+
+    try:
+        tell(Stage(_summary(texts, tokens, train, held_out, state)))
+        targets = teacher_targets(teacher, tokens, layers, pupil.dtype, device, cache_folder(), tell)
+        for event in distil(state, pupil, Lessons(tokens, targets, train, held_out), config):
+            tell(event)
+            if isinstance(event, EpochEnded):
+                save_checkpoint(where, state, (where / "metrics.jsonl").stat().st_size)
+    finally:
+        folder.close()
+    weights = {name: t.detach().cpu() for name, t in state.parameters.items() if not name.startswith("maps.")}
+    with new_file(where / "README.md") as temporary:
+        text = card(config, shape, sum(t.numel() for t in weights.values()), layers, texts, state.history)
+        temporary.write_text(text, encoding="utf-8")
+    save_student(where, weights, shape, teacher.tokenizer, config.half)
+    (where / NAME).unlink()
+    return state.history[-1]
+
+
+def open_folder(config: DistillConfig) -> Path:
+    """The student's folder: a new one, or, with ``resume``, that of a distillation that was interrupted.
+
+    Raises:
+        RunError: the folder holds something, and ``resume`` is not asked for or the student in it is done.
+        ConfigError: it was begun with other options; the message lists them.
+    """
+    folder = Path(config.out)
+    if not (config.resume and (folder / "config.toml").exists()):
+        return new_run_folder(config.out, "student")
+    if (folder / "config.json").exists():
+        raise RunError(f"{folder}: this student is done; there is nothing to resume")
+    before = read_options(folder / "config.toml", DistillConfig)
+    names = (option.name for option in dataclasses.fields(config) if option.name not in FREE)
+    changed = [
+        f"{name} is {getattr(config, name)!r}, it was {getattr(before, name)!r}" for name in names if getattr(config, name) != getattr(before, name)
+    ]
+    if changed:
+        raise ConfigError.listing([f"{change}: a resumed distillation keeps its options" for change in changed], str(folder))
+    return folder
+
+
+def _start(config: DistillConfig, teacher: Backbone, shape: EncoderShape, tokens: Tokens, train: np.ndarray, pupil: Pupil) -> DistilState:
+    kept = np.repeat(np.isin(np.arange(len(tokens)), train), tokens.lengths)
+    counts = np.bincount(tokens.ids[kept], minlength=shape.vocabulary)
+    parameters = start_student(teacher, shape, counts, config.seed) | start_maps(shape.width, teacher.shape.width, shape.layers, config.seed)
+    return DistilState.start({name: t.to(pupil.device) for name, t in parameters.items()})
+
+
+def _summary(texts: Texts, tokens: Tokens, train: np.ndarray, held_out: np.ndarray, state: DistilState) -> str:
+    repeated = f" ({texts.repeated:,} repeated ones left out)" if texts.repeated else ""
+    begun = f"; going on after epoch {state.epoch}" if state.epoch else ""
+    return f"{len(train):,} texts to train on, {len(held_out):,} held out{repeated}, {len(tokens.ids):,} tokens{begun}"

@@ -1,0 +1,63 @@
+"""A distillation at an epoch's end as one file, and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from loralet.distil.train import DistilState
+from loralet.errors import RunError
+from loralet.events import EpochEnded
+from loralet.store.atomic import new_file
+
+NAME = "checkpoint.safetensors"
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+"""What torch's AdamW keeps for a tensor that has had a gradient."""
+
+
+def save_checkpoint(folder: Path, state: DistilState, metrics: int) -> None:
+    """Write the state, whole or not at all.
+
+    Args:
+        folder: the student's.
+        state: at an epoch's end.
+        metrics: bytes of metrics.jsonl that belong to the epochs done.
+    """
+    tensors = {f"weights/{name}": t.detach() for name, t in state.parameters.items()}
+    for name, parameter in state.parameters.items():
+        tensors |= {f"{moment}/{name}": t for moment, t in state.optimiser.state.get(parameter, {}).items()}
+    place = {"epoch": state.epoch, "step": state.step, "metrics": metrics, "history": [dataclasses.asdict(e) for e in state.history]}
+    with new_file(folder / NAME) as temporary:
+        save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, temporary, metadata={"place": json.dumps(place)})
+
+
+def load_checkpoint(folder: Path, state: DistilState) -> int:
+    """Put a saved state into a fresh one of the same sizes.
+
+    Returns:
+        How many bytes of metrics.jsonl belong to it.
+
+    Raises:
+        RunError: the file is not such a checkpoint.
+    """
+    path = folder / NAME
+    try:
+        with safe_open(path, framework="pt") as file:
+            place = json.loads(file.metadata()["place"])
+            saved = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a dict: it has no __iter__
+        with torch.no_grad():
+            for name, parameter in state.parameters.items():
+                parameter.copy_(saved[f"weights/{name}"])
+                own = {moment: saved[f"{moment}/{name}"] for moment in MOMENTS if f"{moment}/{name}" in saved}
+                if own:
+                    state.optimiser.state[parameter] = {moment: t.to(parameter.device) for moment, t in own.items()}
+        state.epoch, state.step = int(place["epoch"]), int(place["step"])
+        state.history = [EpochEnded(**event) for event in place["history"]]
+        return int(place["metrics"])
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise RunError(f"{path}: cannot be read as a checkpoint ({type(error).__name__}: {error}); start again in another folder") from error

@@ -1,0 +1,65 @@
+"""How far the student's states are from the teacher's."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from loralet.distil.forward import narrowed, states
+from loralet.distil.student import through
+from loralet.nn.encoder import EncoderShape, Weights
+from loralet.nn.head import mean_over_tokens, pool
+
+SHARES = {"tokens": 1.0, "sentence": 2.0, "similarity": 5.0, "pooled": 2.0, "pooled_similarity": 5.0}
+"""What each loss counts in the total; found by trial on news texts."""
+
+
+def losses_of(
+    parameters: Weights,
+    shape: EncoderShape,
+    batch: tuple[Int[Tensor, "b t"], Int[Tensor, "b"]],
+    target: tuple[Float[Tensor, "n l e"], Float[Tensor, "b e"]],
+    dtype: torch.dtype,
+    pooled: bool,
+) -> dict[str, Tensor]:
+    """The losses of a batch by name, those of :data:`SHARES` and their ``total``.
+
+    ``tokens``: 1 - cosine of every token's mapped state and the teacher's, mean over tokens and layers. ``sentence``: the same of the mean over
+    tokens of the last layer. ``similarity``: mean squared difference of the cosines between all pairs of the batch's mapped sentence embeddings
+    and of the teacher's. ``pooled`` and ``pooled_similarity``: those two of the pooled first token, mapped to the teacher's sentence embedding.
+
+    Args:
+        parameters: the student's tensors and the maps, in fp32.
+        shape: the student's sizes.
+        batch: token ids, padded on the right, and lengths.
+        target: the teacher's states of the batch's n tokens, padding left out, at l layers, and its sentence embeddings.
+        dtype: type of the linear maps.
+        pooled: whether the pooled losses are wanted.
+    """
+    ids, lengths = batch
+    outputs = states(narrowed(parameters, dtype), shape, ids, lengths)
+    inside = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+    maps = {name: t.to(dtype) if name.startswith("maps.tokens") else t for name, t in parameters.items() if name.startswith("maps.")}
+    token_states, sentences = target
+    apart = [distance(through(maps, f"tokens.{i}", x[inside]).float(), token_states[:, i]) for i, x in enumerate(outputs)]
+    losses = {"tokens": torch.stack(apart).mean()}
+    own = through(maps, "sentence", mean_over_tokens(outputs[-1][None], lengths)[0])
+    losses |= {"sentence": distance(own, sentences), "similarity": disagreement(own, sentences)}
+    if pooled:
+        first = pool(outputs[-1][None, :, 0], parameters["pooler.weight"][None], parameters["pooler.bias"][None])[0]
+        own = through(maps, "pooled", first)
+        losses |= {"pooled": distance(own, sentences), "pooled_similarity": disagreement(own, sentences)}
+    return losses | {"total": torch.stack([SHARES[name] * loss for name, loss in losses.items()]).sum()}
+
+
+def distance(own: Float[Tensor, "n e"], wanted: Float[Tensor, "n e"]) -> Float[Tensor, ""]:
+    """1 - cosine, mean over the rows."""
+    return 1 - F.cosine_similarity(own, wanted, dim=-1).mean()
+
+
+def disagreement(own: Float[Tensor, "b e"], wanted: Float[Tensor, "b e"]) -> Float[Tensor, ""]:
+    """Mean squared difference of the cosines of all pairs of rows."""
+    a, b = F.normalize(own, dim=-1), F.normalize(wanted, dim=-1)
+    return F.mse_loss(a @ a.T, b @ b.T)

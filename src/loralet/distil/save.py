@@ -1,0 +1,84 @@
+"""The student as a checkpoint folder that loralet and transformers load."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+
+from loralet.nn.encoder import EncoderShape, Weights
+from loralet.store.atomic import new_file, write_json
+from loralet.store.names import ARCHITECTURES
+
+SPECIAL = {
+    "unk_token": ("[UNK]", "<unk>"),
+    "sep_token": ("[SEP]", "</s>"),
+    "pad_token": ("[PAD]", "<pad>"),
+    "cls_token": ("[CLS]", "<s>"),
+    "mask_token": ("[MASK]", "<mask>"),
+}
+"""The special tokens of WordPiece and of byte-level vocabularies, by the names that transformers gives them."""
+
+
+def save_student(folder: Path, weights: Weights, shape: EncoderShape, tokenizer: Tokenizer, half: bool) -> None:
+    """Write the tokenizer, model.safetensors and, last, config.json, so that a folder with a config is complete.
+
+    Args:
+        folder: where; each file appears whole or not at all.
+        weights: the student's tensors with its pooler, fp32.
+        shape: its sizes.
+        tokenizer: the teacher's.
+        half: write fp16.
+    """
+    architecture = ARCHITECTURES["bert"]
+    described: dict[str, Any] = json.loads(tokenizer.to_str())
+    with new_file(folder / "tokenizer.json") as temporary:
+        tokenizer.save(str(temporary))
+    if described["model"]["type"] == "WordPiece":
+        words = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+        with new_file(folder / "vocab.txt") as temporary:
+            temporary.write_text("".join(f"{word}\n" for word, _ in words), encoding="utf-8")
+    write_json(folder / "tokenizer_config.json", _tokenizer_config(tokenizer, described, shape.longest))
+    tensors = {architecture.tensor(name): (t.half() if half else t).contiguous() for name, t in weights.items()}
+    with new_file(folder / "model.safetensors") as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+    write_json(folder / "config.json", _config(shape, tokenizer, half))
+
+
+def _config(shape: EncoderShape, tokenizer: Tokenizer, half: bool) -> dict[str, Any]:
+    padding = (tokenizer.token_to_id(token) for token in SPECIAL["pad_token"])
+    return {
+        "architectures": ["BertModel"],
+        "model_type": "bert",
+        "num_hidden_layers": shape.layers,
+        "hidden_size": shape.width,
+        "num_attention_heads": shape.heads,
+        "intermediate_size": shape.feed_forward,
+        "vocab_size": shape.vocabulary,
+        "max_position_embeddings": shape.positions,
+        "type_vocab_size": shape.token_types,
+        "hidden_act": shape.activation,
+        "layer_norm_eps": shape.epsilon,
+        "pad_token_id": next((number for number in padding if number is not None), 0),
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1,
+        "initializer_range": 0.02,
+        "torch_dtype": "float16" if half else "float32",
+    }
+
+
+def _tokenizer_config(tokenizer: Tokenizer, described: dict[str, Any], longest: int) -> dict[str, Any]:
+    found = {role: [token for token in tokens if tokenizer.token_to_id(token) is not None] for role, tokens in SPECIAL.items()}
+    config: dict[str, Any] = {role: tokens[0] for role, tokens in found.items() if tokens} | {"model_max_length": longest}
+    normalizer = described.get("normalizer") or {}
+    if described["model"]["type"] == "WordPiece" and normalizer.get("type") == "BertNormalizer":
+        own = {
+            "do_lower_case": normalizer["lowercase"],
+            "strip_accents": normalizer["strip_accents"],
+            "tokenize_chinese_chars": normalizer["handle_chinese_chars"],
+        }
+        return config | own | {"tokenizer_class": "BertTokenizer"}
+    return config | {"tokenizer_class": "PreTrainedTokenizerFast"}

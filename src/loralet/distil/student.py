@@ -1,0 +1,116 @@
+"""The student before its first lesson: its sizes, its initial values, the maps from its states to the teacher's."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from loralet.config import DistillConfig
+from loralet.errors import ConfigError
+from loralet.nn.encoder import EncoderShape, Weights
+from loralet.nn.pack import INITIALIZER_RANGE, stream
+from loralet.store.backbone import Backbone
+
+
+def student_shape(config: DistillConfig, teacher: EncoderShape) -> EncoderShape:
+    """The student's sizes: the options', with the teacher's vocabulary and no more positions than the teacher has.
+
+    Raises:
+        ConfigError: sizes that the teacher cannot fill; all of them in one message.
+    """
+    problems: list[str] = []
+    widest = min(teacher.width, teacher.embedding_width or teacher.width)
+    if config.width > widest:
+        problems.append(f"width is {config.width}: the teacher's embeddings are {widest} wide, and the student's are made from them")
+    if config.layers > teacher.layers:
+        problems.append(f"layers is {config.layers}: the teacher has {teacher.layers}")
+    if config.match and config.match[-1] > teacher.layers:
+        problems.append(f"match is {' '.join(map(str, config.match))}: the teacher has {teacher.layers} layers")
+    if problems:
+        raise ConfigError.listing(problems)
+    return EncoderShape(
+        layers=config.layers,
+        width=config.width,
+        heads=config.heads,
+        feed_forward=config.feed_forward,
+        vocabulary=teacher.vocabulary,
+        positions=min(config.positions, teacher.longest),
+    )
+
+
+def matched_layers(teacher: int, student: int, given: tuple[int, ...]) -> tuple[int, ...]:
+    """The teacher's layer, counted from 1, that each of the student's layers matches: 3 and 6 for two layers of a teacher of six."""
+    return given or tuple((i * teacher + student // 2) // student for i in range(1, student + 1))
+
+
+def start_student(teacher: Backbone, shape: EncoderShape, counts: Int[np.ndarray, "v"], seed: int) -> Weights:
+    """Initial values of the student: compressed embeddings, the rest N(0, 0.02) with biases zero, as BERT has it.
+
+    Args:
+        teacher: the larger encoder.
+        shape: the student's sizes.
+        counts: how often each token stands in the texts.
+        seed: of the random values.
+    """
+    generator = stream(seed, "student")
+    weights = compressed_embeddings(teacher, shape, counts)
+    for name, size in (shape.tensors() | {"pooler.weight": (shape.width, shape.width), "pooler.bias": (shape.width,)}).items():
+        if name in weights:
+            continue
+        if name.endswith("norm.weight"):
+            weights[name] = torch.ones(size)
+        elif name.endswith("bias"):
+            weights[name] = torch.zeros(size)
+        else:
+            weights[name] = torch.empty(size).normal_(0, INITIALIZER_RANGE, generator=generator)
+    return weights
+
+
+def compressed_embeddings(teacher: Backbone, shape: EncoderShape, counts: Int[np.ndarray, "v"]) -> Weights:
+    """The teacher's word, position and type embeddings on the leading principal axes of its word embeddings.
+
+    Every token weighs as often as it stands in the texts (and once more, so that unseen tokens count a little). The axes are those of the
+    centred embeddings; the centre itself goes into the type embedding, which every token gets, so that the sum of the three is the teacher's sum
+    seen along those axes. One factor for all gives the student's word embeddings the root mean square of the teacher's.
+    """
+    w, source = teacher.weights, teacher.shape
+    word, position = w["embeddings.word"].double(), w["embeddings.position"][source.first_position :][: shape.positions].double()
+    share = torch.from_numpy(counts).double() + 1
+    share /= share.sum()
+    centre = share @ word
+    centred = word - centre
+    _, vectors = torch.linalg.eigh(centred.T @ (centred * share[:, None]))
+    axes = vectors.flip(1)[:, : shape.width]
+    words = centred @ axes
+    factor = (_weighted_rms(word, share) / _weighted_rms(words, share).clamp(min=1e-12)).item()
+    types = torch.zeros(shape.token_types, word.shape[1], dtype=word.dtype)
+    if source.token_types:
+        given = w["embeddings.type"].double()
+        types[:] = given[torch.arange(shape.token_types).clamp(max=source.token_types - 1)]
+    middle = position.mean(0)
+    tables = {"word": words, "position": (position - middle) @ axes, "type": (types + centre + middle) @ axes}
+    return {f"embeddings.{name}": (table * factor).float().contiguous() for name, table in tables.items()}
+
+
+def _weighted_rms(table: Float[Tensor, "v e"], share: Float[Tensor, "v"]) -> Tensor:
+    return (share @ table.square().mean(1)).sqrt()
+
+
+def start_maps(student: int, teacher: int, layers: int, seed: int) -> Weights:
+    """Linear maps from the student's states to the teacher's, U(-1/sqrt(d), 1/sqrt(d)) with biases zero; thrown away in the end."""
+    generator = stream(seed, "maps")
+    maps: Weights = {}
+    for name in (*(f"maps.tokens.{i}" for i in range(layers)), "maps.sentence", "maps.pooled"):
+        bound = student**-0.5
+        maps[f"{name}.weight"] = torch.empty(teacher, student).uniform_(-bound, bound, generator=generator)
+        maps[f"{name}.bias"] = torch.zeros(teacher)
+    return maps
+
+
+def through(maps: Weights, name: str, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n e"]:
+    """``x`` through a map, in the type of the map's weight."""
+    weight = maps[f"maps.{name}.weight"]
+    return F.linear(x.to(weight.dtype), weight, maps[f"maps.{name}.bias"])

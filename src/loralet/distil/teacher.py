@@ -1,0 +1,114 @@
+"""What the teacher says about every text, computed once and kept in the cache, memory-mapped."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from loralet.data.batches import collate, sorted_batches
+from loralet.data.tokens import Tokens
+from loralet.distil.forward import narrowed, states
+from loralet.engine.device import place
+from loralet.engine.evaluate import BATCH_TOKENS
+from loralet.errors import DataError
+from loralet.events import Advanced, Event
+from loralet.nn.head import mean_over_tokens
+from loralet.store.atomic import new_folder
+from loralet.store.backbone import Backbone
+
+STRETCH = 2048
+"""Neighbouring rows sorted by length together: little padding, and what is written lies close together."""
+LARGEST = float(np.finfo(np.float16).max)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The teacher's states for many texts.
+
+    Args:
+        states: float16 ``[n l e]``: n tokens of all texts one after another, l layers, the teacher's width e.
+        sentences: float16 ``[m e]``: each text's mean over the tokens of the last layer.
+    """
+
+    states: np.ndarray
+    sentences: np.ndarray
+
+    def of(self, tokens: Tokens, rows: np.ndarray) -> tuple[Float[Tensor, "n l e"], Float[Tensor, "b e"]]:
+        """Token states, padding left out, and sentence embeddings of these rows, in their order, in fp32."""
+        pieces = [self.states[tokens.starts[row] : tokens.starts[row + 1]] for row in rows]
+        return torch.from_numpy(np.concatenate(pieces)).float(), torch.from_numpy(self.sentences[rows]).float()
+
+
+def teacher_targets(
+    teacher: Backbone, tokens: Tokens, layers: Sequence[int], dtype: torch.dtype, device: torch.device, cache: Path, tell: Callable[[Event], None]
+) -> Targets:
+    """The teacher's states for these texts, from the cache where they have been computed before.
+
+    Args:
+        teacher: the larger encoder.
+        tokens: the texts in its tokens, already cut to the length wanted.
+        layers: which layers to keep, counted from 1.
+        dtype: type of the linear maps.
+        device: where to compute.
+        cache: states are kept here by the teacher's fingerprint, the tokens, the layers and the type.
+        tell: hears how far it is.
+
+    Raises:
+        DataError: the disk cannot hold the states.
+    """
+    digest = hashlib.sha256(f"{teacher.fingerprint}/{list(layers)}/{dtype}".encode())
+    digest.update(np.ascontiguousarray(tokens.starts, np.int64).data)
+    digest.update(np.ascontiguousarray(tokens.ids, np.int32).data)
+    folder = cache / "teachers" / digest.hexdigest()
+    if not folder.exists():
+        _require_space(cache, (len(tokens.ids) * len(layers) + len(tokens)) * teacher.shape.width * 2)
+        with new_folder(folder) as temporary:
+            _compute(teacher, tokens, layers, dtype, device, temporary, tell)
+    return Targets(*(np.load(folder / name, mmap_mode="r") for name in ("states.npy", "sentences.npy")))
+
+
+def _require_space(cache: Path, size: int) -> None:
+    cache.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(cache).free
+    if size > free:
+        raise DataError(
+            f"{cache}: the teacher's states take {size / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free; "
+            "set LORALET_CACHE to a larger disk, or give fewer texts or a smaller --max-length"
+        )
+
+
+@torch.no_grad()
+def _compute(
+    teacher: Backbone, tokens: Tokens, layers: Sequence[int], dtype: torch.dtype, device: torch.device, folder: Path, tell: Callable[[Event], None]
+) -> None:
+    width, rows = teacher.shape.width, len(tokens)
+    kept = np.lib.format.open_memmap(folder / "states.npy", "w+", np.float16, (len(tokens.ids), len(layers), width))
+    sentences = np.lib.format.open_memmap(folder / "sentences.npy", "w+", np.float16, (rows, width))
+    weights = narrowed(place(teacher.weights, device, torch.float32), dtype)
+    done = 0
+    for start in range(0, rows, STRETCH):
+        for batch in sorted_batches(tokens.lengths[start : start + STRETCH], BATCH_TOKENS):
+            batch = batch + start
+            ids, lengths = (x.to(device) for x in collate(tokens, batch))
+            outputs = states(weights, teacher.shape, ids, lengths)
+            sentences[batch] = _narrow(mean_over_tokens(outputs[-1][None], lengths)[0])
+            chosen = _narrow(torch.stack([outputs[layer - 1] for layer in layers], dim=2))
+            for row, length, own in zip(batch, lengths.tolist(), chosen, strict=True):
+                kept[tokens.starts[row] : tokens.starts[row + 1]] = own[:length]
+            done += len(batch)
+            tell(Advanced("teacher's states", done, rows))
+    kept.flush()
+    sentences.flush()
+
+
+def _narrow(x: Tensor) -> np.ndarray:
+    narrow: np.ndarray = x.clamp(-LARGEST, LARGEST).half().cpu().numpy()
+    return narrow

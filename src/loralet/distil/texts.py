@@ -1,0 +1,92 @@
+"""The texts of a distillation: read, each kept once, some held out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from loralet.data.files import SUFFIXES, Columns, read_table
+from loralet.errors import DataError
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts without labels.
+
+    Args:
+        texts: every different text once, in the order of the files.
+        counts: file name and how many texts were read from it.
+    """
+
+    texts: pa.ChunkedArray
+    counts: tuple[tuple[str, int], ...]
+
+    @property
+    def repeated(self) -> int:
+        """Texts left out because they had been read before."""
+        return sum(count for _, count in self.counts) - len(self.texts)
+
+
+def read_texts(files: Sequence[str], text_column: str) -> Texts:
+    """Read files of texts; empty ones are left out.
+
+    Args:
+        files: tables (:func:`loralet.data.files.read_table`), or, under any other ending, one text a line.
+        text_column: the tables' column of the text; found by its usual names when empty.
+
+    Raises:
+        DataError: a file that cannot be read or holds no text; all of them in one message.
+    """
+    columns: list[pa.ChunkedArray] = []
+    problems: list[str] = []
+    for file in files:
+        path = Path(file)
+        try:
+            tabular = path.suffix.lower() in SUFFIXES
+            columns.append(read_table(path, Columns(text=text_column), labelled=False).texts if tabular else _lines(path))
+        except DataError as error:
+            problems.append(str(error))
+    if problems:
+        raise DataError("\n".join(problems))
+    counts = tuple((Path(file).name, len(column)) for file, column in zip(files, columns, strict=True))
+    different = pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string()).unique()
+    return Texts(pa.chunked_array([different]), counts)
+
+
+def _lines(path: Path) -> pa.ChunkedArray:
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    texts: list[str] = []
+    for number, line in enumerate(raw.split(b"\n"), 1):
+        try:
+            texts.append(line.decode().strip())
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: row {number} is not UTF-8; save it as UTF-8") from error
+    kept = [text for text in texts if text]
+    if not kept:
+        raise DataError(f"{path}: there is no text in it")
+    return pa.chunked_array([pa.array(kept, pa.string())])
+
+
+def hold_out(count: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted row numbers to train on and to hold out.
+
+    Args:
+        count: texts in all.
+        share: held out of them, at least two texts.
+        seed: of the draw.
+
+    Raises:
+        DataError: fewer than four texts, or a share that leaves fewer than two to train on.
+    """
+    size = max(2, round(count * share))
+    if count - size < 2:
+        raise DataError(f"{count} different texts are too few to train on and to hold out {size}; give more, or a smaller --held-out")
+    order = np.random.default_rng([seed, count]).permutation(count)
+    return np.sort(order[size:]), np.sort(order[:size])

@@ -1,0 +1,246 @@
+"""The commands as a user runs them, on a small data set with a small random model."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from models import make_pair
+
+from loralet.cli import COMMANDS, main
+from loralet.engine.runs import chosen_run
+
+LABELS = ("apple", "bird", "cat")
+WORDS = {"apple": "a b c d", "bird": "h i j k", "cat": "p q r s"}
+
+
+def write_rows(path: Path, count: int, seed: int) -> None:
+    """Texts of letters; each label has letters of its own, and all share some."""
+    generator = np.random.default_rng(seed)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        for i in range(count):
+            label = LABELS[i % 3]
+            words = generator.choice(WORDS[label].split() + "x y z".split(), generator.integers(2, 12))
+            writer.writerow([" ".join(words), label])
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    make_pair(folder / "model")
+    (folder / "data").mkdir()
+    write_rows(folder / "data" / "train.csv", 300, 0)
+    write_rows(folder / "data" / "test.csv", 90, 1)
+    return folder
+
+
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(place: Path, *arguments: str, stdin: str = "") -> Done:
+    """A command in this process, started in a folder, with its streams caught."""
+    out, err, before = io.StringIO(), io.StringIO(), Path.cwd()
+    os.chdir(place)
+    try:
+        with redirect_stdout(out), redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+            patch.setattr(sys, "argv", ["loralet", *arguments])
+            try:
+                status = main(arguments)
+            except SystemExit as error:
+                status = int(error.code or 0)
+    finally:
+        os.chdir(before)
+    return Done(status, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="module")
+def studied(place: Path) -> Path:
+    done = run(
+        place, "study", "data", "--models", "model", "--ranks", "2", "4", "--alphas", "8", "--lrs", "1e-2", "--seeds", "0", "1",
+        "--full", "--full-lr", "3e-3", "--steps", "60", "--batch-size", "16", "--eval-every", "10", "--target-accuracy", "0.6",
+        "--targets", "all-linear", "--out", "grid",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "majority class" in done.stdout
+    assert "the test split was read once" in done.stdout
+    return place / "grid"
+
+
+def test_study_leaves_results_of_schema_1(studied: Path) -> None:
+    results = json.loads((studied / "results.json").read_text())
+    assert {k: results[k] for k in ("schema", "kind", "test_reads")} == {"schema": 1, "kind": "study", "test_reads": 1}
+    data = results["data"]
+    assert (data["source"], data["train_rows"], data["validation_rows"], data["test_rows"]) == ("data", 270, 30, 90)
+    assert data["labels"] == list(LABELS)
+    roles = [r["role"] for r in results["runs"]]
+    assert {role: roles.count(role) for role in set(roles)} == {
+        "majority": 1, "tfidf-svm": 1, "random-head": 2, "linear-probe": 2, "lora": 4, "full": 2,
+    }  # fmt: skip
+    by_role = {r["role"]: r for r in results["runs"]}
+    assert by_role["majority"]["test"]["accuracy"] == pytest.approx(1 / 3)
+    assert by_role["random-head"]["test"]["accuracy"] < 0.7
+    assert max(entry["test"]["accuracy"] for entry in results["runs"] if entry["role"] == "lora") > 0.9
+    assert by_role["lora"]["converged_step"] % 10 == 0
+    for entry in results["runs"]:
+        assert entry["test"]["accuracy_low"] < entry["test"]["accuracy"] < entry["test"]["accuracy_high"] or entry["test"]["accuracy"] == 1
+    assert len({entry["id"] for entry in results["runs"]}) == len(results["runs"])
+
+
+def test_study_writes_every_event_and_the_environment(studied: Path) -> None:
+    events = [json.loads(line) for line in (studied / "metrics.jsonl").read_text().splitlines()]
+    packs = [e for e in events if e["event"] == "PackStarted"]
+    assert [len(p["runs"]) for p in packs] == [3, 1, 3, 1]  # one pack per seed, full fine-tuning beside it
+    steps = [e for e in events if e["event"] == "Stepped"]
+    assert len(steps) == 4 * 60
+    assert min(steps[59]["losses"]) < 0.5 < min(steps[0]["losses"])
+    assert json.loads((studied / "environment.json").read_text())["command"][:3] == ["loralet", "study", "data"]
+
+
+def test_show_and_adapters_and_predict_agree(studied: Path, place: Path) -> None:
+    chosen = chosen_run(json.loads((studied / "results.json").read_text()))["id"]
+    shown = run(place, "show", "grid")
+    assert f"chosen on validation: {chosen}" in shown.stdout
+    texts = ["a b c a", "h i j j k", "p q r s", "a"]
+    jsonl = run(place, "predict", "grid", *texts, "--format", "jsonl")
+    assert f"using {chosen}, which validation chose" in jsonl.stderr
+    rows = [json.loads(line) for line in jsonl.stdout.splitlines()]
+    assert [row["text"] for row in rows] == texts
+    assert [row["label"] for row in rows[:3]] == list(LABELS)
+    assert all(sum(row["probabilities"].values()) == pytest.approx(1) and list(row["probabilities"]) == list(LABELS) for row in rows)
+    named = run(place, "predict", f"grid/adapters/{chosen}", *texts, "--format", "jsonl")
+    assert named.stdout == jsonl.stdout
+    other = next(p.name for p in (studied / "adapters").iterdir() if p.name != chosen)
+    assert run(place, "predict", "grid", *texts, "--format", "jsonl", "--run", other).stdout != jsonl.stdout
+
+
+def test_predict_reads_files_and_standard_input_in_order(studied: Path, place: Path) -> None:
+    texts = ["p q", "a b c d a b c d", "", "h i, j", "x"]
+    (place / "texts.txt").write_text("\n".join(texts) + "\n")
+    with (place / "table.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["id", "sentence"], *([i, t] for i, t in enumerate(texts))])
+    from_file = run(place, "predict", "grid", "--file", "texts.txt", "--format", "csv")
+    rows = list(csv.DictReader(from_file.stdout.splitlines()))
+    assert [row["text"] for row in rows] == texts
+    assert list(rows[0]) == ["text", "label", *(f"probability_{label}" for label in LABELS)]
+    assert run(place, "predict", "grid", "--file", "table.csv", "--format", "csv").stdout == from_file.stdout
+    assert run(place, "predict", "grid", "--format", "csv", stdin="\n".join(texts) + "\n").stdout == from_file.stdout
+    alone = run(place, "predict", "grid", texts[1], "--format", "jsonl").stdout
+    assert max(json.loads(alone)["probabilities"].values()) == pytest.approx(max(float(v) for k, v in rows[1].items() if "prob" in k), abs=1e-5)
+    table = run(place, "predict", "grid", "a b", "[red]c")
+    assert "apple" in table.stdout
+    assert "[red]c" in table.stdout
+
+
+def test_train_then_repeat_from_its_config(place: Path) -> None:
+    first = run(
+        place, "train", "data", "--model", "model", "--rank", "4", "--alpha", "8", "--dropout", "0.1", "--lr", "1e-2",
+        "--steps", "30", "--batch-size", "16", "--eval-every", "10", "--seed", "3", "--out", "first",
+    )  # fmt: skip
+    assert first.returncode == 0, first.stderr
+    again = run(place, "train", "--config", "first/config.toml", "--out", "again")
+    assert again.returncode == 0, again.stderr
+    other = run(place, "train", "--config", "first/config.toml", "--out", "other", "--seed", "4", "--quiet")
+    assert other.stderr == ""
+
+    def measured(folder: str) -> list[object]:
+        results = json.loads((place / folder / "results.json").read_text())
+        return [(r["id"], r["test"], r["validation"]) for r in results["runs"]]
+
+    assert measured("first") == measured("again")
+    assert measured("first") != measured("other")
+
+
+def test_evaluate_on_data_and_once_more_on_the_own_test_split(place: Path) -> None:
+    done = run(place, "train", "data", "--model", "model", "--rank", "4", "--lr", "1e-2", "--steps", "30", "--batch-size", "16", "--out", "judged")
+    assert done.returncode == 0, done.stderr
+    recorded = json.loads((place / "judged" / "results.json").read_text())
+    on_file = json.loads(run(place, "evaluate", "judged", "data/test.csv", "--format", "json").stdout)
+    on_folder = json.loads(run(place, "evaluate", "judged", "data", "--format", "json").stdout)
+    assert on_file == on_folder
+    assert on_file["rows"] == 90
+    # trained in bf16 where the processor has it, measured in fp32
+    assert on_file["accuracy"] == pytest.approx(recorded["runs"][0]["test"]["accuracy"], abs=0.05)
+    assert json.loads(run(place, "evaluate", "judged", "data/train.csv", "--format", "json").stdout) != on_file
+    assert recorded["test_reads"] == 1
+    assert "accuracy" in run(place, "evaluate", "judged").stdout
+    assert json.loads((place / "judged" / "results.json").read_text())["test_reads"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "data", "--model", "model", "--rank", "-1", "--alpha", "0", "--targets", "quary"], ["3 problems", "rank is -1", "alpha is 0", "quary"]),
+        (["train", "data"], ["no model named", "--model"]),
+        (["study"], ["no data named", "no model named"]),
+        (["train", "nowhere.csv", "--model", "model"], ["nowhere.csv", "no such file"]),
+        (["train", "data", "--model", "./nowhere"], ["./nowhere", "no such folder"]),
+        (["predict", "nowhere", "text"], ["nowhere", "no such folder"]),
+        (["predict", "data", "text"], ["data", "not a run folder"]),
+        (["predict", "grid", "text", "--run", "loar-r2"], ["loar-r2", "it has: ", "lora-r2"]),
+        (["predict", "grid", "text", "--file", "x.txt"], ["texts or --file, not both"]),
+        (["train", "data", "--model", "model", "--out", "grid"], ["grid exists and is not empty", "--out"]),
+        (["evaluate", "grid", "labels.csv"], ["labels.csv", "row 3", "dog"]),
+    ],
+)  # fmt: skip
+def test_a_users_mistake_is_one_message_and_status_2(studied: Path, place: Path, arguments: list[str], words: list[str]) -> None:
+    (place / "labels.csv").write_text("text,label\na b,apple\nc,dog\n")
+    done = run(place, *arguments)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    for word in words:
+        assert word in done.stderr
+    assert not (place / "runs").exists()  # a mistake leaves no folder behind
+
+
+def test_an_unknown_flag_is_status_2(place: Path) -> None:
+    done = run(place, "train", "data", "--modle", "model")
+    assert done.returncode == 2
+    assert "modle" in done.stderr + done.stdout
+
+
+def test_a_training_that_only_diverges_is_status_1(place: Path) -> None:
+    done = run(place, "train", "data", "--model", "model", "--rank", "4", "--alpha", "1e30", "--lr", "1e20", "--steps", "20", "--out", "wild")
+    assert done.returncode == 1
+    assert "diverged" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_interrupt_is_status_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("loralet.commands.show", interrupt)
+    assert main(["show", "x"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_the_installed_command_is_this_one() -> None:
+    done = subprocess.run([sys.executable, "-m", "loralet", "show", "nowhere"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "nowhere: not a run folder" in done.stderr
+
+
+def test_help_imports_no_torch_and_names_every_command(place: Path) -> None:
+    code = "import sys\nfrom loralet.cli import main\ntry: main(['--help'])\nfinally: print('torch' in sys.modules, 'pyarrow' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1] == "False False"
+    for name in COMMANDS:
+        assert name in done.stdout
+    assert run(place, "--version").stdout.startswith("loralet ")
