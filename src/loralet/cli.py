@@ -27,7 +27,7 @@ class Study:
     interface: Interface = field(default_factory=Interface)
 
     def __call__(self) -> None:
-        from loralet.commands import study
+        from loralet.commands.study import study
 
         study(self.options, self.interface)
 
@@ -40,7 +40,7 @@ class Train:
     interface: Interface = field(default_factory=Interface)
 
     def __call__(self) -> None:
-        from loralet.commands import train
+        from loralet.commands.study import train
 
         train(self.options, self.interface)
 
@@ -52,7 +52,7 @@ class Evaluate:
     options: Annotated[EvaluateConfig, tyro.conf.arg(name="")]
 
     def __call__(self) -> None:
-        from loralet.commands import evaluate
+        from loralet.commands.evaluate import evaluate
 
         evaluate(self.options)
 
@@ -64,7 +64,7 @@ class Predict:
     options: Annotated[PredictConfig, tyro.conf.arg(name="")]
 
     def __call__(self) -> None:
-        from loralet.commands import predict
+        from loralet.commands.predict import predict
 
         predict(self.options)
 
@@ -76,7 +76,7 @@ class Show:
     options: Annotated[ShowConfig, tyro.conf.arg(name="")]
 
     def __call__(self) -> None:
-        from loralet.commands import show
+        from loralet.commands.show import show
 
         show(self.options)
 
@@ -89,7 +89,7 @@ class Distill:
     interface: Interface = field(default_factory=Interface)
 
     def __call__(self) -> None:
-        from loralet.commands import distill
+        from loralet.commands.distill import distill
 
         distill(self.options, self.interface)
 

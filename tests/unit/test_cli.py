@@ -31,7 +31,7 @@ def write_rows(path: Path, count: int, seed: int) -> None:
         writer.writerow(["text", "label"])
         for i in range(count):
             label = LABELS[i % 3]
-            words = generator.choice(WORDS[label].split() + "x y z".split(), generator.integers(2, 12))
+            words = generator.choice([*WORDS[label].split(), *"xyz"], generator.integers(2, 12))
             writer.writerow([" ".join(words), label])
 
 
@@ -185,7 +185,10 @@ def test_evaluate_on_data_and_once_more_on_the_own_test_split(place: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["train", "data", "--model", "model", "--rank", "-1", "--alpha", "0", "--targets", "quary"], ["3 problems", "rank is -1", "alpha is 0", "quary"]),
+        (
+            ["train", "data", "--model", "model", "--rank", "-1", "--alpha", "0", "--targets", "quary"],
+            ["3 problems", "rank is -1", "alpha is 0", "quary"],
+        ),
         (["train", "data"], ["no model named", "--model"]),
         (["study"], ["no data named", "no model named"]),
         (["train", "nowhere.csv", "--model", "model"], ["nowhere.csv", "no such file"]),
@@ -226,7 +229,7 @@ def test_interrupt_is_status_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     def interrupt(options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("loralet.commands.show", interrupt)
+    monkeypatch.setattr("loralet.commands.show.show", interrupt)
     assert main(["show", "x"]) == 130
     assert "interrupted" in capsys.readouterr().err
 

@@ -14,6 +14,9 @@ from loralet.distil.texts import Texts
 from loralet.events import EpochEnded
 from loralet.nn.encoder import EncoderShape
 
+OMITTED = ("teacher", "teacher_name", "text", "out", "threads", "resume")
+"""Options that the card's command leaves out or says in its own way."""
+
 
 def card(config: DistillConfig, shape: EncoderShape, parameters: int, layers: Sequence[int], texts: Texts, history: Sequence[EpochEnded]) -> str:
     """The card as Markdown: what the student is, what it was made from, and how close it came.
@@ -99,7 +102,7 @@ def command(config: DistillConfig) -> str:
     ]
     for option in dataclasses.fields(config):
         value = getattr(config, option.name)
-        if option.name in ("teacher", "text", "out", "resume") or value == option.default:
+        if option.name in OMITTED or value == option.default:
             continue
         flag = f"--{option.name.replace('_', '-')}"
         words += [flag] if value is True else [flag, *map(str, value if isinstance(value, tuple) else (value,))]

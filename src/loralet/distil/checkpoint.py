@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from loralet.distil.train import DistilState
 from loralet.errors import RunError
@@ -33,7 +33,7 @@ def save_checkpoint(folder: Path, state: DistilState, metrics: int) -> None:
         tensors |= {f"{moment}/{name}": t for moment, t in state.optimiser.state.get(parameter, {}).items()}
     place = {"epoch": state.epoch, "step": state.step, "metrics": metrics, "history": [dataclasses.asdict(e) for e in state.history]}
     with new_file(folder / NAME) as temporary:
-        save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, temporary, metadata={"place": json.dumps(place)})
+        temporary.write_bytes(save({name: t.cpu().contiguous() for name, t in tensors.items()}, metadata={"place": json.dumps(place)}))
 
 
 def load_checkpoint(folder: Path, state: DistilState) -> int:

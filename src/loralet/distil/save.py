@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from tokenizers import Tokenizer
 
 from loralet.nn.encoder import EncoderShape, Weights
@@ -37,14 +37,14 @@ def save_student(folder: Path, weights: Weights, shape: EncoderShape, tokenizer:
     described: dict[str, Any] = json.loads(tokenizer.to_str())
     with new_file(folder / "tokenizer.json") as temporary:
         tokenizer.save(str(temporary))
-    if described["model"]["type"] == "WordPiece":
-        words = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    words = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    if described["model"]["type"] == "WordPiece" and [number for _, number in words] == list(range(len(words))):
         with new_file(folder / "vocab.txt") as temporary:
             temporary.write_text("".join(f"{word}\n" for word, _ in words), encoding="utf-8")
     write_json(folder / "tokenizer_config.json", _tokenizer_config(tokenizer, described, shape.longest))
     tensors = {architecture.tensor(name): (t.half() if half else t).contiguous() for name, t in weights.items()}
     with new_file(folder / "model.safetensors") as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
+        temporary.write_bytes(save(tensors, metadata={"format": "pt"}))
     write_json(folder / "config.json", _config(shape, tokenizer, half))
 
 

@@ -77,6 +77,8 @@ def load_backbone(name: str) -> Backbone:
         shape = shape_of(model_type, config)
     except KeyError as error:
         raise CheckpointError(f"{folder / 'config.json'}: the key {error.args[0]!r} is missing; a {model_type} config has it") from error
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
     if shape.activation not in ACTIVATIONS:
         raise CheckpointError(f"{folder / 'config.json'}: activation {shape.activation!r} is not one of {', '.join(ACTIVATIONS)}")
     if str(config.get("position_embedding_type", "absolute")) != "absolute":
@@ -150,22 +152,22 @@ def _model_type(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, T
     if given is None:
         prefixed = [kind for kind, a in ARCHITECTURES.items() if any(name.startswith(a.prefix) for name in tensors)]
         given = prefixed[0] if prefixed else "bert"
-    if given not in ARCHITECTURES:
+    if not isinstance(given, str) or given not in ARCHITECTURES:
         raise CheckpointError(f"{folder}: model type {given!r} is not supported; loralet reads {', '.join(ARCHITECTURES)}")
-    return str(given)
+    return given
 
 
 def _canonical(folder: Path, architecture: Architecture, shape: EncoderShape, tensors: Mapping[str, Tensor]) -> Weights:
     expected = shape.tensors()
-    pooler = {"pooler.weight": (shape.width, shape.width), "pooler.bias": (shape.width,)}
+    if any(name.removeprefix(architecture.prefix).startswith("pooler.dense.") for name in tensors):
+        expected |= {"pooler.weight": (shape.width, shape.width), "pooler.bias": (shape.width,)}
     weights: Weights = {}
     problems: list[str] = []
-    for name, size in (expected | pooler).items():
+    for name, size in expected.items():
         own = architecture.tensor(name)
         tensor = tensors.get(architecture.prefix + own, tensors.get(own))
         if tensor is None:
-            if name in expected:
-                problems.append(f"{own} is missing")
+            problems.append(f"{own} is missing")
         elif tuple(tensor.shape) != size:
             problems.append(f"{own} has shape {list(tensor.shape)}, the config asks for {list(size)}")
         else:

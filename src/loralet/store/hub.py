@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -80,11 +81,10 @@ def _cached(repo: str, choose: Choose, kind: Kind, cause: Exception) -> Path:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
-    try:
+    folder: Path | None = None
+    with suppress(LocalEntryNotFoundError):
         # No patterns: a copy that another tool fetched in part may still have all that is wanted.
         folder = Path(snapshot_download(repo, repo_type=kind, local_files_only=True, allow_patterns=[]))
-    except LocalEntryNotFoundError:
-        folder = None
     if folder is None or not choose([path.relative_to(folder).as_posix() for path in folder.rglob("*")]):
         raise HubError(
             f"{kind} {repo} cannot be had: the hub ({_endpoint()}) was not reached ({reason}), and the cache {constants.HF_HUB_CACHE} holds no copy. "

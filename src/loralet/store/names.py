@@ -106,15 +106,24 @@ def shape_of(model_type: str, config: Mapping[str, Any]) -> EncoderShape:
 
     Raises:
         KeyError: a size is not in the config; the error's argument is its key.
+        ValueError: a size is no whole number, or the heads do not divide the width; the error says which.
     """
     keys = _CONFIG_KEYS["distilbert" if model_type == "distilbert" else "bert"]
-    sizes = {ours: int(config[theirs]) for ours, theirs in keys.items()}
-    narrow = int(config.get("embedding_size", sizes["width"])) if model_type == "electra" else sizes["width"]
+    sizes = {ours: _whole(theirs, config[theirs]) for ours, theirs in keys.items()}
+    if sizes["width"] % sizes["heads"]:
+        raise ValueError(f"{keys['width']} {sizes['width']} cannot be shared among {sizes['heads']} heads ({keys['heads']})")
+    narrow = _whole("embedding_size", config.get("embedding_size", sizes["width"])) if model_type == "electra" else sizes["width"]
     return EncoderShape(
         **sizes,
-        token_types=0 if model_type == "distilbert" else int(config.get("type_vocab_size", 2)),
+        token_types=0 if model_type == "distilbert" else _whole("type_vocab_size", config.get("type_vocab_size", 2)),
         embedding_width=narrow if narrow != sizes["width"] else 0,
-        first_position=int(config.get("pad_token_id", 1)) + 1 if model_type == "roberta" else 0,
+        first_position=_whole("pad_token_id", config.get("pad_token_id", 1), least=0) + 1 if model_type == "roberta" else 0,
         activation=str(config.get("activation" if model_type == "distilbert" else "hidden_act", "gelu")),
         epsilon=float(config.get("layer_norm_eps", 1e-12)),
     )
+
+
+def _whole(key: str, value: Any, least: int = 1) -> int:
+    if type(value) is not int or value < least:
+        raise ValueError(f"{key} is {value!r}; a whole number from {least} is expected")
+    return value

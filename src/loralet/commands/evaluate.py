@@ -1,0 +1,61 @@
+"""``loralet evaluate``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+
+from loralet.commands.threads import set_threads
+from loralet.config import EvaluateConfig, StudyConfig, TrainConfig
+from loralet.data.files import Columns
+from loralet.data.sources import Split, load_dataset, load_labelled
+from loralet.deploy.classifier import find_adapter, load_classifier
+from loralet.engine.corpus import columns_of
+from loralet.engine.evaluate import Scores, score_logits
+from loralet.engine.runs import read_results
+from loralet.errors import RunError
+from loralet.store.atomic import write_json
+from loralet.store.options import read_options
+
+
+def evaluate(config: EvaluateConfig) -> None:
+    """Measure a run on labelled data, or once more on its own test split, which its results then record."""
+    set_threads(config.threads)
+    folder = Path(config.folder)
+    classifier = load_classifier(find_adapter(folder, config.run))
+    labels = classifier.artifact.labels
+    if config.data:
+        split = load_labelled(config.data, Columns(config.text_column, config.label_column, config.columns), labels)
+    else:
+        split = _own_test(folder, classifier.artifact.data_fingerprint)
+    scores = score_logits(classifier.logits(split.texts), split.labels)
+    if config.format == "json":
+        print(json.dumps({"run": classifier.artifact.id, "data": split.source, "rows": len(split)} | scores.to_json(), indent=2))
+    else:
+        _print_scores(classifier.artifact.id, split.source, len(split), scores)
+
+
+def _own_test(folder: Path, fingerprint: str) -> Split:
+    results = read_results(folder) if (folder / "results.json").exists() else None
+    if results is None:
+        raise RunError(f"{folder} is a single adapter: name the data to measure it on")
+    path = folder / "config.toml"
+    config = read_options(path, StudyConfig) if results["kind"] == "study" else read_options(path, TrainConfig)
+    reading = config.reading
+    dataset = load_dataset(results["data"]["source"], columns_of(reading), reading.label_names, reading.drop_overlap)
+    if dataset.test is None:
+        raise RunError(f"{results['data']['source']} has no test split: name the data to measure on")
+    if dataset.fingerprint != fingerprint:
+        raise RunError(f"{results['data']['source']} has changed since {folder} was trained on it: name the data to measure on")
+    split = dataset.test.read()
+    write_json(folder / "results.json", results | {"test_reads": results["test_reads"] + 1})
+    return split
+
+
+def _print_scores(run: str, source: str, rows: int, scores: Scores) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{run} on {source}: {rows:,} rows", markup=False)
+    console.print(f"accuracy  {scores.accuracy:.4f}  (95 % interval {scores.accuracy_low:.4f}–{scores.accuracy_high:.4f})")
+    console.print(f"macro precision {scores.macro_precision:.4f}  recall {scores.macro_recall:.4f}  F1 {scores.macro_f1:.4f}  loss {scores.loss:.4f}")

@@ -1,0 +1,45 @@
+"""``loralet predict``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from loralet.commands.threads import set_threads
+from loralet.config import PredictConfig
+from loralet.data.files import SUFFIXES, Columns, read_table
+from loralet.deploy.classifier import find_adapter, load_classifier
+from loralet.errors import ConfigError, DataError
+from loralet.show.predictions import WRITERS
+
+
+def predict(config: PredictConfig) -> None:
+    """Classify texts and print them in the order they came."""
+    set_threads(config.threads)
+    if config.texts and config.file:
+        raise ConfigError("give texts or --file, not both")
+    adapter = find_adapter(Path(config.folder), config.run)
+    texts = list(config.texts) or _read_texts(config.file or "-", config.text_column)
+    classifier = load_classifier(adapter, config.precision)
+    if not config.run and adapter != Path(config.folder):
+        print(f"· using {classifier.artifact.id}, which validation chose", file=sys.stderr)
+    WRITERS[config.format](classifier.predict(texts), classifier.artifact.labels, sys.stdout)
+
+
+def _read_texts(file: str, text_column: str) -> list[str]:
+    if file != "-" and Path(file).suffix.lower() in SUFFIXES:
+        return list(read_table(Path(file), Columns(text=text_column), labelled=False, keep_empty=True).texts.to_pylist())
+    try:
+        raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror})") from error
+    lines = raw.removesuffix(b"\n").split(b"\n") if raw else []
+    texts: list[str] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            texts.append(line.removesuffix(b"\r").decode())
+        except UnicodeDecodeError as error:
+            raise DataError(f"{'standard input' if file == '-' else file}: row {number} is not UTF-8; save it as UTF-8") from error
+    if not texts:
+        raise DataError(f"{'standard input' if file == '-' else file}: there is no text in it")
+    return texts
