@@ -140,6 +140,8 @@ def _from_file(arguments: Sequence[str]) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit status is 0, 2 for a user's mistake, 1 for a failure, 130 after Ctrl-C."""
     console = Console(stderr=True)
+    # Threads that spin while they wait bring two busy programs on one machine to a near halt (dev/LOG.md); read when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(format="· %(message)s", level=logging.WARNING)
     try:
         parse(sys.argv[1:] if arguments is None else arguments)()
