@@ -15,7 +15,7 @@ from torch import Tensor
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 WORDS = ("the", "stock", "stocks", "market", "team", "wins", "game", "play", "world", "news", "oil", "price", "new", "cafe", "naive", "2004")
 PIECES = ("##s", "##ing", "##ed", "##er", "##ly", "##ball", "##et", "##04")
-MARKS = tuple(".,;:!?'\"-()&#$%/\\@*+=<>[]_~`^|{}") + ("中", "国", "東", "京", "€", "–", "ß", "😀")
+MARKS = (*".,;:!?'\"-()&#$%/\\@*+=<>[]_~`^|{}", *"中国東京€–ß😀")
 SPECIALS = ("[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 SENTENCES = (
@@ -38,7 +38,7 @@ def write_vocabulary(folder: Path, tokens: Sequence[str]) -> None:
 
 
 def bert_config(layers: int = 2, width: int = 32, heads: int = 2, rows: int = 200, positions: int = 64) -> dict[str, Any]:
-    """prajjwal1/bert-tiny's config.json: these keys in this order, and no others. With its own sizes (128, 30522, 512) it has the real file's 285 bytes."""
+    """prajjwal1/bert-tiny's config.json: these keys and no others. With its own sizes (128, 30522, 512) it has the real file's 285 bytes."""
     return {
         "hidden_size": width,
         "hidden_act": "gelu",

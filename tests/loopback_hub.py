@@ -31,7 +31,6 @@ class Request(NamedTuple):
     method: str
     path: str
     status: int
-    range: str = ""
 
 
 @dataclass
@@ -43,6 +42,7 @@ class LoopbackHub:
         datasets: the same for data sets.
         gated: ids of repositories whose files (not whose file list) are answered with 403.
         broken: answer everything with 503, as a hub in trouble does.
+        unavailable: path endings of files that are answered with 403, as a proxy does that refuses them.
         cut_once: path endings of files whose first transfer breaks off half-way.
         requests: what was asked for, in order.
     """
@@ -51,6 +51,7 @@ class LoopbackHub:
     datasets: Mapping[str, Path] = field(default_factory=dict)
     gated: frozenset[str] = frozenset()
     broken: bool = False
+    unavailable: set[str] = field(default_factory=set)
     cut_once: set[str] = field(default_factory=set)
     port: int = 0
     requests: list[Request] = field(default_factory=list)
@@ -99,7 +100,7 @@ def _etag(content: bytes) -> str:
     return hashlib.sha1(content, usedforsecurity=False).hexdigest()
 
 
-class _Refusal(Exception):
+class _RefusedError(Exception):
     def __init__(self, status: int, code: str = "", commit: str = "") -> None:
         self.status, self.code, self.commit = status, code, commit
 
@@ -108,10 +109,10 @@ class _Handler(BaseHTTPRequestHandler):
     served: LoopbackHub
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:  # noqa: N802  # the standard library's name
+    def do_GET(self) -> None:
         self._answer()
 
-    def do_HEAD(self) -> None:  # noqa: N802
+    def do_HEAD(self) -> None:
         self._answer()
 
     def log_message(self, format: str, *arguments: Any) -> None:
@@ -121,14 +122,14 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         try:
             if self.served.broken:
-                raise _Refusal(503)
+                raise _RefusedError(503)
             if match := API.fullmatch(path):
                 self._send(200, json.dumps(self._api(**match.groupdict())).encode(), {"Content-Type": "application/json"})
             elif match := RESOLVE.fullmatch(path):
                 self._resolve(path, **match.groupdict())
             else:
-                raise _Refusal(404)
-        except _Refusal as refusal:
+                raise _RefusedError(404)
+        except _RefusedError as refusal:
             headers = {"X-Error-Code": refusal.code, "X-Repo-Commit": refusal.commit, "X-Error-Message": refusal.code or "refused"}
             self._send(refusal.status, b"", {name: value for name, value in headers.items() if value})
 
@@ -148,35 +149,30 @@ class _Handler(BaseHTTPRequestHandler):
     def _resolve(self, path: str, kind: str | None, repo: str, revision: str, file: str) -> None:
         folder, commit = self._find("datasets" if kind else "models", repo, revision)
         if repo in self.served.gated:
-            raise _Refusal(403, "GatedRepo")
+            raise _RefusedError(403, "GatedRepo")
         if file not in _names(folder):
-            raise _Refusal(404, "EntryNotFound", commit)
+            raise _RefusedError(404, "EntryNotFound", commit)
+        if path.endswith(tuple(self.served.unavailable)):
+            raise _RefusedError(403)
         content = (folder / file).read_bytes()
-        headers = {"ETag": f'"{_etag(content)}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
-        status, start, total = 200, 0, len(content)
-        if match := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
-            start, stop = int(match[1]), min(int(match[2] or total - 1), total - 1) + 1
-            if start >= total:
-                raise _Refusal(416)
-            status, content = 206, content[start:stop]
-            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{total}"
+        headers = {"ETag": f'"{_etag(content)}"', "X-Repo-Commit": commit, "Content-Type": "application/octet-stream"}
         cut = self.command == "GET" and next((ending for ending in self.served.cut_once if path.endswith(ending)), None)
         if cut:
             self.served.cut_once.remove(cut)
-        self._send(status, content, headers, len(content) // 2 if cut else None)
+        self._send(200, content, headers, len(content) // 2 if cut else None)
 
     def _find(self, kind: str, repo: str, revision: str) -> tuple[Path, str]:
         """The repository's folder and commit."""
         repositories = self.served.models if kind == "models" else self.served.datasets
         if repo not in repositories:
-            raise _Refusal(404, "RepoNotFound")
+            raise _RefusedError(404, "RepoNotFound")
         commit = commit_of(repositories[repo])
         if revision not in ("main", commit):
-            raise _Refusal(404, "RevisionNotFound")
+            raise _RefusedError(404, "RevisionNotFound")
         return repositories[repo], commit
 
     def _send(self, status: int, content: bytes, headers: Mapping[str, str], stop_after: int | None = None) -> None:
-        self.served.requests.append(Request(self.command, self.path, status, self.headers.get("Range", "")))
+        self.served.requests.append(Request(self.command, self.path, status))
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)

@@ -15,7 +15,7 @@ import tyro
 from rich.console import Console
 
 from loralet import __version__
-from loralet.config import DistillConfig, EvaluateConfig, Interface, PredictConfig, ShowConfig, StudyConfig, TrainConfig
+from loralet.config import DistillConfig, EvaluateConfig, Interface, PredictConfig, ReportConfig, ShowConfig, StudyConfig, TrainConfig
 from loralet.errors import ConfigError, LoraletError, UserError
 
 
@@ -82,6 +82,18 @@ class Show:
 
 
 @dataclass(frozen=True)
+class Report:
+    """Write the report of a run folder: one self-contained page, and Markdown of the same."""
+
+    options: Annotated[ReportConfig, tyro.conf.arg(name="")]
+
+    def __call__(self) -> None:
+        from loralet.commands.report import report
+
+        report(self.options)
+
+
+@dataclass(frozen=True)
 class Distill:
     """Build a small BERT from a larger encoder and unlabelled texts."""
 
@@ -94,7 +106,15 @@ class Distill:
         distill(self.options, self.interface)
 
 
-COMMANDS: dict[str, type] = {"study": Study, "train": Train, "evaluate": Evaluate, "predict": Predict, "show": Show, "distill": Distill}
+COMMANDS: dict[str, type] = {
+    "study": Study,
+    "train": Train,
+    "evaluate": Evaluate,
+    "predict": Predict,
+    "show": Show,
+    "report": Report,
+    "distill": Distill,
+}
 CONFIGURED: dict[str, type] = {"study": StudyConfig, "train": TrainConfig, "distill": DistillConfig}
 
 

@@ -65,8 +65,8 @@ class TrainingOptions:
     """What the classifier reads: the frozen pooler, a pooler trained as well, or the mean over tokens."""
     head_dropout: float = 0.1
     """Dropout before the classifier, as BertForSequenceClassification has it."""
-    epochs: float = 3.0
-    """Passes over the training rows."""
+    epochs: float | None = None
+    """Passes over the training rows; none: 3, or as many as make 500 steps where the data is small."""
     steps: int | None = None
     """Optimiser steps; replaces epochs."""
     batch_size: int = 32
@@ -95,7 +95,7 @@ class TrainingOptions:
     def problems(self) -> Iterator[str]:
         if not 0 <= self.head_dropout < 1:
             yield f"head_dropout is {self.head_dropout}: it must be at least 0 and below 1"
-        if not 0 < self.epochs < inf:
+        if self.epochs is not None and not 0 < self.epochs < inf:
             yield f"epochs is {self.epochs}: it must be above 0, and finite"
         for name in ("batch_size", "eval_every", "validation_sample", "steps", "patience", "threads"):
             value = getattr(self, name)
@@ -136,8 +136,8 @@ class LoraOptions:
 class GridOptions:
     """The grid of a study: every combination is a run."""
 
-    models: tuple[str, ...] = ()
-    """Backbones: hub ids or folders."""
+    models: tuple[str, ...] = ("news-tiny",)
+    """Backbones: hub ids, folders, or the bundled news-tiny."""
     ranks: tuple[int, ...] = (4, 16, 32)
     """Ranks of the grid."""
     alphas: tuple[float, ...] = (64.0, 256.0, 512.0)
@@ -184,10 +184,10 @@ class GridOptions:
 class TrainConfig:
     """Everything ``loralet train`` needs."""
 
-    data: Annotated[Positional[str], arg(metavar="DATA")] = ""
-    """A CSV, TSV, JSONL or Parquet file, a folder with train/validation/test files, or a hub data set id."""
-    model: str = ""
-    """Backbone: a hub id or a folder."""
+    data: Annotated[Positional[str], arg(metavar="DATA")] = "news-mini"
+    """A CSV, TSV, JSONL or Parquet file, a folder with train/validation/test files, a hub data set id, or the bundled news-mini."""
+    model: str = "news-tiny"
+    """Backbone: a hub id, a folder, or the bundled news-tiny."""
     out: str = ""
     """Folder for the run; named by date under runs/ when empty."""
     seed: int = 0
@@ -206,8 +206,8 @@ class TrainConfig:
 class StudyConfig:
     """Everything ``loralet study`` needs."""
 
-    data: Annotated[Positional[str], arg(metavar="DATA")] = ""
-    """A CSV, TSV, JSONL or Parquet file, a folder with train/validation/test files, or a hub data set id."""
+    data: Annotated[Positional[str], arg(metavar="DATA")] = "news-mini"
+    """A CSV, TSV, JSONL or Parquet file, a folder with train/validation/test files, a hub data set id, or the bundled news-mini."""
     out: str = ""
     """Folder for the study; named by date under runs/ when empty."""
     grid: GridOptions = field(default_factory=GridOptions)
@@ -253,7 +253,7 @@ class PredictConfig:
     folder: Annotated[Positional[str], arg(metavar="RUN")]
     """A run folder, or one of the adapter folders in it."""
     texts: Annotated[Positional[tuple[str, ...]], arg(metavar="TEXT")] = ()
-    """Texts to classify; read from --file, or line by line from standard input, when there are none."""
+    """Texts to classify; without any, --file or standard input is read line by line, or on a terminal the bundled news-mini is shown."""
     file: str = ""
     """A file of texts: a CSV, TSV, JSONL or Parquet table with a text column, or else one text a line; - is standard input."""
     run: str = ""
@@ -277,6 +277,22 @@ class ShowConfig:
 
     folder: Annotated[Positional[str], arg(metavar="RUN")]
     """A run folder."""
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """Everything ``loralet report`` needs."""
+
+    folder: Annotated[Positional[str], arg(metavar="RUN")]
+    """A run folder."""
+    out: str = ""
+    """File of the report; report.html and report.md in the run folder when empty. Of both formats, each takes its own ending."""
+    format: Literal["html", "md", "both"] = "both"
+    """What to write. The page is one file; Markdown has its pictures in a folder beside it."""
+    texts: bool = True
+    """Show test rows; their texts are read again from the data source. --no-texts leaves every text out."""
+    json: str = ""
+    """File for the numbers of the report; none when empty."""
 
 
 @dataclass(frozen=True)

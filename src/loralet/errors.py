@@ -4,10 +4,12 @@ LoraletError
 ├── UserError            the user can mend it: exit status 2, one message, no traceback
 │   ├── ConfigError      an option, or several of them
 │   ├── DataError        a table: names the file and, where there is one, the row
+│   │   └── InputError   texts or labels handed over in Python (a ValueError too, as scikit-learn's callers expect)
 │   ├── CheckpointError  a backbone or tokenizer that cannot be used as it is
 │   ├── HubError         a file that should come from the hub and does not
 │   └── RunError         a run folder or adapter folder that cannot be used as it is
-└── TrainingError        the work itself failed: exit status 1
+├── TrainingError        the work itself failed: exit status 1
+└── CheckError           what was written did not pass its check, and was not kept: exit status 1
 """
 
 from __future__ import annotations
@@ -23,8 +25,8 @@ class UserError(LoraletError):
     """Something the user can mend; the message says how."""
 
 
-class ConfigError(UserError):
-    """One or more options that cannot be honoured."""
+class ConfigError(UserError, ValueError):
+    """One or more options that cannot be honoured; a ValueError too, as scikit-learn's callers expect."""
 
     @classmethod
     def listing(cls, problems: Iterable[str], where: str = "") -> ConfigError:
@@ -36,6 +38,10 @@ class ConfigError(UserError):
 
 class DataError(UserError):
     """A table of texts that cannot be read or used."""
+
+
+class InputError(DataError, ValueError):
+    """Texts or labels, handed over in Python, that cannot be used."""
 
 
 class CheckpointError(UserError):
@@ -52,3 +58,7 @@ class RunError(UserError):
 
 class TrainingError(LoraletError):
     """Training could not produce a model (every run diverged, say)."""
+
+
+class CheckError(LoraletError):
+    """Something written does not give what it was made from, or costs too much accuracy; it was not kept."""

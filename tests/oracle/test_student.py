@@ -19,28 +19,7 @@ from loralet.store.backbone import load_backbone
 
 CLOSE = 1e-5
 """fp32 and two orders of summation."""
-WORDS = [
-    "market",
-    "oil",
-    "bank",
-    "trade",
-    "team",
-    "cup",
-    "coach",
-    "final",
-    "minister",
-    "vote",
-    "war",
-    "treaty",
-    "chip",
-    "launch",
-    "probe",
-    "orbit",
-    "the",
-    "a",
-    "of",
-    "in",
-]
+WORDS = ["market", "oil", "bank", "trade", "team", "cup", "coach", "final", "vote", "war", "treaty", "chip", "probe", "orbit", "the", "a", "in", "of"]
 TEXTS = ["The coach of the TEAM", "oil", "a Treaty, in orbit: vote vote vote vote"]
 
 

@@ -189,8 +189,6 @@ def test_evaluate_on_data_and_once_more_on_the_own_test_split(place: Path) -> No
             ["train", "data", "--model", "model", "--rank", "-1", "--alpha", "0", "--targets", "quary"],
             ["3 problems", "rank is -1", "alpha is 0", "quary"],
         ),
-        (["train", "data"], ["no model named", "--model"]),
-        (["study"], ["no data named", "no model named"]),
         (["train", "nowhere.csv", "--model", "model"], ["nowhere.csv", "no such file"]),
         (["train", "data", "--model", "./nowhere"], ["./nowhere", "no such folder"]),
         (["predict", "nowhere", "text"], ["nowhere", "no such folder"]),

@@ -11,6 +11,7 @@ from loralet.data.files import SUFFIXES, Columns, read_table
 from loralet.deploy.classifier import find_adapter, load_classifier
 from loralet.errors import ConfigError, DataError
 from loralet.show.predictions import WRITERS
+from loralet.store.bundled import DATA, FOLDER
 
 
 def predict(config: PredictConfig) -> None:
@@ -19,11 +20,20 @@ def predict(config: PredictConfig) -> None:
     if config.texts and config.file:
         raise ConfigError("give texts or --file, not both")
     adapter = find_adapter(Path(config.folder), config.run)
-    texts = list(config.texts) or _read_texts(config.file or "-", config.text_column)
+    texts = list(config.texts)
+    if not texts and not config.file and sys.stdin.isatty():
+        texts = _bundled_texts()
+    elif not texts:
+        texts = _read_texts(config.file or "-", config.text_column)
     classifier = load_classifier(adapter, config.precision)
     if not config.run and adapter != Path(config.folder):
         print(f"· using {classifier.artifact.id}, which validation chose", file=sys.stderr)
     WRITERS[config.format](classifier.predict(texts), classifier.artifact.labels, sys.stdout)
+
+
+def _bundled_texts() -> list[str]:
+    print(f"· no text named: using the test texts of {DATA}, which comes with loralet", file=sys.stderr)
+    return list(read_table(FOLDER / DATA / "test.csv", Columns()).texts.to_pylist())
 
 
 def _read_texts(file: str, text_column: str) -> list[str]:

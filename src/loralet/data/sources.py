@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from loralet.data.files import SUFFIXES, Columns, Table, listed_rows, read_table
 from loralet.errors import DataError
 from loralet.store import hub
+from loralet.store.bundled import bundled
 
 SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)")
 SPLIT_NAMES = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
@@ -107,7 +108,7 @@ def load_dataset(source: str, columns: Columns, label_names: Sequence[str] = (),
     if len(np.unique(train.labels)) < 2:
         raise DataError(f"{train.source}: only one class ({names[train.labels[0]]!r}); a classifier needs rows of at least two")
     validation, test = splits.get("validation"), splits.get("test")
-    fingerprint = _fingerprint([train, *(s for s in (validation, test) if s)])
+    fingerprint = fingerprint_splits([train, *(s for s in (validation, test) if s)])
     return Dataset(source, names, train, validation, HeldOut(test) if test else None, fingerprint, tuple(notes))
 
 
@@ -118,7 +119,7 @@ def find_files(source: str) -> dict[str, list[Path]]:
         DataError: nothing there, two formats or names for one split, or a part of a split that is missing.
         HubError: a hub id that is neither reachable nor cached.
     """
-    path = Path(source)
+    path = bundled(source) or Path(source)
     if path.is_file():
         return {"train": [path]}
     if not path.is_dir():
@@ -174,7 +175,7 @@ def _label_set(parts: Sequence[Table], given: Sequence[str]) -> tuple[list[int |
     assert train.labels is not None
     found = {value for table in parts if table.labels is not None for value in table.labels.unique().to_pylist()}
     whole = all(isinstance(value, int) for value in found)
-    present: list[int | str] = sorted(found if whole else map(str, found))
+    present: list[int | str] = sorted(found if whole else set(map(str, found)))
     if train.names and whole:
         values: list[int | str] = list(range(len(train.names)))
         names = train.names
@@ -185,7 +186,10 @@ def _label_set(parts: Sequence[Table], given: Sequence[str]) -> tuple[list[int |
     if not whole and set(given) == set(present):
         return list(given), tuple(given)
     if len(given) != len(values):
-        raise DataError(f"--label-names gives {len(given)} names ({', '.join(given)}), the data has {len(values)} labels ({', '.join(names)})")
+        raise DataError(
+            f"{train.source}: --label-names gives {len(given)} names ({', '.join(given)}), the data has {len(values)} labels ({', '.join(names)}); "
+            "give one for each"
+        )
     return values, tuple(given)
 
 
@@ -242,7 +246,8 @@ def hash_texts(texts: pa.ChunkedArray) -> hashlib._Hash:
     return hashlib.sha256(lengths.digest() + content.digest())
 
 
-def _fingerprint(splits: list[Split]) -> str:
+def fingerprint_splits(splits: Sequence[Split]) -> str:
+    """Hash of all texts and labels."""
     digest = hashlib.sha256()
     for split in splits:
         digest.update(hash_texts(split.texts).digest())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,12 +35,6 @@ class Tokens:
     def lengths(self) -> np.ndarray:
         """Tokens of each row."""
         return np.diff(self.starts)
-
-
-def cache_folder() -> Path:
-    """``LORALET_CACHE``, or ``loralet`` under ``XDG_CACHE_HOME`` (``~/.cache``)."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "loralet"
-    return Path(os.environ.get("LORALET_CACHE") or default)
 
 
 def tokenise(texts: pa.ChunkedArray, tokenizer: Tokenizer, max_length: int, cache: Path | None = None) -> Tokens:

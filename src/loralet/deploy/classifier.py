@@ -13,12 +13,14 @@ from torch import Tensor
 from loralet.data.tokens import tokenise
 from loralet.engine.device import choose_device, choose_dtype, place
 from loralet.engine.evaluate import logits_of
-from loralet.engine.packs import Run, build_pack
 from loralet.engine.runs import chosen_run, read_results
 from loralet.errors import RunError
 from loralet.nn.pack import Logits
-from loralet.store.adapters import Artifact, load_artifact
+from loralet.store import hub
+from loralet.store.adapters import ADAPTER_FILES, Artifact, load_artifact
 from loralet.store.backbone import Backbone, load_backbone
+from loralet.store.peft_folder import is_peft_folder, load_peft
+from loralet.store.verify import beside, pack_of
 
 CHUNK = 20_000
 """Texts tokenised and scored at once, so that memory does not grow with the file."""
@@ -56,17 +58,23 @@ class LoadedClassifier:
 
 
 def find_adapter(folder: Path, run: str = "") -> Path:
-    """The adapter folder meant by a run folder (the run that validation chose, or the one named) or by an adapter folder itself.
+    """The adapter folder meant by a run folder (the run that validation chose, or the one named), by an adapter folder, or by a hub id.
 
     Raises:
         RunError: no such folder, no finished run in it, or no run of that name.
+        HubError: a name of the form owner/name that is neither a folder nor an adapter on the hub.
     """
     if not folder.is_dir():
-        raise RunError(f"{folder}: no such folder")
-    if (folder / "loralet.json").exists():
+        owner, _, name = folder.as_posix().partition("/")
+        if not name or Path(owner).exists() or not hub.is_hub_id(folder.as_posix()):
+            raise RunError(f"{folder}: no such folder")
+        return hub.fetch(folder.as_posix(), _wanted)
+    if (folder / "loralet.json").exists() or is_peft_folder(folder):
         if run and run != folder.name:
             raise RunError(f"{folder} is one adapter, not a study; leave --run out")
         return folder
+    if (folder / "config.json").exists():
+        raise RunError(f"{folder}: a model without a trained classifier of loralet's; a base model alone would only guess")
     results = read_results(folder)
     adapters = folder / "adapters"
     if not run:
@@ -77,31 +85,55 @@ def find_adapter(folder: Path, run: str = "") -> Path:
     return adapters / run
 
 
-def load_classifier(adapter: Path, precision: str = "fp32") -> LoadedClassifier:
-    """Load an adapter folder onto its backbone.
+def _wanted(names: Sequence[str]) -> list[str]:
+    """The files of an adapter's repository; none of a repository without an adapter."""
+    return [name for name in names if name in ADAPTER_FILES] if {"loralet.json", "adapter_config.json"} & set(names) else []
+
+
+def open_adapter(adapter: Path, force: bool = False, labels: Sequence[str] = (), backbone: str = "") -> tuple[Artifact, Backbone]:
+    """Read an adapter folder, ours or PEFT's, and the backbone that it belongs to.
 
     Args:
         adapter: the folder.
-        precision: arithmetic of the encoder, see :func:`loralet.engine.device.choose_dtype`.
+        force: take the backbone even if it is not the one that the adapter was trained on.
+        labels: names for the labels, in the order of the logits; the adapter's own when empty.
+        backbone: where the backbone is; where the adapter says when empty.
 
     Raises:
         RunError: the folder cannot be read, or the backbone found is not the one it was trained on.
         CheckpointError, HubError: the backbone cannot be loaded.
     """
+    if is_peft_folder(adapter):
+        return load_peft(adapter, labels, backbone)
     artifact = load_artifact(adapter)
-    if artifact.role == "full":
-        backbone = load_backbone(str(adapter))
-        # The checkpoint beside it holds the trained pooler, so it is a frozen one now.
-        artifact = replace(artifact, head="mean" if artifact.head == "mean" else "pooler")
-    else:
-        backbone = load_backbone(artifact.backbone)
-        if backbone.fingerprint != artifact.backbone_fingerprint:
+    if labels:
+        if len(labels) != len(artifact.labels):
             raise RunError(
-                f"{adapter}: trained on another model than the one now at {artifact.backbone} "
-                f"(fingerprint {artifact.backbone_fingerprint[:12]}, found {backbone.fingerprint[:12]}); its predictions would be meaningless"
+                f"{adapter}: {len(labels)} label names are given, the classifier has {len(artifact.labels)} ({', '.join(artifact.labels)})"
             )
+        artifact = replace(artifact, labels=tuple(labels), label_type="str")
+    if artifact.role == "full":
+        return beside(adapter, artifact)
+    found = load_backbone(backbone or artifact.backbone)
+    if found.fingerprint != artifact.backbone_fingerprint and not force:
+        raise RunError(
+            f"{adapter}: trained on another model than the one now at {found.name} "
+            f"(fingerprint {artifact.backbone_fingerprint[:12]}, found {found.fingerprint[:12]}); its predictions would be meaningless. "
+            "--any-backbone (force=True in Python) loads it all the same"
+        )
+    return artifact, found
+
+
+def load_classifier(adapter: Path, precision: str = "fp32", force: bool = False, labels: Sequence[str] = (), backbone: str = "") -> LoadedClassifier:
+    """Load an adapter folder, ours or PEFT's, onto its backbone; for arguments and errors see :func:`open_adapter`.
+
+    ``precision`` is the encoder's arithmetic, see :func:`loralet.engine.device.choose_dtype`.
+    """
+    return ready(*open_adapter(adapter, force, labels, backbone), precision)
+
+
+def ready(artifact: Artifact, backbone: Backbone, precision: str = "fp32") -> LoadedClassifier:
+    """The classifier that an artifact makes of its backbone."""
     device = choose_device()
-    weights = place(backbone.weights, device, choose_dtype(precision, device))
-    run = Run(artifact.id, artifact.backbone, "lora", artifact.rank, artifact.alpha, 0.0, artifact.targets, artifact.scaling, 0.0, 0)
-    pack = build_pack([run], weights, backbone.shape, len(artifact.labels), artifact.head, 0.0)
-    return LoadedClassifier(replace(artifact, tensors={}), backbone, pack.logits(pack.fill([artifact.tensors])), device)
+    pack = pack_of(artifact, place(backbone.weights, device, choose_dtype(precision, device)), backbone.shape)
+    return LoadedClassifier(artifact, backbone, pack.logits(pack.fill([artifact.tensors])), device)

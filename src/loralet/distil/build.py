@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+from loralet.cache import cache_folder
 from loralet.config import DistillConfig
-from loralet.data.tokens import Tokens, cache_folder, tokenise
+from loralet.data.tokens import Tokens, tokenise
 from loralet.distil.card import card
 from loralet.distil.checkpoint import NAME, load_checkpoint, save_checkpoint
 from loralet.distil.save import save_student
@@ -67,8 +68,9 @@ def build_student(config: DistillConfig, listen: Listen) -> EpochEnded:
     device = choose_device()
     pupil = Pupil(shape, choose_dtype(config.precision, device), device)
     state = _start(config, teacher, shape, tokens, train, pupil)
-    if (where / NAME).exists():
-        os.truncate(where / "metrics.jsonl", load_checkpoint(where, state))
+    told = load_checkpoint(where, state) if (where / NAME).exists() else 0
+    if (where / "metrics.jsonl").exists():
+        os.truncate(where / "metrics.jsonl", told)
     folder = RunFolder(where, config)
 
     def tell(event: Event) -> None:

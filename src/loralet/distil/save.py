@@ -12,15 +12,7 @@ from tokenizers import Tokenizer
 from loralet.nn.encoder import EncoderShape, Weights
 from loralet.store.atomic import new_file, write_json
 from loralet.store.names import ARCHITECTURES
-
-SPECIAL = {
-    "unk_token": ("[UNK]", "<unk>"),
-    "sep_token": ("[SEP]", "</s>"),
-    "pad_token": ("[PAD]", "<pad>"),
-    "cls_token": ("[CLS]", "<s>"),
-    "mask_token": ("[MASK]", "<mask>"),
-}
-"""The special tokens of WordPiece and of byte-level vocabularies, by the names that transformers gives them."""
+from loralet.store.tokenizer_config import SPECIAL, tokenizer_config
 
 
 def save_student(folder: Path, weights: Weights, shape: EncoderShape, tokenizer: Tokenizer, half: bool) -> None:
@@ -41,7 +33,7 @@ def save_student(folder: Path, weights: Weights, shape: EncoderShape, tokenizer:
     if described["model"]["type"] == "WordPiece" and [number for _, number in words] == list(range(len(words))):
         with new_file(folder / "vocab.txt") as temporary:
             temporary.write_text("".join(f"{word}\n" for word, _ in words), encoding="utf-8")
-    write_json(folder / "tokenizer_config.json", _tokenizer_config(tokenizer, described, shape.longest))
+    write_json(folder / "tokenizer_config.json", tokenizer_config(tokenizer, shape.longest))
     tensors = {architecture.tensor(name): (t.half() if half else t).contiguous() for name, t in weights.items()}
     with new_file(folder / "model.safetensors") as temporary:
         temporary.write_bytes(save(tensors, metadata={"format": "pt"}))
@@ -68,17 +60,3 @@ def _config(shape: EncoderShape, tokenizer: Tokenizer, half: bool) -> dict[str, 
         "initializer_range": 0.02,
         "torch_dtype": "float16" if half else "float32",
     }
-
-
-def _tokenizer_config(tokenizer: Tokenizer, described: dict[str, Any], longest: int) -> dict[str, Any]:
-    found = {role: [token for token in tokens if tokenizer.token_to_id(token) is not None] for role, tokens in SPECIAL.items()}
-    config: dict[str, Any] = {role: tokens[0] for role, tokens in found.items() if tokens} | {"model_max_length": longest}
-    normalizer = described.get("normalizer") or {}
-    if described["model"]["type"] == "WordPiece" and normalizer.get("type") == "BertNormalizer":
-        own = {
-            "do_lower_case": normalizer["lowercase"],
-            "strip_accents": normalizer["strip_accents"],
-            "tokenize_chinese_chars": normalizer["handle_chinese_chars"],
-        }
-        return config | own | {"tokenizer_class": "BertTokenizer"}
-    return config | {"tokenizer_class": "PreTrainedTokenizerFast"}

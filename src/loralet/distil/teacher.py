@@ -17,7 +17,6 @@ from loralet.data.batches import collate, sorted_batches
 from loralet.data.tokens import Tokens
 from loralet.distil.forward import narrowed, states
 from loralet.engine.device import place
-from loralet.engine.evaluate import BATCH_TOKENS
 from loralet.errors import DataError
 from loralet.events import Advanced, Event
 from loralet.nn.head import mean_over_tokens
@@ -26,6 +25,8 @@ from loralet.store.backbone import Backbone
 
 STRETCH = 2048
 """Neighbouring rows sorted by length together: little padding, and what is written lies close together."""
+BATCH_TOKENS = 2048
+"""Tokens of one batch, padding counted: a 384-wide teacher was 1.6 times as fast as with 8,192, whose feed-forward leaves the cache."""
 LARGEST = float(np.finfo(np.float16).max)
 
 

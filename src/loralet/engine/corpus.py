@@ -7,11 +7,12 @@ from pathlib import Path
 
 import torch
 
+from loralet.cache import cache_folder
 from loralet.config import DataOptions
 from loralet.data.files import Columns
 from loralet.data.sources import Dataset, Split, load_dataset
 from loralet.data.splits import carve, sample
-from loralet.data.tokens import Tokens, cache_folder, tokenise
+from loralet.data.tokens import Tokens, tokenise
 from loralet.engine.train import Rows
 from loralet.errors import DataError
 from loralet.store.backbone import Backbone
@@ -47,7 +48,15 @@ def load_corpus(source: str, options: DataOptions, sample_size: int) -> Corpus:
         DataError: see :func:`loralet.data.sources.load_dataset`; also too few rows to keep some for validation.
         HubError: a hub id that is neither reachable nor cached.
     """
-    dataset = load_dataset(source, columns_of(options), options.label_names, options.drop_overlap)
+    return settle(load_dataset(source, columns_of(options), options.label_names, options.drop_overlap), options, sample_size)
+
+
+def settle(dataset: Dataset, options: DataOptions, sample_size: int) -> Corpus:
+    """Settle the validation split of a data set: its own, or one carved from the training rows, every class in the same proportion.
+
+    Raises:
+        DataError: no class has two rows, so that none could be kept for validation.
+    """
     train, validation = dataset.train, dataset.validation
     try:
         if validation is None:

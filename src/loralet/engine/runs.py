@@ -28,7 +28,7 @@ from torch import Tensor
 from loralet import __version__
 from loralet.errors import RunError
 from loralet.events import Event
-from loralet.store.adapters import Artifact, save_artifact
+from loralet.store.adapters import Artifact, add_metrics, save_artifact
 from loralet.store.atomic import new_file, write_json
 from loralet.store.backbone import Backbone
 from loralet.store.options import write_options
@@ -72,6 +72,11 @@ class RunFolder:
 
     def save(self, artifact: Artifact, backbone: Backbone) -> None:
         save_artifact(self.folder / "adapters" / artifact.id, artifact, backbone)
+
+    def add_metrics(self, run: str, split: str, metrics: dict[str, Any]) -> None:
+        """Note a saved run's scores on a further split in its adapter folder; a row that leaves no folder is passed over."""
+        if (self.folder / "adapters" / run / "loralet.json").exists():
+            add_metrics(self.folder / "adapters" / run, split, metrics)
 
     def save_predictions(self, tensors: dict[str, Tensor]) -> None:
         with new_file(self.folder / "predictions.safetensors") as temporary:

@@ -20,6 +20,10 @@ from loralet.nn.optim import AdamW, clip_rows, schedule
 from loralet.nn.pack import Pack, stream
 
 
+USUAL_EPOCHS, FEWEST_STEPS = 3, 500
+"""Length of training where the user names none: on a few hundred rows three epochs are too few steps (dev/LOG.md)."""
+
+
 @dataclass(frozen=True)
 class Rows:
     """Tokenised rows with their labels (int64, on the device of the pack)."""
@@ -103,7 +107,11 @@ def _generator(run: Run, device: torch.device) -> torch.Generator:
 def steps_of(options: TrainingOptions, rows: int) -> int:
     """Optimiser steps that the options ask for on this many training rows."""
     per_epoch = -(-rows // options.batch_size)
-    return options.steps or max(1, round(options.epochs * per_epoch))
+    if options.steps:
+        return options.steps
+    if options.epochs:
+        return max(1, round(options.epochs * per_epoch))
+    return max(USUAL_EPOCHS * per_epoch, FEWEST_STEPS)
 
 
 def train(state: TrainingState, rows: Rows, validation: Rows, options: TrainingOptions, seed: int) -> Iterator[Event]:

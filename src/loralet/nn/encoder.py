@@ -6,16 +6,16 @@ BERT (Devlin et al. 2019), RoBERTa, DistilBERT and ELECTRA differ in names and i
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
+
+from loralet.nn.fast import attention
 
 Weights = dict[str, Tensor]
 """Tensors by canonical name: ``embeddings.word``, ``layers.0.query.weight``, ``layers.1.output-norm.bias``, ``pooler.weight``, ..."""
@@ -110,13 +110,14 @@ def layer_states(
     read: Literal["first", "all"] = "all",
 ) -> Iterator[Float[Tensor, "k b s d"]]:
     """The states after each layer in turn; arguments as for :func:`encode`, which returns the last of them."""
-    bias = padding_bias(lengths, ids.shape[1])
+    activation = ACTIVATIONS[shape.activation]
     x = embed(weights, shape, ids)[None]
     for i in range(shape.layers):
         rows = x[:, :, :1] if read == "first" and i == shape.layers - 1 else x
-        attended = attention(linear(f"layers.{i}.query", rows), linear(f"layers.{i}.key", x), linear(f"layers.{i}.value", x), bias, shape.heads)
+        query, key, value = linear(f"layers.{i}.query", rows), linear(f"layers.{i}.key", x), linear(f"layers.{i}.value", x)
+        attended = attention(query, key, value, lengths, shape.heads)
         x = layer_norm(weights, shape, f"layers.{i}.attention-norm", linear(f"layers.{i}.attention-output", attended) + rows)
-        inner = ACTIVATIONS[shape.activation](linear(f"layers.{i}.intermediate", x))
+        inner = activation(linear(f"layers.{i}.intermediate", x))
         x = layer_norm(weights, shape, f"layers.{i}.output-norm", linear(f"layers.{i}.output", inner) + x)
         yield x
 
@@ -135,31 +136,3 @@ def embed(weights: Weights, shape: EncoderShape, ids: Int[Tensor, "b t"]) -> Flo
 
 def layer_norm(weights: Weights, shape: EncoderShape, name: str, x: Float[Tensor, "*axes d"]) -> Float[Tensor, "*axes d"]:
     return F.layer_norm(x, x.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"], shape.epsilon)
-
-
-def padding_bias(lengths: Int[Tensor, "b"], tokens: int) -> Float[Tensor, "b 1 1 t"] | None:
-    """What is added to attention scores so that padding gets no weight; None where there is no padding."""
-    padded: Bool[Tensor, "b t"] = torch.arange(tokens, device=lengths.device) >= lengths[:, None]
-    if lengths.device.type == "cpu" and not padded.any():
-        return None
-    return torch.zeros(padded.shape, device=lengths.device).masked_fill_(padded, -torch.inf)[:, None, None]
-
-
-def attention(
-    query: Float[Tensor, "kq b s d"],
-    key: Float[Tensor, "kk b t d"],
-    value: Float[Tensor, "kv b t d"],
-    bias: Float[Tensor, "b 1 1 t"] | None,
-    heads: int,
-) -> Float[Tensor, "k b s d"]:
-    """Scaled dot-product attention (Vaswani et al. 2017, section 3.2), written out, always in fp32.
-
-    The fused bf16 kernel's backward is slow on processors, and a bf16 softmax loses digits; sizes here are too small for
-    fusion to matter. An axis k of 1 is shared by all adapters.
-    """
-    d_head = query.shape[-1] // heads
-    q, k, v = (x.float().view(*x.shape[:-1], heads, d_head).transpose(2, 3) for x in (query, key, value))
-    scores = torch.matmul(q * (1 / math.sqrt(d_head)), k.transpose(-1, -2))
-    if bias is not None:
-        scores = scores + bias
-    return torch.matmul(scores.softmax(-1), v).transpose(2, 3).flatten(-2).to(query.dtype)

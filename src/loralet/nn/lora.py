@@ -94,6 +94,8 @@ def unmerged(weights: Weights, stacks: dict[str, Stack], masks: DropoutMasks | N
 def batched_linear(x: Float[Tensor, "j b t d"], weight: Float[Tensor, "k o d"], bias: Float[Tensor, "o"] | None) -> Float[Tensor, "k b t o"]:
     """``x W^T + b`` with one W per adapter; j is k, or 1 where x is shared by all adapters."""
     k, o, d = weight.shape
+    if k == x.shape[0] == 1:  # the batched product would first copy the bias to every row
+        return F.linear(x, weight[0], bias)
     rows = x.reshape(x.shape[0], -1, d).expand(k, -1, -1)
     columns = weight.transpose(1, 2)
     y = torch.bmm(rows, columns) if bias is None else torch.baddbmm(bias.expand(k, 1, o), rows, columns)

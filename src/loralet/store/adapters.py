@@ -4,15 +4,16 @@ adapter_config.json          PEFT's configuration                       (rank ab
 adapter_model.safetensors    A, B and, where PEFT can say it, the head  (rank above 0)
 head.safetensors             the head, where PEFT cannot say it: the mean head, a head alone, an architecture with another head
 config.json, model.safetensors   a whole checkpoint instead             (full fine-tuning)
-loralet.json                 labels, head, lengths, configuration, backbone and data fingerprints
-tokenizer.json               the tokenizer
+loralet.json                 labels, head, lengths, configuration, backbone and data fingerprints, training options, metrics
+tokenizer.json, tokenizer_config.json   the tokenizer, and what transformers wants to know of it
+README.md                    the model card
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,28 @@ from torch import Tensor
 
 from loralet import __version__
 from loralet.errors import RunError
-from loralet.store.atomic import new_folder, write_json
+from loralet.store.atomic import new_file, new_folder, write_json
 from loralet.store.backbone import Backbone
+from loralet.store.card import card
 from loralet.store.names import ARCHITECTURES, Architecture
+from loralet.store.tokenizer_config import tokenizer_config
+from loralet.store.verify import verify
 
 SCHEMA = 1
 PEFT_PREFIX = "base_model.model."
+ADAPTER_FILES = (
+    "loralet.json",
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "adapter_model.bin",
+    "head.safetensors",
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "README.md",
+)
+"""All that an adapter folder may hold."""
 HEAD_SLOTS = ("classifier.weight", "classifier.bias", "pooler.weight", "pooler.bias")
 
 
@@ -47,6 +64,10 @@ class Artifact:
         architecture: its model type.
         data_fingerprint: hash of the data set.
         tensors: the trained tensors by slot name (:meth:`loralet.nn.pack.Pack.extract`).
+        label_type: what the labels were before they became names: ``str``, ``int``, ``float`` or ``bool``.
+        training: the options it was trained with, as JSON.
+        data: what it was trained on: ``source``, ``train_rows``, ``validation_rows``.
+        metrics: by split, its rows and scores.
     """
 
     id: str
@@ -64,6 +85,10 @@ class Artifact:
     architecture: str
     data_fingerprint: str
     tensors: dict[str, Tensor]
+    label_type: str = "str"
+    training: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def describe(self) -> dict[str, Any]:
         """Everything but the tensors, as JSON."""
@@ -72,11 +97,17 @@ class Artifact:
 
 
 def save_artifact(folder: Path, artifact: Artifact, backbone: Backbone) -> None:
-    """Write a run's folder, whole or not at all."""
+    """Write a run's folder, whole or not at all, after it was loaded back and gave the same logits.
+
+    Raises:
+        CheckError: what was written does not compute what is in memory; nothing is kept.
+    """
     architecture = backbone.architecture
     with new_folder(folder) as temporary:
         write_json(temporary / "loralet.json", artifact.describe())
+        (temporary / "README.md").write_text(card(artifact, carried_by_peft(artifact)), encoding="utf-8")
         backbone.tokenizer.save(str(temporary / "tokenizer.json"))
+        write_json(temporary / "tokenizer_config.json", tokenizer_config(backbone.tokenizer, artifact.max_length))
         head = {name: t.contiguous() for name, t in artifact.tensors.items() if name in HEAD_SLOTS}
         if artifact.role == "full":
             _save_checkpoint(temporary, artifact, backbone)
@@ -92,6 +123,16 @@ def save_artifact(folder: Path, artifact: Artifact, backbone: Backbone) -> None:
             else:
                 save_file(head, temporary / "head.safetensors")
             save_file(tensors, temporary / "adapter_model.safetensors", metadata={"format": "pt"})
+        verify(temporary, load_artifact(temporary), artifact, backbone)
+
+
+def add_metrics(folder: Path, split: str, metrics: dict[str, Any]) -> None:
+    """Note how a saved run did on a further split, in loralet.json and on the card."""
+    artifact = load_artifact(folder)
+    artifact = replace(artifact, metrics=artifact.metrics | {split: metrics})
+    write_json(folder / "loralet.json", artifact.describe())
+    with new_file(folder / "README.md") as temporary:
+        temporary.write_text(card(artifact, carried_by_peft(artifact)), encoding="utf-8")
 
 
 def load_artifact(folder: Path) -> Artifact:
@@ -118,6 +159,11 @@ def load_artifact(folder: Path) -> Artifact:
         raise RunError(f"{folder}: not an adapter folder of loralet ({error.filename} is missing)") from error
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
         raise RunError(f"{folder}: cannot be read as an adapter folder ({type(error).__name__}: {error})") from error
+
+
+def carried_by_peft(artifact: Artifact) -> bool:
+    """Whether PEFT can load the whole classifier: adapters and head."""
+    return artifact.role == "lora" and artifact.rank > 0 and _head_in_peft(artifact)
 
 
 def _head_in_peft(artifact: Artifact) -> bool:

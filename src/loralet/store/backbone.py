@@ -19,6 +19,7 @@ from torch import Tensor
 from loralet.errors import CheckpointError
 from loralet.nn.encoder import ACTIVATIONS, EncoderShape, Weights
 from loralet.store import hub
+from loralet.store.bundled import bundled
 from loralet.store.names import ARCHITECTURES, Architecture, shape_of
 from loralet.store.tokenizer import TOKENIZER_FILES, load_tokenizer
 
@@ -87,14 +88,20 @@ def load_backbone(name: str) -> Backbone:
     return Backbone(name, architecture, shape, weights, load_tokenizer(folder, shape.vocabulary), fingerprint_of(weights), config)
 
 
+def read_head(backbone: Backbone) -> dict[str, Tensor]:
+    """The classifier that a backbone's checkpoint has beside its encoder, if it has one: ``classifier.weight`` and ``classifier.bias``."""
+    tensors = _read_tensors(find_checkpoint(backbone.name))
+    return {name: tensors[name].float() for name in ("classifier.weight", "classifier.bias") if name in tensors}
+
+
 def find_checkpoint(name: str) -> Path:
-    """The folder of a backbone: a local one, or the hub's files brought here.
+    """The folder of a backbone: a local one, the bundled one, or the hub's files brought here.
 
     Raises:
         CheckpointError: neither a folder nor the form of a hub id.
         HubError: see :func:`loralet.store.hub.fetch`.
     """
-    folder = Path(name)
+    folder = bundled(name) or Path(name)
     if folder.is_dir():
         return folder
     if not hub.is_hub_id(name):

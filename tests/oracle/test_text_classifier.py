@@ -1,0 +1,299 @@
+"""TextClassifier as scikit-learn's users know it, on the engine of the command line."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+from dataclasses import fields
+from inspect import signature
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from models import make_pair
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils import estimator_checks
+
+import loralet
+from loralet import TextClassifier
+from loralet.cli import main
+from loralet.config import DataOptions, LoraOptions, TrainConfig, TrainingOptions
+from loralet.deploy.classifier import load_classifier
+from loralet.errors import CheckError, ConfigError, InputError, RunError, TrainingError
+from loralet.events import Checked
+from loralet.store import adapters
+
+WORDS = {"apple": "a b c d", "bird": "h i j k", "cat": "p q r s"}
+
+
+def rows(count: int, seed: int) -> tuple[list[str], list[str]]:
+    """Texts of letters; each label has letters of its own, and all share some."""
+    generator = np.random.default_rng(seed)
+    labels = [list(WORDS)[i % 3] for i in range(count)]
+    return [" ".join(generator.choice([*WORDS[label].split(), *"xyz"], generator.integers(2, 12))) for label in labels], labels
+
+
+TEXTS, LABELS = rows(180, 0)
+UNSEEN, TRUTH = rows(60, 1)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("classifier") / "model"
+    make_pair(folder)
+    return str(folder)
+
+
+def small(model: str, **options: object) -> TextClassifier:
+    return TextClassifier(model, **({"rank": 4, "alpha": 8.0, "lr": 1e-2, "steps": 80, "batch_size": 16, "eval_every": 40} | options))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def fitted(model: str) -> TextClassifier:
+    return small(model).fit(TEXTS, LABELS)
+
+
+def test_importing_the_package_imports_no_torch_and_its_public_names_are_these() -> None:
+    code = "import sys, loralet; print('torch' in sys.modules, 'sklearn' in sys.modules); loralet.TextClassifier; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False", "True"]
+    assert loralet.__all__ == ["TextClassifier", "__version__"] == dir(loralet)
+    with pytest.raises(AttributeError, match="TextClasifier"):
+        loralet.TextClasifier  # noqa: B018
+
+
+def test_every_training_option_is_a_parameter_with_the_command_lines_default() -> None:
+    given = {name: parameter.default for name, parameter in signature(TextClassifier).parameters.items()}
+    reading = ("validation_fraction", "split_seed", "max_length")
+    expected = {f.name: f.default for kind in (LoraOptions, TrainingOptions) for f in fields(kind)}
+    expected |= {f.name: f.default for f in fields(DataOptions) if f.name in reading}
+    assert given == expected | {"backbone": TrainConfig.model, "random_state": TrainConfig.seed, "listen": None}
+
+
+def test_it_learns_and_scores(fitted: TextClassifier) -> None:
+    assert fitted.score(UNSEEN, TRUTH) > 0.9
+    assert fitted.classes_.tolist() == sorted(WORDS)
+    probabilities = fitted.predict_proba(UNSEEN)
+    assert probabilities.shape == (60, 3)
+    assert np.allclose(probabilities.sum(1), 1)
+    assert (fitted.classes_[probabilities.argmax(1)] == fitted.predict(UNSEEN)).all()
+    assert len(set(fitted.predict(UNSEEN))) == 3
+    assert [event.step for event in fitted.history_] == [40, 80]
+    assert fitted.artifact_.metrics["validation"]["rows"] == 18
+
+
+def test_it_is_the_command_lines_training(model: str, fitted: TextClassifier, tmp_path: Path) -> None:
+    pd.DataFrame({"text": TEXTS, "label": LABELS}).to_csv(tmp_path / "train.csv", index=False)
+    flags = ["--rank", "4", "--alpha", "8", "--lr", "1e-2", "--steps", "80", "--batch-size", "16", "--eval-every", "40", "--quiet"]
+    assert main(["train", str(tmp_path / "train.csv"), "--model", model, "--out", str(tmp_path / "run"), *flags]) == 0
+    of_command = TextClassifier.load(tmp_path / "run")
+    assert (of_command.predict_proba(UNSEEN) == fitted.predict_proba(UNSEEN)).all()
+    assert of_command.artifact_.id == fitted.artifact_.id
+    assert of_command.artifact_.data_fingerprint == fitted.artifact_.data_fingerprint
+    other = small(model, random_state=1).fit(TEXTS, LABELS)
+    assert (other.predict_proba(UNSEEN) != fitted.predict_proba(UNSEEN)).any()
+
+
+def test_random_state_repeats_and_none_draws(model: str, fitted: TextClassifier) -> None:
+    again = clone(fitted).fit(TEXTS, LABELS)
+    assert (again.predict_proba(UNSEEN) == fitted.predict_proba(UNSEEN)).all()
+    first, second = (small(model, steps=2, random_state=None).fit(TEXTS, LABELS).predict_proba(UNSEEN) for _ in range(2))
+    assert (first != second).any()
+    drawn = (small(model, steps=2, random_state=np.random.RandomState(5)).fit(TEXTS, LABELS).predict_proba(UNSEEN) for _ in range(2))
+    assert np.array_equal(*drawn)
+
+
+@pytest.mark.parametrize(
+    ("texts", "labels"),
+    [
+        (np.array(TEXTS), np.array(LABELS)),
+        (np.array(TEXTS, object)[:, None], np.array(LABELS, object)),
+        (tuple(TEXTS), tuple(LABELS)),
+        (pd.Series(TEXTS, index=range(5, 185)), pd.Series(LABELS, dtype="category")),
+        (pd.DataFrame({"text": TEXTS}), pd.Series(LABELS)),
+        (pl.Series(TEXTS), pl.Series(LABELS)),
+        (pl.DataFrame({"text": TEXTS})["text"], pl.Series(LABELS, dtype=pl.Categorical)),
+        (pa.array(TEXTS), pa.chunked_array([LABELS])),
+    ],
+    ids=["numpy", "objects", "tuples", "pandas", "frame", "polars", "categorical", "arrow"],
+)
+def test_any_column_gives_the_same_classifier(model: str, texts: object, labels: object) -> None:
+    wanted = small(model, steps=3).fit(TEXTS, LABELS)
+    got = small(model, steps=3).fit(texts, labels)
+    assert (got.predict_proba(texts) == wanted.predict_proba(TEXTS)).all()
+    assert got.artifact_.data_fingerprint == wanted.artifact_.data_fingerprint
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[10, 2, -3], np.array([10, 2, -3], np.int16), [True, False, True], [2.0, 1.0, 10.0], ["b", "a", "10"]],
+    ids=["int", "int16", "bool", "float", "str"],
+)
+def test_labels_come_back_in_their_own_type_and_value(model: str, tmp_path: Path, values: object) -> None:
+    given = np.asarray(values)
+    labels = given[[list(WORDS).index(label) for label in LABELS]]
+    classifier = small(model).fit(TEXTS, list(labels))
+    predicted = classifier.predict(UNSEEN)
+    assert classifier.classes_.tolist() == sorted(set(given.tolist()))
+    assert predicted.dtype.kind == given.dtype.kind
+    assert np.mean(predicted == given[[list(WORDS).index(label) for label in TRUTH]]) > 0.8
+    classifier.save(tmp_path / "saved")
+    loaded = TextClassifier.load(tmp_path / "saved")
+    assert loaded.predict(UNSEEN).tolist() == predicted.tolist()
+    assert loaded.classes_.dtype.kind == given.dtype.kind
+
+
+def test_save_load_and_pickle_give_the_same_probabilities(fitted: TextClassifier, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "saved")
+    loaded = TextClassifier.load(str(tmp_path / "saved"))
+    wanted = fitted.predict_proba(UNSEEN)
+    assert (loaded.predict_proba(UNSEEN) == wanted).all()
+    assert (pickle.loads(pickle.dumps(fitted)).predict_proba(UNSEEN) == wanted).all()
+    assert loaded.get_params() == fitted.get_params() | {"max_length": 40}  # all that the position table holds
+    assert loaded.history_ == []
+    described = json.loads((tmp_path / "saved" / "loralet.json").read_text())
+    assert described["training"]["steps"] == 80
+    assert described["data"]["train_rows"] == 162
+
+
+def test_parameters_and_clone(model: str) -> None:
+    classifier = small(model, alpha=9.0)
+    copy = clone(classifier.set_params(rank=2))
+    assert copy.get_params() == classifier.get_params()
+    assert (copy.rank, copy.alpha) == (2, 9.0)
+    assert "rank=2" in repr(copy)
+    with pytest.raises(ValueError, match="ranks"):
+        classifier.set_params(ranks=3)
+
+
+def test_grid_search_cross_validation_and_pipeline(model: str) -> None:
+    lower = FunctionTransformer(lambda texts: [text.lower() for text in texts])
+    pipeline = Pipeline([("lower", lower), ("classify", small(model, steps=80))])
+    shouted = [text.upper() for text in TEXTS]
+    search = GridSearchCV(pipeline, {"classify__lr": [1e-7, 1e-2]}, cv=2, error_score="raise").fit(shouted, LABELS)
+    assert search.best_params_ == {"classify__lr": 1e-2}
+    low, high = search.cv_results_["mean_test_score"]
+    assert high > low + 0.2
+    scores = cross_val_score(small(model, steps=80), np.array(TEXTS), np.array(LABELS), cv=2)
+    assert scores.min() > 0.7
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        "check_parameters_default_constructible",
+        "check_no_attributes_set_in_init",
+        "check_get_params_invariance",
+        "check_set_params",
+        "check_estimator_repr",
+        "check_do_not_raise_errors_in_init_or_set_params",
+        "check_estimator_cloneable",
+        "check_estimator_tags_renamed",
+    ],
+)
+def test_scikit_learns_own_checks_that_need_no_numbers(check: str) -> None:
+    getattr(estimator_checks, check)("TextClassifier", TextClassifier())
+
+
+@pytest.mark.parametrize(
+    ("texts", "labels", "words"),
+    [
+        (["a b", " ", "c"], ["x", "y", "x"], "row 1 (counted from 0) is empty"),
+        (["a", "b", "c"], ["x", "x", "x"], "only one class ('x')"),
+        (["a", "b", "c"], ["x", "y"], "3 texts and 2 labels"),
+        (["a", "b"], ["x", "y"], "one row a class"),
+        ("a b c", ["x"], "one string"),
+        ([], [], "no texts"),
+        (["a", None, "b"], ["x", "y", "x"], "row 1 (counted from 0) holds no text but NoneType"),
+        (["a", "b", "c"], ["x", None, "y"], "row 1 (counted from 0) has no label"),
+        (["a", "b", "c"], ["x", 1, "y"], "several types"),
+        (["a", "b", "c"], [0.5, 1.0, 2.0], "continuous"),
+        (["a", "b", "c"], np.array([1j, 2, 1]), "complex128"),
+        (np.array([["a", "b"]]), ["x"], "shape [1, 2]"),
+        (7, ["x"], "the texts are a int"),
+    ],
+)
+def test_a_mistake_in_the_rows_is_told(model: str, texts: object, labels: object, words: str) -> None:
+    classifier = small(model)
+    with pytest.raises(InputError) as caught:
+        classifier.fit(texts, labels)
+    assert words in str(caught.value)
+    assert isinstance(caught.value, ValueError)
+    assert not hasattr(classifier, "classes_")
+
+
+def test_mistakes_in_the_options_are_told_all_at_once() -> None:
+    with pytest.raises(ConfigError, match="3 problems") as caught:
+        TextClassifier("", rank=-1, batch_size=0).fit(TEXTS, LABELS)
+    for words in ("no backbone named", "rank is -1", "batch_size is 0"):
+        assert words in str(caught.value)
+
+
+def test_not_fitted_is_scikit_learns_error(model: str, tmp_path: Path) -> None:
+    for call in (lambda c: c.predict(["a"]), lambda c: c.predict_proba(["a"]), lambda c: c.save(tmp_path / "x"), lambda c: c.score(["a"], ["b"])):
+        with pytest.raises(NotFittedError):
+            call(small(model))
+    assert not (tmp_path / "x").exists()
+
+
+def test_one_row_of_a_class_is_trained_on(model: str) -> None:
+    texts, labels = ["a b", "a c", "b c", "p q"], ["apple", "apple", "apple", "cat"]
+    classifier = small(model, steps=40).fit(texts, labels)
+    assert classifier.artifact_.data == classifier.artifact_.data | {"train_rows": 3, "validation_rows": 1}
+    assert classifier.classes_.tolist() == ["apple", "cat"]
+
+
+def test_a_run_that_diverges_is_told(model: str) -> None:
+    with pytest.raises(TrainingError, match="diverged"):
+        small(model, alpha=1e30, lr=1e20).fit(TEXTS, LABELS)
+
+
+def test_events_are_heard_and_threads_put_back(model: str) -> None:
+    import torch
+
+    heard: list[object] = []
+    before = torch.get_num_threads()
+    small(model, steps=5, eval_every=5, listen=heard.append, threads=2).fit(TEXTS, LABELS)
+    assert any(isinstance(event, Checked) for event in heard)
+    assert torch.get_num_threads() == before
+
+
+def test_what_is_no_classifier_is_never_run(model: str, fitted: TextClassifier, tmp_path: Path) -> None:
+    fitted.save(tmp_path / "saved")
+    with pytest.raises(RunError, match="no such folder"):
+        TextClassifier.load(tmp_path / "svaed")
+    with pytest.raises(RunError, match="without a trained classifier"):
+        TextClassifier.load(model)
+    other = make_pair(tmp_path / "other", seed=7).folder
+    with pytest.raises(RunError, match="another model than the one now at"):
+        TextClassifier.load(tmp_path / "saved", backbone=str(other))
+    forced = TextClassifier.load(tmp_path / "saved", backbone=str(other), force=True)
+    assert (forced.predict_proba(UNSEEN) != fitted.predict_proba(UNSEEN)).any()
+    renamed = TextClassifier.load(tmp_path / "saved", labels=("A", "B", "C"))
+    assert set(renamed.predict(UNSEEN)) == {"A", "B", "C"}
+    with pytest.raises(RunError, match="2 label names"):
+        TextClassifier.load(tmp_path / "saved", labels=("A", "B"))
+
+
+def test_a_save_that_does_not_give_the_trained_logits_is_not_kept(fitted: TextClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoil(tensors: dict[str, object], path: Path, **rest: object) -> None:
+        written = {name: tensor * 1.001 if "lora_B" in name else tensor for name, tensor in tensors.items()}  # type: ignore[operator]
+        real(written, path, **rest)  # type: ignore[arg-type]
+
+    real = adapters.save_file
+    monkeypatch.setattr(adapters, "save_file", spoil)
+    with pytest.raises(CheckError, match="do not give the trained logits"):
+        fitted.save(tmp_path / "saved")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    fitted.save(tmp_path / "saved")
+    assert load_classifier(tmp_path / "saved").artifact.labels == tuple(sorted(WORDS))

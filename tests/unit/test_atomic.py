@@ -1,0 +1,120 @@
+"""Files and folders appear whole or not at all, and leave nothing beside them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from loralet.store.atomic import new_file, new_folder, write_json
+
+
+class InterruptedWriteError(Exception):
+    """Stands for whatever may interrupt a write."""
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_new_file_appears_when_the_block_ends(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "a.txt"
+    with new_file(path) as temporary:
+        temporary.write_text("new")
+        assert not path.exists()
+        assert temporary.parent == path.parent  # a rename is atomic only within one file system
+    assert path.read_text() == "new"
+    assert names(path.parent) == ["a.txt"]
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_new_file_replaces_an_older_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with new_file(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+
+
+@pytest.mark.parametrize("stop", [InterruptedWriteError, KeyboardInterrupt])
+def test_new_file_keeps_the_old_content_when_the_block_raises(tmp_path: Path, stop: type[BaseException]) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(stop), new_file(path) as temporary:  # noqa: PT012
+        temporary.write_text("half")
+        assert len(names(tmp_path)) == 2
+        raise stop
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_new_folder_appears_when_the_block_ends(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "run"
+    with new_folder(path) as temporary:
+        (temporary / "a").write_text("1")
+        assert not path.exists()
+    assert names(path) == ["a"]
+    assert names(path.parent) == ["run"]
+
+
+def test_new_folder_replaces_an_older_one_wholly(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    path.mkdir()
+    (path / "old").write_text("old")
+    with new_folder(path) as temporary:
+        (temporary / "new").write_text("new")
+        assert names(path) == ["old"]
+    assert names(path) == ["new"]
+    assert names(tmp_path) == ["run"]
+
+
+@pytest.mark.parametrize("stop", [InterruptedWriteError, KeyboardInterrupt])
+def test_new_folder_keeps_the_older_one_when_the_block_raises(tmp_path: Path, stop: type[BaseException]) -> None:
+    path = tmp_path / "run"
+    path.mkdir()
+    (path / "old").write_text("old")
+    with pytest.raises(stop), new_folder(path) as temporary:  # noqa: PT012
+        (temporary / "half").write_text("half")
+        assert len(names(tmp_path)) == 2
+        raise stop
+    assert names(path) == ["old"]
+    assert names(tmp_path) == ["run"]
+
+
+def test_new_folder_leaves_nothing_when_the_block_raises_on_a_new_place(tmp_path: Path) -> None:
+    with pytest.raises(InterruptedWriteError), new_folder(tmp_path / "run") as temporary:  # noqa: PT012
+        (temporary / "half").write_text("half")
+        raise InterruptedWriteError
+    assert names(tmp_path) == []
+
+
+def test_write_json_writes_what_json_reads(tmp_path: Path) -> None:
+    value = {"name": "Zürich", "scores": [0.1, 1e-300], "none": None}
+    write_json(tmp_path / "a.json", value)
+    raw = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert json.loads(raw) == value
+    assert "Zürich" in raw
+    assert raw.endswith("}\n")
+    write_json(tmp_path / "a.json", {"name": "Bern"})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"name": "Bern"}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_write_json_refuses_what_json_has_not(tmp_path: Path, value: float) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, [1.0])
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"loss": value})
+    assert json.loads(path.read_text()) == [1.0]
+    assert names(tmp_path) == ["a.json"]
+
+
+def test_write_json_refuses_other_objects_and_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, [1.0])
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        write_json(path, {"path": path})
+    assert json.loads(path.read_text()) == [1.0]
+    assert names(tmp_path) == ["a.json"]

@@ -1,0 +1,321 @@
+"""Distillation: it learns, resumes exactly, asks the teacher once, and says what it cannot do."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from loralet.cli import main, parse
+from loralet.config import DistillConfig
+from loralet.distil import build, teacher
+from loralet.distil.build import build_student
+from loralet.distil.losses import disagreement, distance
+from loralet.distil.student import compressed_embeddings, matched_layers, student_shape
+from loralet.distil.texts import hold_out, read_texts
+from loralet.errors import ConfigError, DataError, RunError, TrainingError
+from loralet.events import Advanced, EpochEnded, Event
+from loralet.store.backbone import load_backbone
+
+WORDS = ["market", "oil", "bank", "trade", "team", "cup", "coach", "final", "vote", "war", "treaty", "chip", "probe", "orbit", "the", "a", "in", "of"]
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BERT of four layers with a WordPiece tokenizer."""
+    from transformers import BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("teacher")
+    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS])}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    torch.manual_seed(0)
+    sizes = {"num_hidden_layers": 4, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64, "max_position_embeddings": 40}
+    BertModel(BertConfig(vocab_size=len(vocabulary), initializer_range=0.3, **sizes)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def config(large: Path, tmp_path: Path) -> DistillConfig:
+    generator = np.random.default_rng(0)
+    lines = [" ".join(generator.choice(WORDS, size)) for size in generator.integers(3, 12, 60)]
+    (tmp_path / "news.txt").write_text("\n".join(lines[:40]) + "\n\n", encoding="utf-8")
+    (tmp_path / "more.csv").write_text("text,label\n" + "".join(f"{line},1\n" for line in lines[40:]) + f"{lines[0]},2\n", encoding="utf-8")
+    return DistillConfig(
+        teacher=str(large),
+        text=(str(tmp_path / "news.txt"), str(tmp_path / "more.csv")),
+        out=str(tmp_path / "student"),
+        width=16,
+        feed_forward=32,
+        epochs=3,
+        pooled_epochs=2,
+        lr=1e-2,
+        pooled_lr=1e-2,
+        batch_size=8,
+        max_length=16,
+        held_out=0.2,
+        precision="fp32",
+    )
+
+
+def quiet(event: Event) -> None:
+    pass
+
+
+def metrics(folder: str) -> list[dict[str, object]]:
+    lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines if line["event"] == "EpochEnded"]
+
+
+def interrupted(after: int) -> Callable[[Event], None]:
+    """A listener that stops the work two steps into the epoch after that many."""
+    steps = 0
+
+    def listen(event: Event) -> None:
+        nonlocal after, steps
+        after -= isinstance(event, EpochEnded) and event.epoch > 0
+        steps += after == 0 and isinstance(event, Advanced)
+        if steps == 2:
+            raise KeyboardInterrupt
+
+    return listen
+
+
+def test_losses_fall_on_texts_that_were_held_out(config: DistillConfig) -> None:
+    events: list[Event] = []
+    last = build_student(config, events.append)
+    epochs = [event for event in events if isinstance(event, EpochEnded)]
+    assert [event.epoch for event in epochs] == [0, 1, 2, 3, 4, 5]
+    assert last == epochs[-1]
+    for name in ("tokens", "sentence"):
+        assert last.held_out[name] < 0.8 * epochs[0].held_out[name], name
+    assert epochs[3].held_out["total"] < 0.6 * epochs[0].held_out["total"]
+    assert set(epochs[3].held_out) == {"tokens", "sentence", "similarity", "total"}
+    assert epochs[5].held_out["pooled"] < epochs[4].held_out["pooled"]
+    assert len(metrics(config.out)) == 6
+
+
+def test_the_folder_is_a_checkpoint_with_a_card_and_nothing_left_over(config: DistillConfig) -> None:
+    build_student(config, quiet)
+    folder = Path(config.out)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "config.json",
+        "config.toml",
+        "environment.json",
+        "metrics.jsonl",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "vocab.txt",
+    ]
+    student = load_backbone(config.out)
+    assert student.has_pooler
+    assert (student.shape.layers, student.shape.width, student.shape.positions) == (2, 16, 40)
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    for said in ("news.txt: 40 texts", "more.csv: 21 texts", "1 of them", "60 different texts, 20% of them held out", "layers 2, 4", "30 steps"):
+        assert said in card, said
+    assert str(folder.parent) not in card
+
+
+def test_half_writes_half_the_bytes_and_nearly_the_same_numbers(config: DistillConfig) -> None:
+    short = dataclasses.replace(config, epochs=1, pooled_epochs=0)
+    build_student(short, quiet)
+    build_student(dataclasses.replace(short, out=config.out + "16", half=True), quiet)
+    full, half = (load_file(Path(out) / "model.safetensors") for out in (config.out, config.out + "16"))
+    for name, tensor in half.items():
+        assert tensor.dtype == torch.float16
+        assert torch.equal(tensor, full[name].half()), name
+    assert load_backbone(config.out + "16").weights["embeddings.word"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("after", [0, 1, 3, 4])
+def test_a_resumed_distillation_equals_an_uninterrupted_one(config: DistillConfig, after: int) -> None:
+    build_student(config, quiet)
+    second = dataclasses.replace(config, out=config.out + "-again")
+    with pytest.raises(KeyboardInterrupt):
+        build_student(second, interrupted(after) if after else _at_once)
+    assert not (Path(second.out) / "config.json").exists()
+    build_student(dataclasses.replace(second, resume=True), quiet)
+    one, two = (load_file(Path(out) / "model.safetensors") for out in (config.out, second.out))
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():
+        assert torch.equal(tensor, two[name]), name
+    assert metrics(config.out) == metrics(second.out)
+    other = dataclasses.replace(config, out=config.out + "-other", seed=1)
+    build_student(other, quiet)
+    assert not torch.equal(load_file(Path(other.out) / "model.safetensors")["pooler.dense.weight"], one["pooler.dense.weight"])
+
+
+def _at_once(event: Event) -> None:
+    if isinstance(event, EpochEnded):
+        raise KeyboardInterrupt
+
+
+def test_resume_refuses_other_options_and_a_student_that_is_done(config: DistillConfig) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        build_student(config, interrupted(1))
+    with pytest.raises(RunError, match="not empty"):
+        build_student(config, quiet)
+    with pytest.raises(ConfigError, match=r"2 problems(?s:.*)lr is 0.5, it was 0.01(?s:.*)batch_size is 4, it was 8"):
+        build_student(dataclasses.replace(config, resume=True, lr=0.5, batch_size=4), quiet)
+    build_student(dataclasses.replace(config, resume=True), quiet)
+    with pytest.raises(RunError, match="is done"):
+        build_student(dataclasses.replace(config, resume=True), quiet)
+
+
+def test_a_broken_checkpoint_is_named(config: DistillConfig) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        build_student(config, interrupted(1))
+    (Path(config.out) / "checkpoint.safetensors").write_bytes(b"{}")
+    with pytest.raises(RunError, match=r"checkpoint\.safetensors: cannot be read"):
+        build_student(dataclasses.replace(config, resume=True), quiet)
+
+
+def test_the_teacher_is_asked_once(config: DistillConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LORALET_CACHE", str(tmp_path / "cache"))
+    short = dataclasses.replace(config, epochs=1, pooled_epochs=0)
+    build_student(short, quiet)
+    computed: list[object] = []
+    compute = teacher._compute
+
+    def counted(*arguments: object) -> None:
+        computed.append(arguments)
+        compute(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(teacher, "_compute", counted)
+    build_student(dataclasses.replace(short, out=config.out + "2", seed=5), quiet)
+    assert not computed
+    build_student(dataclasses.replace(short, out=config.out + "3", match=(1, 4)), quiet)
+    assert len(computed) == 1
+    build_student(dataclasses.replace(short, out=config.out + "4", max_length=8), quiet)
+    assert len(computed) == 2
+
+
+def test_a_disk_too_small_for_the_states_is_told_before_they_are_computed(
+    config: DistillConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LORALET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(teacher.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 10}))
+    with pytest.raises(DataError, match="set LORALET_CACHE"):
+        build_student(config, quiet)
+
+
+def test_a_loss_that_is_not_finite_ends_the_work(config: DistillConfig) -> None:
+    with pytest.raises(TrainingError, match="lower --lr"):
+        build_student(dataclasses.replace(config, lr=1e38), quiet)
+
+
+def test_every_bad_option_is_listed() -> None:
+    bad = ["distill", "--width", "10", "--heads", "3", "--layers", "0", "--epochs", "0", "--pooled-epochs", "-1", "--lr", "0", "--batch-size", "1"]
+    with pytest.raises(ConfigError) as caught:
+        parse([*bad, "--max-length", "2", "--held-out", "1", "--match", "3", "2"])
+    said = str(caught.value)
+    assert said.startswith("13 problems")
+    for name in ("teacher", "text", "out", "width", "layers", "epochs", "pooled_epochs", "lr", "batch_size", "max_length", "held_out", "match"):
+        assert f"  - {name} " in said, name
+
+
+def test_what_the_teacher_cannot_fill_is_listed(config: DistillConfig) -> None:
+    with pytest.raises(ConfigError, match=r"3 problems(?s:.*)width is 64(?s:.*)layers is 5(?s:.*)has 4 layers"):
+        build_student(dataclasses.replace(config, width=64, layers=5, match=(1, 2, 3, 4, 5)), quiet)
+    assert not Path(config.out).exists()
+
+
+def test_texts_are_read_once_each_and_every_bad_file_is_named(config: DistillConfig, tmp_path: Path) -> None:
+    texts = read_texts(config.text, "")
+    assert (len(texts.texts), texts.repeated, texts.counts) == (60, 1, (("news.txt", 40), ("more.csv", 21)))
+    (tmp_path / "empty.txt").write_text("\n \n")
+    (tmp_path / "latin.txt").write_bytes(b"fine\ncaf\xe9\n")
+    with pytest.raises(DataError) as caught:
+        read_texts([str(tmp_path / name) for name in ("absent.txt", "empty.txt", "latin.txt")], "")
+    for said in ("absent.txt: cannot be read", "empty.txt: there is no text", "latin.txt: row 2 is not UTF-8"):
+        assert said in str(caught.value)
+    with pytest.raises(DataError, match="too few"):
+        hold_out(3, 0.1, 0)
+
+
+def test_held_out_rows_are_a_seeded_partition() -> None:
+    train, held_out = hold_out(100, 0.1, 0)
+    assert sorted([*train, *held_out]) == list(range(100))
+    assert len(held_out) == 10
+    assert not np.array_equal(held_out, hold_out(100, 0.1, 1)[1])
+
+
+@pytest.mark.parametrize(
+    ("teacher_layers", "student_layers", "expected"), [(6, 2, (3, 6)), (12, 4, (3, 6, 9, 12)), (4, 4, (1, 2, 3, 4)), (12, 1, (12,))]
+)
+def test_matched_layers_are_evenly_spaced(teacher_layers: int, student_layers: int, expected: tuple[int, ...]) -> None:
+    assert matched_layers(teacher_layers, student_layers, ()) == expected
+    assert matched_layers(teacher_layers, student_layers, (1,)) == (1,)
+
+
+def test_compressed_embeddings_keep_what_the_principal_axes_can(config: DistillConfig) -> None:
+    """At full width the axes are a rotation: distances between words are the teacher's, up to one factor."""
+    source = load_backbone(config.teacher)
+    counts = np.arange(source.shape.vocabulary)
+    whole = compressed_embeddings(source, student_shape(dataclasses.replace(config, width=32), source.shape), counts)
+    ratio = torch.pdist(whole["embeddings.word"]) / torch.pdist(source.weights["embeddings.word"])
+    assert (ratio / ratio.mean() - 1).abs().max() < 1e-4
+    total = whole["embeddings.word"] + whole["embeddings.type"][0] + whole["embeddings.position"][3]
+    own = source.weights["embeddings.word"] + source.weights["embeddings.type"][0] + source.weights["embeddings.position"][3]
+    norms = total.norm(dim=1) / own.norm(dim=1)
+    assert (norms / norms.mean() - 1).abs().max() < 1e-4
+    narrow = compressed_embeddings(source, student_shape(config, source.shape), counts)
+    ratio = torch.pdist(narrow["embeddings.word"]) / torch.pdist(source.weights["embeddings.word"])
+    assert (ratio / ratio.mean() - 1).abs().max() > 1e-2
+
+
+def test_the_axes_are_those_of_the_tokens_that_are_common(config: DistillConfig) -> None:
+    """A token that is nearly all of the text is kept better than when it is rare."""
+    source = load_backbone(config.teacher)
+    shape = student_shape(dataclasses.replace(config, width=2), source.shape)
+    errors = []
+    for common in ((10, 11, 12), (20, 21, 22)):
+        counts = np.zeros(source.shape.vocabulary, np.int64)
+        counts[list(common)] = 1000
+        words = compressed_embeddings(source, shape, counts)["embeddings.word"]
+        ratio = torch.pdist(words[[10, 11, 12]]) / torch.pdist(source.weights["embeddings.word"][[10, 11, 12]])
+        errors.append(float(ratio.std() / ratio.mean()))
+    assert errors[0] < 0.05 < errors[1]
+
+
+def test_losses_are_the_textbook_ones() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(5, 7, generator=generator), torch.randn(5, 7, generator=generator)
+    cosine = torch.nn.functional.cosine_similarity
+    assert abs(distance(a, b) - (1 - cosine(a, b).mean())) < 1e-6
+    assert distance(a, 3 * a).abs() < 1e-6
+    expected = sum((cosine(a[i], a[j], 0) - cosine(b[i], b[j], 0)) ** 2 for i in range(5) for j in range(5)) / 25
+    assert abs(disagreement(a, b) - expected) < 1e-6
+    assert disagreement(a, -2 * a) < 1e-9 < disagreement(a, b)
+
+
+def test_the_command_prints_losses_and_plain_progress(config: DistillConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = ["--width", "16", "--feed-forward", "32", "--batch-size", "8", "--max-length", "16", "--held-out", "0.2", "--precision", "fp32"]
+    words = ["distill", config.teacher, "--text", *config.text, "--out", config.out, "--epochs", "1", "--pooled-epochs", "0", "--licence", "mit"]
+    assert main([*words, *sizes]) == 0
+    printed = capsys.readouterr()
+    assert "held-out losses after 1 epochs: tokens" in printed.out
+    assert "· epoch 1/1 · loss" in printed.err
+    assert "48 texts to train on, 12 held out (1 repeated ones left out)" in printed.err
+    card = (Path(config.out) / "README.md").read_text(encoding="utf-8")
+    assert "license: mit" in card
+    assert f"loralet distill {Path(config.teacher).name} --text news.txt more.csv --out student --width 16" in card
+
+
+def test_the_folder_of_an_interrupted_start_can_be_resumed_from_nothing(config: DistillConfig, tmp_path: Path) -> None:
+    assert build.open_folder(dataclasses.replace(config, resume=True)) == Path(config.out)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "thesis.tex").write_text("")
+    with pytest.raises(RunError, match="not empty"):
+        build.open_folder(dataclasses.replace(config, resume=True, out=str(tmp_path / "taken")))

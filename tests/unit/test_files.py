@@ -1,0 +1,440 @@
+"""Tables of texts: what is read, and what is said of a file that cannot be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from loralet.data import files
+from loralet.data.files import Columns, Table, listed_rows, read_table
+from loralet.errors import DataError
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def write_parquet(path: Path, names: list[str] | None = None, **columns: Any) -> Path:
+    table = pa.table(columns)
+    if names:
+        features = {"label": {"names": names, "_type": "ClassLabel"}, "text": {"dtype": "string", "_type": "Value"}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pa.parquet.write_table(table, path)
+    return path
+
+
+def content(table: Table) -> list[tuple[str, Any]]:
+    """Text and label of each row."""
+    assert table.labels is not None
+    assert len(table) == len(table.texts) == len(table.labels) == len(table.rows)
+    return list(zip(table.texts.to_pylist(), table.labels.to_pylist(), strict=True))
+
+
+def refusal(path: Path, columns: Columns = Columns(), **options: bool) -> str:  # noqa: B008  # frozen
+    """The message with which a file is refused; it names the file."""
+    with pytest.raises(DataError) as caught:
+        read_table(path, columns, **options)
+    message = str(caught.value)
+    assert str(path) in message
+    return message.replace(str(path), path.name)
+
+
+ROWS = [("the cat, sat", 1), ("a dog", 0)]
+
+
+@pytest.mark.parametrize(
+    ("name", "raw"),
+    [
+        ("a.csv", 'text,label\n"the cat, sat",1\na dog,0\n'),
+        ("a.CSV", 'text,label\n"the cat, sat",1\na dog,0\n'),
+        ("a.csv", 'text,label\r\n"the cat, sat",1\r\na dog,0\r\n'),
+        ("a.csv", 'text,label\n"the cat, sat",1\na dog,0'),
+        ("a.csv", 'label,text\n1,"the cat, sat"\n0,a dog\n'),
+        ("a.csv", '\ufefftext,label\n"the cat, sat",1\na dog,0\n'),
+        ("a.csv", '\ufeff"text","label"\r\n"the cat, sat",1\r\na dog,0\r\n'),
+        ("a.csv", 'text,label\r"the cat, sat",1\ra dog,0\r'),
+        ("a.tsv", "text\tlabel\nthe cat, sat\t1\na dog\t0\n"),
+        ("a.tsv", "\ufefftext\tlabel\r\nthe cat, sat\t1\r\na dog\t0\r\n"),
+        ("a.jsonl", '{"text": "the cat, sat", "label": 1}\n{"label": 0, "text": "a dog"}\n'),
+        ("a.json", '{"text": "the cat, sat", "label": 1}\r\n{"text": "a dog", "label": 0}'),
+        ("a.jsonl", '\ufeff{"text": "the cat, sat", "label": 1}\n{"text": "a dog", "label": 0}\n'),
+    ],
+)
+def test_every_text_format_reads_alike(tmp_path: Path, name: str, raw: str) -> None:
+    table = read_table(write(tmp_path / name, raw), Columns())
+    assert content(table) == ROWS
+    assert table.labels is not None
+    assert (table.texts.type, table.labels.type) == (pa.string(), pa.int64())
+    assert (table.source, table.names, table.left_out) == (str(tmp_path / name), (), ())
+    assert content(read_table(write(tmp_path / name, raw.replace("dog", "hen")), Columns())) == [ROWS[0], ("a hen", 0)]
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())])
+@pytest.mark.parametrize("whole", [pa.int8(), pa.int64(), pa.uint16()])
+def test_parquet_reads_alike(tmp_path: Path, kind: pa.DataType, whole: pa.DataType) -> None:
+    texts, labels = pa.array([text for text, _ in ROWS]).cast(kind), pa.array([label for _, label in ROWS], whole)
+    table = read_table(write_parquet(tmp_path / "a.parquet", text=texts, label=labels), Columns())
+    assert content(table) == ROWS
+    assert table.labels is not None
+    assert (table.texts.type, table.labels.type) == (pa.string(), pa.int64())
+    assert table.rows.to_pylist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("header", "text", "label"),
+    [
+        ("text,label,id", "t", 1),
+        ("sentence,labels,id", "t", 1),
+        ("content,class,id", "t", 1),
+        (" Review , CATEGORY,id", "t", 1),
+        ("summary,topic,text", "3", 1),
+        ("label,query,target", "1", "t"),
+        ("title,label,description", "t 3", 1),
+        ("description,label,title", "3 t", 1),
+        ("headline,Class Index,id", "t", 1),
+        ("abstract,label_text,id", "t", 1),
+        ("text,label_text,label", "t", 3),
+    ],
+)
+def test_usual_names_are_found(tmp_path: Path, header: str, text: str, label: int | str) -> None:
+    assert content(read_table(write(tmp_path / "a.csv", f"{header}\nt,1,3\n"), Columns())) == [(text, label)]
+
+
+def test_given_names_come_before_usual_ones(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "text,label,body,kind\nt,1,b,2\n")
+    assert content(read_table(path, Columns())) == [("t", 1)]
+    assert content(read_table(path, Columns(text="body", label="kind"))) == [("b", 2)]
+    assert content(read_table(path, Columns(label="kind"))) == [("t", 2)]
+
+
+def test_a_file_without_a_header(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", '\ufeff3,Wall St. falls,Again\n4,"Chips,\nfaster",Now\n')
+    columns = Columns(header=("label", "title", "description"))
+    table = read_table(path, columns)
+    assert content(table) == [("Wall St. falls Again", 3), ("Chips,\nfaster Now", 4)]
+    assert table.rows.to_pylist() == [1, 2]
+    assert content(read_table(path, Columns(text="x", label="y", header=("y", "x", "z")))) == [("Wall St. falls", 3), ("Chips,\nfaster", 4)]
+    assert "--columns" in refusal(path)
+    assert "row 1 has 3 columns instead of 2: '3,Wall St. falls" in refusal(path, Columns(header=("label", "text")))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+def test_columns_are_for_files_that_carry_no_names(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    write(path, '{"text": "a", "label": 1}') if name == "a.jsonl" else write_parquet(path, text=["a"], label=[1])
+    assert "--columns names the columns of a CSV or TSV file" in refusal(path, Columns(header=("text", "label")))
+    assert content(read_table(path, Columns())) == [("a", 1)]
+
+
+def test_quoted_texts_hold_commas_quotes_and_line_breaks(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", 'text,label\n"one, ""two""\nthree\r\n",1\n5\'10" tall,0\n')
+    table = read_table(path, Columns())
+    assert content(table) == [('one, "two"\nthree\r\n', 1), ("5'10\" tall", 0)]
+    assert table.rows.to_pylist() == [2, 5]
+
+
+@pytest.mark.parametrize(
+    ("raw", "rows", "left_out"),
+    [
+        ("text,label\na,1\n,1\nb,0\n", [2, 4], (3,)),
+        ("text,label\na,1\n\n\n,1\nb,0", [2, 6], (5,)),
+        ("\n\ntext,label\na,1\n,1\nb,0\n\n", [4, 6], (5,)),
+        ('text,label\n"a\n\na",1\n" \n",1\nb,0\n', [2, 7], (5,)),
+        ('text,label\r\n"a\r\na",1\r\n\t,1\r\nb,0\r\n', [2, 5], (4,)),
+        ("text,label\ra,1\r,1\rb,0\r", [2, 4], (3,)),
+    ],
+)
+def test_rows_are_numbered_as_an_editor_counts_lines(tmp_path: Path, raw: str, rows: list[int], left_out: tuple[int, ...]) -> None:
+    table = read_table(write(tmp_path / "a.csv", raw), Columns())
+    assert (table.rows.to_pylist(), table.left_out) == (rows, left_out)
+    assert [label for _, label in content(table)] == [1, 0]
+
+
+def test_a_field_beyond_the_csv_modules_limit_is_read_and_only_its_row_number_is_coarse(tmp_path: Path) -> None:
+    long = "x" * 140_000
+    table = read_table(write(tmp_path / "a.csv", f'text,label\n"{long}\n",1\n\nb,0\n'), Columns())
+    assert content(table) == [(f"{long}\n", 1), ("b", 0)]
+    assert table.rows.to_pylist() == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("raw", "told"),
+    [
+        ("text,label\na,1\nb,2,3\n", ["row 3 has 3 columns instead of 2: 'b,2,3'"]),
+        ("text,label\na,1\n\n\nb\n", ["row 5 has 1 columns instead of 2: 'b'"]),
+        ('text,label\n"a\na",1\nb,2,3\n', ["row 4 has 3 columns instead of 2: 'b,2,3'"]),
+        ("\ntext,label\na,1\nb,2,3\n", ["row 4 has 3 columns instead of 2: 'b,2,3'"]),
+        ("text,label\r\na,1\r\nb,2,3\r\nc\r\n", ["2 rows do", "row 3 has 3 columns", "row 4 has 1 columns"]),
+        ('text,label\na,1\n"b,2\nc,1\n', ["1 row does", "row 3 has 1 columns", "every quote closed"]),
+    ],
+)
+def test_ragged_rows_are_told_with_their_number(tmp_path: Path, raw: str, told: list[str]) -> None:
+    message = refusal(write(tmp_path / "a.csv", raw))
+    for words in (*told, "must be quoted", "text, label"):
+        assert words in message
+
+
+def test_five_ragged_rows_are_shown_and_the_rest_counted(tmp_path: Path) -> None:
+    raw = "text\tlabel\n" + "a\t1\n" * 10 + "b\t1\tc\n" * 8
+    message = refusal(write(tmp_path / "a.tsv", raw))
+    assert "8 rows do not fit" in message
+    assert [f"row {n} has" in message for n in range(11, 18)] == [False, True, True, True, True, True, False]
+    assert "... and 3 more" in message
+    assert "a text with a '\\t' in it" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "row", "column"),
+    [
+        ("a.csv", b"text,label\na,1\n\ncaf\xe9 au lait,2\n", 4, "text"),
+        ("a.csv", b"text,label\na,1\nb,caf\xe9\n", 3, "label"),
+        ("a.tsv", b"text\tlabel\na\t1\ncaf\xe9\t2\n", 3, "text"),
+        ("a.jsonl", b'{"text": "a", "label": 1}\n\n{"text": "caf\xe9", "label": 2}\n', 3, "text"),
+    ],
+)
+def test_bad_utf8_is_told_with_row_and_byte(tmp_path: Path, name: str, raw: bytes, row: int, column: str) -> None:
+    message = refusal(write(tmp_path / name, raw))
+    for words in (f"row {row}, column {column!r}", "byte 0xe9 at 3", "caf", "save the file as UTF-8"):
+        assert words in message
+    assert len(read_table(write(tmp_path / name, raw.replace(b"\xe9", "é".encode())), Columns())) == 2
+
+
+@pytest.mark.parametrize("coding", ["utf-16-le", "utf-16-be"])
+def test_utf16_is_named(tmp_path: Path, coding: str) -> None:
+    message = refusal(write(tmp_path / "a.csv", "\ufefftext,label\na,1\n".encode(coding)))
+    assert "row 1" in message
+    assert "UTF-16" in message
+    assert "save the file as UTF-8" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "words"),
+    [
+        ("a.csv", "", "the file is empty; it needs at least one row"),
+        ("a.jsonl", "", "the file is empty; it needs at least one row"),
+        ("a.parquet", "", "the file is empty; it needs at least one row"),
+        ("a.csv", "text,label\n", "no rows below its header"),
+        ("a.csv", "text,label", "no rows below its header"),
+        ("a.tsv", "text\tlabel\r\n\r\n", "no rows below its header"),
+        ("a.csv", "\n\n", "only blank lines; give it a header row"),
+        ("a.jsonl", "\n\n", "the file has no rows"),
+        ("a.csv", "text,label\n ,1\n\u3000,2\n", "every text in column 'text' is empty; name another with --text-column"),
+        ("a.csv", "title,description,label\n,,2\n", "every text in column 'title + description' is empty"),
+        ("a.csv", '"text,label\n' + "a,1\n" * 40_000, "row 1, the header, cannot be read (field larger than field limit (131072)); close its quotes"),
+        ("a.parquet", "PAR1 cut short", "not readable as Parquet"),
+        ("a.txt", "a", "cannot tell the format from '.txt'; known: .csv, .tsv, .jsonl, .json, .parquet"),
+        ("a", "a", "cannot tell the format from 'a name without an ending'; known: .csv"),
+        ("a.csv.gz", "a", "cannot tell the format from '.gz'"),
+    ],
+)
+def test_files_without_rows_or_of_another_kind_are_refused(tmp_path: Path, name: str, raw: str, words: str) -> None:
+    assert words in refusal(write(tmp_path / name, raw))
+
+
+def test_parquet_without_rows_is_refused(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "a.parquet", text=pa.array([], pa.string()), label=pa.array([], pa.int64()))
+    assert refusal(path).endswith("the file has no rows")
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "a.csv") == "a.csv: no such file"
+
+
+@pytest.mark.parametrize(
+    ("raw", "columns", "words"),
+    [
+        ("x,label\na,1\n", Columns(), ["looks like the text", "sentence", "the columns are x, label", "--text-column", "--columns"]),
+        ("text,x\na,1\n", Columns(), ["looks like the label", "category", "the columns are text, x", "--label-column", "--columns"]),
+        ("text;label\na;1\n", Columns(), ["looks like the text", "the columns are text;label"]),
+        ("text,label\na,1\n", Columns(text="body"), ["no column 'body'", "the columns are text, label"]),
+        ("text,label\na,1\n", Columns(label="kind"), ["no column 'kind'", "the columns are text, label"]),
+        ("text,text,label\na,b,1\n", Columns(), ["2 columns are called 'text'", "rename all but one"]),
+        ("text,label,label\na,1,1\n", Columns(), ["2 columns are called 'label'", "rename all but one"]),
+    ],
+)
+def test_missing_and_doubled_columns_are_told_with_those_there(tmp_path: Path, raw: str, columns: Columns, words: list[str]) -> None:
+    message = refusal(write(tmp_path / "a.csv", raw), columns)
+    for word in words:
+        assert word in message
+    assert content(read_table(write(tmp_path / "b.csv", "text,label,x,x\na,1,2,3\n"), Columns())) == [("a", 1)]
+
+
+def test_empty_texts_are_left_out_with_their_rows_or_kept(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", 'text,label\na,1\n,2\n" \t",2\nb,0\n')
+    table = read_table(path, Columns())
+    assert (content(table), table.left_out, table.rows.to_pylist()) == ([("a", 1), ("b", 0)], (3, 4), [2, 5])
+    kept = read_table(path, Columns(), keep_empty=True)
+    assert (content(kept), kept.left_out) == ([("a", 1), ("", 2), (" \t", 2), ("b", 0)], ())
+    assert kept.rows.to_pylist() == [2, 3, 4, 5]
+
+
+def test_null_texts_are_empty_texts(tmp_path: Path) -> None:
+    table = read_table(write_parquet(tmp_path / "a.parquet", text=["a", None, "b"], label=[1, 2, 0]), Columns())
+    assert (content(table), table.left_out) == ([("a", 1), ("b", 0)], (2,))
+    path = write(tmp_path / "a.jsonl", '{"text": null, "label": 1}\n{"label": 2}\n\n{"text": "b", "label": 0}\n')
+    table = read_table(path, Columns())
+    assert (content(table), table.left_out, table.rows.to_pylist()) == ([("b", 0)], (1, 2), [4])
+    assert read_table(path, Columns(), keep_empty=True).texts.to_pylist() == ["", "", "b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "words"),
+    [
+        ("a.csv", "text,label\na,1\n\nb,\nc,2\n", "row 4 without a label in column 'label'; label them or leave them out"),
+        ("a.csv", "text,label\na,x\nb, \nc,\n", "2 rows (3, 4) without a label in column 'label'"),
+        ("a.jsonl", '{"text": "a", "label": 1}\n{"text": "b"}\n{"text": "c", "label": null}\n', "2 rows (2, 3) without a label"),
+        ("a.csv", "text,label\n" + "a,\n" * 9, "9 rows (2, 3, 4, 5, 6, ...) without a label"),
+    ],
+)
+def test_missing_labels_are_told_with_their_rows(tmp_path: Path, name: str, raw: str, words: str) -> None:
+    path = write(tmp_path / name, raw)
+    assert words in refusal(path)
+    assert read_table(path, Columns(), labelled=False).labels is None
+
+
+def test_a_row_without_text_needs_no_label(tmp_path: Path) -> None:
+    table = read_table(write(tmp_path / "a.csv", "text,label\na,1\n,\n"), Columns())
+    assert (content(table), table.left_out) == ([("a", 1)], (3,))
+    assert "row 3 without a label" in refusal(tmp_path / "a.csv", keep_empty=True)
+
+
+@pytest.mark.parametrize("raw", ["text\na\n", "text,label\na,\n", "text,label,label\na,1,2\n"])
+def test_labels_are_not_looked_at_where_none_are_wanted(tmp_path: Path, raw: str) -> None:
+    table = read_table(write(tmp_path / "a.csv", raw), Columns(), labelled=False)
+    assert (table.texts.to_pylist(), table.labels) == (["a"], None)
+    assert "label" in refusal(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(
+    ("values", "read"),
+    [
+        (["1", "-2", " 03 "], [1, -2, 3]),
+        (["1", "two", "3"], ["1", "two", "3"]),
+        (["true", "false", "true"], ["true", "false", "true"]),
+        ([" good ", "bad", "good"], ["good", "bad", "good"]),
+        (["1.0", "2.0", "1.0"], ["1.0", "2.0", "1.0"]),
+        (["1" * 19, "1", "2"], ["1" * 19, "1", "2"]),
+    ],
+)
+def test_csv_labels_are_integers_where_all_are_and_else_strings(tmp_path: Path, values: list[str], read: list[int | str]) -> None:
+    table = read_table(write(tmp_path / "a.csv", "text,label\n" + "".join(f"a,{value}\n" for value in values)), Columns())
+    assert table.labels is not None
+    assert table.labels.to_pylist() == read
+
+
+@pytest.mark.parametrize(
+    ("values", "read"),
+    [
+        ([1, -2], [1, -2]),
+        (["1", "2"], [1, 2]),
+        (["1", "x"], ["1", "x"]),
+        ([True, False], ["true", "false"]),
+        (["2020-01-01", "2021-01-01"], ["2020-01-01", "2021-01-01"]),
+    ],
+)
+def test_json_labels(tmp_path: Path, values: list[Any], read: list[int | str]) -> None:
+    raw = "\n".join(json.dumps({"text": "2020-01-01", "label": value}) for value in values)
+    table = read_table(write(tmp_path / "a.jsonl", raw), Columns())
+    assert content(table) == [("2020-01-01", label) for label in read]
+
+
+@pytest.mark.parametrize(
+    ("values", "read"),
+    [(pa.array([True, False]), ["true", "false"]), (pa.array(["x", "y"]).dictionary_encode(), ["x", "y"]), (pa.array(["1", "2"]), [1, 2])],
+)
+def test_parquet_labels(tmp_path: Path, values: pa.Array, read: list[int | str]) -> None:
+    assert content(read_table(write_parquet(tmp_path / "a.parquet", text=["a", "b"], label=values), Columns())) == list(zip("ab", read, strict=True))
+
+
+def test_fractions_are_no_labels(tmp_path: Path) -> None:
+    told = ["column 'label'", "fraction", "double", "write them as whole numbers or as names"]
+    path = write(tmp_path / "a.jsonl", '{"text": "a", "label": 1}\n\n{"text": "b", "label": 0.5}\n')
+    for words in (*told, "row 3: 0.5"):
+        assert words in refusal(path)
+    path = write_parquet(tmp_path / "a.parquet", text=["a", "b", "c"], label=[None, 1.0, 2.0])
+    for words in (*told, "row 2: 1.0"):
+        assert words in refusal(path)
+    path = write_parquet(tmp_path / "a.parquet", text=["a"], label=pa.array([None], pa.float64()))
+    assert "fraction" in refusal(path)
+    assert content(read_table(write_parquet(tmp_path / "a.parquet", text=["a", "b"], label=[1, 2]), Columns())) == [("a", 1), ("b", 2)]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ({"text": 5, "label": 1}, "column 'text' holds int64, not text; write it as strings"),
+        ({"text": ["a"], "label": 1}, "column 'text' holds list<item: string>, not text"),
+        ({"text": "a", "label": ["x"]}, "column 'label' holds list<item: string>, not text"),
+        ({"text": "a", "label": {"x": 1}}, "column 'label' holds struct<x: int64>, not text"),
+    ],
+)
+def test_columns_of_another_type_are_refused(tmp_path: Path, value: dict[str, Any], words: str) -> None:
+    assert words in refusal(write(tmp_path / "a.jsonl", json.dumps(value)))
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ('{"text": "a", "label": 1}\n\n{"text": "b",\n', ["row 3 is not valid JSON", "one object a line"]),
+        ('{"text": "a", "label": 1}\r\n{"text": "b" "label": 1}\r\n', ["row 2 is not valid JSON", "Expecting ',' delimiter", "one object a line"]),
+        ('[{"text": "a", "label": 1}]', ["row 1 is list, not an object", "one object a line"]),
+        ('{"text": "a", "label": 1}\n"b"\n', ["row 2 is str, not an object", "one object a line"]),
+        ('[\n{"text": "a", "label": 1}\n]\n', ["row 1 is not valid JSON", "one object a line"]),
+        ('{"text": "a", "label": 1}\n{"text": "b", "label": "x"}\n', ["row 2 has str for 'label'", "earlier rows have int", "write them all alike"]),
+        ('{"text": "a", "label": true}\n\n{"text": "b", "label": 1}\n', ["row 3 has int for 'label'", "earlier rows have bool"]),
+        ('{"text": "a", "label": null}\n{"text": "b", "label": 1}\n{"text": 3, "label": 1}', ["row 3 has int for 'text'", "earlier rows have str"]),
+        ('{"text": "a", "label": 1}\n{"text": "\\ud800", "label": 1}\n', ["row 2 is not valid JSON", "surrogate"]),
+    ],
+)
+def test_broken_and_mixed_json_is_told_with_its_line(tmp_path: Path, raw: str, words: list[str]) -> None:
+    message = refusal(write(tmp_path / "a.jsonl", raw))
+    for word in words:
+        assert word in message
+
+
+def test_json_objects_over_several_lines_are_read(tmp_path: Path) -> None:
+    table = read_table(write(tmp_path / "a.json", '{\n"text": "a",\n"label": 1}\n{"text": "b", "label": 0}\n'), Columns())
+    assert (content(table), table.rows.to_pylist()) == ([("a", 1), ("b", 0)], [1, 2])
+
+
+def test_parquet_carries_the_names_of_its_labels(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "a.parquet", ["World", "Sports"], text=["a", "b"], label=[1, 0])
+    assert (read_table(path, Columns()).names, content(read_table(path, Columns()))) == (("World", "Sports"), [("a", 1), ("b", 0)])
+    path = write_parquet(tmp_path / "b.parquet", ["World", "Sports"], text=["a", "b"], label=[1, 0], kind=[0, 1])
+    assert read_table(path, Columns(label="kind")).names == ()
+    assert read_table(path, Columns(), labelled=False).names == ()
+
+
+@pytest.mark.parametrize("metadata", [b"{", b"[]", b'{"info": {"features": {"label": {"dtype": "int64"}}}}', b'{"info": null}'])
+def test_metadata_of_another_form_gives_no_names(tmp_path: Path, metadata: bytes) -> None:
+    table = pa.table({"text": ["a"], "label": [1]}).replace_schema_metadata({b"huggingface": metadata})
+    pa.parquet.write_table(table, tmp_path / "a.parquet")
+    assert read_table(tmp_path / "a.parquet", Columns()).names == ()
+
+
+def test_listed_rows() -> None:
+    assert listed_rows([7]) == "row 7"
+    assert listed_rows([7, 9]) == "2 rows (7, 9)"
+    assert listed_rows(range(1, 6)) == "5 rows (1, 2, 3, 4, 5)"
+    assert listed_rows(range(1, 7)) == "6 rows (1, 2, 3, 4, 5, ...)"
+
+
+@pytest.mark.parametrize(("name", "line"), [("a.csv", "{text},{label}\n"), ("a.jsonl", '{{"text": "{text}", "label": {label}}}\n')])
+def test_blocks_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, line: str) -> None:
+    """A file of many blocks reads as one of a single block, and its faults keep their row numbers."""
+    head = "text,label\n" if name == "a.csv" else ""
+    raw = head + "".join(line.format(text=f"t{i}" if i % 7 else "", label=i % 3) for i in range(300))
+    path = write(tmp_path / name, raw)
+    whole = read_table(path, Columns())
+    monkeypatch.setattr(files, "BLOCK", 200)
+    parts = read_table(path, Columns())
+    assert parts.texts.num_chunks > whole.texts.num_chunks
+    assert content(parts) == content(whole)
+    assert (parts.rows.to_pylist(), parts.left_out) == (whole.rows.to_pylist(), whole.left_out)
+    assert f"row {300 + bool(head) + 1}" in refusal(write(path, raw + ("a,b,c\n" if head else '{"text"\n')))

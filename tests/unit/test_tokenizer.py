@@ -1,0 +1,242 @@
+"""Tokenizers built from a checkpoint's files, against transformers' own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import transformers
+from checkpoints import SENTENCES, SPECIALS, vocabulary, write_byte_level, write_vocabulary
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from loralet.errors import CheckpointError
+from loralet.store.tokenizer import load_tokenizer
+
+ROWS = 1000
+"""More embedding rows than any vocabulary here has tokens."""
+
+NASTY = (
+    "",
+    " ",
+    "\t\n\r",
+    "The team WINS the game!",
+    "Caf\u00e9 na\u00efve \u00c5ngstr\u00f6m \u00dcber STRASSE stra\u00dfe",
+    "cafe\u0301 e\u0301\u0300 \u0130stanbul \u03a3\u0391\u03a3",
+    "\u4e2d\u56fd\u4e1c\u4eac news \u4e2dand\u56fd",
+    "\U00020000\ufa0e \u3042\u30a2\uac00",
+    "\U0001f600 \U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f1e9\U0001f1ea",
+    "tab\there\nand\u00a0there\u2003wide\u3000ideographic",
+    "zero\u200bwidth \ufefftext soft\u00adhyphen",
+    "nul\x00bell\x07 del\x7f replaced\ufffd",
+    "a" * 99,
+    "a" * 100,
+    "a" * 101,
+    "stocks " * 40,
+    "don't e-mail U.S. $3.50 50% AT&amp;T &lt;b&gt; #39;s \\\\ doubled  spaces",
+    "[CLS] literal [MASK] specials [SEP] [UNK] [PAD] [cls] [unused0]",
+    "\u20ac5\u20137 \u201cquoted\u201d \u2026 \u00bd \u00b2 \u2460 \ufb01",
+    "playing played player playly stocking 2004",
+    "\u05e9\u05dc\u05d5\u05dd \u0645\u0631\u062d\u0628\u0627 \u0928\u092e\u0938\u094d\u0924\u0947 \u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35",
+    "plain words, and then a very last one",
+)
+
+
+def ids(tokenizer: Tokenizer, texts: tuple[str, ...] = NASTY) -> dict[str, list[int]]:
+    return {text: encoding.ids for text, encoding in zip(texts, tokenizer.encode_batch(list(texts)), strict=True)}
+
+
+def word_piece(folder: Path, tokens: list[str], **config: object) -> Path:
+    folder.mkdir()
+    write_vocabulary(folder, tokens)
+    if config:
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def cased_vocabulary() -> list[str]:
+    return [*vocabulary(), *"ABCDEFGHIJKLMNOPQRSTUVWXYZ", *(f"##{c}" for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"), "The", "\u00e9", "##\u00e9", "##\u00ef"]
+
+
+def refusal(folder: Path, rows: int = ROWS) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        load_tokenizer(folder, rows)
+    return str(caught.value)
+
+
+class TestWordPiece:
+    @pytest.mark.parametrize("cased", [False, True])
+    def test_equals_transformers(self, cased: bool, tmp_path: Path) -> None:
+        folder = word_piece(tmp_path / "a", cased_vocabulary() if cased else vocabulary(), do_lower_case=not cased)
+        ours = ids(load_tokenizer(folder, ROWS))
+        theirs = transformers.BertTokenizer.from_pretrained(folder, do_lower_case=not cased)
+        assert ours == {text: theirs(text)["input_ids"] for text in NASTY}
+        other = transformers.BertTokenizer.from_pretrained(folder, do_lower_case=cased)
+        assert ours != {text: other(text)["input_ids"] for text in NASTY}
+
+    def test_case_is_read_from_the_vocabulary_where_no_config_says_it(self, tmp_path: Path) -> None:
+        uncased = load_tokenizer(word_piece(tmp_path / "a", vocabulary()), ROWS)
+        cased = load_tokenizer(word_piece(tmp_path / "b", cased_vocabulary()), ROWS)
+        assert uncased.encode("The Caf\u00c9").tokens == ["[CLS]", "the", "cafe", "[SEP]"]
+        assert cased.encode("The CAf\u00e9").tokens == ["[CLS]", "The", "C", "##A", "##f", "##\u00e9", "[SEP]"]
+
+    def test_the_config_has_the_last_word_on_case(self, tmp_path: Path) -> None:
+        kept = load_tokenizer(word_piece(tmp_path / "a", vocabulary(), do_lower_case=False), ROWS)
+        lowered = load_tokenizer(word_piece(tmp_path / "b", cased_vocabulary(), do_lower_case=True), ROWS)
+        assert kept.encode("The the").tokens == ["[CLS]", "[UNK]", "the", "[SEP]"]
+        assert lowered.encode("The the").tokens == ["[CLS]", "the", "the", "[SEP]"]
+
+    @pytest.mark.parametrize("config", [{"model_max_length": 512}, {"do_lower_case": None}])
+    def test_a_config_silent_on_case(self, config: dict[str, object], tmp_path: Path) -> None:
+        uncased = load_tokenizer(word_piece(tmp_path / "a", vocabulary(), **config), ROWS)
+        cased = load_tokenizer(word_piece(tmp_path / "b", cased_vocabulary(), **config), ROWS)
+        assert uncased.encode("The").tokens == ["[CLS]", "the", "[SEP]"]
+        assert cased.encode("The").tokens == ["[CLS]", "The", "[SEP]"]
+
+    def test_accents_are_kept_where_the_config_says_so(self, tmp_path: Path) -> None:
+        tokens = [*vocabulary(), "caf\u00e9"]
+        stripped = load_tokenizer(word_piece(tmp_path / "a", tokens, do_lower_case=True), ROWS)
+        kept = load_tokenizer(word_piece(tmp_path / "b", tokens, do_lower_case=True, strip_accents=False), ROWS)
+        assert stripped.encode("Caf\u00e9").tokens[1] == "cafe"
+        assert kept.encode("Caf\u00e9").tokens[1] == "caf\u00e9"
+
+    @pytest.mark.parametrize("odd", ["\u2028", "\x85", "\x1c", "a\u2029b"])
+    def test_only_a_newline_ends_a_token(self, odd: str, tmp_path: Path) -> None:
+        plain = load_tokenizer(word_piece(tmp_path / "a", vocabulary()), ROWS)
+        tokens = vocabulary()
+        tokens[1] = odd  # [unused0] gives its place to a token that some call a line's end
+        folder = word_piece(tmp_path / "b", tokens)
+        strange = load_tokenizer(folder, len(tokens))
+        assert strange.token_to_id(odd) == 1
+        assert strange.encode("the team").ids == plain.encode("the team").ids
+        assert strange.encode("the team").ids == transformers.BertTokenizer.from_pretrained(folder)("the team")["input_ids"]
+
+    def test_windows_line_ends_and_a_missing_last_one(self, tmp_path: Path) -> None:
+        folder = word_piece(tmp_path / "a", vocabulary())
+        expected = ids(load_tokenizer(folder, ROWS))
+        (folder / "vocab.txt").write_bytes("\r\n".join(vocabulary()).encode())
+        assert load_tokenizer(folder, len(vocabulary())).get_vocab() == {token: i for i, token in enumerate(vocabulary())}
+        assert ids(load_tokenizer(folder, ROWS)) == expected
+
+    @pytest.mark.parametrize("missing", [("[UNK]",), ("[CLS]",), ("[SEP]",), ("[CLS]", "[SEP]")])
+    def test_special_tokens_must_be_there(self, missing: tuple[str, ...], tmp_path: Path) -> None:
+        folder = word_piece(tmp_path / "a", [token for token in vocabulary() if token not in missing])
+        message = refusal(folder)
+        assert str(folder / "vocab.txt") in message
+        assert f"{', '.join(missing)} missing among its {len(vocabulary()) - len(missing)} tokens" in message
+
+    def test_an_empty_vocabulary(self, tmp_path: Path) -> None:
+        folder = word_piece(tmp_path / "a", [])
+        assert "[UNK], [CLS], [SEP] missing among its 0 tokens" in refusal(folder)
+
+    def test_no_text_becomes_longer_than_a_token_per_character_and_two(self, tmp_path: Path) -> None:
+        tokenizer = load_tokenizer(word_piece(tmp_path / "a", vocabulary()), ROWS)
+        assert tokenizer.encode("").tokens == ["[CLS]", "[SEP]"]
+        assert tokenizer.encode("a" * 100).tokens == ["[CLS]", "a", *["##a"] * 99, "[SEP]"]
+        assert tokenizer.encode("a" * 101).tokens == ["[CLS]", "[UNK]", "[SEP]"]
+
+
+class TestByteLevel:
+    def test_equals_transformers(self, tmp_path: Path) -> None:
+        tokens = write_byte_level(tmp_path)
+        texts = (*NASTY, *SENTENCES, "literal <s> and </s> and <mask> and <pad> and <unk>", "a  <mask>  b", " leading", "trailing ")
+        ours = ids(load_tokenizer(tmp_path, tokens), texts)
+        theirs = transformers.RobertaTokenizer.from_pretrained(tmp_path)
+        assert ours == {text: theirs(text)["input_ids"] for text in texts}
+        prefixed = transformers.RobertaTokenizer.from_pretrained(tmp_path, add_prefix_space=True)
+        assert ours != {text: prefixed(text)["input_ids"] for text in texts}
+
+    def test_text_stands_between_the_special_tokens(self, tmp_path: Path) -> None:
+        write_byte_level(tmp_path)
+        tokenizer = load_tokenizer(tmp_path, ROWS)
+        assert tokenizer.encode("").tokens == ["<s>", "</s>"]
+        assert tokenizer.encode("the team").tokens[::3] == ["<s>", "</s>"]
+
+    @pytest.mark.parametrize("missing", ["<s>", "</s>"])
+    def test_special_tokens_must_be_there(self, missing: str, tmp_path: Path) -> None:
+        write_byte_level(tmp_path)
+        path = tmp_path / "vocab.json"
+        path.write_text(json.dumps({token: i for token, i in json.loads(path.read_text()).items() if token != missing}))
+        message = refusal(tmp_path)
+        assert str(path) in message
+        assert "<s> or </s> is missing" in message
+
+    @pytest.mark.parametrize("gone", ["vocab.json", "merges.txt"])
+    def test_one_file_of_two_is_no_vocabulary(self, gone: str, tmp_path: Path) -> None:
+        write_byte_level(tmp_path)
+        (tmp_path / gone).unlink()
+        message = refusal(tmp_path)
+        assert str(tmp_path) in message
+        assert "wanted tokenizer.json, vocab.txt, or vocab.json with merges.txt" in message
+
+
+class TestTokenizerFile:
+    def test_truncation_and_padding_are_taken_off(self, tmp_path: Path) -> None:
+        folder = word_piece(tmp_path / "a", vocabulary())
+        long = "the team wins " * 20
+        expected = load_tokenizer(folder, ROWS).encode(long).ids
+        own = load_tokenizer(folder, ROWS)
+        own.enable_truncation(8)
+        own.enable_padding(length=16, pad_id=0, pad_token="[PAD]")
+        own.save(str(folder / "tokenizer.json"))
+        carried = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        assert len(carried.encode(long).ids) == 16
+        loaded = load_tokenizer(folder, ROWS)
+        assert loaded.truncation is None
+        assert loaded.padding is None
+        assert loaded.encode(long).ids == expected
+        assert len(expected) == 62
+
+    def test_is_read_before_the_vocabulary(self, tmp_path: Path) -> None:
+        folder = word_piece(tmp_path / "a", vocabulary())
+        load_tokenizer(word_piece(tmp_path / "b", [*SPECIALS, "[PAD]", "team"]), ROWS).save(str(folder / "tokenizer.json"))
+        assert load_tokenizer(folder, ROWS).encode("team").ids == [1, 5, 2]
+
+    def test_survives_saving(self, tmp_path: Path) -> None:
+        first = load_tokenizer(word_piece(tmp_path / "a", vocabulary()), ROWS)
+        (tmp_path / "b").mkdir()
+        first.save(str(tmp_path / "b" / "tokenizer.json"))
+        assert ids(load_tokenizer(tmp_path / "b", ROWS)) == ids(first)
+
+    def test_one_that_adds_no_special_tokens(self, tmp_path: Path) -> None:
+        plain = Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
+        plain.pre_tokenizer = pre_tokenizers.Whitespace()
+        plain.save(str(tmp_path / "tokenizer.json"))
+        message = refusal(tmp_path)
+        assert str(tmp_path / "tokenizer.json") in message
+        assert "special token" in message
+
+    def test_a_vocabulary_larger_than_the_embedding(self, tmp_path: Path) -> None:
+        folder = word_piece(tmp_path / "a", vocabulary())
+        size = len(vocabulary())
+        own = load_tokenizer(folder, size)
+        assert str(folder) in refusal(folder, size - 1)
+        own.add_tokens(["loanword"])
+        own.save(str(folder / "tokenizer.json"))
+        assert f"the vocabulary has {size + 1} tokens, the word embedding only {size} rows" in refusal(folder, size)
+        assert load_tokenizer(folder, size + 1).encode("loanword").ids[1:-1] == [size]
+
+
+class TestBroken:
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [("tokenizer.json", b"{"), ("tokenizer.json", b"{}"), ("tokenizer_config.json", b"{"), ("vocab.txt", b"\xff\xfe[CLS]\n")],
+    )
+    def test_files_that_cannot_be_read(self, name: str, content: bytes, tmp_path: Path) -> None:
+        folder = word_piece(tmp_path / "a", vocabulary())
+        assert load_tokenizer(folder, ROWS).get_vocab_size() == len(vocabulary())
+        (folder / name).write_bytes(content)
+        message = refusal(folder)
+        assert str(folder / name) in message
+        assert "cannot be read" in message or "not valid JSON" in message
+
+    @pytest.mark.parametrize(("name", "content"), [("vocab.json", "{"), ("vocab.json", "[]"), ("merges.txt", "q z\n")])
+    def test_byte_level_files_that_cannot_be_read(self, name: str, content: str, tmp_path: Path) -> None:
+        write_byte_level(tmp_path)
+        (tmp_path / name).write_text(content)
+        message = refusal(tmp_path)
+        assert str(tmp_path) in message
+        assert "cannot be read" in message
+
+    def test_nothing_there(self, tmp_path: Path) -> None:
+        assert f"{tmp_path}: no vocabulary" in refusal(tmp_path)
