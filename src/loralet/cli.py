@@ -15,7 +15,19 @@ import tyro
 from rich.console import Console
 
 from loralet import __version__
-from loralet.config import DistillConfig, EvaluateConfig, Interface, PredictConfig, ReportConfig, ShowConfig, StudyConfig, TrainConfig
+from loralet.config import (
+    DistillConfig,
+    EvaluateConfig,
+    ExportConfig,
+    InspectConfig,
+    Interface,
+    PredictConfig,
+    PushConfig,
+    ReportConfig,
+    ShowConfig,
+    StudyConfig,
+    TrainConfig,
+)
 from loralet.errors import ConfigError, LoraletError, UserError
 
 
@@ -94,6 +106,42 @@ class Report:
 
 
 @dataclass(frozen=True)
+class Export:
+    """Write a run for transformers, for ONNX, or as one folder that needs nothing else."""
+
+    options: Annotated[ExportConfig, tyro.conf.arg(name="")]
+
+    def __call__(self) -> None:
+        from loralet.commands.export import export
+
+        export(self.options)
+
+
+@dataclass(frozen=True)
+class Push:
+    """Upload an adapter to the hub."""
+
+    options: Annotated[PushConfig, tyro.conf.arg(name="")]
+
+    def __call__(self) -> None:
+        from loralet.commands.push import push
+
+        push(self.options)
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """Say what a model, adapter, run folder or data set is; compare models."""
+
+    options: Annotated[InspectConfig, tyro.conf.arg(name="")]
+
+    def __call__(self) -> None:
+        from loralet.commands.inspect import inspect
+
+        inspect(self.options)
+
+
+@dataclass(frozen=True)
 class Distill:
     """Build a small BERT from a larger encoder and unlabelled texts."""
 
@@ -113,6 +161,9 @@ COMMANDS: dict[str, type] = {
     "predict": Predict,
     "show": Show,
     "report": Report,
+    "inspect": Inspect,
+    "export": Export,
+    "push": Push,
     "distill": Distill,
 }
 CONFIGURED: dict[str, type] = {"study": StudyConfig, "train": TrainConfig, "distill": DistillConfig}

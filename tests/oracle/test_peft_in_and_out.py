@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from command_line import command
 from models import CLASSES, Pair, batch, make_pair
 from peft import LoHaConfig, LoraConfig, PeftModel, get_peft_model
 from test_adapters import LABELS, RUNS, trained
@@ -275,3 +276,25 @@ def test_names_that_are_no_adapter(pair: Pair, tmp_path: Path, monkeypatch: pyte
 
     with pytest.raises(HubError, match="nobody/nothing"):
         find_adapter(Path("nobody/nothing"))
+
+
+def test_the_command_line_predicts_with_pefts_adapter_and_refuses_a_changed_base(pair: Pair, tmp_path: Path) -> None:
+    model, folder = by_peft(base_of(pair), tmp_path / "adapter")
+    done = command(tmp_path, "predict", "adapter", "a w3 w60 z", "--format", "jsonl", "--label-names", "N", "E", "S", "W")
+    assert done.returncode == 0, done.stderr
+    probabilities = json.loads(done.stdout)["probabilities"]
+    tokens = pair.ours.tokenizer.encode("a w3 w60 z").ids
+    with torch.no_grad():
+        theirs = model(torch.tensor([tokens])).logits.softmax(-1)[0]
+    assert list(probabilities) == ["N", "E", "S", "W"]
+    assert list(probabilities.values()) == pytest.approx(theirs.tolist(), abs=FP32)
+
+    TextClassifier.load(folder).save(tmp_path / "ours")
+    make_pair(pair.folder, seed=9)  # another model now stands where the backbone was
+    refused = command(tmp_path, "predict", "ours", "a w3", "--format", "jsonl")
+    assert refused.returncode == 2
+    assert "another model than the one now at" in refused.stderr
+    assert "--any-backbone" in refused.stderr
+    forced = command(tmp_path, "predict", "ours", "a w3 w60 z", "--format", "jsonl", "--any-backbone")
+    assert forced.returncode == 0
+    assert list(json.loads(forced.stdout)["probabilities"].values()) != pytest.approx(theirs.tolist(), abs=FP32)

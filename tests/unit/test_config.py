@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import math
 from pathlib import Path
 from typing import Any
@@ -299,6 +300,7 @@ def test_every_option_has_a_docstring(kind: str) -> None:
     assert described + nested == len(dataclasses.fields(getattr(module, kind)))
 
 
+@functools.cache
 def attributes_read() -> set[str]:
     """Names of the attributes that the package reads anywhere outside config.py."""
     trees = (ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES.rglob("*.py") if path != SOURCES / "config.py")

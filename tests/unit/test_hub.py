@@ -115,7 +115,9 @@ def closed_port() -> str:
 def test_mission_checkpoints_and_data_then_the_hub_goes_away(user: User, tmp_path: Path) -> None:
     models = {PRAJJWAL: prajjwal(tmp_path / "a"), GOOGLE: google(tmp_path / "b"), "some/other": prajjwal(tmp_path / "c", seed=1)}
     expected = {name: load_backbone(str(folder)).fingerprint for name, folder in models.items()}
-    with LoopbackHub(models, {AG_NEWS: ag_news(tmp_path / "d")}) as hub:
+    news = ag_news(tmp_path / "d")
+    (news / "train.csv").write_text("text,label\nan older form of the same,1\n")
+    with LoopbackHub(models, {AG_NEWS: news}) as hub:
         online = user.asks(hub.url, list(models), ["ag_news"])
         assert {name: online[name].get("fingerprint") for name in models} == expected, online
         assert online[PRAJJWAL]["fingerprint"] == online[GOOGLE]["fingerprint"] != online["some/other"]["fingerprint"]
@@ -131,7 +133,9 @@ def test_mission_checkpoints_and_data_then_the_hub_goes_away(user: User, tmp_pat
         assert [path for path in hub.downloaded() if GOOGLE in path] == [
             f"/{GOOGLE}/resolve/{at[GOOGLE]}/{file}" for file in ("config.json", "pytorch_model.bin", "vocab.txt")
         ]
-        assert [path.split("/resolve/")[0] for path in hub.downloaded() if path.endswith(".parquet")] == [f"/datasets/{AG_NEWS}"] * 2
+        assert [path for path in hub.downloaded() if AG_NEWS in path] == [
+            f"/datasets/{AG_NEWS}/resolve/{commit_of(news)}/data/{split}-00000-of-00001.parquet" for split in ("test", "train")
+        ]
         assert not any("/datasets/ag_news" in request.path for request in hub.requests)
         hub.requests.clear()
         assert user.asks(hub.url, [PRAJJWAL])[PRAJJWAL] == online[PRAJJWAL]
@@ -189,7 +193,9 @@ def test_an_unfinished_download_neither_counts_as_a_copy_nor_hides_the_older_one
 def test_a_copy_that_another_tool_fetched_in_part_is_used(user: User, tmp_path: Path) -> None:
     folder = google(tmp_path / "a")
     fetch = "import sys, huggingface_hub as h; h.snapshot_download(sys.argv[1], allow_patterns=sys.argv[2:])"
-    with LoopbackHub({GOOGLE: folder, PRAJJWAL: prajjwal(tmp_path / "b")}) as hub:
+    other = prajjwal(tmp_path / "b")
+    (other / "README.md").write_text("a card\n")
+    with LoopbackHub({GOOGLE: folder, PRAJJWAL: other}) as hub:
         user.runs(hub.url, fetch, GOOGLE, "config.json", "*.bin", "vocab.txt")
         user.runs(hub.url, fetch, PRAJJWAL, "README.md")
     found = user.asks(hub.url, [GOOGLE, PRAJJWAL], HF_HUB_OFFLINE="1")

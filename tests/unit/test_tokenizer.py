@@ -129,7 +129,7 @@ class TestWordPiece:
         folder = word_piece(tmp_path / "a", [])
         assert "[UNK], [CLS], [SEP] missing among its 0 tokens" in refusal(folder)
 
-    def test_no_text_becomes_longer_than_a_token_per_character_and_two(self, tmp_path: Path) -> None:
+    def test_a_word_of_a_hundred_characters_is_read_and_a_longer_one_unknown(self, tmp_path: Path) -> None:
         tokenizer = load_tokenizer(word_piece(tmp_path / "a", vocabulary()), ROWS)
         assert tokenizer.encode("").tokens == ["[CLS]", "[SEP]"]
         assert tokenizer.encode("a" * 100).tokens == ["[CLS]", "a", *["##a"] * 99, "[SEP]"]

@@ -24,7 +24,7 @@ def evaluate(config: EvaluateConfig) -> None:
     """Measure a run on labelled data, or once more on its own test split, which its results then record."""
     set_threads(config.threads)
     folder = Path(config.folder)
-    classifier = load_classifier(find_adapter(folder, config.run))
+    classifier = load_classifier(find_adapter(folder, config.run), force=config.any_backbone, labels=config.label_names)
     labels = classifier.artifact.labels
     if config.data:
         split = load_labelled(config.data, Columns(config.text_column, config.label_column, config.columns), labels)

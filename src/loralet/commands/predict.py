@@ -25,7 +25,7 @@ def predict(config: PredictConfig) -> None:
         texts = _bundled_texts()
     elif not texts:
         texts = _read_texts(config.file or "-", config.text_column)
-    classifier = load_classifier(adapter, config.precision)
+    classifier = load_classifier(adapter, config.precision, config.any_backbone, config.label_names)
     if not config.run and adapter != Path(config.folder):
         print(f"· using {classifier.artifact.id}, which validation chose", file=sys.stderr)
     WRITERS[config.format](classifier.predict(texts), classifier.artifact.labels, sys.stdout)

@@ -19,7 +19,6 @@ from loralet.events import Checked, Event, PackStarted, RunEnded, Status, Steppe
 from loralet.nn.optim import AdamW, clip_rows, schedule
 from loralet.nn.pack import Pack, stream
 
-
 USUAL_EPOCHS, FEWEST_STEPS = 3, 500
 """Length of training where the user names none: on a few hundred rows three epochs are too few steps (dev/LOG.md)."""
 

@@ -111,9 +111,9 @@ def _result_cells(row: Configuration) -> list[Field]:
     return [
         _name_cell(row),
         _number(row.validation, "{:.4f}"),
-        _number(test and test.mean, "{:.4f}"),
+        _number(test.mean if test else None, "{:.4f}"),
         Field(f"{test.low:.3f}–{test.high:.3f}" if test else "–", test.low if test else None),
-        _number(test and test.sd, "{:.4f}"),
+        _number(test.sd if test else None, "{:.4f}"),
         _number(-100 * versus.difference if versus else None, "{:+.1f}"),
         Field(_p_value(versus.p_holm) if versus else "–", versus.p_holm if versus else None),
         _number(row.f1, "{:.4f}"),
@@ -129,7 +129,7 @@ def _cost_cells(row: Configuration) -> list[Field]:
     late = row.convergence is not None and row.convergence.censored
     return [
         _name_cell(row),
-        _number(row.test and row.test.mean, "{:.4f}"),
+        _number(row.test.mean if row.test else None, "{:.4f}"),
         _number(row.trainable, "{:,}"),
         Field(f"{100 * row.trainable / row.total:.2f} %" if row.total else "–", row.trainable / row.total if row.total else None),
         Field(amount(row.bytes, "bytes") if row.bytes else "–", row.bytes),
@@ -185,7 +185,8 @@ def gatherings(analysis: Analysis) -> list[Gathering]:
             "Likely mislabelled",
             f"{found.suspect_count:,} of {rows} rows ({100 * found.suspect_count / analysis.data['test_rows']:.1f} %) are labelled against the mean "
             f"opinion of the {lora or 1} runs, by the simplest rule of confident learning: a class other than the label is past its own mean "
-            "confidence, and is the likeliest of those. These are the clearest. Suspicion, not proof: the runs share one encoder and may err together.",
+            "confidence, and is the likeliest of those. Below are the clearest. "
+            "It is suspicion, not proof: the runs share an encoder and may err alike.",
             found.suspects,
         ),
     ]

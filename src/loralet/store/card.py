@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loralet import __version__
+from loralet.store.bundled import bundled
 from loralet.store.hub import is_hub_id
 
 if TYPE_CHECKING:
@@ -25,13 +26,14 @@ print(classifier.predict(["A text to classify."]))
 """
 
 PEFT = """\
-from peft import PeftModel
+{import_}from peft import PeftModel
 from transformers import AutoTokenizer, BertForSequenceClassification
 
 {here}
 labels = {labels}
+backbone = {backbone}
 base = BertForSequenceClassification.from_pretrained(
-    {backbone},
+    backbone,
     num_labels=len(labels),
     id2label=dict(enumerate(labels)),
     label2id={{name: number for number, name in enumerate(labels)}},
@@ -53,11 +55,11 @@ def card(artifact: Artifact, in_peft: bool) -> str:
         artifact: what the folder holds; its tensors are not looked at.
         in_peft: whether PEFT can load all of it, head included.
     """
-    base = artifact.backbone if is_hub_id(artifact.backbone) else Path(artifact.backbone).name
+    base = artifact.backbone if _on_hub(artifact) else Path(artifact.backbone).name
     parts = [
         _front(artifact, in_peft),
         f"# {artifact.id}\n",
-        f"A {KINDS[artifact.role]} on {base} that sorts texts into {len(artifact.labels)} classes: {', '.join(artifact.labels)}. "
+        f"A {_kind(artifact)} on {base} that sorts texts into {len(artifact.labels)} classes: {', '.join(artifact.labels)}. "
         f"Made with loralet {__version__}.\n",
         _results(artifact),
         "## Load it\n",
@@ -74,9 +76,17 @@ def for_hub(text: str, repo: str) -> str:
     return text.replace(HERE, f"adapter = {json.dumps(repo)}")
 
 
+def _on_hub(artifact: Artifact) -> bool:
+    return is_hub_id(artifact.backbone) and bundled(artifact.backbone) is None
+
+
+def _kind(artifact: Artifact) -> str:
+    return "LoRA adapter merged into its weights, trained" if "merged_from" in artifact.training else KINDS[artifact.role]
+
+
 def _front(artifact: Artifact, in_peft: bool) -> str:
     """The hub's metadata; JSON's scalars and lists are YAML's too."""
-    entries: dict[str, Any] = {"base_model": artifact.backbone} if is_hub_id(artifact.backbone) else {}
+    entries: dict[str, Any] = {"base_model": artifact.backbone} if _on_hub(artifact) else {}
     entries |= {
         "library_name": "peft" if in_peft else "loralet",
         "pipeline_tag": "text-classification",
@@ -107,7 +117,15 @@ def _results(artifact: Artifact) -> str:
 
 def _peft(artifact: Artifact, in_peft: bool) -> str:
     if in_peft:
-        values = {"labels": _literal(list(artifact.labels)), "backbone": _literal(artifact.backbone), "max_length": artifact.max_length}
+        # A backbone that comes with loralet is found where loralet is installed.
+        own = bundled(artifact.backbone) is not None
+        place = f"str(bundled({_literal(artifact.backbone)}))" if own else _literal(artifact.backbone)
+        values = {
+            "import_": "from loralet.store.bundled import bundled\n" if own else "",
+            "labels": _literal(list(artifact.labels)),
+            "backbone": place,
+            "max_length": artifact.max_length,
+        }
         return "With PEFT:\n\n" + _code(PEFT.format(here=HERE, **values))
     if artifact.role == "lora":
         return "PEFT loads the encoder's adapters; the head, which PEFT cannot say, is in `head.safetensors`.\n"

@@ -28,6 +28,11 @@ def is_hub_id(name: str) -> bool:
     return bool(re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", name)) and not Path(name).exists()
 
 
+def is_repo_name(name: str) -> bool:
+    """Whether ``name`` has the form owner/name of a repository that one can write to."""
+    return bool(re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name))
+
+
 def fetch(repo: str, choose: Choose, kind: Kind = "model") -> Path:
     """Bring files of a repository to this machine.
 
@@ -64,7 +69,7 @@ def fetch(repo: str, choose: Choose, kind: Kind = "model") -> Path:
         raise HubError(f"{kind} {repo} is gated: accept its terms on the hub, then log in with `hf auth login`") from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise HubError(
-            f"{repo!r} is neither a folder here nor a {kind} on the hub ({_endpoint()}); if it is private, log in with `hf auth login`"
+            f"{repo!r} is neither a folder here nor a {kind} on the hub ({endpoint()}); if it is private, log in with `hf auth login`"
         ) from error
     except Exception as error:  # transport errors are those of requests, httpx or httpx2, by the client's version: no common base
         return _cached(repo, choose, kind, error)
@@ -87,7 +92,7 @@ def _cached(repo: str, choose: Choose, kind: Kind, cause: Exception) -> Path:
         folder = Path(snapshot_download(repo, repo_type=kind, local_files_only=True, allow_patterns=[]))
     if folder is None or not choose([path.relative_to(folder).as_posix() for path in folder.rglob("*")]):
         raise HubError(
-            f"{kind} {repo} cannot be had: the hub ({_endpoint()}) was not reached ({reason}), and the cache {constants.HF_HUB_CACHE} holds no copy. "
+            f"{kind} {repo} cannot be had: the hub ({endpoint()}) was not reached ({reason}), and the cache {constants.HF_HUB_CACHE} holds no copy. "
             "Connect once to download it, set HF_HOME to a cache that has it, "
             f"or name a local {'folder' if kind == 'model' else 'file or folder'} instead."
         ) from cause
@@ -95,7 +100,27 @@ def _cached(repo: str, choose: Choose, kind: Kind, cause: Exception) -> Path:
     return folder
 
 
-def _endpoint() -> str:
+def endpoint() -> str:
+    """The hub in use."""
     from huggingface_hub import constants
 
     return constants.ENDPOINT
+
+
+def send(folder: Path, repo: str, private: bool) -> str:
+    """Upload a folder as one commit of a model repository, which is made if it is not there; returns the commit's address.
+
+    Raises:
+        HubError: no token, one that the hub refuses, or a hub that cannot be reached.
+    """
+    from huggingface_hub import HfApi, get_token
+
+    if not get_token():
+        raise HubError("no token for the hub: log in with `hf auth login`, or set HF_TOKEN")
+    api = HfApi()
+    try:
+        api.create_repo(repo, private=private, exist_ok=True)
+        return str(api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Upload by loralet").commit_url)
+    except Exception as error:  # as in fetch: no common base
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise HubError(f"{repo} on {endpoint()} could not be written ({reason}); see that the token may write there") from error

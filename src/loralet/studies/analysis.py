@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from loralet.engine.runs import TRAINED, chosen_run
-from loralet.studies import words
+from loralet.studies import advice, words
 from loralet.studies.configurations import Configuration, Model, find_models, gather, judge
 from loralet.studies.examples import Examples, find_examples
 from loralet.studies.record import Record, read_record
@@ -149,8 +149,8 @@ def analyse(folder: Path, with_texts: bool = True) -> Analysis:
         confusion=_confusion(record, shown),
         examples=_examples(record, rows, best, shown, with_texts),
         findings=words.findings(facts),
-        recommendations=words.recommendations(facts),
-        caveats=words.caveats(facts),
+        recommendations=advice.recommendations(facts),
+        caveats=advice.caveats(facts),
     )
 
 
@@ -218,8 +218,9 @@ def _cell(row: Configuration) -> Cell:
     assert row.effective is not None
     assert row.convergence is not None
     test, c = row.test, row.convergence
-    spread = (test.mean, test.low, test.high) if test else (row.validation, None, None)
-    return Cell(row.rank, row.alpha, row.effective, *spread, None if c.censored else c.step, c.censored, c.text, row.winner, row.tied)
+    accuracy, low, high = (test.mean, test.low, test.high) if test else (row.validation, None, None)
+    reached = None if c.censored else c.step
+    return Cell(row.rank, row.alpha, row.effective, accuracy, low, high, reached, c.censored, c.text, row.winner, row.tied)
 
 
 def _trends(rows: Sequence[Configuration]) -> tuple[Trend, ...]:
@@ -235,8 +236,20 @@ def _trends(rows: Sequence[Configuration]) -> tuple[Trend, ...]:
         late = [float("inf") if row.convergence.censored else row.convergence.step for row in known if row.convergence]
         alpha, rank = [row.alpha or 0.0 for row in known], [float(row.rank or 0) for row in known]
         effective = [row.effective or 0.0 for row in known]
-        numbers = [spearman(x, y) for y in (values, late) for x in (alpha, rank, effective)]
-        trends.append(Trend(_title(key, list(pooled)), len(known), *numbers, spearman(alpha, effective), words.equal_scales(known)))
+        trends.append(
+            Trend(
+                title=_title(key, list(pooled)),
+                cells=len(known),
+                accuracy_alpha=spearman(alpha, values),
+                accuracy_rank=spearman(rank, values),
+                accuracy_effective=spearman(effective, values),
+                late_alpha=spearman(alpha, late),
+                late_rank=spearman(rank, late),
+                late_effective=spearman(effective, late),
+                alpha_is_effective=spearman(alpha, effective),
+                equal=words.equal_scales(known),
+            )
+        )
     return tuple(trends)
 
 

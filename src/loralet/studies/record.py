@@ -87,8 +87,8 @@ def read_record(folder: Path) -> Record:
         missing.append("predictions.safetensors")
     if missing:
         raise RunError(f"{folder}: {', '.join(missing)} missing; a report needs the whole run folder, as `loralet study` left it")
-    kind = StudyConfig if results["kind"] == "study" else TrainConfig
-    config: StudyConfig | TrainConfig = read_options(folder / "config.toml", kind)
+    path = folder / "config.toml"
+    config = read_options(path, StudyConfig) if results["kind"] == "study" else read_options(path, TrainConfig)
     try:
         environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     except ValueError as error:

@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from loralet.config import StudyConfig
 from loralet.studies.configurations import Configuration, Model, choose
 from loralet.studies.record import Record
 
@@ -15,7 +15,6 @@ STRONG = 0.5
 """Rank correlations from here on are called a trend (assumed; with nine cells, 0.5 is not yet significant, and the sentence says so)."""
 SIGNIFICANT = {3: 2.0, 4: 2.0, 5: 1.0, 6: 0.886, 7: 0.786, 8: 0.738, 9: 0.700, 10: 0.648, 12: 0.587, 16: 0.503, 20: 0.447, 30: 0.362}
 """Two-sided 5 % points of Spearman's coefficient by number of points (Zar 1972); 2.0: none reaches it."""
-FEW_SEEDS = 3
 NO_BREAK = "\u00a0"
 """Keeps a number and its unit on one line."""
 
@@ -107,10 +106,11 @@ def equal_scales(rows: Sequence[Configuration]) -> tuple[EqualScale, ...]:
         groups.setdefault(f"{row.effective:.6g} {row.learning_rate}", []).append(row)
     values = [sorted(group, key=lambda row: row.rank or 0) for group in groups.values() if len({row.rank for row in group}) > 1]
     values = sorted(values, key=len, reverse=True)[:3]
-    return tuple(EqualScale(g[0].effective or 0.0, tuple(r.name for r in g), tuple(_accuracy(r) for r in g)) for g in values)
+    return tuple(EqualScale(g[0].effective or 0.0, tuple(r.name for r in g), tuple(accuracy_of(r) for r in g)) for g in values)
 
 
-def _accuracy(row: Configuration) -> float:
+def accuracy_of(row: Configuration) -> float:
+    """Test accuracy, or validation accuracy where there is no test split."""
     return row.test.mean if row.test else row.validation or 0.0
 
 
@@ -131,7 +131,7 @@ def command(record: Record) -> str:
 def question(facts: Facts) -> str:
     """What was asked, from what was varied."""
     models, lora = listed([model.label for model in facts.models]), facts.of("lora")
-    varied = {
+    varied: dict[str, set[Any]] = {
         "rank": {row.rank for row in lora}, "alpha": {row.alpha for row in lora}, "learning rate": {row.learning_rate for row in lora},
     }  # fmt: skip
     several = [name for name, values in varied.items() if len(values) > 1]
@@ -150,7 +150,7 @@ def _how_good(facts: Facts) -> str:
     best = facts.best
     if best.test is None:
         return f"Validation prefers {best.name}, right on {percent(best.validation or 0.0)} of {_split(facts)}; there is no test split."
-    spread = f", standard deviation {percent(best.test.sd, 2)} over {len(best.seeds)} seeds" if best.test.sd is not None else ""
+    spread = f", standard deviation {100 * best.test.sd:.2f} points over {len(best.seeds)} seeds" if best.test.sd is not None else ""
     tied = [row for row in facts.rows if row.tied and row.role == "lora"]
     if tied:
         others = len(facts.of("lora")) - (best.role == "lora")
@@ -173,10 +173,10 @@ def _against_what(facts: Facts) -> str:
     parts = []
     for role, name in (("random-head", "chance (the random head)"), ("linear-probe", "a linear probe"), ("full", "full fine-tuning")):
         rows = (row for row in facts.of(role) if row.model == best.model and row is not best)
-        parts += [f"{name} reaches {percent(_accuracy(row))}" for row in rows][:1]
+        parts += [f"{name} reaches {percent(accuracy_of(row))}" for row in rows][:1]
     words_only = facts.of("tfidf-svm")
     if words_only:
-        parts.append(f"a linear model on words alone (TF-IDF + SVM) {percent(_accuracy(words_only[0]))}, {_beside(best, words_only[0])}")
+        parts.append(f"a linear model on words alone (TF-IDF + SVM) {percent(accuracy_of(words_only[0]))}, {_beside(best, words_only[0])}")
     return f"Against that, {'; '.join(parts)}." if parts else "Nothing was run to compare it with; a study adds baselines."
 
 
@@ -193,8 +193,8 @@ def _what_changes(facts: Facts) -> str:
     lora = facts.of("lora")
     if len(lora) < 2:
         return "One configuration says nothing about rank and alpha; a grid (loralet study) does."
-    low, high = (f(lora, key=_accuracy) for f in (min, max))
-    spread = f"from {percent(_accuracy(low))} ({low.name}) to {percent(_accuracy(high))} ({high.name})"
+    low, high = (f(lora, key=accuracy_of) for f in (min, max))
+    spread = f"from {percent(accuracy_of(low))} ({low.name}) to {percent(accuracy_of(high))} ({high.name})"
     said = trend_sentence(facts.trends[0]) if facts.trends else "there are too few cells to speak of a trend"
     return f"Over the grid accuracy runs {spread}; {said[0].lower()}{said[1:].rstrip('.')}."
 
@@ -204,19 +204,34 @@ def significant(rho: float, cells: int) -> bool:
 
 
 def trend_sentence(trend: Trend) -> str:
-    """Whether accuracy follows alpha, and whether that is also the effective scale's doing."""
-    alpha, effective, rank = trend.accuracy_alpha, trend.accuracy_effective, trend.accuracy_rank
-    if alpha is None:
-        if rank is None or abs(rank) < STRONG:
-            return "Accuracy follows neither rank nor alpha in this grid"
-        return f"Accuracy {_way(rank)} with rank ({_rho(rank)})"
-    if abs(alpha) < STRONG and abs(effective or 0.0) < STRONG:
-        return f"Accuracy does not follow alpha ({_rho(alpha)}) or the effective scale alpha/r × lr ({_rho(effective)})"
-    if effective is not None and abs(effective) >= abs(alpha) - 0.1:
-        sure = "" if significant(effective, trend.cells) else f", which {trend.cells} cells cannot tell from chance"
-        both = f"{_rho(effective)}, against {_rho(alpha)} for alpha alone" if alpha != effective else _rho(alpha)
-        return f"Accuracy {_way(effective)} with the effective scale alpha/r × lr ({both}{sure}), so what looks like alpha is also step size"
-    return f"Accuracy {_way(alpha)} with alpha ({_rho(alpha)}) more than with the effective scale alpha/r × lr ({_rho(effective)})"
+    """What accuracy follows: rank, alpha, and whether the effective scale says as much as alpha does."""
+    rank = trend.accuracy_rank
+    strong = rank is not None and abs(rank) >= STRONG
+    with_rank = f"{_way(rank)} with rank ({_rho(rank)}{_sure(rank, trend.cells)})" if rank is not None and strong else ""
+    about_alpha = _about_alpha(trend)
+    if not about_alpha:
+        rest = f"alpha ({_rho(trend.accuracy_alpha)}) or the effective scale alpha/r × lr ({_rho(trend.accuracy_effective)})"
+        return f"Accuracy {with_rank}, but does not follow {rest}" if with_rank else f"Accuracy does not follow {rest}"
+    return f"Accuracy {with_rank}; it {about_alpha}" if with_rank else f"Accuracy {about_alpha}"
+
+
+def _about_alpha(trend: Trend) -> str:
+    """Empty where accuracy follows neither alpha nor the effective scale."""
+    alpha, effective = trend.accuracy_alpha or 0.0, trend.accuracy_effective or 0.0
+    if max(abs(alpha), abs(effective)) < STRONG:
+        return ""
+    if abs(effective) >= abs(alpha) - 0.1:
+        sure = _sure(effective, trend.cells)
+        if trend.accuracy_alpha is None or abs(alpha) < STRONG:
+            more = f"more than with alpha ({_rho(trend.accuracy_alpha)})"
+            return f"{_way(effective)} with the effective scale alpha/r × lr ({_rho(effective)}{sure}), {more}"
+        versus = f"{_rho(effective)}, against {_rho(alpha)} for alpha alone{sure}"
+        return f"{_way(effective)} with the effective scale alpha/r × lr ({versus}), so what looks like alpha is also step size"
+    return f"{_way(alpha)} with alpha ({_rho(alpha)}{_sure(alpha, trend.cells)}) more than with the effective scale alpha/r × lr ({_rho(effective)})"
+
+
+def _sure(rho: float, cells: int) -> str:
+    return "" if significant(rho, cells) else f", which {cells} cells cannot tell from chance"
 
 
 def _way(rho: float) -> str:
@@ -272,16 +287,19 @@ def _stability(facts: Facts) -> str:
     parts.append(f"loss spikes a run: {listed(spiky[:4])}" if spiky else "no loss spikes")
     if spreads:
         widest, row = max(spreads, key=lambda pair: pair[0])
-        parts.append(f"the widest spread over seeds is {percent(widest, 2)} ({row.name})")
+        parts.append(f"the widest standard deviation over seeds is {100 * widest:.2f} points ({row.name})")
     return f"Stability: {'; '.join(parts)}."
 
 
 def _late(trend: Trend) -> str:
-    rho = trend.late_effective
-    if rho is None or abs(rho) < STRONG:
-        return f"The step of convergence does not follow the effective scale ({_rho(rho)}) or rank ({_rho(trend.late_rank)})"
-    sure = "" if significant(rho, trend.cells) else f", which {trend.cells} cells cannot tell from chance"
-    return f"A larger effective scale converges {'later' if rho > 0 else 'sooner'} ({_rho(rho)}{sure})"
+    """What the step of convergence follows."""
+    causes = {"larger effective scale": trend.late_effective, "higher rank": trend.late_rank, "larger alpha": trend.late_alpha}
+    strong = {name: rho for name, rho in causes.items() if rho is not None and abs(rho) >= STRONG}
+    if not strong:
+        rest = listed([f"{name.split(' ', 1)[1]} ({_rho(rho)})" for name, rho in causes.items()])
+        return f"The step of convergence follows none of {rest}"
+    said = [f"a {name} converges {'later' if rho > 0 else 'sooner'} ({_rho(rho)}{_sure(rho, trend.cells)})" for name, rho in strong.items()]
+    return listed(said)[0].upper() + listed(said)[1:]
 
 
 def _saved(savings: Savings) -> str:
@@ -299,127 +317,7 @@ def _parameters(facts: Facts) -> str:
     if lora is None:
         return ""
     share = percent(lora.trainable / lora.total, 2)
-    size = f" and weighs {lora.bytes / 1024:,.0f} KiB on disk" if lora.bytes else ""
+    size = f" and weighs {lora.bytes / 1024:,.3g} KiB on disk" if lora.bytes else ""
     wrong = [row.name for row in facts.of("lora") if row.counted is False]
     agree = f"the count on record, the file's and rank × (inputs + outputs) + head {'disagree for ' + listed(wrong) if wrong else 'agree'}"
     return f"{lora.name} trains {lora.trainable:,} numbers, {share} of the model,{size}; {agree}."
-
-
-def recommendations(facts: Facts) -> tuple[str, ...]:
-    """Which rank, alpha and learning rate, each with its reason."""
-    lora = facts.lora
-    if lora is None:
-        return ()
-    said = [_recommend_rank(facts, lora), *_recommend_setting(facts, lora, "alpha"), *_recommend_setting(facts, lora, "learning_rate")]
-    rivals = [row for row in facts.of("tfidf-svm") if row.test and lora.test and row.test.high >= lora.test.low]
-    if rivals:
-        said.append(
-            f"Before any of this, consider {rivals[0].name}: {percent(_accuracy(rivals[0]))}, not shown to be worse than "
-            f"{lora.name} ({percent(_accuracy(lora))}), and no encoder to run."
-        )
-    return tuple(said)
-
-
-def _equals(facts: Facts, lora: Configuration) -> list[Configuration]:
-    """LoRA rows of the winner's model that the test cannot tell from it."""
-    return [row for row in facts.of("lora") if row.model == lora.model and (row is lora or (facts.best is lora and row.tied))]
-
-
-def _recommend_rank(facts: Facts, lora: Configuration) -> str:
-    smallest = min(_equals(facts, lora), key=lambda row: (row.rank or 0, -(row.validation or 0.0)))
-    if len({row.rank for row in facts.of("lora")}) < 2:
-        return f"Rank: {lora.rank} is the only one tried, so there is nothing to prefer."
-    if smallest.rank == lora.rank:
-        fewer = min(row.rank or 0 for row in facts.of("lora")) < (lora.rank or 0)
-        why = "and the test can tell every smaller rank from it" if fewer and facts.best is lora else "and it is the smallest tried"
-        return f"Rank: {lora.rank} ({lora.name}). Validation chose it, {why}."
-    saving = percent(1 - smallest.trainable / lora.trainable, 0)
-    return (
-        f"Rank: {smallest.rank} ({smallest.name}). The smallest that the test cannot tell from the winner {lora.name} "
-        f"({percent(_accuracy(smallest))} against {percent(_accuracy(lora))}), with {saving} fewer numbers to train; "
-        f"where those do not matter, take the winner's rank {lora.rank}."
-    )
-
-
-def _recommend_setting(facts: Facts, lora: Configuration, setting: str) -> list[str]:
-    name = "Alpha" if setting == "alpha" else "Learning rate"
-    tried = sorted({getattr(row, setting) for row in facts.of("lora")})
-    value = getattr(lora, setting)
-    if len(tried) == 1:
-        hint = "its effect is folded into alpha's here; try a third of it and three times it" if setting == "learning_rate" else "try others"
-        return [f"{name}: {value:g} is the only one tried, so it cannot be judged ({hint})."]
-    equals = sorted({getattr(row, setting) for row in _equals(facts, lora)})
-    same = f" ({listed([f'{v:g}' for v in equals])} cannot be told apart)" if len(equals) > 1 else ""
-    edge = ""
-    if value in (tried[0], tried[-1]):
-        edge = f" It is the {'smallest' if value == tried[0] else 'largest'} tried, so a better one may lie beyond the grid."
-    scale = f"; with rank {lora.rank} and lr {lora.learning_rate:g} the effective scale is {lora.effective:g}" if setting == "alpha" else ""
-    return [f"{name}: {value:g}, as it is the winner's{same}{scale}.{edge}"]
-
-
-def caveats(facts: Facts) -> tuple[str, ...]:
-    """What a reader must know before believing the rest."""
-    record, lora = facts.record, facts.of("lora")
-    seeds = max((len(row.seeds) for row in lora), default=1)
-    said: list[str] = []
-    if seeds < 2:
-        said.append(
-            "Every configuration was run with a single seed: intervals cover the draw of the test rows, not of the training. Repeat with --seeds 0 1 2."
-        )
-    elif seeds <= FEW_SEEDS:
-        said.append(
-            f"{seeds} seeds say little about the spread over seeds; intervals draw seeds and test rows anew, and are still likely too narrow."
-        )
-    if len({row.rank for row in lora}) > 1 or len({row.alpha for row in lora}) > 1:
-        said.append(
-            "With alpha/r scaling, a cell of another rank or alpha is also a cell of another step size: the effective scale alpha/r × lr stands "
-            "beside each one, and cells are to be compared with it in mind."
-        )
-    if any(row.tied or row.versus for row in facts.rows):
-        methods = listed(sorted({row.versus.method for row in facts.rows if row.versus}))
-        said.append(
-            f"The winner is compared with every other trained row on the same test rows ({methods}, Holm-corrected, level 5 %); "
-            "“not distinguishable” means that no difference was shown, not that there is none."
-        )
-    said += _about_baselines(facts) + _about_time(record) + _about_models(facts)
-    if facts.chosen != facts.shown:
-        said.append(f"Commands such as predict use {facts.chosen}, the single best run on validation; the winner above is the best mean over seeds.")
-    reads = record.results["test_reads"]
-    if reads > 1:
-        said.append(f"The test split was read {reads} times: what was chosen after the first reading may have been chosen on it.")
-    return tuple(said)
-
-
-def _about_baselines(facts: Facts) -> list[str]:
-    said = []
-    if facts.of("random-head"):
-        said.append("The random head is chance: a classifier that was never trained on the frozen encoder. It is often called base accuracy.")
-    if facts.of("tfidf-svm") and facts.best.test:
-        said.append("Predictions of the baselines without an encoder are not on record, so they are compared by intervals, not by a paired test.")
-    return said
-
-
-def _about_time(record: Record) -> list[str]:
-    training = record.config.training
-    said = [
-        f"Convergence is the first check at {percent(training.target_accuracy, 0)} on a fixed sample of "
-        f"{min(training.validation_sample, record.results['data']['validation_rows']):,} validation rows; a check is right to about ± "
-        f"{196 * (training.target_accuracy * (1 - training.target_accuracy) / training.validation_sample) ** 0.5:.0f} points."
-    ]
-    if isinstance(record.config, StudyConfig):
-        said.append(
-            "Runs of one model and seed were trained side by side in one pack: its time is shared out evenly among the runs in it, and its peak "
-            "memory is that of the whole process, so neither shows what a rank would cost by itself."
-        )
-    return said
-
-
-def _about_models(facts: Facts) -> list[str]:
-    said = [
-        f"{listed(list(model.names))} have equal tensors (equal fingerprints): they are one model under {len(model.names)} names and share its rows."
-        for model in facts.models
-        if len(model.names) > 1
-    ]
-    if facts.doubles:
-        said.append(f"{plural(len(facts.doubles), 'run')} of equal settings, seed and tensors left out as doubles.")
-    return said

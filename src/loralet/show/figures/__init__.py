@@ -38,17 +38,21 @@ def draw(analysis: Analysis) -> list[Drawing]:
 
 
 def _course(analysis: Analysis, floor: float) -> str:
+    rates = {row.learning_rate for row in analysis.configurations if row.role == "lora"}
+    alike = " Runs that differ in learning rate or seed alone look alike." if len(rates) > 1 or len(analysis.best.seeds) > 1 else ""
     return (
         f"Every run, one line each: colour is rank, dash is alpha, the run that validation chose is thick. Losses are batch means, smoothed. "
-        f"Accuracies are those of the frequent checks; their axis does not start at zero, and the dotted line is the target of {100 * analysis.target:g} %."
+        f"Accuracies are those of the frequent checks; their axis does not start at zero, and the dotted line is the target "
+        f"of {100 * analysis.target:g} %.{alike}"
     )
 
 
 def _grid(analysis: Analysis) -> str:
     marked = " ≈ marks cells not distinguishable from the winner." if any(c.tied for g in analysis.grids for c in g.cells) else ""
     return (
-        "Left: the first check at the target; >N was not reached within N steps; below it alpha/r × learning rate, by which cells differ as much "
-        f"as by rank and alpha. Right: accuracy with its 95 % interval. The frame marks the winner, chosen on validation.{marked}"
+        "In the maps of steps stands the first check at the target; >N was not reached within N steps; below it "
+        "alpha/r × learning rate, by which cells differ as much "
+        f"as by rank and alpha. In the maps of accuracy, its 95 % interval. The frame marks the winner, chosen on validation.{marked}"
     )
 
 
@@ -61,8 +65,8 @@ def _rank(analysis: Analysis) -> str:
 
 def _pareto(analysis: Analysis) -> str:
     return (
-        "Bars are 95 % intervals. The dotted line joins what nothing else beats in both respects. The accuracy axis does not start at zero: chance and the "
-        "majority class lie far below it. Alphas of one rank cost the same and are drawn side by side."
+        "Bars are 95 % intervals. The dotted line joins what nothing else beats in both respects. The accuracy axis does not start at "
+        "zero: chance and the majority class lie far below it. Alphas of one rank cost the same and are drawn side by side."
     )
 
 
@@ -72,6 +76,7 @@ def _errors(analysis: Analysis) -> str:
     over = sum(b.rows * (b.confidence - b.accuracy) for b in bins) / sum(b.rows for b in bins)
     side = "surer than it is right" if over > 0.005 else "less sure than it is right" if over < -0.005 else "about as sure as it is right"
     return (
-        f"Left: each line adds up to the rows of one label; shading is the square root of their share. Right: if probabilities were exact, the dots "
+        f"In the matrix each line adds up to the rows of one label; shading is the square root of their share. "
+        f"In the diagram, if probabilities were exact, the dots "
         f"would lie on the dotted line; bars are 95 % intervals. On average {analysis.shown_run} is {side} ({100 * over:+.1f} points)."
     )

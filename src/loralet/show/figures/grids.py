@@ -56,14 +56,14 @@ def _maps(analysis: Analysis, kind: str, heading: str, shade: Callable[[Cell], i
     panels = []
     for number, grid in enumerate(analysis.grids):
         with styled():
-            figure = sheet(WIDTH, 1.25 + 0.62 * len(grid.ranks))
+            several = len(analysis.grids) > 1
+            figure = sheet(WIDTH, (1.45 if several else 1.25) + 0.62 * len(grid.ranks))
             axes = figure.add_subplot()
             for cell in grid.cells:
                 x, y = grid.alphas.index(cell.alpha), grid.ranks.index(cell.rank)
                 _square(axes, x, y, shade(cell), write(cell), cell.winner, len(grid.alphas))
             _labels(axes, [f"{a:g}" for a in grid.alphas], [str(r) for r in grid.ranks], "alpha", "rank")
-            where = f"{grid.title}: " if len(analysis.grids) > 1 else ""
-            axes.set_title(f"{where}{heading}", loc="left", color=INK, fontsize=10.5, pad=8)
+            axes.set_title(f"{grid.title}\n{heading}" if several else heading, loc="left", color=INK, fontsize=10.5, pad=8)
             said = "; ".join(f"rank {c.rank}, alpha {c.alpha:g}: {' '.join(write(c))}" for c in grid.cells)
             name = "Convergence" if kind == "convergence" else "Accuracy"
             panels.append(panel(figure, f"{kind}-map-{number + 1}", f"{name} by rank and alpha, {grid.title}", said))
@@ -117,5 +117,5 @@ def confusion_panel(analysis: Analysis) -> Panel:
         axes.set_title("test rows by label and prediction", loc="left", color=INK, fontsize=10.5, pad=8)
         right = sum(counts[i][i] for i in range(len(labels)))
         worst = max(((counts[i][j], labels[i], labels[j]) for i in range(len(labels)) for j in range(len(labels)) if i != j), default=(0, "", ""))
-        text = f"{right:,} of {sum(map(sum, counts)):,} rows right; most often {worst[1]} was taken for {worst[2]}, {worst[0]:,} times"
-        return panel(figure, "confusion", "Confusion matrix of the chosen run", text)
+        said = f"{right:,} of {sum(map(sum, counts)):,} rows right; most often {worst[1]} was taken for {worst[2]}, {worst[0]:,} times"
+        return panel(figure, "confusion", "Confusion matrix of the chosen run", said)

@@ -10,6 +10,7 @@ import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -30,7 +31,7 @@ VARIABLES = {
 DASHES: tuple[tuple[float, ...], ...] = ((), (5, 2), (1.5, 1.8), (6, 2, 1.5, 2), (9, 3), (1, 3))
 WIDTH, HEIGHT = 5.0, 3.4
 """Inches of one panel; its 360 units are about a phone's width, so that 10-unit letters stay readable there."""
-SETTINGS = {
+SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 9.5,
     "axes.edgecolor": RULE,
@@ -113,7 +114,8 @@ def _inline(svg: str, name: str, title: str, description: str) -> str:
     body = re.sub(r"font: ((?:[a-z]+ |\d+ )*)([\d.]+)px [^;\"]*", r"font: \1\2px var(--sans, sans-serif)", body)
     opening, rest = body[: body.index(">")], body[body.index(">") + 1 :]
     view_box = opening.split('viewBox="')[1].split('"')[0]
-    rest = re.sub(r"-?\d+\.\d{3,}", lambda m: f"{float(m[0]):.2f}", rest)
+    # Coordinates to a hundredth, which halves the page; only within tags, as texts hold numbers of their own.
+    rest = re.sub(r"<[^>]*>", lambda tag: re.sub(r"-?\d+\.\d{3,}", lambda m: f"{float(m[0]):.2f}", tag[0]), rest)
     head = (
         f'<svg viewBox="{view_box}" role="img" aria-labelledby="{name}-title {name}-desc" stroke-linejoin="round" '
         'xmlns="http://www.w3.org/2000/svg">'

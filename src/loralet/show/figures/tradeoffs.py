@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -111,9 +112,10 @@ def _pareto_panel(analysis: Analysis, cost: str, points: list[Point]) -> Panel:
             axes.plot([x, x], [row.test.low, row.test.high], color=colour, linewidth=1.0, alpha=0.55)
             axes.plot(x, row.test.mean, MARKS[row.role], color=colour, markersize=8.5 if row.winner else 6.5, markeredgecolor=PAGE, zorder=3)
             if point.label:
-                _label(axes, x, row.test.high, point, points)
+                _label(axes, x, point, points)
         _front(axes, [p for p in points if cost in p.row.front])
         _cost_axis(axes, cost, points, wide)
+        axes.margins(y=0.12)
         axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:g} %"))
         axes.set_title(f"test accuracy against {UNITS[cost]}", loc="left", color=INK, fontsize=10.5, pad=8)
@@ -128,13 +130,16 @@ def _pareto_panel(analysis: Analysis, cost: str, points: list[Point]) -> Panel:
         return panel(figure, f"pareto-{cost}", f"Accuracy against {UNITS[cost]}", said)
 
 
-def _label(axes: Axes, x: float, y: float, point: Point, points: list[Point]) -> None:
-    """A name above its interval, leaning inwards at the ends of the axis."""
-    costs = [p.cost for p in points]
-    side = "right" if point.cost == max(costs) else "left" if point.cost == min(costs) else "center"
-    shift = {"right": 6, "left": -6, "center": 0}[side]
+def _label(axes: Axes, x: float, point: Point, points: list[Point]) -> None:
+    """A name above its interval, or below where most points are better; it leans inwards at the ends of the axis."""
+    costs, test = [p.cost for p in points], point.row.test
+    assert test
+    below = test.mean < median(p.row.test.mean for p in points if p.row.test)
+    side = "left" if point.cost == min(costs) else "center" if point.row.winner and point.cost < max(costs) else "right"
+    shift = {"right": 8, "left": -6, "center": 0}[side]
+    place, upright = ((x, test.low), "top") if below else ((x, test.high), "bottom")
     axes.annotate(
-        point.label, (x, y), xytext=(shift, 3), textcoords="offset points", ha=side, va="bottom",
+        point.label, place, xytext=(shift, -3 if below else 3), textcoords="offset points", ha=side, va=upright,
         color=ACCENT if point.row.winner else MUTED, fontsize=9,
     )  # fmt: skip
 

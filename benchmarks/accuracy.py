@@ -1,0 +1,85 @@
+"""What accuracy the main configurations reach, and what a pack saves over single runs.
+
+    python benchmarks/accuracy.py DATA MODEL [--out benchmarks/accuracy.json]
+
+DATA is a folder with train and test files, MODEL a backbone. Every row is trained through the same functions as ``loralet train``; the test split is
+read once, at the end of each study. Prints a table and writes JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from machine import describe_machine
+
+from loralet.config import DataOptions, TrainingOptions
+from loralet.engine.packs import lora_run
+from loralet.engine.runs import RunFolder
+from loralet.store.atomic import write_json
+from loralet.studies.plan import Plan
+from loralet.studies.study import carry_out, prepare
+
+QV, ALL = ("query", "value"), ("all-linear",)
+THREE = TrainingOptions(epochs=3)
+CELLS = [
+    ("the mission's recipe: r16 alpha 64, query+value, dropout 0.1, lr 5e-5", lora_run("", 16, 64.0, 0.1, QV, "alpha/r", 5e-5, 0), THREE),
+    ("r16 alpha 64, query+value, lr 3e-3", lora_run("", 16, 64.0, 0.0, QV, "alpha/r", 3e-3, 0), THREE),
+    ("default: r16 alpha 32, all linears, lr 2e-3", lora_run("", 16, 32.0, 0.0, ALL, "alpha/r", 2e-3, 0), THREE),
+    ("the same, pooler trained too", lora_run("", 16, 32.0, 0.0, ALL, "alpha/r", 2e-3, 0), replace(THREE, head="trained-pooler")),
+    ("the same, mean over tokens", lora_run("", 16, 32.0, 0.0, ALL, "alpha/r", 2e-3, 0), replace(THREE, head="mean")),
+]
+GRID = [(rank, alpha) for rank in (4, 16, 32) for alpha in (64.0, 256.0, 512.0)]
+
+
+def measure(data: str, runs: list[Any], training: TrainingOptions, baselines: bool) -> tuple[dict[str, Any], float]:
+    """Results of a plan, and the seconds that its training took, reading and tokenising left out."""
+    plan = Plan("study", data, tuple(runs), baselines, training, DataOptions())
+    prepared = prepare(plan, lambda event: None)
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        run_folder = RunFolder(Path(folder), training)
+        results = carry_out(plan, prepared, run_folder, lambda event: None)
+        run_folder.close()
+    return results, time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data")
+    parser.add_argument("model")
+    parser.add_argument("--out", default=str(Path(__file__).with_suffix(".json")))
+    parser.add_argument("--grid-steps", type=int, default=200, help="steps of the pack of nine and of the nine single runs")
+    arguments = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    for i, (name, run, training) in enumerate(CELLS):
+        results, _ = measure(arguments.data, [replace(run, model=arguments.model)], training, baselines=i == 0)
+        for entry in results["runs"]:
+            label = name if entry["role"] == "lora" else entry["role"]
+            rows.append({"name": label, **{k: entry[k] for k in ("role", "validation", "test", "trainable_parameters", "train_seconds", "steps")}})
+            print(f"{label:75} test {entry['test']['accuracy']:.4f}", flush=True)
+    probe, _ = measure(arguments.data, [lora_run(arguments.model, 0, 1.0, 0.0, (), "alpha/r", 1e-2, 0)], THREE, baselines=False)
+    entry = probe["runs"][0]
+    rows.append({"name": "linear-probe", **{k: entry[k] for k in ("role", "validation", "test", "trainable_parameters", "train_seconds", "steps")}})
+    grid = [lora_run(arguments.model, rank, alpha, 0.0, QV, "alpha/r", 1e-3, 0) for rank, alpha in GRID]
+    short = TrainingOptions(steps=arguments.grid_steps)
+    _, pack = measure(arguments.data, grid, short, baselines=False)
+    singles = sum(measure(arguments.data, [run], short, baselines=False)[1] for run in grid)
+    report = {
+        "machine": describe_machine(),
+        "data": results["data"],
+        "rows": rows,
+        "pack": {"runs": len(grid), "steps": arguments.grid_steps, "pack_seconds": pack, "single_seconds": singles, "ratio": singles / pack},
+    }
+    write_json(Path(arguments.out), report)
+    print(f"nine runs of {arguments.grid_steps} steps: pack {pack:.1f} s, one by one {singles:.1f} s, ratio {singles / pack:.2f}")
+    print(json.dumps(report["machine"]))
+
+
+if __name__ == "__main__":
+    main()

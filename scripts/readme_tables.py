@@ -1,0 +1,84 @@
+"""Writes the README's tables from the benchmarks' JSON; with --check only says whether they are fresh.
+
+python scripts/readme_tables.py [--check]
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+BENCHMARKS = ROOT / "benchmarks"
+NAMES = {
+    "majority": "majority class",
+    "random-head": "random head (chance)",
+    "tfidf-svm": "TF-IDF + linear SVM",
+    "linear-probe": "linear probe",
+}
+
+
+def machine(report: dict[str, Any]) -> str:
+    m = report["machine"]
+    return f"{m['cores']} cores of {m['processor']}{' with bf16' if m['bf16'] else ''}, torch {m['torch']}, commit {m['commit']}"
+
+
+def accuracy(report: dict[str, Any]) -> str:
+    data = report["data"]
+    lines = [
+        f"AG News, {data['train_rows']:,} training rows, the official {data['test_rows']:,} test rows, a distilled 2 x 128 BERT",
+        f"([benchmarks/accuracy.py](benchmarks/accuracy.py); {machine(report)}):",
+        "",
+        "| three epochs | test accuracy (95 % interval) | trained parameters | seconds |",
+        "|---|---|---|---|",
+    ]
+    for row in report["rows"]:
+        test, took = row["test"], row["train_seconds"]
+        shown = f"{took:,.0f}" if took is not None else "–"
+        interval = f"{test['accuracy']:.1%} ({test['accuracy_low']:.1%} – {test['accuracy_high']:.1%})"
+        lines.append(f"| {NAMES.get(row['name'], row['name'])} | {interval} | {row['trainable_parameters']:,} | {shown} |")
+    pack = report["pack"]
+    lines += ["", f"Nine configurations, {pack['steps']} steps each: {pack['pack_seconds']:.0f} s as one pack, {pack['single_seconds']:.0f} s singly "
+              f"({pack['ratio']:.1f} times)."]  # fmt: skip
+    return "\n".join(lines)
+
+
+def speed(report: dict[str, Any]) -> str:
+    lines = [
+        f"Speed, each contender in a process of its own, in turn, median of {report['rounds']} rounds",
+        f"([benchmarks/speed.py](benchmarks/speed.py); {machine(report)}):",
+        "",
+        "| who | rows/s | peak memory |",
+        "|---|---|---|",
+    ]
+    lines += [f"| {name} | {row['rows_per_second']:,.0f} | {row['peak_bytes'] / 2**20:,.0f} MiB |" for name, row in report["rows"].items()]
+    lines += ["", "| ratio | times |", "|---|---|"]
+    lines += [f"| {ratio['what']} | {ratio['ratio']:.1f} |" for ratio in report["ratios"]]
+    return "\n".join(lines)
+
+
+def render(readme: str) -> str:
+    """The README with every table made anew from the JSON that is there."""
+    for name, make in (("accuracy", accuracy), ("speed", speed)):
+        path = BENCHMARKS / f"{name}.json"
+        table = make(json.loads(path.read_text(encoding="utf-8"))) + "\n" if path.exists() else ""
+        marks = re.compile(f"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)", re.DOTALL)
+        readme = marks.sub(lambda m, table=table: m[1] + table + m[2], readme)  # type: ignore[misc]
+    return readme
+
+
+def main() -> int:
+    path = ROOT / "README.md"
+    before = path.read_text(encoding="utf-8")
+    after = render(before)
+    if "--check" in sys.argv:
+        return int(before != after)
+    path.write_text(after, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,23 @@
+"""``loralet inspect``."""
+
+from __future__ import annotations
+
+import json
+
+from loralet.config import InspectConfig
+from loralet.deploy.inspect import inspect_path
+from loralet.show.inspection import comparison_view, comparisons, inspection_json, inspection_view
+from loralet.show.table import table_console
+
+
+def inspect(config: InspectConfig) -> None:
+    """Say what is at each path, and compare the models among them."""
+    found = [inspect_path(path) for path in config.paths]
+    if config.format == "json":
+        print(json.dumps(inspection_json(found), indent=2, ensure_ascii=False))
+        return
+    console = table_console()
+    for inspection in found:
+        console.print(inspection_view(inspection))
+    for comparison in comparisons(found):
+        console.print(comparison_view(comparison))

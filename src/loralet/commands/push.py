@@ -1,0 +1,29 @@
+"""``loralet push``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from loralet.config import PushConfig
+from loralet.deploy.classifier import find_adapter
+from loralet.deploy.push import plan_push, upload
+
+
+def push(config: PushConfig) -> None:
+    """Upload an adapter to the hub."""
+    push_folder(find_adapter(Path(config.folder), config.run), config.repo, config.private, config.dry_run)
+
+
+def push_folder(folder: Path, repo: str, private: bool, dry_run: bool) -> None:
+    """Upload a folder, or say what would be sent."""
+    console = Console(highlight=False, soft_wrap=True)
+    planned = plan_push(folder, repo)
+    for name, size in planned.files.items():
+        console.print(f"  {name:<28} {size:>12,} bytes", markup=False)
+    total = sum(planned.files.values())
+    if dry_run:
+        console.print(f"dry run: {len(planned.files)} files, {total:,} bytes would be sent to {planned.repo} on {planned.endpoint}", markup=False)
+        return
+    console.print(f"{len(planned.files)} files, {total:,} bytes: {upload(planned, private)}", markup=False)

@@ -1,0 +1,264 @@
+"""Exports predict what the run predicts: in transformers, in onnxruntime, and in a folder with no hub and no cache."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from checkpoints import by_transformers
+from command_line import command
+from models import Pair, make_pair
+from test_adapters import LABELS, RUNS, trained
+from tolerances import FP32
+from transformers import pipeline
+
+from loralet import TextClassifier
+from loralet.deploy import export as exports
+from loralet.deploy.classifier import load_classifier, ready
+from loralet.deploy.export import LARGEST_DROP, export_bundle, export_hf, export_onnx, holds
+from loralet.deploy.merge import merge
+from loralet.deploy.onnx import onnx_logits
+from loralet.errors import CheckError, RunError
+from loralet.store.adapters import save_artifact
+from loralet.store.backbone import load_backbone
+
+TEXTS = ["a w3 w60 z", "w9", "k l m n o p q r s t u v w x y z a b c d e f g", "w1 w2 w3 w4 w5"]
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Pair:
+    return make_pair(tmp_path / "base")
+
+
+def saved(pair: Pair, folder: Path, head: str = "pooler", name: str = "all-linear") -> Path:
+    """An adapter folder with random tensors, large enough to move the probabilities."""
+    _, _, artifact = trained(pair, RUNS[name], head)
+    tensors = {n: t * (20 if n == "classifier.weight" else 4 if n.endswith(".B") else 1) for n, t in artifact.tensors.items()}
+    save_artifact(folder, replace(artifact, tensors=tensors), pair.ours)
+    return folder
+
+
+def pieces(folder: Path) -> tuple[Any, Any]:
+    loaded = load_classifier(folder)
+    return loaded.artifact, loaded
+
+
+@pytest.mark.parametrize("head", ["pooler", "trained-pooler"])
+def test_transformers_pipeline_runs_the_merged_checkpoint(pair: Pair, tmp_path: Path, head: str) -> None:
+    adapter = saved(pair, tmp_path / "adapter", head)
+    export_hf(*pieces(adapter), tmp_path / "hf")
+    classify = pipeline("text-classification", model=str(tmp_path / "hf"), top_k=None)
+    theirs = [{entry["label"]: entry["score"] for entry in row} for row in classify(TEXTS, truncation=True)]
+    ours = TextClassifier.load(adapter)
+    wanted = ours.predict_proba(TEXTS)
+    assert set(theirs[0]) == set(LABELS)
+    for row, expected in zip(theirs, wanted, strict=True):
+        assert np.abs(np.array([row[label] for label in LABELS]) - expected).max() <= FP32
+    assert wanted.std(0).max() > 1e-3
+    still = {name: tensor * 0 if name.endswith(".B") else tensor for name, tensor in ours.artifact_.tensors.items()}
+    without = next(ready(replace(ours.artifact_, tensors=still), ours.backbone_).predict(TEXTS)).probabilities
+    assert np.abs(np.array(without) - wanted[0]).max() > 1e-3  # the adapters are in the export, not only the head
+    report = json.loads((tmp_path / "hf" / "export.json").read_text())
+    assert (report["to"], report["labels"]) == ("hf", list(LABELS))
+    assert report["bytes"]["model.safetensors"] == (tmp_path / "hf" / "model.safetensors").stat().st_size
+
+
+def test_robertas_head_takes_the_pooler_in(tmp_path: Path) -> None:
+    by_transformers(tmp_path / "base", "roberta", headed=False)
+    backbone = load_backbone(str(tmp_path / "base"))
+    texts, labels = ["the game", "oil price", "team wins", "stock market"] * 4, [1, 0, 1, 0] * 4
+    classifier = TextClassifier(str(tmp_path / "base"), rank=2, steps=10, batch_size=4, head="trained-pooler", lr=1e-2).fit(texts, labels)
+    export_hf(classifier.artifact_, ready(classifier.artifact_, backbone), tmp_path / "hf")
+    classify = pipeline("text-classification", model=str(tmp_path / "hf"), top_k=None)
+    rows = [{entry["label"]: entry["score"] for entry in row} for row in classify(texts[:4])]
+    theirs = np.array([[row["0"], row["1"]] for row in rows])
+    assert np.abs(theirs - classifier.predict_proba(texts[:4])).max() <= FP32
+    assert theirs.std(0).max() > 1e-4
+
+
+def test_a_head_that_transformers_has_not_is_refused(pair: Pair, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"the mean over tokens.*--to onnx"):
+        export_hf(*pieces(saved(pair, tmp_path / "adapter", "mean")), tmp_path / "hf")
+    assert not (tmp_path / "hf").exists()
+
+
+def test_merging_adds_the_adapters_and_nothing_else(pair: Pair, tmp_path: Path) -> None:
+    loaded = load_classifier(saved(pair, tmp_path / "adapter", name="query-value"))
+    merged = merge(loaded.artifact, loaded.backbone)
+    changed = {name for name, tensor in merged.weights.items() if not tensor.equal(pair.ours.weights[name])}
+    assert changed == {f"layers.{i}.{target}.weight" for i in (0, 1) for target in ("query", "value")}
+    assert merged.classifier["classifier.weight"].equal(loaded.artifact.tensors["classifier.weight"])
+
+
+@pytest.mark.parametrize("head", ["pooler", "trained-pooler", "mean"])
+def test_a_bundle_needs_no_hub_no_cache_and_no_backbone(pair: Pair, tmp_path: Path, head: str) -> None:
+    adapter = saved(pair, tmp_path / "adapter", head)
+    export_bundle(*pieces(adapter), tmp_path / "bundle")
+    wanted = TextClassifier.load(adapter).predict_proba(TEXTS)
+    pair.folder.rename(tmp_path / "gone")
+    code = (
+        "import sys, json; from loralet import TextClassifier; c = TextClassifier.load(sys.argv[1]); "
+        "print(json.dumps([c.classes_.tolist(), c.predict_proba(sys.argv[2:]).tolist(), 'transformers' in sys.modules]))"
+    )
+    (tmp_path / "empty").mkdir()
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "empty"), "XDG_CACHE_HOME": str(tmp_path / "empty")}
+    environment |= {"OMP_NUM_THREADS": "1", "HF_ENDPOINT": "http://127.0.0.1:9"}
+    done = subprocess.run([sys.executable, "-c", code, "bundle", *TEXTS], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    labels, probabilities, transformers = json.loads(done.stdout)
+    assert labels == list(LABELS)
+    assert not transformers
+    assert np.abs(np.array(probabilities) - wanted).max() <= FP32
+    assert wanted.std(0).max() > 1e-3
+    assert {"loralet.json", "model.safetensors", "tokenizer.json", "export.json"} <= {path.name for path in (tmp_path / "bundle").iterdir()}
+    with pytest.raises(Exception, match="base"):
+        load_classifier(adapter)  # the adapter itself needs its backbone
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run trained by the command line, and its data."""
+    folder = tmp_path_factory.mktemp("export")
+    make_pair(folder / "model")
+    words = {"apple": "a b c d", "bird": "h i j k", "cat": "p q r s"}
+    generator = np.random.default_rng(0)
+    with (folder / "rows.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        for i in range(300):
+            label = list(words)[i % 3]
+            writer.writerow([" ".join(generator.choice([*words[label].split(), *"xyz"], generator.integers(2, 12))), label])
+    flags = ["--rank", "4", "--alpha", "8", "--lr", "1e-2", "--steps", "60", "--batch-size", "16", "--precision", "fp32", "--out", "run", "--quiet"]
+    done = command(folder, "train", "rows.csv", "--model", "model", *flags)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(place: Path) -> Path:
+    done = command(place, "export", "run", "--to", "onnx", "--int8", "--out", "onnx")
+    assert done.returncode == 0, done.stderr
+    assert "int8" in done.stdout
+    return place / "onnx"
+
+
+def test_the_graph_gives_torchs_logits_for_any_batch_and_length(place: Path, exported: Path) -> None:
+    report = json.loads((exported / "export.json").read_text())
+    assert report["largest_difference"] <= 1e-4
+    assert report["rows_compared"] == 30
+    loaded = load_classifier(next((place / "run" / "adapters").iterdir()), backbone=str(place / "model"))
+    session = onnxruntime.InferenceSession(str(exported / "model.onnx"))
+    seen = []
+    for rows, tokens in ((1, 2), (1, 40), (7, 13), (3, 3)):
+        ids = torch.randint(5, 100, (rows, tokens), generator=torch.Generator().manual_seed(rows))
+        lengths = torch.tensor([tokens, *[max(1, tokens - 2 * i) for i in range(1, rows)]])
+        mask = (torch.arange(tokens) < lengths[:, None]).long()
+        (theirs,) = session.run(None, {"input_ids": ids.numpy(), "attention_mask": mask.numpy()})
+        with torch.no_grad():
+            ours = loaded.forward(ids, lengths)[0].numpy()
+        assert np.abs(theirs - ours).max() <= 1e-4
+        seen.append(ours[0])
+    assert np.std(seen, axis=0).max() > 1e-2
+    assert json.loads((exported / "labels.json").read_text()) == {"labels": ["apple", "bird", "cat"], "max_length": 40}
+    assert (exported / "tokenizer.json").exists()
+
+
+def test_eight_bits_are_smaller_and_as_good(exported: Path) -> None:
+    report = json.loads((exported / "export.json").read_text())
+    gate = report["int8"]
+    assert gate["kept"]
+    assert gate["rows"] == 30
+    assert gate["accuracy_fp32"] > 0.9
+    assert gate["accuracy_fp32"] - gate["accuracy_int8"] <= LARGEST_DROP
+    assert (exported / "model.int8.onnx").stat().st_size == gate["bytes"]["model.int8.onnx"] == report["bytes"]["model.int8.onnx"]
+    operations = (exported / "model.int8.onnx").read_bytes()
+    assert b"MatMulInteger" in operations
+    assert b"MatMulInteger" not in (exported / "model.onnx").read_bytes()
+
+
+def test_eight_bits_that_cost_too_much_are_not_kept(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoil(path: Path, tokens: Any) -> torch.Tensor:
+        logits = onnx_logits(path, tokens)
+        return logits.roll(1, 1) if "int8" in path.name else logits
+
+    monkeypatch.setattr(exports, "onnx_logits", spoil)
+    done = command(place, "export", "run", "--to", "onnx", "--int8", "--out", "spoilt", "--data", "rows.csv")
+    assert done.returncode == 1
+    gate = json.loads((place / "spoilt" / "export.json").read_text())["int8"]
+    assert not gate["kept"]
+    assert (gate["rows"], gate["data"]) == (300, "rows.csv")
+    assert f"its accuracy is {gate['accuracy_int8']:.4f}, the fp32 graph's {gate['accuracy_fp32']:.4f}" in done.stderr
+    assert {path.name for path in (place / "spoilt").iterdir()} == {
+        "model.onnx", "labels.json", "tokenizer.json", "tokenizer_config.json", "export.json",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("after", "kept"), [(0.91, True), (0.9, True), (0.895, True), (0.8949, False), (0.5, False)])
+def test_the_gate_is_half_a_point(after: float, kept: bool) -> None:
+    assert holds(0.9, after)[0] == kept
+    assert bool(holds(0.9, after)[1]) != kept
+
+
+def test_a_graph_that_is_not_torchs_is_not_kept(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = saved(pair, tmp_path / "adapter", "mean")
+    monkeypatch.setattr(exports, "onnx_logits", lambda path, tokens: onnx_logits(path, tokens) + 2e-4)
+    with pytest.raises(CheckError, match=r"differ from torch's by 0\.0002"):
+        export_onnx(*pieces(adapter), tmp_path / "onnx", None, False)
+    assert not (tmp_path / "onnx").exists()
+    monkeypatch.undo()
+    assert export_onnx(*pieces(adapter), tmp_path / "onnx", None, False).report["largest_difference"] <= 1e-4  # a mean head, on fixed rows
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "--int8"], "int8 goes with --to onnx"),
+        (["run", "--dry-run"], "name a repository with --push"),
+        (["nowhere"], "no such folder"),
+        (["run", "--out", "run"], "exists and is not empty"),
+        (["lone", "--to", "onnx", "--int8"], "name labelled rows to measure on with --data"),
+        (["model"], "base model alone would only guess"),
+    ],
+)
+def test_mistakes_are_told_and_leave_nothing(place: Path, arguments: list[str], words: str) -> None:
+    if not (place / "lone").exists():
+        TextClassifier.load(place / "run", backbone=str(place / "model")).save(place / "lone")
+    before = sorted(place.iterdir())
+    done = command(place, "export", *arguments, *([] if "--out" in arguments else ["--out", "new"]))
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert sorted(place.iterdir()) == before
+
+
+def test_data_that_has_changed_cannot_be_the_gates(place: Path) -> None:
+    rows = (place / "rows.csv").read_text()
+    try:
+        (place / "rows.csv").write_text(rows.replace("apple", "pear", 1).replace("a b", "b a", 1) + "a b c,apple\n")
+        done = command(place, "export", "run", "--to", "onnx", "--int8", "--out", "changed")
+    finally:
+        (place / "rows.csv").write_text(rows)
+    assert done.returncode == 2
+    assert "has changed since" in done.stderr
+    assert not (place / "changed").exists()
+
+
+def test_the_command_writes_each_kind(place: Path) -> None:
+    for kind in ("hf", "safetensors-bundle"):
+        done = command(place, "export", "run", "--to", kind, "--out", kind)
+        assert done.returncode == 0, done.stderr
+        assert f"as {kind}: {kind}" in done.stdout
+    texts = ["a b c", "h i", "p q"]
+    before = command(place, "predict", "run", *texts, "--format", "jsonl").stdout
+    after = command(place, "predict", "safetensors-bundle", *texts, "--format", "jsonl").stdout
+    for one, other in zip(before.splitlines(), after.splitlines(), strict=True):
+        assert json.loads(one)["probabilities"] == pytest.approx(json.loads(other)["probabilities"], abs=1e-5)
+    assert "merged" in (place / "safetensors-bundle" / "README.md").read_text()

@@ -1,0 +1,289 @@
+"""The numbers of a report, on folders whose every prediction is known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from run_folders import INPUTS, NASTY, OUTPUTS, RIGHT, TEST_ROWS, write_data, write_study, write_train
+
+from loralet.errors import RunError
+from loralet.studies.analysis import Analysis, analyse
+from loralet.studies.configurations import Configuration
+from loralet.studies.stats import holm, paired, wilson
+from loralet.studies.words import Trend, trend_sentence
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("analysis")
+    write_data(folder / "data")
+    write_study(folder / "one", folder / "data")
+    write_study(folder / "seeds", folder / "data", models=("./base", "./twin"), seeds=(0, 1))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one(place: Path) -> Analysis:
+    return analyse(place / "one")
+
+
+@pytest.fixture(scope="module")
+def seeds(place: Path) -> Analysis:
+    return analyse(place / "seeds")
+
+
+def row(analysis: Analysis, name: str) -> Configuration:
+    return next(r for r in analysis.configurations if r.name == name)
+
+
+def test_the_rows_and_the_winner(one: Analysis) -> None:
+    assert [r.name for r in one.configurations] == [
+        "majority class", "TF-IDF + linear SVM", "random head", "linear probe", "r2 α8", "r2 α16", "r4 α8", "r4 α16",
+    ]  # fmt: skip
+    assert one.winner == "r4 α16"
+    assert one.shown_run == "lora-r4-a16-lr0.0015-s0"
+    best = one.best
+    assert best.test is not None
+    assert best.test.mean == pytest.approx(54 / 60)
+    assert (best.test.low, best.test.high) == pytest.approx(wilson(54, 60))
+    assert best.test.sd is None
+    assert (best.scale, best.effective) == (4.0, 0.006)
+    assert (best.trainable, best.counted) == (4 * (INPUTS + OUTPUTS) + 9, True)
+    assert best.rows_per_second == pytest.approx(60 * 4 / 3.0)
+    assert best.bytes is not None
+    assert best.bytes > best.trainable * 4
+    assert best.convergence is not None
+    assert (best.convergence.text, best.rows, best.to_target_seconds) == ("20", 80.0, pytest.approx(1.0))
+    late = row(one, "r2 α8").convergence
+    assert late is not None
+    assert late.text == ">60"
+    assert row(one, "r2 α8").rows is None
+
+
+def test_comparisons_with_the_winner(one: Analysis) -> None:
+    rows = np.arange(TEST_ROWS)
+    others = {"linear probe": 35} | {f"r{rank} α{alpha:g}": right for (rank, alpha), right in RIGHT.items() if right != 54}
+    p = {name: paired((rows < right)[None], (rows < 54)[None]).p for name, right in others.items()}
+    corrected = dict(zip(p, holm(list(p.values())), strict=True))
+    for name, right in others.items():
+        versus = row(one, name).versus
+        assert versus is not None
+        assert versus.difference == pytest.approx((54 - right) / 60)
+        assert (versus.p, versus.p_holm) == (pytest.approx(p[name]), pytest.approx(corrected[name]))
+        assert row(one, name).tied == (corrected[name] >= 0.05)
+    assert {r.name for r in one.configurations if r.tied} == {"r4 α8"}
+    assert row(one, "random head").versus is None
+    assert row(one, "TF-IDF + linear SVM").versus is None
+
+
+def test_pareto_fronts(one: Analysis) -> None:
+    fronts = {r.name: r.front for r in one.configurations}
+    assert "trainable" in fronts["linear probe"]
+    assert "trainable" in fronts["r2 α16"]
+    assert fronts["r2 α8"] == ()
+    assert set(fronts["r4 α16"]) == {"trainable", "bytes", "seconds"}
+
+
+def test_grids_and_trends(one: Analysis) -> None:
+    (grid,) = one.grids
+    assert (grid.ranks, grid.alphas) == ((2, 4), (8.0, 16.0))
+    cells = {(c.rank, c.alpha): c for c in grid.cells}
+    assert {key: cell.accuracy for key, cell in cells.items()} == {key: pytest.approx(right / 60) for key, right in RIGHT.items()}
+    assert {key: cell.text for key, cell in cells.items()} == {(2, 8.0): ">60", (2, 16.0): "40", (4, 8.0): "30", (4, 16.0): "20"}
+    assert {key: cell.effective for key, cell in cells.items()} == {
+        (2, 8.0): 0.006, (2, 16.0): 0.012, (4, 8.0): 0.003, (4, 16.0): 0.006,
+    }  # fmt: skip
+    (trend,) = one.trends
+    # Ranks of alpha 1.5 3.5 1.5 3.5, of accuracy 1 2 3 4: Spearman 1 / sqrt(5); of rank 1.5 1.5 3.5 3.5: 2 / sqrt(5)
+    assert trend.accuracy_alpha == pytest.approx(1 / 5**0.5)
+    assert trend.accuracy_rank == pytest.approx(2 / 5**0.5)
+    assert trend.late_rank == pytest.approx(-2 / 5**0.5)
+    (equal,) = trend.equal
+    assert (equal.effective, equal.names) == (0.006, ("r2 α8", "r4 α16"))
+    assert any("same effective scale (0.006)" in sentence for sentence in one.findings)
+
+
+def test_curves(one: Analysis) -> None:
+    best = next(curve for curve in one.losses if curve.best)
+    assert (best.run, len(best.steps), best.steps[0], best.steps[-1]) == (one.shown_run, 60, 1, 60)
+    assert best.y[0] == pytest.approx(5.0)  # the fifth run of its pack: 5 / step
+    accuracy = next(curve for curve in one.accuracies if curve.best)
+    assert accuracy.steps == (10, 20, 30, 40, 50, 60)
+    assert accuracy.y[-1] == pytest.approx(0.9)
+    assert [curve.best for curve in one.losses].count(True) == 1
+
+
+def test_confusion_and_calibration(one: Analysis) -> None:
+    assert one.confusion == ((18, 2, 0), (0, 18, 2), (2, 0, 18))
+    assert one.calibration is not None
+    assert [(b.rows, b.accuracy) for b in one.calibration.bins] == [(6, 0.0), (54, 1.0)]
+    assert one.calibration.ece == pytest.approx(0.1 * 0.75 + 0.9 * 0.2)
+
+
+def test_examples(one: Analysis) -> None:
+    found = one.examples
+    assert found is not None
+    assert found.note == ""
+    assert len(found.sampled) == 10
+    for example in found.sampled:
+        place = example.row - 1
+        assert example.text == (NASTY if place == 0 else f"test text {place}")
+        assert example.label == one.data["labels"][place % 3]
+        assert (example.winner.label == example.label) == (place < 54)
+        assert example.base is not None
+        assert (example.base.label == example.label) == (place < 18)
+        assert sum(example.winner.probabilities) == pytest.approx(1)
+    assert [example.row for example in found.wrong] == [55, 56, 57, 58, 59, 60]
+    # The mean of the four runs: thresholds are about 0.66, and 0.75 on another class is reached where all four are wrong, from row 55 on.
+    assert found.suspect_count == 6
+    assert sorted(example.row for example in found.suspects) == [55, 56, 57, 58, 59, 60]
+    assert all(example.suspected for example in found.wrong)
+    assert not any(example.suspected for example in found.sampled if example.row < 55)
+
+
+def test_without_texts_nothing_of_the_data_is_read(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("the data source was read")
+
+    monkeypatch.setattr("loralet.studies.examples.load_dataset", refuse)
+    analysis = analyse(place / "one", with_texts=False)
+    assert analysis.examples is not None
+    assert all(example.text is None for example in (*analysis.examples.sampled, *analysis.examples.wrong, *analysis.examples.suspects))
+    assert "test text" not in json.dumps(analysis.to_json())
+    with pytest.raises(AssertionError, match="data source was read"):
+        analyse(place / "one")
+
+
+def test_reading_texts_is_no_reading_of_the_test_split(place: Path) -> None:
+    before = (place / "one" / "results.json").read_bytes()
+    assert analyse(place / "one").test_reads == 1
+    assert (place / "one" / "results.json").read_bytes() == before
+
+
+def test_changed_data_is_not_shown(tmp_path: Path) -> None:
+    write_data(tmp_path / "data")
+    write_study(tmp_path / "run", tmp_path / "data")
+    with (tmp_path / "data" / "test.csv").open("a") as file:
+        file.write("one more,apple\n")
+    found = analyse(tmp_path / "run").examples
+    assert found is not None
+    assert "fingerprint differs" in found.note
+    assert all(example.text is None for example in found.sampled)
+    (tmp_path / "data" / "train.csv").unlink()
+    found = analyse(tmp_path / "run").examples
+    assert found is not None
+    assert "cannot be read here" in found.note
+
+
+def test_seeds_are_gathered_and_twins_are_one_model(seeds: Analysis) -> None:
+    (model,) = seeds.models
+    assert model.names == ("./base", "./twin")
+    assert model.label == "base = twin"
+    assert [r.name for r in seeds.configurations if r.role == "lora"] == ["r2 α8", "r2 α16", "r4 α8", "r4 α16"]
+    best = seeds.best
+    assert best.seeds == (0, 1)
+    assert best.runs == ("base-lora-r4-a16-lr0.0015-s0", "base-lora-r4-a16-lr0.0015-s1")
+    assert best.test is not None
+    assert best.test.mean == pytest.approx(54.5 / 60)
+    assert best.test.sd == pytest.approx(np.std([54 / 60, 55 / 60], ddof=1))
+    assert best.test.low < 54.5 / 60 < best.test.high
+    assert seeds.shown_run == "base-lora-r4-a16-lr0.0015-s1"
+    versus = row(seeds, "r2 α8").versus
+    assert versus is not None
+    assert "2 seeds" in versus.method
+    assert any("equal tensors" in sentence for sentence in seeds.caveats)
+    assert any("doubles" in sentence for sentence in seeds.caveats)
+    assert not any("single seed" in sentence for sentence in seeds.caveats)
+
+
+def test_words(one: Analysis) -> None:
+    assert one.question == "How good does LoRA make base, and how do rank and alpha change convergence, accuracy and stability?"
+    assert len(one.answer) == 3
+    assert "rank 4, alpha 16" in one.answer[0]
+    assert "90.0\u00a0%" in one.answer[0]
+    assert "chance (the random head)" in one.answer[1]
+    assert any("single seed" in sentence for sentence in one.caveats)
+    assert one.recommendations[0].startswith("Rank: 4")
+    assert any(sentence.startswith("Learning rate: 0.0015 is the only one tried") for sentence in one.recommendations)
+    assert any("TF-IDF" in sentence for sentence in one.recommendations)  # 52 of 60 lies within the winner's interval
+
+
+def trend(**numbers: float | None) -> Trend:
+    given: dict[str, float | None] = dict.fromkeys(
+        ("accuracy_alpha", "accuracy_rank", "accuracy_effective", "late_alpha", "late_rank", "late_effective", "alpha_is_effective"), 0.0
+    )
+    return Trend(title="", cells=9, equal=(), **(given | numbers))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words", "absent"),
+    [
+        ({}, "does not follow alpha", "rank"),
+        ({"accuracy_rank": 0.9}, "rises with rank (Spearman +0.90), but does not follow alpha", "chance"),
+        ({"accuracy_alpha": -0.7, "accuracy_effective": -0.75}, "so what looks like alpha is also step size", "chance"),
+        ({"accuracy_alpha": -0.6, "accuracy_effective": -0.6}, "which 9 cells cannot tell from chance", "rank"),
+        ({"accuracy_alpha": 0.8, "accuracy_effective": 0.3}, "rises with alpha (Spearman +0.80) more than", "step size"),
+        ({"accuracy_alpha": None, "accuracy_effective": -0.9, "accuracy_rank": 0.9}, "rises with rank (Spearman +0.90); it falls", "step size"),
+    ],
+)
+def test_what_is_said_of_a_trend(numbers: dict[str, float | None], words: str, absent: str) -> None:
+    said = trend_sentence(trend(**numbers))
+    assert words in said
+    assert absent not in said
+
+
+def test_early_exits_are_counted(place: Path, tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "early", place / "data")
+    results = json.loads((folder / "results.json").read_text())
+    for run in results["runs"]:
+        if run["id"] == "lora-r2-a8-lr0.0015-s0":
+            run |= {"steps": 20, "status": "early-stopped", "train_seconds": 1.0}
+    (folder / "results.json").write_text(json.dumps(results))
+    savings = analyse(folder, with_texts=False).savings
+    assert (savings.runs, savings.stopped, savings.diverged) == (5, 1, 0)
+    assert (savings.steps_saved, savings.steps_planned, savings.seconds) == (40, 300, pytest.approx(2.0))
+
+
+def test_a_single_run_and_a_run_without_a_test_split(place: Path, tmp_path: Path) -> None:
+    single = analyse(write_train(tmp_path / "single", place / "data"))
+    assert single.winner == "r4 α8"
+    assert single.question == "How good does LoRA make base?"
+    assert single.trends == ()
+    blind = analyse(write_study(tmp_path / "blind", place / "data", test=False))
+    assert blind.winner == "r4 α16"
+    assert (blind.best.test, blind.calibration, blind.confusion, blind.examples) == (None, None, (), None)
+    assert "no test split" in blind.answer[0]
+
+
+def test_everything_goes_into_json(one: Analysis, seeds: Analysis) -> None:
+    for analysis in (one, seeds):
+        assert json.loads(json.dumps(analysis.to_json(), allow_nan=False))["winner"] == "r4 α16"
+
+
+@pytest.mark.parametrize(
+    ("remove", "words"),
+    [
+        (("results.json",), "did not finish"),
+        (("results.json", "config.toml"), "not a run folder"),
+        (("metrics.jsonl",), "metrics.jsonl missing"),
+        (("predictions.safetensors",), "predictions.safetensors missing"),
+    ],
+)
+def test_a_folder_that_cannot_be_reported(place: Path, tmp_path: Path, remove: tuple[str, ...], words: str) -> None:
+    folder = write_study(tmp_path / "broken", place / "data")
+    for name in remove:
+        (folder / name).unlink()
+    with pytest.raises(RunError, match=words):
+        analyse(folder)
+
+
+def test_a_broken_line_is_named(place: Path, tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "cut", place / "data")
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"event": "Step')
+    lines = len((folder / "metrics.jsonl").read_text().splitlines())
+    with pytest.raises(RunError, match=f"line {lines} is not JSON"):
+        analyse(folder)

@@ -1,0 +1,118 @@
+"""The page in a real browser: it runs without complaint, shows every figure, and fits a desk's screen and a phone's."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_folders import write_data, write_study
+
+from loralet.cli import main
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian: apt-get install chromium)")
+
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync", "--disable-dev-shm-usage", "--allow-file-access-from-files", "--virtual-time-budget=3000",
+)  # fmt: skip
+
+LISTEN = """<script>window.faults = [];
+for (const kind of ["error", "warn"]) { const own = console[kind]; console[kind] = (...a) => { faults.push(a.join(" ")); own(...a); }; }
+addEventListener("error", e => faults.push(String(e.message || e.target)), true);
+addEventListener("unhandledrejection", e => faults.push(String(e.reason)));
+document.addEventListener("securitypolicyviolation", e => faults.push("refused: " + e.blockedURI));</script>"""
+
+MEASURE = """<script>function measure() {
+  const names = table => [...table.tBodies[0].rows].map(row => row.cells[0].textContent);
+  const table = document.querySelector("table.results"), before = names(table);
+  table.tHead.rows[0].cells[2].firstElementChild.click();
+  const up = names(table);
+  table.tHead.rows[0].cells[2].firstElementChild.click();
+  return {
+    faults, before, up, down: names(table), sort: table.tHead.rows[0].cells[2].getAttribute("aria-sort"),
+    overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth, width: innerWidth,
+    ink: getComputedStyle(document.body).color,
+    figures: [...document.querySelectorAll("svg")].map(svg => {
+      const box = svg.getBoundingClientRect(), drawn = svg.getBBox();
+      return {name: svg.getAttribute("aria-labelledby"), width: box.width, height: box.height, drawn: drawn.width, letters: Math.min(
+        ...[...svg.querySelectorAll("text")].map(text => text.getBoundingClientRect().height))};
+    }),
+  };
+}</script>"""
+
+FRAME = """<!DOCTYPE html><title>frame</title><body style="margin:0">
+<iframe id="frame" src="page.html" style="border:0;width:%dpx;height:900px"></iframe>
+<script>frame.onload = () => {
+  const out = document.createElement("pre"); out.id = "out";
+  let seen;
+  try { seen = frame.contentWindow.measure(); } catch (error) { seen = {faults: [String(error)]}; }
+  out.textContent = JSON.stringify(seen);
+  document.body.append(out);
+};</script></body>"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report, with a listener before everything and a measure at its end, in a frame of the wanted width."""
+    folder = tmp_path_factory.mktemp("browser")
+    write_data(folder / "data")
+    write_study(folder / "run", folder / "data", seeds=(0, 1))
+    assert main(["report", str(folder / "run"), "--format", "html"]) == 0
+    text = (folder / "run" / "report.html").read_text()
+    (folder / "page.html").write_text(text.replace("<head>", f"<head>{LISTEN}", 1).replace("</body>", f"{MEASURE}</body>", 1))
+    return folder
+
+
+def browse(folder: Path, width: int) -> dict[str, Any]:
+    (folder / f"frame-{width}.html").write_text(FRAME % width)
+    profile = folder / f"profile-{width}"
+    assert CHROMIUM
+    command = [
+        CHROMIUM,
+        *FLAGS,
+        f"--user-data-dir={profile}",
+        f"--window-size={max(width, 600)},1000",
+        "--dump-dom",
+        f"file://{folder}/frame-{width}.html",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    found = re.search(r'<pre id="out">(.*?)</pre>', done.stdout, flags=re.DOTALL)
+    assert found, done.stderr[-2000:]
+    return dict(json.loads(unescape(found[1])))
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_the_page_in_chromium(page: Path, width: int) -> None:
+    seen = browse(page, width)
+    assert seen["faults"] == []
+    assert seen["width"] == width
+    assert seen["overflow"] <= 0
+    assert len(seen["figures"]) == 11
+    for figure in seen["figures"]:
+        assert figure["width"] > 300, figure
+        assert figure["height"] > 100, figure
+        assert figure["drawn"] > 200, figure
+        assert figure["letters"] > 8, figure
+    assert seen["sort"] == "descending"
+    assert seen["up"] != seen["before"]
+    assert (seen["up"][0], seen["up"][-1]) == ("random head (chance)", "r4 α16 ★")
+    assert seen["down"] == seen["up"][::-1]
+
+
+def test_the_browser_would_notice(page: Path) -> None:
+    whole = (page / "page.html").read_text()
+    broken = page / "broken"
+    broken.mkdir()
+    spoilt = whole.replace("</main>", '<div style="width:3000px">x</div><img src="http://127.0.0.1:9/x.png"></main>')
+    (broken / "page.html").write_text(spoilt)
+    seen = browse(broken, 400)
+    assert seen["overflow"] > 0
+    assert any("refused" in fault for fault in seen["faults"])

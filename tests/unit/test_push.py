@@ -1,0 +1,170 @@
+"""Pushing to a hub on loopback: what is sent is what a stranger loads."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from checkpoints import prajjwal
+from command_line import command
+from loopback_hub import LoopbackHub
+from loopback_hub import _Handler as Handler
+
+from loralet import TextClassifier
+from loralet.deploy.push import plan_push
+from loralet.errors import ConfigError
+
+TEXTS, LABELS = ["the game", "oil price", "team wins", "stock market"] * 5, ["sports", "business"] * 10
+TOKEN = "hf_of_the_test"
+
+
+@dataclass
+class WritableHub(LoopbackHub):
+    """A hub that also makes repositories and takes commits.
+
+    Args:
+        root: where repositories are kept.
+        made: what was asked of create, in order.
+        commits: path of each commit's repository, in order.
+    """
+
+    root: Path = Path()
+    made: list[dict[str, Any]] = field(default_factory=list)
+    commits: list[str] = field(default_factory=list)
+
+    def __enter__(self) -> WritableHub:
+        super().__enter__()
+        hub = self
+
+        class Writing(_Writing):
+            served = hub
+
+        self.server.RequestHandlerClass = Writing
+        return self
+
+
+class _Writing(Handler):
+    served: WritableHub
+
+    def do_POST(self) -> None:  # noqa: N802  # the standard library's name
+        body = self.rfile.read(int(self.headers["Content-Length"] or 0))
+        path = urlsplit(self.path).path
+        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            answer: Any = {"error": "Invalid username or password."}
+            return self._send(401, json.dumps(answer).encode(), {"Content-Type": "application/json"})
+        if path == "/api/repos/create":
+            answer = self._create(json.loads(body))
+        elif path.startswith("/api/validate-yaml"):
+            answer = {"errors": [], "warnings": []}
+        elif "/preupload/" in path:
+            answer = {"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in json.loads(body)["files"]]}
+        elif "/commit/" in path:
+            answer = self._commit(path, body)
+        else:
+            return self._send(404, b"{}", {"Content-Type": "application/json"})
+        return self._send(200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
+
+    def _send(self, status: int, content: bytes, headers: Any, stop_after: int | None = None) -> None:
+        super()._send(status, content, headers, stop_after)
+        if self.command == "POST":
+            self.wfile.write(content)
+
+    def _create(self, asked: dict[str, Any]) -> dict[str, Any]:
+        self.served.made.append(asked)
+        repo = f"{asked.get('organization') or 'me'}/{asked['name']}"
+        folder = self.served.root / repo
+        folder.mkdir(parents=True, exist_ok=True)
+        self.served.models |= {repo: folder}  # type: ignore[operator]
+        return {"url": f"{self.served.url}/{repo}", "name": repo}
+
+    def _commit(self, path: str, body: bytes) -> dict[str, Any]:
+        repo = path.removeprefix("/api/models/").split("/commit/")[0]
+        for line in body.splitlines():
+            entry = json.loads(line)
+            if entry["key"] == "file":
+                content = base64.b64decode(entry["value"]["content"])
+                (self.served.root / repo / entry["value"]["path"]).write_bytes(content)
+        self.served.commits.append(repo)
+        oid = hashlib.sha1(body, usedforsecurity=False).hexdigest()
+        return {"success": True, "commitOid": oid, "commitUrl": f"{self.served.url}/{repo}/commit/{oid}", "hookOutput": ""}
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[WritableHub]:
+    with WritableHub(root=tmp_path / "hub") as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("push")
+    prajjwal(folder / "tiny")
+    TextClassifier(str(folder / "tiny"), rank=2, steps=4, batch_size=4).fit(TEXTS, LABELS).save(folder / "adapter")
+    return folder
+
+
+def elsewhere(place: Path, hub: WritableHub, home: Path, *arguments: str, token: str = TOKEN, code: str = "") -> Any:
+    """loralet in a process of its own, as the hub client reads its environment when it is imported."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("HF_HUB_OFFLINE", "HF_TOKEN")}
+    environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1"}
+    environment |= {"HF_TOKEN": token} if token else {}
+    start = ["-c", code] if code else ["-m", "loralet"]
+    return subprocess.run([sys.executable, *start, *arguments], cwd=place, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_what_is_pushed_is_what_a_stranger_loads(place: Path, hub: WritableHub, tmp_path: Path) -> None:
+    done = elsewhere(place, hub, tmp_path / "home", "push", "adapter", "me/mine", "--private")
+    assert done.returncode == 0, done.stderr
+    assert hub.made[0].get("visibility", hub.made[0].get("private")) in ("private", True)  # by the client's version
+    assert hub.commits == ["me/mine"]
+    sent = {path.name: path.read_bytes() for path in (tmp_path / "hub" / "me" / "mine").iterdir()}
+    mine = {path.name: path.read_bytes() for path in (place / "adapter").iterdir()}
+    assert set(sent) == set(mine)
+    assert {name for name in sent if sent[name] != mine[name]} == {"README.md"}
+    assert b'adapter = "me/mine"' in sent["README.md"]
+    code = "import sys; from loralet import TextClassifier; print(TextClassifier.load('me/mine').predict_proba(['oil price']).tolist())"
+    loaded = elsewhere(tmp_path, hub, tmp_path / "other home", code=code, token="")
+    assert loaded.returncode == 0, loaded.stderr
+    wanted = TextClassifier.load(place / "adapter").predict_proba(["oil price"])
+    assert json.loads(loaded.stdout) == wanted.tolist()
+
+
+def test_a_dry_run_sends_nothing_and_says_what_it_would(place: Path, hub: WritableHub, tmp_path: Path) -> None:
+    done = elsewhere(place, hub, tmp_path / "home", "push", "adapter", "me/mine", "--dry-run", token="")
+    assert done.returncode == 0, done.stderr
+    assert hub.requests == []
+    planned = plan_push(place / "adapter", "me/mine").files
+    assert f"{len(planned)} files, {sum(planned.values()):,} bytes would be sent to me/mine on {hub.url}" in done.stdout
+    assert "adapter_model.safetensors" in done.stdout
+
+
+def test_an_export_is_pushed(place: Path, hub: WritableHub, tmp_path: Path) -> None:
+    done = elsewhere(place, hub, tmp_path / "home", "export", "adapter", "--out", str(tmp_path / "bundle"), "--push", "me/bundle")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "hub" / "me" / "bundle" / "model.safetensors").read_bytes() == (tmp_path / "bundle" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(("token", "words"), [("", "no token for the hub"), ("hf_wrong", "could not be written")])
+def test_without_a_good_token_nothing_is_sent(place: Path, hub: WritableHub, tmp_path: Path, token: str, words: str) -> None:
+    done = elsewhere(place, hub, tmp_path / "home", "push", "adapter", "me/mine", token=token)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert hub.commits == []
+
+
+def test_names_that_are_no_repository_are_refused(place: Path) -> None:
+    for name in ("mine", "a/b/c", "me/", "./x"):
+        with pytest.raises(ConfigError, match="owner/name"):
+            plan_push(place / "adapter", name)
+    assert command(place, "push", "tiny", "me/mine").returncode == 2  # a base model is not pushed as an adapter

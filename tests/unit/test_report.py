@@ -1,0 +1,269 @@
+"""The report as a file: sound HTML, nothing fetched, everything escaped, every figure there."""
+
+from __future__ import annotations
+
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from contextlib import redirect_stderr, redirect_stdout
+from html.parser import HTMLParser
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from run_folders import NASTY, write_data, write_study, write_train
+
+from loralet.cli import main
+from loralet.commands.report import report_files
+from loralet.show.figures import draw
+from loralet.show.figures.grids import level
+from loralet.show.figures.style import VARIABLES
+from loralet.show.figures.tradeoffs import amount, even_ticks, pareto_points
+from loralet.show.report import cut, markdown, tables
+from loralet.studies.analysis import Analysis, analyse
+
+VOID = {"meta", "link", "br", "hr", "img", "input", "col", "wbr"}
+FIGURES = {
+    "loss-base", "accuracy-base", "convergence-map-1", "accuracy-map-1", "rank-seconds", "rank-memory", "pareto-trainable", "pareto-bytes",
+    "pareto-seconds", "confusion", "reliability",
+}  # fmt: skip
+
+
+class Page(HTMLParser):
+    """What a page holds, and whether its tags are balanced."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str, str | None]] = []
+        self.text: dict[str, str] = {}
+        self.faults: list[str] = []
+        self.feed(text)
+        self.close()
+        self.faults += [f"<{tag}> is never closed" for tag in self.open]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value) for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value) for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open[-1] != tag:
+            self.faults.append(f"</{tag}> at {self.getpos()} closes {self.open[-1:]}")
+        else:
+            self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        if self.open:
+            self.text[self.open[-1]] = self.text.get(self.open[-1], "") + data
+
+    def values(self, name: str) -> list[str]:
+        return [value or "" for _, own, value in self.attributes if own == name]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    write_data(folder / "data")
+    write_study(folder / "one", folder / "data")
+    assert main(["report", str(folder / "one"), "--json", str(folder / "one.json")]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def html(place: Path) -> str:
+    return (place / "one" / "report.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def analysis(place: Path) -> Analysis:
+    return analyse(place / "one")
+
+
+def told(*arguments: str) -> tuple[int, str, str]:
+    out, err = StringIO(), StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        status = main(["report", *arguments])
+    return status, out.getvalue(), err.getvalue()
+
+
+def test_the_page_is_balanced_and_fetches_nothing(html: str) -> None:
+    page = Page(html)
+    assert page.faults == []
+    assert Page(html.replace("</main>", "")).faults != []  # the check can fail
+    for name in ("src", "href", "xlink:href", "action", "srcset", "data"):
+        assert [value for value in page.values(name) if not value.startswith("#")] == []
+    assert not re.search(r"@import|url\((?!#)", html)
+    assert "default-src 'none'" in html
+    ids = page.values("id")
+    assert len(ids) == len(set(ids))
+    used = {value[1:] for value in page.values("href")} | set(re.findall(r"url\(#([^)]+)\)", html))
+    assert used <= set(ids)
+
+
+def test_every_figure_is_there_with_a_title_and_a_description(html: str) -> None:
+    drawn = re.findall(r'<svg [^>]*role="img" aria-labelledby="(\S+)-title \1-desc"', html)
+    assert set(drawn) == FIGURES
+    assert html.count("<svg") == len(FIGURES)
+    for name in FIGURES:
+        title = re.search(rf'<title id="{name}-title">([^<]+)</title><desc id="{name}-desc">([^<]+)</desc>', html)
+        assert title, name
+    assert html.count("<figcaption") == 5
+
+
+def test_numbers_in_the_figures_are_whole(html: str, analysis: Analysis) -> None:
+    words = re.findall(r"<text[^>]*>([^<]*)</text>", html)
+    for cell in analysis.grids[0].cells:
+        assert cell.accuracy is not None
+        assert f"scale×lr {cell.effective:.3g}" in words
+        assert cell.text.replace(">", "&gt;") in words
+        assert any(word.startswith(f"{100 * cell.accuracy:.1f}") for word in words)
+
+
+def test_colours_are_the_pages(html: str) -> None:
+    for svg in re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL):
+        assert not re.search(r"#[0-9a-f]{6}\b", svg)
+        assert "currentColor" in svg
+        assert "font-family" not in svg
+    assert set(re.findall(r"var\((--[a-z0-9-]+)", html)) <= set(re.findall(r"(--[a-z0-9-]+):", html))
+    assert len(set(VARIABLES.values())) == len(VARIABLES)
+
+
+def test_texts_are_escaped(html: str, place: Path) -> None:
+    assert "<script>alert" not in html
+    assert "cat <b>" not in html
+    assert "cat &lt;b&gt;&amp;" in html
+    assert html.count("<script") == 1
+    md = (place / "one" / "report.md").read_text()
+    assert "<script>" not in md
+    assert "<b>" not in md
+    assert markdown(NASTY) in markdown(f"x {NASTY}")
+    assert markdown("a|b\n<c> *d* $e$") == "a\\|b &lt;c&gt; \\*d\\* \\$e\\$"
+
+
+def test_the_nasty_row_can_be_shown(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loralet.studies.examples.SHOWN", 60)
+    assert told(str(place / "one"), "--out", str(place / "all.html"))[0] == 0
+    page = (place / "all.html").read_text()
+    assert "&lt;script&gt;alert(&#39;x&#39;)" in page
+    assert Page(page).faults == []
+    assert page.count("<script") == 1
+    md = (place / "all.md").read_text()
+    row = next(line for line in md.splitlines() if "alert" in line)
+    assert row.replace("\\|", "").count("|") == 6
+    assert "<script>" not in md
+
+
+def test_order_of_the_page(html: str) -> None:
+    places = [html.index(words) for words in (
+        "<h1>How good", 'class="answer"', "What was run", "To repeat it", "<h2>Results", "How training went", "Rank and alpha", "What a rank costs",
+        "Efficiency against accuracy", "Where it errs", "Test rows", "Most confidently wrong", "Likely mislabelled", "Recommendations",
+        "Before you believe it",
+    )]  # fmt: skip
+    assert places == sorted(places)
+
+
+def test_the_tables(analysis: Analysis) -> None:
+    made = tables(analysis)
+    results = {line.cells[0].text: line for line in made["results"].lines}
+    assert list(results)[:4] == ["majority class", "random head (chance)", "TF-IDF + linear SVM", "linear probe"]
+    assert [name for name, line in results.items() if line.winner] == ["r4 α16 ★"]
+    assert [name for name, line in results.items() if line.tied] == ["r4 α8 ≈"]
+    heads = [heading for heading, _ in made["results"].headings]
+    assert "± seeds" not in heads  # a single seed has none
+    assert "ended" not in heads
+    late = results["r2 α8"].cells[heads.index("conv.")]
+    assert (late.text, late.key) == (">60", 60.5)
+    assert results["r4 α8 ≈"].cells[heads.index("vs ★")].text == "−6.7"
+    costs = {line.cells[0].text: [cell.text for cell in line.cells] for line in made["costs"].lines}
+    assert costs["r4 α16 ★"][-1] == "size, disk, time"
+    assert "not reached" in costs["r2 α8"]
+
+
+def test_markdown_has_the_same(place: Path, html: str) -> None:
+    md = (place / "one" / "report.md").read_text()
+    headings = re.findall(r"<h[23]>(.*?)</h[23]>", html)
+    assert headings == re.findall(r"^###? (.*)$", md, flags=re.MULTILINE)
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", md)
+    assert {Path(picture).stem for picture in pictures} == FIGURES
+    for picture in pictures:
+        root = ElementTree.fromstring((place / "one" / picture).read_text())
+        assert root.tag.endswith("svg")
+    for block in re.findall(r"(?:^\|.*\n)+", md, flags=re.MULTILINE):
+        assert len({line.replace("\\|", "").count("|") for line in block.splitlines()}) == 1
+    assert "None" not in md
+
+
+def test_the_numbers_as_json(place: Path, analysis: Analysis) -> None:
+    saved = json.loads((place / "one.json").read_text())
+    assert saved["winner"] == analysis.winner
+    assert saved["configurations"][-1]["test"]["mean"] == pytest.approx(0.9)
+
+
+def test_the_same_folder_gives_the_same_page(place: Path, html: str) -> None:
+    assert told(str(place / "one"), "--out", str(place / "again.html"), "--format", "html")[0] == 0
+    assert (place / "again.html").read_text() == html
+    assert not (place / "again.md").exists()
+
+
+def test_no_texts_leaves_every_text_out(place: Path) -> None:
+    arguments = [str(place / "one"), "--no-texts", "--out", str(place / "bare.html"), "--json", str(place / "bare.json")]
+    assert told(*arguments)[0] == 0
+    for name in ("bare.html", "bare.md", "bare.json"):
+        assert "test text" not in (place / name).read_text()
+    assert "test text" in (place / "one" / "report.html").read_text()
+    assert "Ten rows drawn by lot" in (place / "bare.html").read_text()
+
+
+def test_a_single_run_and_one_without_a_test_split(place: Path, tmp_path: Path) -> None:
+    write_train(tmp_path / "single", place / "data")
+    write_study(tmp_path / "blind", place / "data", test=False)
+    write_study(tmp_path / "twins", place / "data", models=("./base", "./twin"), seeds=(0, 1))
+    for name, absent in (("single", "Rank and alpha"), ("blind", "Test rows"), ("twins", "nothing of the kind")):
+        status, out, _ = told(str(tmp_path / name))
+        assert status == 0
+        assert f"{name}/report.html" in out
+        page = (tmp_path / name / "report.html").read_text()
+        assert Page(page).faults == []
+        assert f"<h2>{absent}" not in page
+        assert "None" not in re.sub(r"<(script|style).*?</\1>", "", page, flags=re.DOTALL)
+
+
+def test_mistakes_are_one_message(place: Path, tmp_path: Path) -> None:
+    for arguments, words in (
+        ([str(tmp_path)], "not a run folder"),
+        ([str(place / "one"), "--out", str(tmp_path)], "--format"),
+        ([str(place / "one"), "--json", str(tmp_path)], "name a file"),
+    ):
+        status, out, err = told(*arguments, *(["--format", "html"] if "--out" in arguments else []))
+        assert status == 2
+        assert out == ""
+        assert (words in err) or ("name a file" in err)
+        assert "Traceback" not in err
+
+
+def test_where_the_files_go() -> None:
+    run = Path("run")
+    assert report_files(run, "", "both") == (Path("run/report.html"), Path("run/report.md"))
+    assert report_files(run, "", "md") == (None, Path("run/report.md"))
+    assert report_files(run, "x.html", "both") == (Path("x.html"), Path("x.md"))
+    assert report_files(run, "page.htm", "html") == (Path("page.htm"), None)
+
+
+def test_numbers_behind_the_ink(analysis: Analysis) -> None:
+    assert [level(v, 0.0, 1.0) for v in (0.0, 0.49, 0.5, 1.0)] == [0, 4, 4, 8]
+    assert level(3.0, 3.0, 3.0) == 4
+    assert [amount(v, "bytes") for v in (100, 2048, 3 * 2**30)] == ["100 B", "2 KiB", "3 GiB"]
+    assert [amount(v, "trainable") for v in (516, 33284, 4.4e6)] == ["516", "33.3K", "4.4M"]
+    assert [amount(v, "seconds") for v in (28.8, 1200)] == ["29 s", "20 min"]
+    assert even_ticks(33.0, 1.0) == [0, 10, 20, 30]
+    assert even_ticks(4.5 * 2**30, 2.0**20) == [i * 2.0**30 for i in range(5)]
+    assert cut("a \n b") == "a b"
+    assert len(cut("x" * 5000)) == 600
+    named = {point.row.name: point.label for point in pareto_points(analysis, "trainable")}
+    assert "random head" not in named
+    assert named["r4 α16"] == "r4 α16"
+    assert {drawing.name for drawing in draw(analysis)} == {"course", "grid", "rank", "pareto", "errors"}
