@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Status = Literal["finished", "early-stopped", "diverged"]
+Status = Literal["finished", "early-stopped", "halved", "diverged"]
 
 
 @dataclass(frozen=True)
@@ -13,6 +13,27 @@ class Stage:
     """A part of the work begins, or something about the data is worth knowing; in words."""
 
     text: str
+
+
+@dataclass(frozen=True)
+class PlannedPack:
+    """A pack to come: its runs, the numbers each of them trains, its steps, and an estimate of the memory that a step needs."""
+
+    runs: tuple[str, ...]
+    trainable: tuple[int, ...]
+    steps: int
+    batch_size: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What is about to be trained. ``seconds`` is an estimate after a few steps of the first pack; runs that leave early need less."""
+
+    packs: tuple[PlannedPack, ...]
+    train_rows: int
+    budget_bytes: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -60,6 +81,27 @@ class RunEnded:
 
 
 @dataclass(frozen=True)
+class Halved:
+    """A rung of successive halving: the LoRA runs of a pack, best first, and how many of them go on.
+
+    ``rung`` counts from 1; ``accuracies`` are on the validation sample, in the order of ``runs``.
+    """
+
+    step: int
+    rung: int
+    runs: tuple[str, ...]
+    accuracies: tuple[float, ...]
+    kept: int
+
+
+@dataclass(frozen=True)
+class Finished:
+    """All is done, and lies in this folder."""
+
+    folder: str
+
+
+@dataclass(frozen=True)
 class Advanced:
     """Long work other than a pack's has come this far: ``done`` of ``total``; ``note`` says how it stands, in words."""
 
@@ -84,4 +126,4 @@ class EpochEnded:
     seconds: float
 
 
-Event = Stage | PackStarted | Stepped | Checked | RunEnded | Advanced | EpochEnded
+Event = Stage | Planned | PackStarted | Stepped | Checked | RunEnded | Halved | Advanced | EpochEnded | Finished

@@ -262,3 +262,11 @@ def test_the_command_writes_each_kind(place: Path) -> None:
     for one, other in zip(before.splitlines(), after.splitlines(), strict=True):
         assert json.loads(one)["probabilities"] == pytest.approx(json.loads(other)["probabilities"], abs=1e-5)
     assert "merged" in (place / "safetensors-bundle" / "README.md").read_text()
+
+
+def test_a_missing_extra_names_its_install_line(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    done = command(place, "export", "run", "--to", "onnx", "--out", "missing")
+    assert done.returncode == 2
+    assert "pip install 'loralet[onnx]'" in done.stderr
+    assert not (place / "missing").exists()

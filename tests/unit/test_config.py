@@ -68,7 +68,9 @@ IMPOSSIBLE: list[tuple[type, str, list[Any], list[Any]]] = [
     (GridOptions, "alphas", [(), (1.0, 1.0)], [(1.0, 2.0)]),
     (GridOptions, "lrs", [(), (1.0, 1.0)], [(1.0, 2.0)]),
     (GridOptions, "seeds", [(), (1, 1), (0, -1)], [(0, 1)]),
-    (GridOptions, "dropout", [-0.1, 1.0, NAN], [0.0]),
+    (GridOptions, "dropouts", [(), (0.1, 0.1)], [(0.0, 0.1)]),
+    (GridOptions, "scalings", [(), ("rslora", "rslora")], [("alpha/r", "rslora")]),
+    (GridOptions, "target_sets", [("query+value", "value+query")], [(), ("query+value", "all-linear")]),
     (GridOptions, "targets", [(), ("quary",), (ALL_LINEAR, "query")], [("query",)]),
     (GridOptions, "full_lr", [0.0, NAN, INF], [1e-9]),
     (GridOptions, "probe_lr", [0.0, NAN, INF], [1e-9]),
@@ -100,6 +102,9 @@ def test_values_at_the_limit_are_taken(kind: type, name: str, value: Any) -> Non
         (GridOptions(ranks=(4, -1)), "rank is -1"),
         (GridOptions(alphas=(1.0, 0.0)), "alpha is 0.0"),
         (GridOptions(lrs=(1.0, -2.0)), "lr is -2.0"),
+        (GridOptions(dropouts=(0.0, 1.0)), "dropout is 1.0"),
+        (GridOptions(target_sets=("query+value", "query+quary")), "targets has quary"),
+        (GridOptions(target_sets=("all-linear+value",)), "targets mixes all-linear"),
         (GridOptions(targets=("query", "quary", "kee")), "targets has quary, kee: the model has query, key, value"),
     ],
 )
@@ -147,7 +152,8 @@ training = st.builds(
 lora = st.builds(LoraOptions, rank=st.integers(0, 512), alpha=above_0, dropout=share, targets=targets, scaling=scaling, lr=above_0)
 grid = st.builds(
     GridOptions, models=several(text), ranks=several(st.integers(0, 512), 1), alphas=several(above_0, 1), lrs=several(above_0, 1),
-    seeds=several(seed, 1), dropout=share, targets=targets, scaling=scaling, full=st.booleans(), full_lr=above_0, probe_lr=above_0,
+    seeds=several(seed, 1), dropouts=several(share, 1), targets=targets, scalings=several(scaling, 1),
+    target_sets=st.just(()) | st.just(("query+value", "all-linear")), full=st.booleans(), full_lr=above_0, probe_lr=above_0,
 )  # fmt: skip
 train_config = st.builds(TrainConfig, data=text, model=text, out=text, seed=seed, lora=lora, training=training, reading=reading)
 study_config = st.builds(StudyConfig, data=text, out=text, grid=grid, training=training, reading=reading)
@@ -271,9 +277,9 @@ def test_all_linear_is_every_target() -> None:
 
 
 def option_classes() -> dict[str, ast.ClassDef]:
-    """The option classes of config.py as they are written."""
-    tree = ast.parse((SOURCES / "config.py").read_text(encoding="utf-8"))
-    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    """The option classes as they are written."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted((SOURCES / "config").glob("*.py"))]
+    return {node.name: node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)}
 
 
 def test_the_source_shows_every_option() -> None:
@@ -302,8 +308,8 @@ def test_every_option_has_a_docstring(kind: str) -> None:
 
 @functools.cache
 def attributes_read() -> set[str]:
-    """Names of the attributes that the package reads anywhere outside config.py."""
-    trees = (ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES.rglob("*.py") if path != SOURCES / "config.py")
+    """Names of the attributes that the package reads anywhere outside the option classes."""
+    trees = (ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES.rglob("*.py") if path.parent != SOURCES / "config")
     return {node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)}
 
 

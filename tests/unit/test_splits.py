@@ -53,6 +53,12 @@ def test_carve_draws_a_rare_class_and_leaves_singletons_in_training() -> None:
     assert len(validation) == 100
 
 
+def test_carve_leaves_every_class_in_training() -> None:
+    labels = counted([2, 9])
+    assert np.bincount(labels[carve(labels, 0.99, 0)[0]]).tolist() == [1, 1]
+    assert np.bincount(labels[carve(labels, 0.01, 0)[0]]).tolist() == [1, 8]
+
+
 def test_carve_is_a_function_of_the_seed() -> None:
     labels = counted([100, 100])
     first, again, other = carve(labels, 0.1, 3), carve(labels, 0.1, 3), carve(labels, 0.1, 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from loralet.data.batches import collate, sorted_batches
 from loralet.data.tokens import Tokens
+from loralet.engine.shards import shard_count, together
 from loralet.nn.pack import Logits
 
 BATCH_TOKENS = 8192
@@ -27,13 +29,16 @@ def logits_of(forward: Logits, tokens: Tokens, adapters: int, device: torch.devi
         adapters: k, which sets how many rows go together.
         device: where the pack's weights are.
     """
-    pieces: list[Tensor] = []
-    order: list[np.ndarray] = []
-    for rows in sorted_batches(tokens.lengths, max(1, BATCH_TOKENS // adapters)):
-        ids, lengths = collate(tokens, rows)
-        pieces.append(forward(ids.to(device), lengths.to(device)).cpu())
-        order.append(rows)
-    logits = torch.cat(pieces, dim=1)
+    batches = list(sorted_batches(tokens.lengths, max(1, BATCH_TOKENS // adapters)))
+    count = shard_count(device or torch.device("cpu"))
+
+    def evaluate(shard: list[np.ndarray]) -> list[Tensor]:
+        return [forward(*(x.to(device) for x in collate(tokens, rows))).cpu() for rows in shard]
+
+    shards = [batches[i::count] for i in range(count) if batches[i::count]]
+    pieces = together([partial(evaluate, shard) for shard in shards])
+    logits = torch.cat([piece for shard in pieces for piece in shard], dim=1)
+    order = [rows for shard in shards for rows in shard]
     out = torch.empty_like(logits)
     out[:, torch.from_numpy(np.concatenate(order))] = logits
     return out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from loralet.data.batches import BatchOrder, collate
 from loralet.data.tokens import Tokens
 from loralet.engine.evaluate import accuracy_and_loss, cross_entropy, logits_of
 from loralet.engine.packs import Run
+from loralet.engine.shards import shard_count, together
 from loralet.events import Checked, Event, PackStarted, RunEnded, Status, Stepped
 from loralet.nn.optim import AdamW, clip_rows, schedule
 from loralet.nn.pack import Pack, stream
@@ -40,7 +42,7 @@ class RunState:
 
     Args:
         run: its configuration.
-        dropout: its generator of dropout masks.
+        dropout: its generators of dropout masks, one for each part of a batch.
         best: its tensors at the best check so far (:meth:`loralet.nn.pack.Pack.extract`).
         last: its tensors when it left the pack.
         best_accuracy: validation accuracy of that check.
@@ -50,7 +52,7 @@ class RunState:
     """
 
     run: Run
-    dropout: torch.Generator
+    dropout: tuple[torch.Generator, ...]
     best: dict[str, Tensor] = field(default_factory=dict)
     last: dict[str, Tensor] = field(default_factory=dict)
     best_accuracy: float = -1.0
@@ -80,7 +82,7 @@ class TrainingState:
         parameters = pack.start()
         lr = torch.tensor([run.lr for run in runs], device=parameters.device)
         optimiser = AdamW.start(parameters, lr, pack.decay(weight_decay))
-        return cls(pack, parameters, optimiser, [RunState(run, _generator(run, parameters.device)) for run in runs])
+        return cls(pack, parameters, optimiser, [RunState(run, _generators(run, parameters.device)) for run in runs])
 
     def remove(self, leaving: dict[int, Status]) -> None:
         """Runs leave the pack, keeping their tensors; the others go on in a smaller one."""
@@ -99,8 +101,9 @@ class TrainingState:
             self.pack = smaller
 
 
-def _generator(run: Run, device: torch.device) -> torch.Generator:
-    return torch.Generator(device).manual_seed(stream(run.seed, "dropout").initial_seed())
+def _generators(run: Run, device: torch.device) -> tuple[torch.Generator, ...]:
+    seeds = [stream(run.seed, f"dropout {i}").initial_seed() for i in range(shard_count(device))]
+    return tuple(torch.Generator(device).manual_seed(seed) for seed in seeds)
 
 
 def steps_of(options: TrainingOptions, rows: int) -> int:
@@ -156,18 +159,27 @@ def take_step(state: TrainingState, rows: Rows, batch: np.ndarray, options: Trai
     The losses are summed over the pack, so each run's gradient is what it would be alone. A run whose loss or gradient is not
     finite keeps the parameters it had.
     """
-    ids, lengths = collate(rows.tokens, batch)
-    device = state.parameters.device
     parameters = state.parameters.requires_grad_()
-    logits = state.pack.logits(parameters, state.pack.masks([s.dropout for s in state.active]))(ids.to(device), lengths.to(device))
-    losses = cross_entropy(logits, rows.labels[torch.from_numpy(batch)])
-    (gradient,) = torch.autograd.grad(losses.sum(), parameters)
+    device = parameters.device
+    count = shard_count(device)
+
+    def part(shard: int) -> tuple[Tensor, Tensor]:
+        """The shard's share of each run's mean loss, and its gradient."""
+        own = batch[shard::count]
+        ids, lengths = collate(rows.tokens, own)
+        masks = state.pack.masks([s.dropout[shard] for s in state.active])
+        logits = state.pack.logits(parameters, masks)(ids.to(device), lengths.to(device))
+        losses = cross_entropy(logits, rows.labels[torch.from_numpy(own)]) * (len(own) / len(batch))
+        return losses.detach(), torch.autograd.grad(losses.sum(), parameters)[0]
+
+    parts = together([partial(part, i) for i in range(min(count, len(batch)))])
+    losses, gradient = (torch.stack(x).sum(0) for x in zip(*parts, strict=True))
     parameters.requires_grad_(False)
     sound = losses.isfinite() & gradient.norm(dim=1).isfinite()
     gradient = torch.where(sound[:, None], clip_rows(gradient, options.clip), 0.0)
     state.optimiser.update(parameters, gradient, lr_share)
     state.step += 1
-    return torch.where(sound, losses.detach(), torch.nan).tolist()
+    return torch.where(sound, losses, torch.nan).tolist()
 
 
 def check(state: TrainingState, validation: Rows, target: float) -> list[Checked]:

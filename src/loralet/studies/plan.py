@@ -7,8 +7,11 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
-from loralet.config import DataOptions, StudyConfig, TrainConfig, TrainingOptions
-from loralet.engine.packs import Run, lora_run
+from loralet.config import DataOptions, GridOptions, StudyConfig, TrainConfig, TrainingOptions, sets_of_targets
+from loralet.engine.packs import Run, lora_run, short
+
+INITIALS = {"query": "q", "key": "k", "value": "v", "attention-output": "ao", "intermediate": "i", "output": "o", "all-linear": "all"}
+"""Targets as an id has them."""
 
 
 @dataclass(frozen=True)
@@ -42,19 +45,29 @@ def plan_study(config: StudyConfig) -> Plan:
     """Every combination of the grid, and for each model and seed a linear probe and, if asked for, full fine-tuning."""
     grid = config.grid
     runs: list[Run] = []
+    sets = sets_of_targets(grid.target_sets, grid.targets)
     for model, seed in product(grid.models, grid.seeds):
-        runs.append(lora_run(model, 0, 1.0, 0.0, (), grid.scaling, grid.probe_lr, seed))
-        cells = product((r for r in grid.ranks if r), grid.alphas, grid.lrs)
-        runs += [lora_run(model, rank, alpha, grid.dropout, grid.targets, grid.scaling, lr, seed) for rank, alpha, lr in cells]
+        runs.append(lora_run(model, 0, 1.0, 0.0, (), "alpha/r", grid.probe_lr, seed))
+        cells = product((r for r in grid.ranks if r), grid.alphas, grid.lrs, grid.dropouts, grid.scalings, sets)
+        for rank, alpha, lr, dropout, scaling, targets in cells:
+            runs.append(lora_run(model, rank, alpha, dropout, targets, scaling, lr, seed, _marks(grid, dropout, scaling, targets)))
         if grid.full:
-            runs.append(Run(f"full-lr{grid.full_lr:g}-s{seed}", model, "full", 0, 1.0, 0.0, (), grid.scaling, grid.full_lr, seed))
+            runs.append(Run(f"full-lr{short(grid.full_lr)}-s{seed}", model, "full", 0, 1.0, 0.0, (), "alpha/r", grid.full_lr, seed))
     return Plan("study", config.data, tuple(_named(runs, grid.models)), True, config.training, config.reading)
+
+
+def _marks(grid: GridOptions, dropout: float, scaling: str, targets: tuple[str, ...]) -> str:
+    """What tells a run's id from others of its rank, alpha, learning rate and seed: only what the grid varies."""
+    marks = [f"d{short(dropout)}"] * (len(grid.dropouts) > 1)
+    marks += [scaling.replace("/", "")] * (len(grid.scalings) > 1)
+    marks += ["+".join(INITIALS[name] for name in targets)] * (len(grid.target_sets) > 1)
+    return "".join(f"-{mark}" for mark in marks)
 
 
 def _named(runs: Sequence[Run], models: Sequence[str]) -> list[Run]:
     """With several models, ids begin with the model's short name."""
     if len(models) == 1:
         return list(runs)
-    short = [Path(model).name for model in models]
-    names = {model: name if short.count(name) == 1 else f"{name}-{i + 1}" for i, (model, name) in enumerate(zip(models, short, strict=True))}
+    bare = [Path(model).name for model in models]
+    names = {model: name if bare.count(name) == 1 else f"{name}-{i + 1}" for i, (model, name) in enumerate(zip(models, bare, strict=True))}
     return [replace(run, id=f"{names[run.model]}-{run.id}") for run in runs]

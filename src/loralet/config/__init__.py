@@ -1,0 +1,78 @@
+"""Every option, once: name, default, help and limits. The command line and the saved TOML are made from these classes.
+
+Standard library and tyro's markers only, so that ``loralet --help`` needs nothing else.
+"""
+
+from __future__ import annotations
+
+from loralet.config.commands import (
+    EvaluateConfig,
+    ExportConfig,
+    InspectConfig,
+    Interface,
+    PredictConfig,
+    PushConfig,
+    ReportConfig,
+    ShowConfig,
+)
+from loralet.config.data import (
+    DataOptions,
+)
+from loralet.config.distil import (
+    DistillConfig,
+)
+from loralet.config.limits import (
+    ALL_LINEAR,
+    TARGETS,
+    lora_problems,
+    resolve_targets,
+    seed_problems,
+    sets_of_targets,
+    student_problems,
+    target_problems,
+    thread_problems,
+)
+from loralet.config.study import (
+    GridOptions,
+    StudyConfig,
+)
+from loralet.config.training import (
+    Head,
+    LoraOptions,
+    Precision,
+    Scaling,
+    Schedule,
+    TrainConfig,
+    TrainingOptions,
+)
+
+__all__ = [
+    "ALL_LINEAR",
+    "TARGETS",
+    "DataOptions",
+    "DistillConfig",
+    "EvaluateConfig",
+    "ExportConfig",
+    "GridOptions",
+    "Head",
+    "InspectConfig",
+    "Interface",
+    "LoraOptions",
+    "Precision",
+    "PredictConfig",
+    "PushConfig",
+    "ReportConfig",
+    "Scaling",
+    "Schedule",
+    "ShowConfig",
+    "StudyConfig",
+    "TrainConfig",
+    "TrainingOptions",
+    "lora_problems",
+    "resolve_targets",
+    "seed_problems",
+    "sets_of_targets",
+    "student_problems",
+    "target_problems",
+    "thread_problems",
+]

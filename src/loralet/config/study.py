@@ -1,0 +1,82 @@
+"""A grid of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import inf
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from loralet.config.data import DataOptions
+from loralet.config.limits import lora_problems, resolve_targets, seed_problems, sets_of_targets, target_problems
+from loralet.config.training import Scaling, TrainingOptions
+
+
+@dataclass(frozen=True)
+class GridOptions:
+    """The grid of a study: every combination is a run."""
+
+    models: tuple[str, ...] = ("news-tiny",)
+    """Backbones: hub ids, folders, or the bundled news-tiny."""
+    ranks: tuple[int, ...] = (4, 16, 32)
+    """Ranks of the grid."""
+    alphas: tuple[float, ...] = (64.0, 256.0, 512.0)
+    """Alphas of the grid."""
+    lrs: tuple[float, ...] = (1e-3,)
+    """Peak learning rates of the grid."""
+    seeds: tuple[int, ...] = (0,)
+    """Seeds of the grid: initial values, dropout and order of the rows."""
+    dropouts: Annotated[tuple[float, ...], arg(aliases=("--dropout",))] = (0.0,)
+    """Dropouts of the grid, on the adapters' input."""
+    targets: tuple[str, ...] = ("query", "value")
+    """Linear maps that get an adapter: query, key, value, attention-output, intermediate, output, or all-linear."""
+    target_sets: tuple[str, ...] = ()
+    """Several sets of targets, each joined by +, such as query+value all-linear; replaces targets when given."""
+    scalings: Annotated[tuple[Scaling, ...], arg(aliases=("--scaling",))] = ("alpha/r",)
+    """Scales of the adapters: alpha / rank, or alpha / sqrt(rank) (rslora)."""
+    full: bool = False
+    """Also fine-tune the whole model, for comparison."""
+    full_lr: float = 3e-4
+    """Peak learning rate of full fine-tuning."""
+    probe_lr: float = 1e-2
+    """Peak learning rate of the linear probe."""
+
+    def problems(self) -> Iterator[str]:
+        for name in ("models", "ranks", "alphas", "lrs", "seeds", "dropouts", "scalings"):
+            values = getattr(self, name)
+            if not values and name != "models":
+                yield f"{name} is empty: a grid needs at least one value of each"
+            if len(set(values)) != len(values):
+                yield f"{name} names a value twice: {' '.join(map(str, values))}"
+        yield from seed_problems("seeds", min(self.seeds, default=0))
+        cells = [(rank, 1.0, 0.0, 1.0) for rank in self.ranks] + [(1, alpha, 0.0, 1.0) for alpha in self.alphas]
+        cells += [(1, 1.0, dropout, 1.0) for dropout in self.dropouts] + [(1, 1.0, 0.0, lr) for lr in self.lrs]
+        for cell in cells:
+            yield from lora_problems(*cell)
+        for name in ("full_lr", "probe_lr"):
+            if not 0 < getattr(self, name) < inf:
+                yield f"{name} is {getattr(self, name)}: it must be above 0, and finite"
+        sets = sets_of_targets(self.target_sets, self.targets)
+        for targets in sets:
+            yield from target_problems(targets)
+        if len({resolve_targets(targets) for targets in sets}) != len(sets):
+            yield f"target_sets names a set twice: {' '.join(self.target_sets)}"
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """Everything ``loralet study`` needs."""
+
+    data: Annotated[Positional[str], arg(metavar="DATA")] = "news-mini"
+    """A CSV, TSV, JSONL or Parquet file, a folder with train/validation/test files, a hub data set id, or the bundled news-mini."""
+    out: str = ""
+    """Folder for the study; named by date under runs/ when empty."""
+    grid: GridOptions = field(default_factory=GridOptions)
+    training: TrainingOptions = field(default_factory=TrainingOptions)
+    reading: DataOptions = field(default_factory=DataOptions)
+
+    def problems(self) -> Iterator[str]:
+        for part in (self.grid, self.training, self.reading):
+            yield from part.problems()
