@@ -43,6 +43,18 @@ static inline float sum(fwide v) {
   return s;
 }
 
+/* The largest of `count` numbers, a multiple of 16; one that is not a number may be passed over, and shows in the sum of the exponentials instead. */
+static inline float maximum(const float *p, int64_t count) {
+  fwide best = (fwide) * (const vec *)p;
+  for (int64_t i = LANES; i < count; i += LANES) {
+    fwide v = (fwide) * (const vec *)(p + i);
+    best = pick(v > best, v, best);
+  }
+  float largest = best[0];
+  for (int i = 1; i < LANES; i++) largest = best[i] > largest ? best[i] : largest;
+  return largest;
+}
+
 /* e^x to about one unit in the last place: x = n ln 2 + r, a degree-6 Taylor polynomial in r (|r| <= ln 2 / 2), then n into the exponent. */
 static inline fwide exponential(fwide x) {
   x = pick(x < splat(-87.0f), splat(-87.0f), x);
@@ -61,39 +73,49 @@ static inline fwide exponential(fwide x) {
   return p * (fwide)((n + 127) << 23);
 }
 
-/* C[m, n] = A[m, k] B[k, n]: A by any strides, B and C dense in their rows, n a multiple of 16. Blocks of 4 rows by 64 columns stay in registers. */
+/* `rows` (a constant where this is inlined) rows of a product by 64 columns, kept in registers. */
+static inline __attribute__((always_inline)) void block(int rows, int64_t k, const float *a, int64_t a_row, int64_t a_column, const float *b,
+                                                        int64_t b_row, float *c, int64_t c_row) {
+  fwide s[4][4];
+  for (int x = 0; x < rows; x++)
+    for (int y = 0; y < 4; y++) s[x][y] = splat(0);
+  for (int64_t l = 0; l < k; l++) {
+    const float *row = b + l * b_row;
+    fwide b0 = (fwide) * (const vec *)row, b1 = (fwide) * (const vec *)(row + LANES);
+    fwide b2 = (fwide) * (const vec *)(row + 2 * LANES), b3 = (fwide) * (const vec *)(row + 3 * LANES);
+    for (int x = 0; x < rows; x++) {
+      fwide factor = splat(a[x * a_row + l * a_column]);
+      s[x][0] += factor * b0;
+      s[x][1] += factor * b1;
+      s[x][2] += factor * b2;
+      s[x][3] += factor * b3;
+    }
+  }
+  for (int x = 0; x < rows; x++)
+    for (int y = 0; y < 4; y++) *(vec *)(c + x * c_row + y * LANES) = (vec)s[x][y];
+}
+
+/* C[m, n] = A[m, k] B[k, n]: A by any strides, B and C dense in their rows, n a multiple of 16. */
 static void multiply(int64_t m, int64_t n, int64_t k, const float *a, int64_t a_row, int64_t a_column, const float *b, int64_t b_row, float *c,
                      int64_t c_row) {
-  for (int64_t j = 0; j < n; j += 4 * LANES) {
-    int64_t parts = (n - j) / LANES < 4 ? (n - j) / LANES : 4;
+  int64_t j = 0;
+  for (; j + 4 * LANES <= n; j += 4 * LANES) {
     int64_t i = 0;
-    if (parts == 4)
-      for (; i + 4 <= m; i += 4) {
-        fwide s[4][4];
-        for (int x = 0; x < 4; x++)
-          for (int y = 0; y < 4; y++) s[x][y] = splat(0);
-        const float *a0 = a + i * a_row;
-        for (int64_t l = 0; l < k; l++) {
-          const float *row = b + l * b_row + j;
-          fwide b0 = (fwide) * (const vec *)row, b1 = (fwide) * (const vec *)(row + LANES);
-          fwide b2 = (fwide) * (const vec *)(row + 2 * LANES), b3 = (fwide) * (const vec *)(row + 3 * LANES);
-          for (int x = 0; x < 4; x++) {
-            fwide factor = splat(a0[x * a_row + l * a_column]);
-            s[x][0] += factor * b0;
-            s[x][1] += factor * b1;
-            s[x][2] += factor * b2;
-            s[x][3] += factor * b3;
-          }
-        }
-        for (int x = 0; x < 4; x++)
-          for (int y = 0; y < 4; y++) *(vec *)(c + (i + x) * c_row + j + y * LANES) = (vec)s[x][y];
+    for (; i + 4 <= m; i += 4) block(4, k, a + i * a_row, a_row, a_column, b + j, b_row, c + i * c_row + j, c_row);
+    if (m - i == 3) block(3, k, a + i * a_row, a_row, a_column, b + j, b_row, c + i * c_row + j, c_row);
+    if (m - i == 2) block(2, k, a + i * a_row, a_row, a_column, b + j, b_row, c + i * c_row + j, c_row);
+    if (m - i == 1) block(1, k, a + i * a_row, a_row, a_column, b + j, b_row, c + i * c_row + j, c_row);
+  }
+  for (; j < n; j += LANES) { /* what is left of the columns: four rows at a time, one vector wide */
+    for (int64_t i = 0; i < m; i += 4) {
+      int64_t rows = m - i < 4 ? m - i : 4;
+      fwide s[4] = {splat(0), splat(0), splat(0), splat(0)};
+      for (int64_t l = 0; l < k; l++) {
+        fwide column = (fwide) * (const vec *)(b + l * b_row + j);
+        for (int64_t x = 0; x < 4; x++) s[x] += a[(i + (x < rows ? x : 0)) * a_row + l * a_column] * column;
       }
-    for (; i < m; i++)
-      for (int64_t y = 0; y < parts; y++) {
-        fwide s = splat(0);
-        for (int64_t l = 0; l < k; l++) s += a[i * a_row + l * a_column] * (fwide) * (const vec *)(b + l * b_row + j + y * LANES);
-        *(vec *)(c + i * c_row + j + y * LANES) = (vec)s;
-      }
+      for (int64_t x = 0; x < rows; x++) *(vec *)(c + (i + x) * c_row + j) = (vec)s[x];
+    }
   }
 }
 
@@ -136,9 +158,9 @@ void attention_forward(const void *q, int64_t q_own, const void *k, int64_t k_ow
       transpose(keys, n, size, keys_t, padded);
       multiply(m, padded, size, queries, size, 1, keys_t, padded, scores, long_row);
       for (int64_t i = 0; i < m; i++) {
-        float *s = scores + i * long_row, largest = s[0];
+        float *s = scores + i * long_row;
         for (int64_t j = n; j < padded; j++) s[j] = -1e30f; /* e^-87 after the exponential: nothing beside the largest score's 1 */
-        for (int64_t j = 1; j < n; j++) largest = s[j] > largest ? s[j] : largest;
+        float largest = maximum(s, padded);
         fwide total = splat(0);
         for (int64_t j = 0; j < padded; j += LANES) {
           fwide e = exponential((fwide) * (vec *)(s + j) - largest);
