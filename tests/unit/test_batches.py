@@ -97,14 +97,17 @@ def test_collate_pads_on_the_right_with_0() -> None:
     assert ids.tolist() == [[2, 3, 0, 0, 0], [2, 8, 9, 9, 3], [2, 7, 3, 0, 0]]
     assert lengths.tolist() == [2, 5, 3]
     assert (ids.dtype, lengths.dtype) == (torch.int64, torch.int64)
-    assert collate(tokens, np.array([1]))[0].tolist() == [[2, 3]]
+    assert collate(tokens, np.array([1]))[0].tolist() == [[2, 3, 0, 0, 0]]  # up to 8 tokens, but never past the longest of all rows
+    longer = flat([[2, 3], list(range(1, 10)), list(range(1, 20))])
+    assert [collate(longer, np.array([i]))[0].shape[1] for i in range(3)] == [8, 16, 19]
 
 
 @given(st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=20), min_size=1, max_size=30), st.data())
 def test_collate_gives_each_row_back(rows: list[list[int]], data: st.DataObject) -> None:
     chosen = np.array(data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=10)))
     ids, lengths = collate(flat(rows), chosen)
-    assert ids.shape == (len(chosen), max(len(rows[i]) for i in chosen))
+    longest = max(len(rows[i]) for i in chosen)
+    assert ids.shape == (len(chosen), min(-(-longest // 8) * 8, max(map(len, rows))))
     for row, length, i in zip(ids.tolist(), lengths.tolist(), chosen, strict=True):
         assert row[:length] == rows[i]
         assert not any(row[length:])

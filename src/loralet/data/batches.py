@@ -11,6 +11,9 @@ from torch import Tensor
 
 from loralet.data.tokens import Tokens
 
+MULTIPLE = 8
+"""Token counts of batches are rounded up to this: the matrix library keeps a prepared kernel, about half a megabyte, for every size it has met."""
+
 GROUP = 50
 """Batches whose rows are sorted by length together: enough for almost no padding, few enough to keep the order random."""
 
@@ -70,9 +73,13 @@ def sorted_batches(lengths: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
 
 
 def collate(tokens: Tokens, rows: np.ndarray) -> tuple[Int[Tensor, "b t"], Int[Tensor, "b"]]:
-    """The ids of these rows, padded on the right with 0 to the longest, and each row's length."""
+    """The ids of these rows, padded on the right with 0, and each row's length.
+
+    The length of the batch is its longest row's, rounded up to a multiple of 8, but never more than the longest of all rows.
+    """
     starts, lengths = tokens.starts[rows], tokens.starts[rows + 1] - tokens.starts[rows]
-    columns = np.arange(lengths.max())
+    rounded = -(-int(lengths.max()) // MULTIPLE) * MULTIPLE
+    columns = np.arange(min(rounded, tokens.longest))
     inside = columns < lengths[:, None]
     places = np.minimum(starts[:, None] + columns, len(tokens.ids) - 1)
     ids = np.where(inside, tokens.ids[places], 0).astype(np.int64)

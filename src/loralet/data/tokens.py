@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,11 @@ class Tokens:
     def lengths(self) -> np.ndarray:
         """Tokens of each row."""
         return np.diff(self.starts)
+
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest row."""
+        return int(self.lengths.max(initial=0))
 
 
 def tokenise(texts: pa.ChunkedArray, tokenizer: Tokenizer, max_length: int, cache: Path | None = None) -> Tokens:
