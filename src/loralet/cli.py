@@ -21,12 +21,14 @@ from loralet.config import (
     ExportConfig,
     InspectConfig,
     Interface,
+    Planning,
     PredictConfig,
     PushConfig,
     ReportConfig,
     ShowConfig,
     StudyConfig,
     TrainConfig,
+    with_preset,
 )
 from loralet.errors import ConfigError, LoraletError, UserError
 
@@ -37,11 +39,12 @@ class Study:
 
     options: Annotated[StudyConfig, tyro.conf.arg(name="")] = field(default_factory=StudyConfig)
     interface: Interface = field(default_factory=Interface)
+    planning: Planning = field(default_factory=Planning)
 
     def __call__(self) -> None:
         from loralet.commands.study import study
 
-        study(self.options, self.interface)
+        study(self.options, self.interface, self.planning.dry_run)
 
 
 @dataclass(frozen=True)
@@ -179,7 +182,7 @@ def parse(arguments: Sequence[str]) -> Callable[[], None]:
     if list(arguments) in (["--version"], ["-V"]):
         print(f"loralet {__version__}")
         raise SystemExit(0)
-    defaults = _from_file(arguments)
+    defaults = _chosen_defaults(arguments)
     choices = [
         Annotated[kind, tyro.conf.subcommand(name, **({"default": defaults[name]} if name in defaults else {}))] for name, kind in COMMANDS.items()
     ]
@@ -196,16 +199,24 @@ def parse(arguments: Sequence[str]) -> Callable[[], None]:
     return command  # type: ignore[no-any-return]  # one of COMMANDS
 
 
-def _from_file(arguments: Sequence[str]) -> dict[str, Any]:
-    """Defaults of the command from the file that ``--config`` names."""
-    given = [a.removeprefix("--config=") for a in arguments if a.startswith("--config=")]
-    given += [b for a, b in pairwise(arguments) if a == "--config"]
+def _chosen_defaults(arguments: Sequence[str]) -> dict[str, Any]:
+    """Defaults of the command: those of the file that ``--config`` names, and over them those of ``--preset``."""
     name = arguments[0] if arguments else ""
-    if not given or name not in CONFIGURED:
+    file, preset = _last_value(arguments, "--config"), _last_value(arguments, "--preset")
+    if name not in CONFIGURED or not (file or (preset and name == "study")):
         return {}
-    from loralet.store.options import read_options
+    options: Any = CONFIGURED[name]()
+    if file:
+        from loralet.store.options import read_options
 
-    return {name: COMMANDS[name](options=read_options(Path(given[-1]), CONFIGURED[name]))}
+        options = read_options(Path(file), CONFIGURED[name])
+    return {name: COMMANDS[name](options=with_preset(options, preset) if name == "study" else options)}
+
+
+def _last_value(arguments: Sequence[str], flag: str) -> str:
+    """The value that a flag has on the command line, empty where it is not given; the last one counts."""
+    given = [a.removeprefix(f"{flag}=") if a.startswith(f"{flag}=") else b for a, b in pairwise([*arguments, ""]) if a.split("=")[0] == flag]
+    return given[-1] if given else ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

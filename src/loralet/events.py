@@ -17,23 +17,23 @@ class Stage:
 
 @dataclass(frozen=True)
 class PlannedPack:
-    """A pack to come: its runs, the numbers each of them trains, its steps, and an estimate of the memory that a step needs."""
+    """A pack to come: its runs, the numbers each of them trains, its steps, and estimates of the memory that a step needs and of its seconds."""
 
     runs: tuple[str, ...]
     trainable: tuple[int, ...]
     steps: int
     batch_size: int
     memory_bytes: int
+    seconds: float
 
 
 @dataclass(frozen=True)
 class Planned:
-    """What is about to be trained. ``seconds`` is an estimate after a few steps of the first pack; runs that leave early need less."""
+    """What is about to be trained. Seconds are estimated from a few steps of the first pack; runs that leave early need less."""
 
     packs: tuple[PlannedPack, ...]
     train_rows: int
     budget_bytes: int
-    seconds: float
 
 
 @dataclass(frozen=True)

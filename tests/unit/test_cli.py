@@ -105,11 +105,41 @@ def test_study_leaves_results_of_schema_1(studied: Path) -> None:
 def test_study_writes_every_event_and_the_environment(studied: Path) -> None:
     events = [json.loads(line) for line in (studied / "metrics.jsonl").read_text().splitlines()]
     packs = [e for e in events if e["event"] == "PackStarted"]
-    assert [len(p["runs"]) for p in packs] == [3, 1, 3, 1]  # one pack per seed, full fine-tuning beside it
+    assert [len(p["runs"]) for p in packs] == [3, 3, 1, 1]  # one pack per seed, full fine-tuning alone; the longest first
     steps = [e for e in events if e["event"] == "Stepped"]
     assert len(steps) == 4 * 60
     assert min(steps[59]["losses"]) < 0.5 < min(steps[0]["losses"])
     assert json.loads((studied / "environment.json").read_text())["command"][:3] == ["loralet", "study", "data"]
+
+
+GRID = ("data", "--models", "model", "--ranks", "2", "4", "--alphas", "8", "16", "--steps", "24", "--batch-size", "16", "--eval-every", "6")
+
+
+def test_a_dry_run_prints_the_plan_and_leaves_nothing(place: Path) -> None:
+    before = sorted(place.iterdir())
+    done = run(place, "study", *GRID, "--seeds", "0", "1", "--dry-run", "--out", "dry")
+    assert done.returncode == 0, done.stderr
+    assert "plan: 10 runs in 2 packs, 24 steps of 16 rows, 270 training rows; at most about" in done.stdout
+    assert "pack 2: probe-s1, lora-r2-a8-lr0.001-s1" in done.stdout
+    assert "training pack" not in done.stderr
+    assert sorted(place.iterdir()) == before
+
+
+def test_halving_and_json_events(place: Path) -> None:
+    done = run(place, "study", *GRID, "--halving", "--memory", "1", "--json-events", "--out", "halved")
+    assert (done.returncode, done.stderr) == (0, "")
+    *events, last = [json.loads(line) for line in done.stdout.splitlines()]
+    assert last == {"event": "Finished", "folder": "halved"}
+    assert events == [json.loads(line) for line in (place / "halved" / "metrics.jsonl").read_text().splitlines()]
+    assert [(e["step"], len(e["runs"]), e["kept"]) for e in events if e["event"] == "Halved"] == [(3, 4, 2), (6, 2, 1)]
+    (planned,) = [e for e in events if e["event"] == "Planned"]
+    assert planned["budget_bytes"] == 2**30
+    runs = json.loads((place / "halved" / "results.json").read_text())["runs"]
+    halved = [r for r in runs if r["status"] == "halved"]
+    assert sorted(r["steps"] for r in halved) == [3, 3, 6]
+    assert all(r["validation"] and r["test"] and r["role"] == "lora" for r in halved)
+    assert run(place, "show", "halved").stdout.count(" halved") == 3
+    assert "halving = true" in (place / "halved" / "config.toml").read_text()
 
 
 def test_show_and_adapters_and_predict_agree(studied: Path, place: Path) -> None:

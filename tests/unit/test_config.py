@@ -46,6 +46,7 @@ IMPOSSIBLE: list[tuple[type, str, list[Any], list[Any]]] = [
     (DataOptions, "max_length", [2, 0, -1], [3]),
     (DataOptions, "columns", [("text", "label", "text")], [("text", "label")]),
     (DataOptions, "label_names", [("a", "a")], [("a", "b")]),
+    (StudyConfig, "memory", [0.0, -1.0, NAN, INF], [0.1, None]),
     (TrainingOptions, "head_dropout", [-0.1, 1.0, NAN], [0.0, 0.99]),
     (TrainingOptions, "epochs", [0.0, -1.0, NAN, INF], [0.01]),
     (TrainingOptions, "steps", [0, -1], [1, None]),
@@ -156,7 +157,17 @@ grid = st.builds(
     target_sets=st.just(()) | st.just(("query+value", "all-linear")), full=st.booleans(), full_lr=above_0, probe_lr=above_0,
 )  # fmt: skip
 train_config = st.builds(TrainConfig, data=text, model=text, out=text, seed=seed, lora=lora, training=training, reading=reading)
-study_config = st.builds(StudyConfig, data=text, out=text, grid=grid, training=training, reading=reading)
+study_config = st.builds(
+    StudyConfig,
+    data=text,
+    out=text,
+    memory=st.none() | above_0,
+    halving=st.booleans(),
+    stop_at_target=st.booleans(),
+    grid=grid,
+    training=training,
+    reading=reading,
+)
 
 
 @given(train_config | study_config)
@@ -317,6 +328,6 @@ def attributes_read() -> set[str]:
 def test_no_option_is_dead(kind: str) -> None:
     read_names = attributes_read()
     assert "an_option_that_is_not" not in read_names
-    # --config is taken from the command line before the options are parsed, so that its file can set their defaults.
-    by_hand = {"Interface": {"config"}}.get(kind, set())
+    # --config and --preset are taken from the command line before the options are parsed, so that they can set their defaults.
+    by_hand = {"Interface": {"config"}, "Planning": {"preset"}}.get(kind, set())
     assert {field.name for field in dataclasses.fields(getattr(module, kind))} - by_hand - read_names == set()

@@ -1,10 +1,27 @@
-"""From options to runs: the cells of a grid, and ids that stay short and never collide."""
+"""From options to runs and packs: the cells of a grid, ids that stay short and never collide, presets, and the plan before the work."""
 
 from __future__ import annotations
 
-from loralet.config import ALL_LINEAR, TARGETS, GridOptions, StudyConfig
+import csv
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from models import make_pair
+
+from loralet.cli import parse
+from loralet.config import ALL_LINEAR, TARGETS, GridOptions, StudyConfig, TrainingOptions
+from loralet.engine.footprint import GIB
 from loralet.engine.packs import Run
-from loralet.studies.plan import plan_study
+from loralet.engine.runs import RunFolder
+from loralet.store.options import write_options
+from loralet.studies.outline import load_of, probe, survey, training_seconds
+from loralet.studies.plan import Plan, plan_study
+from loralet.studies.study import Prepared, carry_out, prepare
 
 
 def planned(**grid: object) -> list[Run]:
@@ -49,3 +66,122 @@ def test_ids_never_collide() -> None:
 def test_targets_stand_where_no_sets_are_given() -> None:
     assert {run.targets for run in planned(targets=("value", "query"))[1:]} == {("query", "value")}
     assert {run.targets for run in planned(targets=("value",), target_sets=("output",))[1:]} == {("output",)}
+
+
+def chosen(*arguments: str) -> StudyConfig:
+    """The options of ``loralet study`` with these arguments."""
+    command: Any = parse(["study", *arguments])
+    options: StudyConfig = command.options
+    return options
+
+
+BERTS = ("google/bert_uncased_L-2_H-128_A-2", "prajjwal1/bert-tiny")
+
+
+def test_a_preset_is_its_grid_and_nothing_else() -> None:
+    config = chosen("--preset", "base-vs-lora")
+    assert config.grid == GridOptions(models=BERTS, ranks=(16,), alphas=(64.0,), dropouts=(0.1,))
+    assert (config.training, config.data) == (StudyConfig().training, StudyConfig().data)
+    assert [run.id for run in plan_study(config).runs] == [
+        f"{name}-{run}" for name in ("bert_uncased_L-2_H-128_A-2", "bert-tiny") for run in ("probe-s0", "lora-r16-a64-lr0.001-s0")
+    ]
+    grid = chosen("--preset=rank-alpha").grid
+    assert (grid.ranks, grid.alphas, grid.dropouts) == ((4, 16, 32), (64.0, 256.0, 512.0), (0.0,))
+
+
+def test_flags_beside_a_preset_win_and_the_rest_of_it_stays() -> None:
+    for arguments in (["--preset", "base-vs-lora", "--ranks", "8", "--steps", "7"], ["--ranks", "8", "--steps", "7", "--preset", "base-vs-lora"]):
+        config = chosen("rows.csv", *arguments)
+        assert (config.grid.ranks, config.grid.alphas, config.grid.models) == ((8,), (64.0,), BERTS)
+        assert (config.data, config.training.steps) == ("rows.csv", 7)
+    # a flag that is given with its usual value is given all the same
+    assert chosen("--preset", "base-vs-lora", "--dropouts", "0").grid.dropouts == (0.0,)
+    assert chosen("--preset", "base-vs-lora", "--dropout", "0.2").grid.dropouts == (0.2,)
+
+
+def test_a_preset_stands_between_file_and_flags(tmp_path: Path) -> None:
+    write_options(tmp_path / "a.toml", StudyConfig(data="x", grid=GridOptions(ranks=(2,), lrs=(0.5,)), halving=True))
+    config = chosen("--config", str(tmp_path / "a.toml"), "--preset", "base-vs-lora", "--alphas", "9")
+    assert (config.data, config.halving, config.grid.lrs, config.grid.ranks, config.grid.alphas) == ("x", True, (0.5,), (16,), (9.0,))
+    assert chosen("--config", str(tmp_path / "a.toml")).grid.ranks == (2,)
+
+
+def test_an_unknown_preset_is_a_usage_message(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        chosen("--preset", "rank-alfa")
+    assert caught.value.code == 2
+    assert "rank-alpha" in "".join(capsys.readouterr())
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> StudyConfig:
+    """A small study whose dropout would show any number drawn from a generator by the probe."""
+    folder = tmp_path_factory.mktemp("plan")
+    make_pair(folder / "model")
+    (folder / "data").mkdir()
+    generator = np.random.default_rng(0)
+    for name, count in (("train", 120), ("test", 30)):
+        with (folder / "data" / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+            rows = [(" ".join(generator.choice([*"abcd"] if i % 2 else [*"pqrs"], generator.integers(2, 9))), "ab"[i % 2]) for i in range(count)]
+            csv.writer(file).writerows([("text", "label"), *rows])
+    grid = GridOptions(models=(str(folder / "model"),), ranks=(2, 4), alphas=(8.0,), lrs=(1e-2,), dropouts=(0.0, 0.2), seeds=(0, 1), full=True)
+    return StudyConfig(data=str(folder / "data"), grid=grid, training=TrainingOptions(steps=12, batch_size=16, eval_every=6))
+
+
+def outcome(plan: Plan, prepared: Prepared, folder: Path) -> list[dict[str, Any]]:
+    """What a plan came to, but for times and memory."""
+    with closing(RunFolder(folder, StudyConfig())) as run_folder:
+        results = carry_out(plan, prepared, run_folder, lambda event: None)
+    return [{k: v for k, v in run.items() if k not in ("train_seconds", "peak_memory_bytes")} for run in results["runs"]]
+
+
+def test_a_survey_changes_no_result(config: StudyConfig, tmp_path: Path) -> None:
+    plan = plan_study(config)
+    prepared = prepare(plan, lambda event: None)
+    without = outcome(plan, prepared, tmp_path / "without")
+    before = torch.get_rng_state()
+    surveyed = survey(prepared.packs, prepared.benches)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert outcome(plan, prepared, tmp_path / "with") == without
+    assert [[run.id for run in pack] for pack in prepared.packs.packs] == [list(pack.runs) for pack in surveyed.packs]
+    assert [run["id"] for run in without if run["role"] in ("lora", "linear-probe", "full")] == [run.id for run in plan.runs]
+
+
+def test_runs_that_reach_their_target_leave_only_where_that_is_asked_for(config: StudyConfig, tmp_path: Path) -> None:
+    easy = replace(config, training=replace(config.training, target_accuracy=0.1))
+    plain, stopping = plan_study(easy), plan_study(replace(easy, stop_at_target=True))
+    prepared = prepare(plain, lambda event: None)
+    ends = [
+        {(run["status"], run["steps"]) for run in outcome(plan, prepared, tmp_path / str(i)) if run["steps"]}
+        for i, plan in enumerate((plain, stopping))
+    ]
+    assert ends == [{("finished", 12)}, {("early-stopped", 6)}]
+
+
+def test_the_plan_has_steps_numbers_memory_and_time_of_every_pack(config: StudyConfig) -> None:
+    prepared = prepare(plan_study(config), lambda event: None)
+    surveyed = survey(prepared.packs, prepared.benches)
+    assert sorted(len(pack.runs) for pack in surveyed.packs) == [1, 1, 5, 5]
+    assert [pack.seconds for pack in surveyed.packs] == sorted((pack.seconds for pack in surveyed.packs), reverse=True)
+    assert all(pack.steps == 12 and pack.batch_size == 16 and pack.memory_bytes > 0 and pack.seconds > 0 for pack in surveyed.packs)
+    first = next(pack for pack in surveyed.packs if len(pack.runs) == 5)
+    # two layers of query and value, 32 wide: rank x (32 + 32) each; the head has 2 x 32 + 2 numbers
+    assert first.trainable == (66, *(66 + 4 * rank * 64 for rank in (2, 2, 4, 4)))
+    bench = next(iter(prepared.benches.values()))
+    pace = probe(bench, prepared.packs.packs[0])
+    assert 12 * pace.step < training_seconds(pace, bench) < 12 * pace.step + 10 * pace.check
+    assert load_of(bench).batch_size == 16
+
+
+def test_a_small_budget_parts_the_packs_and_keeps_the_results(config: StudyConfig, tmp_path: Path) -> None:
+    plan = plan_study(config)
+    whole = prepare(plan, lambda event: None)
+    tight = Plan(plan.kind, plan.source, plan.runs, True, plan.training, plan.reading, memory=1 / GIB)
+    parted = prepare(tight, lambda event: None)
+    assert len(whole.packs.packs) == 4
+    assert len(parted.packs.packs) == len(plan.runs)
+    assert parted.packs.budget == 1
+    together, alone = outcome(plan, whole, tmp_path / "whole"), outcome(tight, parted, tmp_path / "parted")
+    assert [(run["id"], run["role"], run["trainable_parameters"]) for run in together] == [
+        (run["id"], run["role"], run["trainable_parameters"]) for run in alone
+    ]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-
 from loralet.commands.threads import set_threads
 from loralet.config import DistillConfig, Interface
-from loralet.show.progress import ProgressView
+from loralet.events import Finished
+from loralet.show.progress import open_view
 
 
 def distill(config: DistillConfig, interface: Interface) -> None:
@@ -14,7 +13,10 @@ def distill(config: DistillConfig, interface: Interface) -> None:
     from loralet.distil.build import build_student
 
     set_threads(config.threads)
-    with ProgressView(Console(stderr=True), interface.quiet) as view:
+    with open_view(interface.quiet, interface.json_events) as view:
         last = build_student(config, view)
+        view(Finished(config.out))
+    if interface.json_events:
+        return
     losses = "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in last.held_out.items())
     print(f"held-out losses after {last.epoch} epochs: {losses}\nstudent: {config.out}")

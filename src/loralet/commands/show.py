@@ -12,4 +12,4 @@ from loralet.show.table import results_table, table_console
 def show(config: ShowConfig) -> None:
     """Print the table of a run folder."""
     console = table_console()
-    console.print(results_table(read_results(Path(config.folder))))
+    console.print(results_table(read_results(Path(config.folder)), console.width))

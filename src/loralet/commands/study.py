@@ -2,44 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import closing
 from typing import Any
-
-from rich.console import Console
 
 from loralet.commands.threads import set_threads
 from loralet.config import Interface, StudyConfig, TrainConfig
 from loralet.engine.runs import RunFolder, new_run_folder
-from loralet.events import Stage
-from loralet.show.progress import ProgressView
+from loralet.events import Event, Finished, Stage
+from loralet.show.plan import plan_table
+from loralet.show.progress import open_view
 from loralet.show.table import results_table, table_console
 from loralet.store.bundled import bundled
+from loralet.studies.outline import survey
 from loralet.studies.plan import Plan, plan_study, plan_train
 from loralet.studies.study import carry_out, prepare
 
 
-def study(config: StudyConfig, interface: Interface) -> None:
-    """Train a grid and print its table."""
-    _carry_out("study", config, interface, plan_study)
+def study(config: StudyConfig, interface: Interface, dry_run: bool = False) -> None:
+    """Train a grid and print its table, or only say what would be trained."""
+    _carry_out(plan_study(config), config, interface, dry_run)
 
 
 def train(config: TrainConfig, interface: Interface) -> None:
     """Train one run and print its table."""
-    _carry_out("train", config, interface, plan_train)
+    _carry_out(plan_train(config), config, interface, dry_run=False)
 
 
-def _carry_out(kind: str, config: Any, interface: Interface, plan: Callable[[Any], Plan]) -> None:
+def _carry_out(plan: Plan, config: Any, interface: Interface, dry_run: bool) -> None:
     set_threads(config.training.threads)
-    planned = plan(config)
-    path = new_run_folder(config.out, kind)
-    with ProgressView(Console(stderr=True), interface.quiet) as view:
-        for name in (planned.source, *dict.fromkeys(run.model for run in planned.runs)):
+    path = new_run_folder(config.out, plan.kind)
+    heard: list[Event] = []
+    with open_view(interface.quiet, interface.json_events) as view:
+
+        def listen(event: Event) -> None:
+            heard.append(event)
+            view(event)
+
+        for name in (plan.source, *dict.fromkeys(run.model for run in plan.runs)):
             if bundled(name):
-                view(Stage(f"{name} comes with loralet"))
-        prepared = prepare(planned, view)
+                listen(Stage(f"{name} comes with loralet"))
+        prepared = prepare(plan, listen)
+        if plan.kind == "study":
+            planned = survey(prepared.packs, prepared.benches)
+            if dry_run:
+                view(planned) if interface.json_events else table_console().print(plan_table(planned))
+                return
+            listen(planned)
         with closing(RunFolder(path, config)) as folder:
-            results = carry_out(planned, prepared, folder, view)
-    console = table_console()
-    console.print(results_table(results))
-    console.print(f"run folder: {path}", highlight=False, soft_wrap=True)
+            for event in heard:
+                folder.record(event)
+            results = carry_out(plan, prepared, folder, view)
+        view(Finished(str(path)))
+    if not interface.json_events:
+        console = table_console()
+        console.print(results_table(results, console.width))
+        console.print(f"run folder: {path}", highlight=False, soft_wrap=True)

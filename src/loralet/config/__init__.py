@@ -10,6 +10,7 @@ from loralet.config.commands import (
     ExportConfig,
     InspectConfig,
     Interface,
+    Planning,
     PredictConfig,
     PushConfig,
     ReportConfig,
@@ -32,6 +33,11 @@ from loralet.config.limits import (
     target_problems,
     thread_problems,
 )
+from loralet.config.presets import (
+    PRESETS,
+    Preset,
+    with_preset,
+)
 from loralet.config.study import (
     GridOptions,
     StudyConfig,
@@ -48,6 +54,7 @@ from loralet.config.training import (
 
 __all__ = [
     "ALL_LINEAR",
+    "PRESETS",
     "TARGETS",
     "DataOptions",
     "DistillConfig",
@@ -58,8 +65,10 @@ __all__ = [
     "InspectConfig",
     "Interface",
     "LoraOptions",
+    "Planning",
     "Precision",
     "PredictConfig",
+    "Preset",
     "PushConfig",
     "ReportConfig",
     "Scaling",
@@ -75,4 +84,5 @@ __all__ = [
     "student_problems",
     "target_problems",
     "thread_problems",
+    "with_preset",
 ]

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from loralet.config.limits import thread_problems
+from loralet.config.presets import Preset
 from loralet.config.training import Precision
 
 
@@ -177,3 +178,15 @@ class Interface:
     """A TOML file of options, such as a run's config.toml; flags given beside it win."""
     quiet: bool = False
     """Show no progress."""
+    json_events: bool = False
+    """Print every event as one line of JSON on standard output, and nothing else."""
+
+
+@dataclass(frozen=True)
+class Planning:
+    """How a study is put together."""
+
+    preset: Preset = ""
+    """A grid with a name: both small BERTs with and without LoRA, or ranks against alphas; flags given beside it win."""
+    dry_run: bool = False
+    """Print the plan with an estimate of memory and time, and stop there."""

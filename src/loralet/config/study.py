@@ -76,7 +76,15 @@ class StudyConfig:
     grid: GridOptions = field(default_factory=GridOptions)
     training: TrainingOptions = field(default_factory=TrainingOptions)
     reading: DataOptions = field(default_factory=DataOptions)
+    memory: float | None = None
+    """GiB that one pack may take; more runs are trained in several packs. None: 70 % of what is free."""
+    halving: bool = False
+    """Successive halving: at 1/8, 1/4 and 1/2 of the steps the worse half of a pack's LoRA runs, on the validation sample, leaves."""
+    stop_at_target: bool = False
+    """A run leaves its pack when it reaches the target accuracy."""
 
     def problems(self) -> Iterator[str]:
+        if self.memory is not None and not 0 < self.memory < inf:
+            yield f"memory is {self.memory}: it is in GiB, and must be above 0"
         for part in (self.grid, self.training, self.reading):
             yield from part.problems()

@@ -30,7 +30,7 @@ def _stratified(labels: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, n
     counts = np.bincount(labels)
     classes = int((counts >= 2).sum())
     if classes == 0:
-        raise ValueError(f"{len(labels)} rows are too few to keep a validation part of {classes} classes")
+        raise ValueError(f"{len(labels)} rows are too few to keep a validation part: no class has two")
     quotas = _quotas(np.where(counts >= 2, counts, 0), size)
     shuffled = np.random.default_rng(seed).permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]

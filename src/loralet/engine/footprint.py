@@ -87,7 +87,7 @@ def pack_bytes(runs: Sequence[Run], load: Load) -> int:
     of which the last layer keeps all but keys, values and their input for one token of each row only, unless the head reads every token. To it come
     ``2 i f`` per run and token of the widest layer for gradients on their way, ``4 COPIES n`` per run, and ``(2 i + 4)`` per run and number
     of each adapted map for W + s B A and its gradient. A check on the validation rows needs ``i (6 d + 2 f)`` for each of its ``BATCH_TOKENS``
-    tokens; the larger of training and checking counts.
+    tokens; the larger of training and checking counts. All parts of a batch are taken to be at work at once, as they are with two threads or more.
     """
     k, shape, item = len(runs), load.encoder, load.item
     noisy = any(run.dropout for run in runs)
@@ -115,9 +115,10 @@ def trained_numbers(runs: Sequence[Run], load: Load) -> int:
     """Numbers of one row of the pack's matrix: ranks padded to the largest, and the head."""
     shape, rank = load.encoder, max((run.rank for run in runs), default=0)
     targets = {target for run in runs for target in run.targets}
-    pooler = shape.width * (shape.width + 1) if load.head == "trained-pooler" else 0
+    full = any(run.role == "full" for run in runs)
+    pooler = shape.width * (shape.width + 1) if load.head == "trained-pooler" or (full and load.head == "pooler") else 0
     numbers = rank * shape.layers * sum(sum(shape.linear_sizes(target)) for target in targets) + load.classes * (shape.width + 1) + pooler
-    if any(run.role == "full" for run in runs):
+    if full:
         numbers += sum(torch.Size(size).numel() for size in shape.tensors().values())
     return numbers
 

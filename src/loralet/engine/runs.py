@@ -65,9 +65,8 @@ class RunFolder:
         self._metrics = (folder / "metrics.jsonl").open("a", encoding="utf-8")
 
     def record(self, event: Event) -> None:
-        """One line of metrics.jsonl; a loss that is not finite is written as null."""
-        line = {"event": type(event).__name__} | dataclasses.asdict(event)
-        self._metrics.write(json.dumps(_finite(line)) + "\n")
+        """One line of metrics.jsonl."""
+        self._metrics.write(event_line(event) + "\n")
         self._metrics.flush()
 
     def save(self, artifact: Artifact, backbone: Backbone) -> None:
@@ -87,6 +86,11 @@ class RunFolder:
 
     def close(self) -> None:
         self._metrics.close()
+
+
+def event_line(event: Event) -> str:
+    """An event as one line of JSON; a loss that is not finite is null."""
+    return json.dumps(_finite({"event": type(event).__name__} | dataclasses.asdict(event)))
 
 
 def _finite(value: Any) -> Any:

@@ -15,12 +15,14 @@ from loralet.config import TrainingOptions
 from loralet.data.batches import BatchOrder, collate
 from loralet.data.tokens import Tokens
 from loralet.engine.evaluate import accuracy_and_loss, cross_entropy, logits_of
+from loralet.engine.halving import Exits, halve, has_enough
 from loralet.engine.packs import Run
 from loralet.engine.shards import shard_count, together
-from loralet.events import Checked, Event, PackStarted, RunEnded, Status, Stepped
+from loralet.events import Checked, Event, Halved, PackStarted, RunEnded, Status, Stepped
 from loralet.nn.optim import AdamW, clip_rows, schedule
 from loralet.nn.pack import Pack, stream
 
+STAY = Exits()
 USUAL_EPOCHS, FEWEST_STEPS = 3, 500
 """Length of training where the user names none: on a few hundred rows three epochs are too few steps (dev/LOG.md)."""
 
@@ -116,7 +118,7 @@ def steps_of(options: TrainingOptions, rows: int) -> int:
     return max(USUAL_EPOCHS * per_epoch, FEWEST_STEPS)
 
 
-def train(state: TrainingState, rows: Rows, validation: Rows, options: TrainingOptions, seed: int) -> Iterator[Event]:
+def train(state: TrainingState, rows: Rows, validation: Rows, options: TrainingOptions, seed: int, exits: Exits = STAY) -> Iterator[Event]:
     """Train a pack to its end, yielding what happens.
 
     Args:
@@ -125,9 +127,11 @@ def train(state: TrainingState, rows: Rows, validation: Rows, options: TrainingO
         validation: the fixed sample that the frequent checks look at.
         options: length and course of training.
         seed: of the order of the rows.
+        exits: ways out of the pack besides patience.
 
     Yields:
-        PackStarted, then Stepped for every step, Checked for every run every ``eval_every`` steps and at the end, RunEnded as runs leave.
+        PackStarted, then Stepped for every step, Checked for every run every ``eval_every`` steps, at each rung and at the end, Halved at each rung
+        that more than one LoRA run has come to, RunEnded as runs leave.
         Once exhausted, ``state.ended`` holds every run with its best and last tensors.
     """
     steps = steps_of(options, len(rows))
@@ -143,13 +147,15 @@ def train(state: TrainingState, rows: Rows, validation: Rows, options: TrainingO
         leaving: dict[int, Status] = {i: "diverged" for i, loss in enumerate(losses) if not np.isfinite(loss)}
         if leaving:
             yield from _leave(state, leaving)
-        if state.active and (state.step % options.eval_every == 0 or state.step == steps):
+        if state.active and (state.step % options.eval_every == 0 or state.step in (*exits.rungs, steps)):
             started = time.perf_counter()
             checks = check(state, validation, options.target_accuracy)
             _spend(state, time.perf_counter() - started)
             yield from checks
-            patience = options.patience
-            yield from _leave(state, {i: "early-stopped" for i, s in enumerate(state.active) if patience and s.stale >= patience})
+            found = list(zip(state.active, checks, strict=True))
+            yield from _leave(state, {i: "early-stopped" for i, (s, c) in enumerate(found) if has_enough(c, s.stale, options.patience, exits)})
+            if state.step in exits.rungs:
+                yield from _halve(state, checks, exits.rungs.index(state.step) + 1)
     yield from _leave(state, dict.fromkeys(range(len(state.active)), "finished"))
 
 
@@ -202,6 +208,15 @@ def _leave(state: TrainingState, leaving: dict[int, Status]) -> Iterator[RunEnde
     state.remove(leaving)
     for s in states:
         yield RunEnded(state.step, s.run.id, s.status or "finished", s.converged_step, s.seconds)
+
+
+def _halve(state: TrainingState, checks: Sequence[Checked], rung: int) -> Iterator[Event]:
+    """The worse half of the LoRA runs that are still in the pack leaves; the linear probe never does."""
+    places = {s.run.id: i for i, s in enumerate(state.active) if s.run.role == "lora"}
+    ranked, kept = halve([check for check in checks if check.run in places])
+    if len(ranked) > 1:
+        yield Halved(state.step, rung, tuple(c.run for c in ranked), tuple(c.accuracy for c in ranked), kept)
+        yield from _leave(state, {places[c.run]: "halved" for c in ranked[kept:]})
 
 
 def _spend(state: TrainingState, seconds: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich import box
@@ -21,7 +21,10 @@ ROLES = {
     "lora": "LoRA",
 }
 HEADINGS = ("", "run", "val.", "test (95 % interval)", "F1", "conv.", "trained", "s", "")
-PIPE_WIDTH = 120
+LEAST_NEEDED = (7, 4, 6, 0, 5)
+"""Columns that are left out one after the other, in this order, where a terminal is too narrow: a cut number says nothing."""
+GAP = 3
+PIPE_WIDTH = 200
 
 
 def cells(run: dict[str, Any]) -> tuple[str, ...]:
@@ -47,14 +50,30 @@ def ordered(runs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(runs, key=lambda run: order.index(run["role"]))
 
 
-def results_table(results: dict[str, Any]) -> RenderableType:
-    """The table of a run folder, with what it was measured on and which run validation chose."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for heading in HEADINGS:
-        table.add_column(heading, justify="left" if heading in ("run", "") else "right", no_wrap=True)
+def columns_that_fit(rows: Sequence[tuple[str, ...]], width: int | None) -> list[int]:
+    """The columns that a width of so many characters has room for; all of them where it is None."""
+    columns = list(range(len(HEADINGS)))
+    widths = [max(len(row[i]) for row in (HEADINGS, *rows)) + GAP for i in columns]
+    for column in LEAST_NEEDED:
+        if width is None or sum(widths[i] for i in columns) <= width:
+            break
+        columns.remove(column)
+    return columns
+
+
+def results_table(results: dict[str, Any], width: int | None = None) -> RenderableType:
+    """The table of a run folder, with what it was measured on and which run validation chose; with the columns that a width has room for."""
     chosen = chosen_run(results)["id"]
-    for run in ordered(results["runs"]):
-        table.add_row(*cells(run), style="bold green" if run["id"] == chosen else "")
+    runs = ordered(results["runs"])
+    # a row without a run of its own is known by its role, so that the role's column can go
+    rows = [(row[0], row[1] or row[0], *row[2:]) for row in map(cells, runs)]
+    columns = columns_that_fit(rows, width)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for i in columns:
+        table.add_column(HEADINGS[i], justify="left" if HEADINGS[i] in ("run", "") else "right", no_wrap=True)
+    for run, row in zip(runs, rows, strict=True):
+        shown = tuple("" if i == 1 and 0 in columns and row[1] == row[0] else row[i] for i in columns)
+        table.add_row(*shown, style="bold green" if run["id"] == chosen else "")
     data = results["data"]
     lines = [
         f"{data['source']}: {data['train_rows']:,} training, {data['validation_rows']:,} validation, {data['test_rows']:,} test rows; "

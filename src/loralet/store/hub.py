@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from loralet.errors import HubError
+from loralet.store.bundled import DATA, MODEL
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +95,8 @@ def _cached(repo: str, choose: Choose, kind: Kind, cause: Exception) -> Path:
         raise HubError(
             f"{kind} {repo} cannot be had: the hub ({endpoint()}) was not reached ({reason}), and the cache {constants.HF_HUB_CACHE} holds no copy. "
             "Connect once to download it, set HF_HOME to a cache that has it, "
-            f"or name a local {'folder' if kind == 'model' else 'file or folder'} instead."
+            f"or name a local {'folder' if kind == 'model' else 'file or folder'} instead, "
+            f"or {MODEL if kind == 'model' else DATA}, which comes with loralet."
         ) from cause
     logger.warning("%s %s: the hub was not reached (%s); using the copy cached at %s", kind, repo, reason, folder)
     return folder

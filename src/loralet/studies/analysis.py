@@ -260,7 +260,8 @@ def _savings(record: Record, rows: Sequence[Configuration]) -> Savings:
     left = {i: record.planned.get(i, run["steps"]) - run["steps"] for i, run in runs.items()}
     seconds = sum(left[i] * (run["train_seconds"] or 0.0) / run["steps"] for i, run in runs.items())
     early = [run["status"] for i, run in runs.items() if left[i] > 0]
-    return Savings(len(runs), early.count("early-stopped"), early.count("diverged"), sum(left.values()), planned, seconds)
+    stopped, halved, diverged = (early.count(status) for status in ("early-stopped", "halved", "diverged"))
+    return Savings(len(runs), stopped, halved, diverged, sum(left.values()), planned, seconds)
 
 
 def _confusion(record: Record, run: str) -> tuple[tuple[int, ...], ...]:

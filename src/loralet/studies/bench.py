@@ -13,9 +13,10 @@ from loralet.config import DataOptions, TrainingOptions
 from loralet.engine.corpus import Corpus, CorpusRows, corpus_rows
 from loralet.engine.device import choose_device, choose_dtype, place
 from loralet.engine.evaluate import Scores, logits_of, score_logits
+from loralet.engine.halving import Exits
 from loralet.engine.packs import Run, build_pack
 from loralet.engine.runs import peak_memory
-from loralet.engine.train import Rows, TrainingState, train
+from loralet.engine.train import STAY, Rows, TrainingState, train
 from loralet.errors import CheckpointError
 from loralet.events import Event, Stage
 from loralet.nn.encoder import Weights
@@ -70,12 +71,12 @@ def make_bench(model: str, training: TrainingOptions, reading: DataOptions, corp
     return Bench(backbone, weights, rows, len(corpus.dataset.labels), training)
 
 
-def train_pack(bench: Bench, runs: Sequence[Run], tell: Listen) -> list[Row]:
+def train_pack(bench: Bench, runs: Sequence[Run], tell: Listen, exits: Exits = STAY) -> list[Row]:
     """Train a pack; of each run's best and last state, the one that the whole validation split prefers is kept."""
     pack = bench.pack(runs)
     trainable = {run.id: pack.trainable(i) for i, run in enumerate(runs)}
     state = TrainingState.start(pack, runs, bench.training.weight_decay)
-    for event in train(state, bench.rows.train, bench.rows.sample, bench.training, runs[0].seed):
+    for event in train(state, bench.rows.train, bench.rows.sample, bench.training, runs[0].seed, exits):
         tell(event)
     memory = peak_memory()
     tell(Stage(f"measuring {len(runs)} run{'s' if len(runs) > 1 else ''} on all {len(bench.rows.validation):,} validation rows"))

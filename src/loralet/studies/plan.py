@@ -24,6 +24,9 @@ class Plan:
         runs: the runs to train.
         baselines: whether base rows stand beside them.
         training, reading: the options that all runs share.
+        memory: GiB that a pack may take, None for a share of what is free.
+        halving: whether the worse half of a pack's LoRA runs leaves at each rung.
+        stop_at_target: whether a run leaves when it reaches the target accuracy.
     """
 
     kind: str
@@ -32,6 +35,9 @@ class Plan:
     baselines: bool
     training: TrainingOptions
     reading: DataOptions
+    memory: float | None = None
+    halving: bool = False
+    stop_at_target: bool = False
 
 
 def plan_train(config: TrainConfig) -> Plan:
@@ -53,7 +59,17 @@ def plan_study(config: StudyConfig) -> Plan:
             runs.append(lora_run(model, rank, alpha, dropout, targets, scaling, lr, seed, _marks(grid, dropout, scaling, targets)))
         if grid.full:
             runs.append(Run(f"full-lr{short(grid.full_lr)}-s{seed}", model, "full", 0, 1.0, 0.0, (), "alpha/r", grid.full_lr, seed))
-    return Plan("study", config.data, tuple(_named(runs, grid.models)), True, config.training, config.reading)
+    return Plan(
+        "study",
+        config.data,
+        tuple(_named(runs, grid.models)),
+        True,
+        config.training,
+        config.reading,
+        config.memory,
+        config.halving,
+        config.stop_at_target,
+    )
 
 
 def _marks(grid: GridOptions, dropout: float, scaling: str, targets: tuple[str, ...]) -> str:

@@ -11,22 +11,26 @@ import torch
 from loralet import __version__
 from loralet.engine.corpus import Corpus, load_corpus, split_rows
 from loralet.engine.evaluate import score, score_logits
-from loralet.engine.packs import Run, group
+from loralet.engine.halving import Exits, rungs_of
+from loralet.engine.packs import Run
 from loralet.engine.runs import SCHEMA, RunFolder
+from loralet.engine.train import steps_of
 from loralet.errors import TrainingError
 from loralet.events import Event, Stage
 from loralet.studies.baselines import LinearWords, Majority
 from loralet.studies.bench import Bench, Listen, make_artifact, make_bench, metrics_of, train_pack
+from loralet.studies.outline import Packs, pack_up
 from loralet.studies.plan import Plan
 from loralet.studies.rows import Row, base_run
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A plan's inputs, read and found good: the corpus, and a bench for each model."""
+    """A plan's inputs, read and found good: the corpus, a bench for each model, and which runs share a pack."""
 
     corpus: Corpus
     benches: dict[str, Bench]
+    packs: Packs
 
 
 def prepare(plan: Plan, listen: Listen) -> Prepared:
@@ -39,9 +43,9 @@ def prepare(plan: Plan, listen: Listen) -> Prepared:
     corpus = load_corpus(plan.source, plan.reading, plan.training.validation_sample)
     for note in corpus.dataset.notes:
         listen(Stage(note))
-    return Prepared(
-        corpus, {model: make_bench(model, plan.training, plan.reading, corpus, listen) for model in dict.fromkeys(run.model for run in plan.runs)}
-    )
+    models = dict.fromkeys(run.model for run in plan.runs)
+    benches = {model: make_bench(model, plan.training, plan.reading, corpus, listen) for model in models}
+    return Prepared(corpus, benches, pack_up(plan.runs, benches, plan.memory))
 
 
 def carry_out(plan: Plan, prepared: Prepared, folder: RunFolder, listen: Listen) -> dict[str, Any]:
@@ -65,20 +69,19 @@ def carry_out(plan: Plan, prepared: Prepared, folder: RunFolder, listen: Listen)
         listen(event)
 
     corpus, benches = prepared.corpus, prepared.benches
-    for note in corpus.dataset.notes:
-        folder.record(Stage(note))
     rows = _majority_and_words(corpus, tell) if plan.baselines else []
-    for runs in group(plan.runs):
+    for runs in prepared.packs.packs:
         bench = benches[runs[0].model]
-        if plan.baselines and runs[0].role != "full":
-            rows.append(_random_head(bench, runs[0]))
-        trained = train_pack(bench, runs, tell)
+        if plan.baselines:
+            rows += [_random_head(bench, run) for run in runs if run.role == "linear-probe"]
+        trained = train_pack(bench, runs, tell, _exits(plan, bench))
         for row in trained:
             if row.tensors:
                 folder.save(make_artifact(row, bench, corpus, plan), bench.backbone)
         rows += trained
     if not any(row.tensors for row in rows if row.run in plan.runs):
         raise TrainingError("every run diverged before its first check; lower the learning rate")
+    rows = _in_order(rows, plan)
     reads = _read_test(rows, benches, corpus, plan, folder, tell)
     results = {
         "schema": SCHEMA,
@@ -99,6 +102,19 @@ def carry_out(plan: Plan, prepared: Prepared, folder: RunFolder, listen: Listen)
     return results
 
 
+def _exits(plan: Plan, bench: Bench) -> Exits:
+    """The ways out of a pack that the plan opens."""
+    rungs = rungs_of(steps_of(plan.training, len(bench.rows.train))) if plan.halving else ()
+    return Exits(rungs, plan.training.target_accuracy if plan.stop_at_target else None)
+
+
+def _in_order(rows: Sequence[Row], plan: Plan) -> list[Row]:
+    """Rows in the order of the plan, whichever pack came first; a random head stands before its linear probe, other base rows before all."""
+    places = {run.id: i for i, run in enumerate(plan.runs)}
+    probes = {(run.model, run.seed): i for i, run in enumerate(plan.runs) if run.role == "linear-probe"}
+    return sorted(rows, key=lambda row: places.get(row.run.id, probes.get((row.run.model, row.run.seed), 0) - 0.5))
+
+
 def _majority_and_words(corpus: Corpus, tell: Listen) -> list[Row]:
     tell(Stage("fitting TF-IDF + linear SVM"))
     majority, words = Majority.fit(corpus.train), LinearWords.fit(corpus.train, seed=0)
@@ -114,8 +130,8 @@ def _majority_and_words(corpus: Corpus, tell: Listen) -> list[Row]:
 
 
 def _random_head(bench: Bench, like: Run) -> Row:
-    """The backbone under a classifier that was never trained: chance, which people call base accuracy."""
-    prefix = like.id[: -len(f"probe-s{like.seed}")] if like.role == "linear-probe" else ""
+    """The backbone of a linear probe under a classifier that was never trained: chance, which people call base accuracy."""
+    prefix = like.id[: -len(f"probe-s{like.seed}")]
     run = base_run("random-head", f"{prefix}random-s{like.seed}", like.model, like.seed)
     pack = bench.pack([run])
     row = Row(run, 0, bench.backbone.parameters + pack.trainable(0), tensors=pack.extract(pack.start(), 0))

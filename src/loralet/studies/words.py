@@ -54,6 +54,7 @@ class Savings:
 
     runs: int
     stopped: int
+    halved: int
     diverged: int
     steps_saved: int
     steps_planned: int
@@ -305,9 +306,10 @@ def _late(trend: Trend) -> str:
 def _saved(savings: Savings) -> str:
     if not savings.steps_saved:
         return ""
-    who = listed([f"{savings.stopped} stopped by patience"] * bool(savings.stopped) + [f"{savings.diverged} diverged"] * bool(savings.diverged))
+    ways = {"stopped early": savings.stopped, "left at a rung of successive halving": savings.halved, "diverged": savings.diverged}
+    who = listed([f"{count} {way}" for way, count in ways.items() if count])
     share = percent(savings.steps_saved / savings.steps_planned, 0)
-    cost = " What a stopped run would have gained later is not known." if savings.stopped else ""
+    cost = " What a stopped run would have gained later is not known." if savings.stopped or savings.halved else ""
     saved = f"saving {savings.steps_saved:,} of {savings.steps_planned:,} steps ({share}, about {savings.seconds:.0f} s)"
     return f"Of {plural(savings.runs, 'run')}, {who}, {saved}.{cost}"
 

@@ -1,0 +1,26 @@
+"""Grids that have a name. A preset is a set of defaults: what the user gives beside it wins."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Literal
+
+from loralet.config.study import StudyConfig
+
+Preset = Literal["", "base-vs-lora", "rank-alpha"]
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "base-vs-lora": {
+        "models": ("google/bert_uncased_L-2_H-128_A-2", "prajjwal1/bert-tiny"),
+        "ranks": (16,),
+        "alphas": (64.0,),
+        "dropouts": (0.1,),
+    },
+    "rank-alpha": {"ranks": (4, 16, 32), "alphas": (64.0, 256.0, 512.0), "dropouts": (0.0,)},
+}
+"""Values of the grid by the name of the preset."""
+
+
+def with_preset(config: StudyConfig, name: str) -> StudyConfig:
+    """These options with the values of a preset; of an unknown one none, as the command line tells it."""
+    return replace(config, grid=replace(config.grid, **PRESETS.get(name, {})))

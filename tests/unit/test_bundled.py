@@ -1,0 +1,73 @@
+"""What comes with the package is whole, is news, and is what a bare command uses."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.pipeline import make_pipeline
+from sklearn.svm import LinearSVC
+
+from loralet.cli import parse
+from loralet.data.files import Columns
+from loralet.data.sources import load_dataset
+from loralet.store.backbone import load_backbone
+from loralet.store.bundled import DATA, FOLDER, MODEL, bundled
+
+LABELS = ("Business", "Sci/Tech", "Sports", "World")
+AG_NEWS_TEST = Path(__file__).parents[3] / "shared" / "data" / "ag_news" / "test.csv"
+AG_NEWS_LABELS = ("World", "Sports", "Business", "Sci/Tech")
+
+
+def test_the_news_is_balanced_and_every_item_is_its_own() -> None:
+    dataset = load_dataset(DATA, Columns())
+    assert dataset.labels == LABELS
+    assert dataset.notes == ()
+    assert dataset.test is not None
+    test = dataset.test.read()
+    assert [Counter(split.labels.tolist()) for split in (dataset.train, test)] == [dict.fromkeys(range(4), n) for n in (120, 30)]
+    texts = dataset.train.texts.to_pylist() + test.texts.to_pylist()
+    assert len(set(texts)) == 600
+    assert all(20 <= len(text.split()) <= 60 for text in texts)
+    openings = Counter(" ".join(text.split()[:4]).lower() for text in texts)
+    assert max(openings.values()) == 1
+
+
+def test_the_base_is_half_precision_on_disk_and_fp32_in_memory() -> None:
+    stored = load_file(FOLDER / MODEL / "model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
+    backbone = load_backbone(MODEL)
+    assert {tensor.dtype for tensor in backbone.weights.values()} == {torch.float32}
+    assert (backbone.parameters, backbone.has_pooler) == (4_385_920, True)
+    assert "all-MiniLM-L6-v2" in (FOLDER / MODEL / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_folder_of_the_users_with_that_name_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert bundled(DATA) == FOLDER / DATA
+    assert bundled("news-huge") is None
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / DATA).mkdir()
+    assert bundled(DATA) is None
+
+
+def test_bare_commands_mean_the_bundled_ones() -> None:
+    study, train = parse(["study"]), parse(["train"])
+    assert (study.options.data, study.options.grid.models) == (DATA, (MODEL,))  # type: ignore[attr-defined]
+    assert (train.options.data, train.options.model) == (DATA, MODEL)  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(not AG_NEWS_TEST.exists(), reason="the real AG News test rows are not beside this checkout")
+def test_a_linear_model_taught_on_it_knows_real_news() -> None:
+    with (FOLDER / DATA / "train.csv").open(encoding="utf-8") as file:
+        own = list(csv.DictReader(file))
+    with AG_NEWS_TEST.open(encoding="utf-8") as file:
+        real = list(csv.DictReader(file))
+    model = make_pipeline(TfidfVectorizer(sublinear_tf=True), LinearSVC()).fit([row["text"] for row in own], [row["label"] for row in own])
+    right = model.predict([row["text"] for row in real]) == np.array([AG_NEWS_LABELS[int(row["label"])] for row in real])
+    assert right.mean() >= 0.60

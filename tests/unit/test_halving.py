@@ -1,0 +1,120 @@
+"""Runs that leave their pack early: the decision as a pure function, and what a pack makes of it."""
+
+from __future__ import annotations
+
+from math import nan
+
+import numpy as np
+import pytest
+import torch
+from models import CLASSES, VOCABULARY, Pair, make_pair
+
+from loralet.config import TrainingOptions
+from loralet.data.tokens import Tokens
+from loralet.engine.halving import Exits, halve, has_enough, ranking, rungs_of
+from loralet.engine.packs import Run, build_pack, lora_run
+from loralet.engine.train import Rows, TrainingState, train
+from loralet.events import Checked, Event, Halved, RunEnded
+
+
+def checked(run: str, accuracy: float, loss: float = 1.0) -> Checked:
+    return Checked(10, run, accuracy, loss, 100, True)
+
+
+@pytest.mark.parametrize(
+    ("steps", "rungs"), [(800, (100, 200, 400)), (60, (8, 15, 30)), (9, (2, 3, 5)), (4, (1, 2)), (2, (1,)), (1, ())]
+)  # fmt: skip
+def test_rungs_are_an_eighth_a_quarter_and_half_of_the_steps(steps: int, rungs: tuple[int, ...]) -> None:
+    assert rungs_of(steps) == rungs
+
+
+def test_runs_rank_by_accuracy_then_loss_then_place() -> None:
+    checks = [checked("a", 0.5), checked("b", 0.9, 2.0), checked("c", 0.9, 1.0), checked("d", 0.5), checked("e", 0.5, nan)]
+    assert [c.run for c in ranking(checks)] == ["c", "b", "a", "d", "e"]
+
+
+@pytest.mark.parametrize(("count", "kept"), [(1, 1), (2, 1), (3, 2), (8, 4), (9, 5)])
+def test_the_better_half_goes_on(count: int, kept: int) -> None:
+    ranked, left = halve([checked(str(i), i / 10) for i in range(count)])
+    assert left == kept
+    assert [c.run for c in ranked] == [str(i) for i in reversed(range(count))]
+
+
+def test_a_run_has_enough_at_its_target_or_when_its_patience_is_out() -> None:
+    assert not has_enough(checked("a", 0.9), 99, None, Exits())
+    assert has_enough(checked("a", 0.8), 0, None, Exits(target=0.8))
+    assert not has_enough(checked("a", 0.79), 99, None, Exits(target=0.8))
+    assert has_enough(checked("a", 0.1), 3, 3, Exits())
+    assert not has_enough(checked("a", 0.1), 2, 3, Exits(target=0.8))
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return make_pair(tmp_path_factory.mktemp("model"))
+
+
+def rows(count: int, seed: int) -> Rows:
+    """Random token rows whose label is decided by their second token."""
+    generator = np.random.default_rng(seed)
+    lengths = generator.integers(3, 9, count)
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    ids = generator.integers(5, len(VOCABULARY), starts[-1]).astype(np.int32)
+    return Rows(Tokens(ids, starts), torch.from_numpy(ids[starts[:-1] + 1].astype(np.int64) % CLASSES))
+
+
+PROBE = lora_run("m", 0, 1.0, 0.0, (), "alpha/r", 1e-9, 0)
+RUNS = [PROBE, *(lora_run("m", 4, float(alpha), 0.1, ("query", "value"), "alpha/r", 3e-3, 0) for alpha in (1, 8, 16, 32, 64))]
+
+
+def carry_out(pair: Pair, runs: list[Run], options: TrainingOptions, halving: bool, target: float | None = None) -> tuple[TrainingState, list[Event]]:
+    pack = build_pack(runs, pair.ours.weights, pair.ours.shape, CLASSES, "pooler", 0.0)
+    state = TrainingState.start(pack, runs, 0.0)
+    exits = Exits(rungs_of(options.steps or 0) if halving else (), target)
+    return state, list(train(state, rows(60, 0), rows(40, 1), options, 0, exits))
+
+
+def test_each_rung_halves_the_lora_runs_and_spares_the_probe(pair: Pair) -> None:
+    options = TrainingOptions(steps=40, batch_size=8, eval_every=10)
+    state, events = carry_out(pair, RUNS, options, halving=True)
+    rungs = [event for event in events if isinstance(event, Halved)]
+    assert [(r.step, r.rung, len(r.runs), r.kept) for r in rungs] == [(5, 1, 5, 3), (10, 2, 3, 2), (20, 3, 2, 1)]
+    for rung in rungs:
+        assert list(rung.accuracies) == sorted(rung.accuracies, reverse=True)
+        left = [event.run for event in events if isinstance(event, RunEnded) and event.status == "halved" and event.step == rung.step]
+        assert set(left) == set(rung.runs[rung.kept :])
+        measured = {event.run: event.accuracy for event in events if isinstance(event, Checked) and event.step == rung.step}
+        assert rung.accuracies == tuple(measured[run] for run in rung.runs)
+    ended = {s.run.id: (s.status, s.steps) for s in state.ended}
+    assert ended[PROBE.id] == ("finished", 40)
+    assert sorted(steps for status, steps in ended.values() if status == "halved") == [5, 5, 10, 20]
+    assert sum(status == "finished" for status, _ in ended.values()) == 2
+    assert all(s.best and s.last for s in state.ended)
+
+
+def test_without_halving_nothing_leaves_and_the_survivor_is_the_run_it_would_be(pair: Pair) -> None:
+    options = TrainingOptions(steps=40, batch_size=8, eval_every=5)
+    halved, _ = carry_out(pair, RUNS, options, halving=True)
+    plain, events = carry_out(pair, RUNS, options, halving=False)
+    assert not any(isinstance(event, Halved) for event in events)
+    assert {s.status for s in plain.ended} == {"finished"}
+    survivor = next(s for s in halved.ended if s.status == "finished" and s.run is not PROBE)
+    alone = next(s for s in plain.ended if s.run == survivor.run)
+    worst = max(float((survivor.last[name] - alone.last[name]).abs().max()) for name in alone.last)
+    assert worst < 1e-4
+
+
+def test_a_single_lora_run_is_never_halved(pair: Pair) -> None:
+    state, events = carry_out(pair, RUNS[:2], TrainingOptions(steps=16, batch_size=8), halving=True)
+    assert {s.status for s in state.ended} == {"finished"}
+    assert not any(isinstance(event, Halved) for event in events)
+
+
+def test_a_run_at_its_target_leaves_with_the_step_of_its_convergence(pair: Pair) -> None:
+    options = TrainingOptions(steps=40, batch_size=8, eval_every=4, target_accuracy=0.3)
+    state, _ = carry_out(pair, RUNS, options, halving=False, target=0.3)
+    stopped = [s for s in state.ended if s.status == "early-stopped"]
+    assert stopped
+    for s in stopped:
+        assert s.converged_step == s.steps < 40
+        assert s.best_accuracy >= 0.3
+    assert all(s.best_accuracy < 0.3 for s in state.ended if s.status == "finished" and s.steps == 40 and s.converged_step is None)

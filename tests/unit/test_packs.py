@@ -1,0 +1,158 @@
+"""Which runs share a pass, and what a pack needs: the estimate beside what torch really keeps."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from models import CLASSES
+from torch import Tensor
+
+from loralet.config import TARGETS
+from loralet.engine import footprint
+from loralet.engine.footprint import GIB, SHARE_OF_FREE, Load, budget, free_memory, pack_bytes, pack_work, trained_numbers
+from loralet.engine.packs import Run, build_pack, group, lora_run
+from loralet.nn.encoder import EncoderShape
+
+QV = ("query", "value")
+FULL = Run("full", "m", "full", 0, 1.0, 0.0, (), "alpha/r", 1e-3, 0)
+PROBE = lora_run("m", 0, 1.0, 0.0, (), "alpha/r", 1e-2, 0)
+
+
+def lora(rank: int, dropout: float = 0.0, targets: tuple[str, ...] = QV, seed: int = 0, model: str = "m", alpha: float = 8.0) -> Run:
+    return lora_run(model, rank, alpha, dropout, targets, "alpha/r", 1e-3, seed)
+
+
+def test_runs_that_see_other_batches_never_share() -> None:
+    runs = [lora(4), lora(8), lora(4, seed=1), lora(4, model="n"), FULL, lora(16), PROBE]
+    packs = group(runs)
+    assert packs == [[runs[0], runs[1], runs[5], runs[6]], [runs[2]], [runs[3]], [FULL]]
+    for pack in group(runs * 1, lambda members: len(members) <= 2):
+        assert len({(run.model, run.seed, run.role == "full") for run in pack}) == 1
+
+
+@pytest.mark.parametrize(("count", "room", "sizes"), [(9, 9, [9]), (9, 8, [4, 5]), (9, 4, [3, 3, 3]), (10, 3, [2, 3, 2, 3]), (3, 0, [1, 1, 1])])
+def test_a_group_that_does_not_fit_is_cut_into_the_fewest_equal_packs(count: int, room: int, sizes: list[int]) -> None:
+    runs = [lora(4, alpha=float(i + 1)) for i in range(count)]
+    packs = group(runs, lambda members: len(members) <= room)
+    assert [len(pack) for pack in packs] == sizes
+    assert sorted(run.id for pack in packs for run in pack) == sorted(run.id for run in runs)
+
+
+def test_like_runs_stay_together() -> None:
+    runs = [lora(r, d, t) for t in (TARGETS, QV) for d in (0.1, 0.0) for r in (32, 4)]
+    packs = group(runs, lambda members: len(members) <= 2)
+    assert [{(run.targets, run.dropout) for run in pack} for pack in packs] == [{(t, d)} for t in (QV, TARGETS) for d in (0.0, 0.1)]
+
+
+SHAPE = EncoderShape(layers=2, width=128, heads=2, feed_forward=512, vocabulary=400, positions=64)
+BATCH, LENGTH = 16, 48
+
+
+def kept_bytes(runs: Sequence[Run], head: str) -> tuple[int, int]:
+    """Bytes of all tensors that autograd keeps for the backward pass of one step, each storage once, and the pack's trained numbers a run."""
+    torch.manual_seed(0)
+    weights = {name: 0.05 * torch.randn(size) for name, size in SHAPE.tensors().items()}
+    weights |= {"pooler.weight": torch.randn(128, 128), "pooler.bias": torch.zeros(128)}
+    pack = build_pack(runs, weights, SHAPE, CLASSES, head, 0.1)
+    frozen = {tensor.untyped_storage().data_ptr() for tensor in weights.values()}
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.untyped_storage().data_ptr() not in frozen:
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    parameters = pack.start().requires_grad_()
+    masks = pack.masks([torch.Generator().manual_seed(i) for i in range(len(runs))])
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        logits = pack.logits(parameters, masks)(torch.randint(0, 400, (BATCH, LENGTH)), torch.full((BATCH,), LENGTH))
+    total = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    logits.sum().backward()
+    return total, parameters.shape[1]
+
+
+KINDS: dict[str, list[Run]] = {
+    "one": [lora(16)],
+    "nine": [lora(r, alpha=a) for r in (4, 16, 32) for a in (64.0, 256.0, 512.0)],
+    "all-linear": [lora(16, targets=TARGETS, alpha=a) for a in (1.0, 2.0, 3.0)],
+    "dropout": [lora(16, 0.1, alpha=a) for a in (1.0, 2.0, 3.0)],
+    "output": [lora(8, targets=("output",), alpha=a) for a in (1.0, 2.0)],
+    "full": [FULL],
+}
+
+
+@pytest.mark.parametrize("head", ["pooler", "mean"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_estimate_is_within_a_factor_of_two_of_what_torch_keeps(kind: str, head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = KINDS[kind]
+    measured, numbers = kept_bytes(runs, head)
+    load = Load(SHAPE, CLASSES, head, BATCH, LENGTH, 4)
+    assert trained_numbers(runs, load) == numbers
+    # what stands beside the kept tensors is known by its size: copies of the trained numbers, and gradients on their way
+    monkeypatch.setattr(footprint, "BATCH_TOKENS", 0)
+    monkeypatch.setattr(footprint, "COPIES", 1)
+    estimate = pack_bytes(runs, load)
+    assert 1 / 2 < estimate / measured < 2, (estimate, measured)
+
+
+STEP = """
+from pathlib import Path
+import torch
+import numpy as np
+from loralet.config import TrainingOptions
+from loralet.data.tokens import Tokens
+from loralet.engine.footprint import Load, pack_bytes
+from loralet.engine.packs import build_pack, lora_run
+from loralet.engine.train import Rows, TrainingState, take_step
+from loralet.nn.encoder import EncoderShape
+
+torch.set_num_threads(2)
+shape, rows, length = EncoderShape(2, 128, 2, 512, 400, 128), 64, 96
+weights = {name: 0.05 * torch.randn(size) for name, size in shape.tensors().items()}
+weights |= {"pooler.weight": torch.randn(128, 128), "pooler.bias": torch.zeros(128)}
+tokens = Tokens(np.zeros(rows * length, np.int32), np.arange(rows + 1) * length)
+runs = [lora_run("m", 16, i + 1.0, 0.0, ("query", "value"), "alpha/r", 1e-3, 0) for i in range(8)]
+
+def peak(runs):
+    state = TrainingState.start(build_pack(runs, weights, shape, 4, "pooler", 0.1), runs, 0.0)
+    take_step(state, Rows(tokens, torch.zeros(rows, dtype=torch.int64)), np.arange(rows), TrainingOptions(batch_size=rows), 1.0)
+    status = Path("/proc/self/status").read_text()  # ru_maxrss would begin at what the parent has had
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+load = Load(shape, 4, "pooler", rows, length, 4)
+one = peak(runs[:1])
+print(peak(runs) - one, pack_bytes(runs, load) - pack_bytes(runs[:1], load))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_the_estimate_is_within_a_factor_of_two_of_the_memory_that_a_step_takes() -> None:
+    done = subprocess.run([sys.executable, "-c", STEP], capture_output=True, text=True, check=True)
+    measured, estimate = map(int, done.stdout.split())
+    assert 1 / 2 < estimate / measured < 2, (estimate, measured)
+
+
+def test_the_estimate_grows_with_what_it_should_grow_with() -> None:
+    load = Load(SHAPE, CLASSES, "mean", 64, LENGTH, 4)
+    one, nine = pack_bytes(KINDS["nine"][:1], load), pack_bytes(KINDS["nine"], load)
+    assert 5 < nine / one < 9.5
+    assert pack_bytes(KINDS["nine"], Load(SHAPE, CLASSES, "pooler", 64, LENGTH, 4)) < nine
+    assert pack_bytes(KINDS["nine"], Load(SHAPE, CLASSES, "mean", 64, LENGTH, 2)) < nine
+    assert pack_bytes(KINDS["nine"], Load(SHAPE, CLASSES, "mean", 128, LENGTH, 4)) > 1.8 * nine
+    assert pack_work(KINDS["nine"], load) > 3 * pack_work(KINDS["nine"][:1], load)
+    assert pack_work([PROBE], load) < pack_work([lora(4)], load) < pack_work([lora(4, targets=TARGETS)], load) < pack_work([FULL], load)
+
+
+def test_a_budget_is_what_was_granted_or_a_share_of_what_is_free(tmp_path: Path) -> None:
+    processor = torch.device("cpu")
+    assert budget(2.5, processor) == 2.5 * GIB
+    (tmp_path / "meminfo").write_text("MemTotal:       8000 kB\nMemFree:         100 kB\nMemAvailable:   5000 kB\n")
+    assert free_memory(processor, tmp_path / "meminfo") == 5000 * 1024
+    counted = free_memory(processor, tmp_path / "absent")
+    assert counted > 2**20
+    assert 0 < budget(None, processor) < SHARE_OF_FREE * 2**50

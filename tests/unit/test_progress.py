@@ -1,0 +1,197 @@
+"""What training looks like while it goes on: the numbers of the board, the lines, and the JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+
+import pytest
+from rich.console import Console
+
+from loralet.events import Advanced, Checked, EpochEnded, Event, Finished, Halved, PackStarted, Planned, PlannedPack, RunEnded, Stage, Stepped
+from loralet.show.board import Board, RunLine, cells, draw, head_line
+from loralet.show.plan import duration, plan_cells, plan_table, plan_words, size
+from loralet.show.progress import LINE_EVERY, ProgressView, open_view
+from loralet.show.table import columns_that_fit
+
+PLAN = Planned((PlannedPack(("a", "b"), (516, 4_612), 100, 32, 300 * 2**20, 50.0), PlannedPack(("c",), (516,), 100, 32, 2**20, 30.0)), 432, 4 * 2**30)
+
+
+def events(steps: int = 10) -> Iterator[tuple[Event, float]]:
+    """A pack of two runs, a second a step, a check every five steps, and what comes before."""
+    yield PLAN, 0.0
+    yield PackStarted(("a", "b"), 100, 32, 432), 0.0
+    for step in range(1, steps + 1):
+        yield Stepped(step, ("a", "b"), (1.0 / step, 2.0 / step), 1.0, 32), float(step)
+        if step % 5 == 0:
+            yield Checked(step, "a", 0.5 + step / 100, 1.0, 100, True), float(step)
+            yield Checked(step, "b", 0.6 if step == 5 else 0.4, 1.0, 100, step == 5), float(step)
+
+
+def board(steps: int = 10) -> Board:
+    made = Board()
+    for event, now in events(steps):
+        made.hear(event, now)
+    return made
+
+
+def test_the_board_has_every_runs_loss_and_accuracies() -> None:
+    a, b = board().lines()
+    assert (a.id, a.step, a.loss, a.last, a.best, a.best_step) == ("a", 10, 0.1, 0.6, 0.6, 10)
+    assert (b.loss, b.last, b.best, b.best_step) == (0.2, 0.4, 0.6, 5)
+    assert cells(a) == ("a", "10", "0.100", "0.600", "0.600", "10", "")
+    assert cells(RunLine("x")) == ("x", "0", "–", "–", "–", "", "")
+
+
+def test_pace_and_time_left_follow_the_last_steps() -> None:
+    made = board(10)
+    assert made.rows_per_second == pytest.approx(64)
+    assert made.seconds_left == pytest.approx(90)
+    # this pack takes 100 s where 50 were planned, so the next one's 30 become 60
+    assert made.all_seconds_left == pytest.approx(150)
+    assert head_line(made) == "pack 1 of 2 · step 10/100 · 64 rows x runs/s · 2 min left, 2 min in all"
+    for step in range(11, 71):  # a run has left, and steps take a tenth of a second
+        made.hear(Stepped(step, ("a",), (0.1,), 1.0, 32), 10 + (step - 10) / 10)
+    assert made.rows_per_second == pytest.approx(320)
+    assert made.seconds_left == pytest.approx(3)
+    made.hear(PackStarted(("c",), 100, 32, 432), 20.0)
+    assert (made.pack, made.packs, made.seconds_left, list(made.runs)) == (2, 2, None, ["c"])
+
+
+def test_a_run_that_left_says_how() -> None:
+    made = board()
+    made.hear(RunEnded(10, "b", "halved", None, 1.0), 10.0)
+    assert cells(made.runs["b"])[-1] == "halved"
+    made.hear(RunEnded(10, "a", "finished", None, 1.0), 10.0)
+    assert cells(made.runs["a"])[-1] == ""
+
+
+def test_of_many_runs_the_best_are_shown() -> None:
+    made, names = Board(), tuple(f"run{i}" for i in range(30))
+    made.hear(PackStarted(names, 100, 32, 432), 0.0)
+    made.hear(Stepped(1, names, (1.0,) * 30, 1.0, 32), 1.0)
+    for i, name in enumerate(names):
+        made.hear(Checked(1, name, i / 100, 1.0, 100, True), 1.0)
+    assert [line.id for line in made.lines()] == [f"run{i}" for i in range(29, 17, -1)]
+    assert [line.id for line in made.lines(30)] == list(names)
+    console = Console(file=io.StringIO(), width=90, height=15)
+    console.print(draw(made, console.height))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "run29" in text
+    assert "and 21 runs below the best 9" in text
+    assert len(text.splitlines()) <= 15
+
+
+def view(terminal: bool, quiet: bool = False, clock: list[float] | None = None) -> tuple[ProgressView, io.StringIO]:
+    file = io.StringIO()
+    times = clock if clock is not None else [0.0]
+    console = Console(file=file, force_terminal=terminal, width=100, height=30, color_system=None, _environ={})
+    return ProgressView(console, quiet, lambda: times[0]), file
+
+
+def test_where_there_is_no_terminal_there_are_plain_lines() -> None:
+    clock = [0.0]
+    shown, file = view(terminal=False, clock=clock)
+    with shown:
+        shown(Stage("reading [data]"))
+        for event, now in events(25):
+            clock[0] = now
+            shown(event)
+        shown(Halved(25, 1, ("a", "b"), (0.75, 0.4), 1))
+        shown(RunEnded(25, "b", "halved", None, 1.0))
+        shown(RunEnded(25, "a", "early-stopped", 25, 1.0))
+        shown(Finished("runs/x"))
+    lines = file.getvalue().splitlines()
+    assert lines == [
+        "· reading [data]",
+        f"· {plan_words(PLAN)}",
+        "· training pack 1 of 2, 2 runs side by side: 100 steps of 32 rows, 432 training rows",
+        "· step 11/100 · loss 0.136 · 64 rows x runs/s · validation 0.600 (a) · 89 s left",
+        "· step 22/100 · loss 0.068 · 64 rows x runs/s · validation 0.700 (a) · 78 s left",
+        "· rung 1 at step 25: 1 of 2 LoRA runs go on, best a (0.750); halved: b",
+        "· a early-stopped at step 25",
+    ]
+    assert LINE_EVERY == 10
+
+
+def test_on_a_terminal_there_is_a_table_that_goes_away() -> None:
+    clock = [0.0]
+    shown, file = view(terminal=True, clock=clock)
+    with shown:
+        for event, now in events(10):
+            clock[0] = now
+            shown(event)
+        assert "step 10/100" in file.getvalue()
+        assert "best" in file.getvalue()
+        shown(Stage("measuring"))
+    assert "\x1b[" in file.getvalue()
+
+
+def test_quiet_says_nothing() -> None:
+    for terminal in (True, False):
+        shown, file = view(terminal, quiet=True)
+        with shown:
+            for event, _ in events():
+                shown(event)
+        assert file.getvalue() == ""
+
+
+def test_other_long_work_is_shown_too() -> None:
+    clock = [0.0]
+    shown, file = view(terminal=False, clock=clock)
+    with shown:
+        for done in range(0, 41, 10):
+            clock[0] = float(done)
+            shown(Advanced("teaching", done, 100, "loss 0.5"))
+        shown(EpochEnded(1, 2, 40, {"total": 0.5}, {"token_states": 0.25}, 1.0))
+    assert file.getvalue().splitlines() == [
+        "· teaching 20/100 · loss 0.5 · 80 s left",
+        "· teaching 40/100 · loss 0.5 · 60 s left",
+        "· epoch 1/2 · loss 0.5000 · held out: token states 0.2500",
+    ]
+
+
+def test_events_as_json_are_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    with open_view(quiet=False, json_events=True) as listen:
+        listen(PLAN)
+        listen(Stepped(1, ("a",), (float("nan"),), 1.0, 32))
+        listen(Finished("runs/x"))
+    captured = capsys.readouterr()
+    lines = [json.loads(line) for line in captured.out.splitlines()]
+    assert lines[0]["packs"][0]["runs"] == ["a", "b"]
+    assert lines[1] == {"event": "Stepped", "step": 1, "runs": ["a"], "losses": [None], "lr_share": 1.0, "rows": 32}
+    assert lines[2] == {"event": "Finished", "folder": "runs/x"}
+    assert captured.err == ""
+
+
+def test_the_plan_in_words_and_cells() -> None:
+    assert plan_words(PLAN) == (
+        "plan: 3 runs in 2 packs, 100 steps of 32 rows, 432 training rows; at most about 80 s of training, and 0.3 GiB of memory out of 4.0 GiB"
+    )
+    assert plan_cells(PLAN) == [
+        ("1", "2", "100", "3,200", "516 – 4,612", "0.3 GiB", "50 s"),
+        ("2", "1", "100", "3,200", "516", "1 MiB", "30 s"),
+    ]
+    console = Console(file=io.StringIO(), width=100)
+    console.print(plan_table(PLAN))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "pack 1: a, b" in text
+    assert "nothing was trained or written" in text
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(0.2, "1 s"), (89, "89 s"), (90, "2 min"), (3600, "60 min"), (9000, "2 h 30 min")])
+def test_durations_are_as_exact_as_an_estimate(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+def test_sizes() -> None:
+    assert (size(5 * 2**20), size(2**30), size(2**40)) == ("5 MiB", "1.0 GiB", "1,024.0 GiB")
+
+
+def test_a_narrow_terminal_leaves_columns_out_and_cuts_none() -> None:
+    rows = [("LoRA", "lora-r4-a64-lr0.001-s0", "0.9123", "0.9000 (0.850–0.940)", "0.9000", ">60", "4,612", "12", "halved")]
+    assert columns_that_fit(rows, None) == columns_that_fit(rows, 200) == list(range(9))
+    assert columns_that_fit(rows, 104) == [0, 1, 2, 3, 4, 5, 6, 8]
+    assert columns_that_fit(rows, 80) == [1, 2, 3, 5, 8]
+    assert columns_that_fit(rows, 10) == [1, 2, 3, 8]
