@@ -54,7 +54,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def small(model: str, **options: object) -> TextClassifier:
-    return TextClassifier(model, **({"rank": 4, "alpha": 8.0, "lr": 1e-2, "steps": 80, "batch_size": 16, "eval_every": 40} | options))  # type: ignore[arg-type]
+    return TextClassifier(model, **({"rank": 4, "alpha": 8.0, "lr": 1e-2, "steps": 160, "batch_size": 16, "eval_every": 40} | options))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
