@@ -19,7 +19,7 @@ from loralet.show.figures import draw
 from loralet.show.figures.grids import level
 from loralet.show.figures.style import VARIABLES
 from loralet.show.figures.tradeoffs import amount, even_ticks, pareto_points
-from loralet.show.report import cut, markdown, tables
+from loralet.show.report import cut, markdown, tables, training_length
 from loralet.studies.analysis import Analysis, analyse
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "col", "wbr"}
@@ -267,3 +267,10 @@ def test_numbers_behind_the_ink(analysis: Analysis) -> None:
     assert "random head" not in named
     assert named["r4 α16"] == "r4 α16"
     assert {drawing.name for drawing in draw(analysis)} == {"course", "grid", "rank", "pareto", "errors"}
+
+
+@pytest.mark.parametrize(
+    ("steps", "epochs", "words"), [(1200, None, "1,200 steps"), (None, 3.0, "3 epochs"), (None, None, "3 epochs (at least 500 steps)")]
+)
+def test_the_length_of_training_is_told_as_it_was_asked_for(steps: int | None, epochs: float | None, words: str) -> None:
+    assert training_length(steps, epochs) == words

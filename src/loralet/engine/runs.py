@@ -114,7 +114,7 @@ def environment() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "command": sys.argv,
+        "command": ["loralet", *sys.argv[1:]],
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
 

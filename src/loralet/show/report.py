@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from loralet.engine.train import FEWEST_STEPS, USUAL_EPOCHS
 from loralet.show.figures import Drawing, draw
 from loralet.show.figures.tradeoffs import amount
 from loralet.store.atomic import new_file, new_folder
@@ -204,11 +205,18 @@ def cut(text: str) -> str:
     return line if len(line) <= TEXT_SHOWN else line[: TEXT_SHOWN - 1] + "…"
 
 
+def training_length(steps: int | None, epochs: float | None) -> str:
+    """How long the options asked to train, in words."""
+    if steps:
+        return f"{steps:,} steps"
+    return f"{epochs:g} epochs" if epochs else f"{USUAL_EPOCHS} epochs (at least {FEWEST_STEPS} steps)"
+
+
 def facts(analysis: Analysis) -> list[tuple[str, str]]:
     """What was run, as pairs of a name and its value."""
     data, training, env = analysis.data, analysis.training, analysis.environment
     rows = f"{data['train_rows']:,} for training, {data['validation_rows']:,} for validation, {data['test_rows']:,} for the test"
-    length = f"{training['steps']:,} steps" if training["steps"] else f"{training['epochs']:g} epochs"
+    length = training_length(training["steps"], training["epochs"])
     seeds = sorted({seed for row in analysis.configurations for seed in row.seeds})
     reads = {0: "never", 1: "once"}.get(analysis.test_reads, f"{analysis.test_reads} times")
     machine = f"{env.get('processor') or 'unknown processor'}, {env.get('cores')} cores, {env.get('threads')} threads"
