@@ -34,6 +34,8 @@ CELLS = [
     ("the same, pooler trained too", lora_run("", 16, 32.0, 0.0, ALL, "alpha/r", 2e-3, 0), replace(THREE, head="trained-pooler")),
     ("the same, mean over tokens", lora_run("", 16, 32.0, 0.0, ALL, "alpha/r", 2e-3, 0), replace(THREE, head="mean")),
 ]
+KEPT = ("role", "validation", "test", "trainable_parameters", "train_seconds", "steps")
+ORDER = ["majority", "random-head", "tfidf-svm", "linear-probe", *(name for name, _, _ in CELLS)]
 GRID = [(rank, alpha) for rank in (4, 16, 32) for alpha in (64.0, 256.0, 512.0)]
 
 
@@ -55,30 +57,36 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--out", default=str(Path(__file__).with_suffix(".json")))
     parser.add_argument("--grid-steps", type=int, default=200, help="steps of the pack of nine and of the nine single runs")
+    parser.add_argument("--only", default="", help="measure only the rows whose name has this in it ('base rows', 'pack', ...); the others are kept")
     arguments = parser.parse_args()
-    rows: list[dict[str, Any]] = []
-    for i, (name, run, training) in enumerate(CELLS):
-        results, _ = measure(arguments.data, [replace(run, model=arguments.model)], training, baselines=i == 0)
+    out = Path(arguments.out)
+    report: dict[str, Any] = json.loads(out.read_text(encoding="utf-8")) if out.exists() and arguments.only else {"rows": []}
+    rows = {row["name"]: row for row in report["rows"]}
+    probe = lora_run(arguments.model, 0, 1.0, 0.0, (), "alpha/r", 1e-2, 0)
+    for name, run, training in [("base rows", probe, THREE), *CELLS]:
+        if arguments.only not in name:
+            continue
+        results, _ = measure(arguments.data, [replace(run, model=arguments.model)], training, baselines=name == "base rows")
+        report["data"] = results["data"]
         for entry in results["runs"]:
             label = name if entry["role"] == "lora" else entry["role"]
-            rows.append({"name": label, **{k: entry[k] for k in ("role", "validation", "test", "trainable_parameters", "train_seconds", "steps")}})
+            rows[label] = {"name": label, **{key: entry[key] for key in KEPT}}
             print(f"{label:75} test {entry['test']['accuracy']:.4f}", flush=True)
-    probe, _ = measure(arguments.data, [lora_run(arguments.model, 0, 1.0, 0.0, (), "alpha/r", 1e-2, 0)], THREE, baselines=False)
-    entry = probe["runs"][0]
-    rows.append({"name": "linear-probe", **{k: entry[k] for k in ("role", "validation", "test", "trainable_parameters", "train_seconds", "steps")}})
+    report["rows"] = sorted(rows.values(), key=lambda row: ORDER.index(row["name"]))
+    report["machine"] = describe_machine()
+    if arguments.only in "pack":
+        report["pack"] = pack_against_singles(arguments)
+        print("nine runs: pack {pack_seconds:.1f} s, singly {single_seconds:.1f} s, ratio {ratio:.2f}".format(**report["pack"]))
+    write_json(out, report)
+
+
+def pack_against_singles(arguments: argparse.Namespace) -> dict[str, float]:
+    """Nine configurations side by side, then each alone; checks, final evaluation and writing included."""
     grid = [lora_run(arguments.model, rank, alpha, 0.0, QV, "alpha/r", 1e-3, 0) for rank, alpha in GRID]
     short = TrainingOptions(steps=arguments.grid_steps)
     _, pack = measure(arguments.data, grid, short, baselines=False)
     singles = sum(measure(arguments.data, [run], short, baselines=False)[1] for run in grid)
-    report = {
-        "machine": describe_machine(),
-        "data": results["data"],
-        "rows": rows,
-        "pack": {"runs": len(grid), "steps": arguments.grid_steps, "pack_seconds": pack, "single_seconds": singles, "ratio": singles / pack},
-    }
-    write_json(Path(arguments.out), report)
-    print(f"nine runs of {arguments.grid_steps} steps: pack {pack:.1f} s, one by one {singles:.1f} s, ratio {singles / pack:.2f}")
-    print(json.dumps(report["machine"]))
+    return {"runs": len(grid), "steps": arguments.grid_steps, "pack_seconds": pack, "single_seconds": singles, "ratio": singles / pack}
 
 
 if __name__ == "__main__":
