@@ -42,8 +42,11 @@ format: setup-dev  ## put code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup-dev  ## run the benchmarks (DATA=folder with train and test files, MODEL=folder)
+bench: setup-dev  ## run the benchmarks, about half an hour, and renew the README's tables (DATA=folder with train and test files, MODEL=folder)
 	$(BIN)/python benchmarks/accuracy.py $(DATA) $(MODEL)
+	$(BIN)/python benchmarks/speed.py $(DATA) $(MODEL)
+	$(BIN)/python benchmarks/start_up.py $(DATA) $(MODEL)
+	$(BIN)/python scripts/readme_tables.py
 
 clean:  ## remove what the targets made, runs excepted
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .coverage
