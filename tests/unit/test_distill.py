@@ -15,9 +15,11 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from loralet.cli import main, parse
 from loralet.config import DistillConfig
+from loralet.data.tokens import Tokens
 from loralet.distil import build, teacher
 from loralet.distil.build import build_student
 from loralet.distil.losses import disagreement, distance
+from loralet.distil.mixtures import REPLACED, with_mixtures
 from loralet.distil.student import compressed_embeddings, matched_layers, student_shape
 from loralet.distil.texts import hold_out, read_texts
 from loralet.errors import ConfigError, DataError, RunError, TrainingError
@@ -122,7 +124,8 @@ def test_the_folder_is_a_checkpoint_with_a_card_and_nothing_left_over(config: Di
     assert student.has_pooler
     assert (student.shape.layers, student.shape.width, student.shape.positions) == (2, 16, 40)
     card = (folder / "README.md").read_text(encoding="utf-8")
-    for said in ("news.txt: 40 texts", "more.csv: 21 texts", "1 of them", "60 different texts, 20% of them held out", "layers 2, 4", "30 steps"):
+    texts = ("news.txt: 40 texts", "more.csv: 21 texts", "1 of them", "60 different texts, 20% of them held out", "3 mixtures of each")
+    for said in (*texts, "layers 2, 4", "120 steps"):
         assert said in card, said
     assert str(folder.parent) not in card
 
@@ -183,7 +186,9 @@ def test_a_broken_checkpoint_is_named(config: DistillConfig) -> None:
 
 def test_the_teacher_is_asked_once(config: DistillConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LORALET_CACHE", str(tmp_path / "cache"))
-    short = dataclasses.replace(config, epochs=1, pooled_epochs=0)
+    mixed = dataclasses.replace(config, epochs=1, pooled_epochs=0)
+    short = dataclasses.replace(mixed, mixtures=0, out=config.out + "1")
+    build_student(mixed, quiet)
     build_student(short, quiet)
     computed: list[object] = []
     compute = teacher._compute
@@ -194,6 +199,7 @@ def test_the_teacher_is_asked_once(config: DistillConfig, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(teacher, "_compute", counted)
     build_student(dataclasses.replace(short, out=config.out + "2", seed=5), quiet)
+    build_student(dataclasses.replace(mixed, out=config.out + "2-mixed", lr=1e-3), quiet)
     assert not computed
     build_student(dataclasses.replace(short, out=config.out + "3", match=(1, 4)), quiet)
     assert len(computed) == 1
@@ -216,12 +222,12 @@ def test_a_loss_that_is_not_finite_ends_the_work(config: DistillConfig) -> None:
 
 
 def test_every_bad_option_is_listed() -> None:
-    bad = ["distill", "--width", "10", "--heads", "3", "--layers", "0", "--epochs", "0", "--pooled-epochs", "-1", "--lr", "0", "--batch-size", "1"]
+    bad = ["distill", "--width", "10", "--heads", "3", "--layers", "0", "--epochs", "0", "--pooled-epochs", "-1", "--mixtures", "-1"]
     with pytest.raises(ConfigError) as caught:
-        parse([*bad, "--max-length", "2", "--held-out", "1", "--match", "3", "2"])
+        parse([*bad, "--lr", "0", "--batch-size", "1", "--max-length", "2", "--held-out", "1", "--match", "3", "2"])
     said = str(caught.value)
-    assert said.startswith("13 problems")
-    for name in ("teacher", "text", "out", "width", "layers", "epochs", "pooled_epochs", "lr", "batch_size", "max_length", "held_out", "match"):
+    assert said.startswith("14 problems")
+    for name in ("teacher", "text", "out", "width", "layers", "epochs", "pooled_epochs", "mixtures", "lr", "batch_size", "max_length", "match"):
         assert f"  - {name} " in said, name
 
 
@@ -307,7 +313,7 @@ def test_the_command_prints_losses_and_plain_progress(config: DistillConfig, cap
     printed = capsys.readouterr()
     assert "held-out losses after 1 epochs: tokens" in printed.out
     assert "· epoch 1/1 · loss" in printed.err
-    assert "48 texts to train on, 12 held out (1 repeated ones left out)" in printed.err
+    assert "48 texts and 144 mixtures of them to train on, 12 held out (1 repeated ones left out)" in printed.err
     card = (Path(config.out) / "README.md").read_text(encoding="utf-8")
     assert "license: mit" in card
     assert f"loralet distill {Path(config.teacher).name} --text news.txt more.csv --out student --width 16" in card
@@ -319,3 +325,43 @@ def test_the_folder_of_an_interrupted_start_can_be_resumed_from_nothing(config: 
     (tmp_path / "taken" / "thesis.tex").write_text("")
     with pytest.raises(RunError, match="not empty"):
         build.open_folder(dataclasses.replace(config, resume=True, out=str(tmp_path / "taken")))
+
+
+def test_a_mixture_is_the_beginning_of_one_row_and_the_end_of_another() -> None:
+    """Rows of distinct tokens, so that each token of a mixture tells where it came from."""
+    lengths = np.array([6, 9, 4, 12])
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    ids = np.arange(100, 100 + starts[-1])
+    ids[starts[:-1]], ids[starts[1:] - 1] = 2, 3
+    rows, vocabulary, longest, copies = np.array([0, 1, 3]), 50, 10, 40
+    tokens, chosen = with_mixtures(Tokens(ids, starts), rows, copies, vocabulary, longest, seed=0)
+    assert np.array_equal(tokens.ids[: len(ids)], ids), "the rows themselves stay as they are"
+    assert chosen.tolist() == [*rows, *range(4, 4 + 3 * copies)]
+    replaced = kept = 0
+    for i in range(4, len(tokens)):
+        mixture = tokens.ids[tokens.starts[i] : tokens.starts[i + 1]]
+        assert 2 <= len(mixture) <= longest
+        assert (mixture[0], mixture[-1]) == (2, 3), "special tokens at both ends, never replaced"
+        inner = mixture[1:-1]
+        sources = np.searchsorted(starts, inner[inner >= 100] - 100, side="right") - 1
+        assert not (sources == 2).any(), "a row that was not chosen lends nothing"
+        assert len(set(sources)) <= 2
+        assert (np.diff(sources) != 0).sum() <= 1
+        replaced, kept = replaced + int((inner < vocabulary).sum()), kept + int((inner >= 100).sum())
+    assert abs(replaced / (replaced + kept) - REPLACED) < 0.04
+    again, _ = with_mixtures(Tokens(ids, starts), rows, copies, vocabulary, longest, seed=0)
+    other, _ = with_mixtures(Tokens(ids, starts), rows, copies, vocabulary, longest, seed=1)
+    assert np.array_equal(tokens.ids, again.ids)
+    assert not np.array_equal(tokens.ids, other.ids)
+
+
+def test_without_mixtures_there_are_only_the_texts(config: DistillConfig, tmp_path: Path) -> None:
+    events: list[Event] = []
+    build_student(dataclasses.replace(config, mixtures=0, epochs=1, pooled_epochs=0), events.append)
+    assert max(event.total for event in events if isinstance(event, Advanced) and "states" not in event.task) == 6  # 48 texts, 8 a step
+    assert "mixtures of" not in (Path(config.out) / "README.md").read_text(encoding="utf-8")
+    events.clear()
+    more = dataclasses.replace(config, mixtures=2, epochs=1, pooled_epochs=0, out=config.out + "-mixed")
+    build_student(more, events.append)
+    assert max(event.total for event in events if isinstance(event, Advanced) and "states" not in event.task) == 18
+    assert "2 mixtures of each text" in (Path(more.out) / "README.md").read_text(encoding="utf-8")

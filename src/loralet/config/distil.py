@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 from typing import Annotated
 
 from tyro.conf import Positional, arg
@@ -36,9 +37,11 @@ class DistillConfig:
     """Longest text the student can read, in tokens; no more than the teacher's."""
     match: tuple[int, ...] = ()
     """The teacher's layer, counted from 1, that each of the student's layers matches; evenly spaced when empty."""
-    epochs: int = 15
-    """Passes over the texts that match token states and sentence embeddings."""
-    pooled_epochs: int = 8
+    mixtures: int = 3
+    """Further texts made of each text trained on: its beginning joined to another's end, some tokens replaced (0 makes none)."""
+    epochs: int = 4
+    """Passes over texts and mixtures that match token states and sentence embeddings."""
+    pooled_epochs: int = 2
     """Passes after those that match the pooled first token as well."""
     lr: float = 2e-3
     """Peak learning rate of the first passes."""
@@ -69,19 +72,23 @@ class DistillConfig:
         needed = {"teacher": "a folder or a hub id", "text": "one file or more with --text", "out": "the student's folder with --out"}
         yield from (f"{name} is empty: give {what}" for name, what in needed.items() if not getattr(self, name))
         yield from student_problems(self.layers, self.width, self.heads, self.feed_forward, self.match)
-        for name in ("epochs", "threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                yield f"{name} is {value}: it must be at least 1"
-        if self.pooled_epochs < 0:
-            yield f"pooled_epochs is {self.pooled_epochs}: it must not be negative (0 leaves them out)"
+        for name, (least, why) in LEAST.items():
+            if (value := getattr(self, name)) is not None and value < least:
+                yield f"{name} is {value}: {why}"
         for name in ("lr", "pooled_lr"):
-            if not getattr(self, name) > 0:
-                yield f"{name} is {getattr(self, name)}: it must be above 0"
-        if self.batch_size < 2:
-            yield f"batch_size is {self.batch_size}: similarities within a batch need at least 2 texts"
-        for name in ("max_length", "positions"):
-            if getattr(self, name) < 3:
-                yield f"{name} is {getattr(self, name)}: a text needs at least 3 tokens, two of them special"
+            if not 0 < getattr(self, name) < inf:
+                yield f"{name} is {getattr(self, name)}: it must be above 0, and finite"
         if not 0 < self.held_out < 1:
             yield f"held_out is {self.held_out}: it must lie between 0 and 1"
+
+
+LEAST = {
+    "epochs": (1, "it must be at least 1"),
+    "threads": (1, "it must be at least 1"),
+    "mixtures": (0, "it must not be negative (0 leaves them out)"),
+    "pooled_epochs": (0, "it must not be negative (0 leaves them out)"),
+    "batch_size": (2, "similarities within a batch need at least 2 texts"),
+    "max_length": (3, "a text needs at least 3 tokens, two of them special"),
+    "positions": (3, "a text needs at least 3 tokens, two of them special"),
+}
+"""The smallest value of each whole-number option, and why."""

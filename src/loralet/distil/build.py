@@ -22,6 +22,7 @@ from loralet.config import DistillConfig
 from loralet.data.tokens import Tokens, tokenise
 from loralet.distil.card import card
 from loralet.distil.checkpoint import NAME, load_checkpoint, save_checkpoint
+from loralet.distil.mixtures import with_mixtures
 from loralet.distil.save import save_student
 from loralet.distil.student import matched_layers, start_maps, start_student, student_shape
 from loralet.distil.teacher import teacher_targets
@@ -64,10 +65,12 @@ def build_student(config: DistillConfig, listen: Listen) -> EpochEnded:
     listen(Stage(f"reading {', '.join(config.text)}"))
     texts = read_texts(config.text, config.text_column)
     train, held_out = hold_out(len(texts.texts), config.held_out, config.seed)
-    tokens = tokenise(texts.texts, teacher.tokenizer, min(config.max_length, teacher.shape.longest, shape.longest), cache_folder())
+    longest = min(config.max_length, teacher.shape.longest, shape.longest)
+    tokens = tokenise(texts.texts, teacher.tokenizer, longest, cache_folder())
     device = choose_device()
     pupil = Pupil(shape, choose_dtype(config.precision, device), device)
     state = _start(config, teacher, shape, tokens, train, pupil)
+    tokens, lessons = with_mixtures(tokens, train, config.mixtures, shape.vocabulary, longest, config.seed)
     told = load_checkpoint(where, state) if (where / NAME).exists() else 0
     if (where / "metrics.jsonl").exists():
         os.truncate(where / "metrics.jsonl", told)
@@ -79,9 +82,9 @@ def build_student(config: DistillConfig, listen: Listen) -> EpochEnded:
         listen(event)
 
     try:
-        tell(Stage(_summary(texts, tokens, train, held_out, state)))
+        tell(Stage(_summary(texts, tokens, len(train), len(lessons) - len(train), state)))
         targets = teacher_targets(teacher, tokens, layers, pupil.dtype, device, cache_folder(), tell)
-        for event in distil(state, pupil, Lessons(tokens, targets, train, held_out), config):
+        for event in distil(state, pupil, Lessons(tokens, targets, lessons, held_out), config):
             tell(event)
             if isinstance(event, EpochEnded):
                 save_checkpoint(where, state, (where / "metrics.jsonl").stat().st_size)
@@ -125,7 +128,8 @@ def _start(config: DistillConfig, teacher: Backbone, shape: EncoderShape, tokens
     return DistilState.start({name: t.to(pupil.device) for name, t in parameters.items()})
 
 
-def _summary(texts: Texts, tokens: Tokens, train: np.ndarray, held_out: np.ndarray, state: DistilState) -> str:
+def _summary(texts: Texts, tokens: Tokens, train: int, mixtures: int, state: DistilState) -> str:
     repeated = f" ({texts.repeated:,} repeated ones left out)" if texts.repeated else ""
+    mixed = f" and {mixtures:,} mixtures of them" if mixtures else ""
     begun = f"; going on after epoch {state.epoch}" if state.epoch else ""
-    return f"{len(train):,} texts to train on, {len(held_out):,} held out{repeated}, {len(tokens.ids):,} tokens{begun}"
+    return f"{train:,} texts{mixed} to train on, {len(texts.texts) - train:,} held out{repeated}, {len(tokens.ids):,} tokens{begun}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from loralet import __version__
 from loralet.config import DistillConfig
 from loralet.distil.losses import SHARES
+from loralet.distil.mixtures import REPLACED
 from loralet.distil.texts import Texts
 from loralet.events import EpochEnded
 from loralet.nn.encoder import EncoderShape
@@ -59,6 +60,7 @@ def card(config: DistillConfig, shape: EncoderShape, parameters: int, layers: Se
             *files,
             f"* {len(texts.texts):,} different texts, {config.held_out:.0%} of them held out; cut to {config.max_length} tokens; "
             "labels were not read",
+            *_mixed(config),
             "",
             "## Training",
             "",
@@ -82,6 +84,11 @@ def card(config: DistillConfig, shape: EncoderShape, parameters: int, layers: Se
             "",
         ]
     )
+
+
+def _mixed(config: DistillConfig) -> list[str]:
+    share = f"{REPLACED:.0%} of their tokens replaced by tokens drawn from the vocabulary"
+    return [f"* {config.mixtures} mixtures of each text trained on: its beginning joined to another's end, {share}"] * bool(config.mixtures)
 
 
 def teacher_name(config: DistillConfig) -> str:

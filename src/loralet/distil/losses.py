@@ -12,7 +12,7 @@ from loralet.distil.student import through
 from loralet.nn.encoder import EncoderShape, Weights
 from loralet.nn.head import mean_over_tokens, pool
 
-SHARES = {"tokens": 1.0, "sentence": 2.0, "similarity": 5.0, "pooled": 2.0, "pooled_similarity": 5.0}
+SHARES = {"tokens": 2.0, "sentence": 2.0, "similarity": 5.0, "pooled": 2.0, "pooled_similarity": 5.0}
 """What each loss counts in the total; found by trial on news texts."""
 
 SMALLEST = 1e-8
