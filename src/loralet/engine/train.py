@@ -167,14 +167,16 @@ def take_step(state: TrainingState, rows: Rows, batch: np.ndarray, options: Trai
     """
     parameters = state.parameters.requires_grad_()
     device = parameters.device
-    count = shard_count(device)
+    masks = [state.pack.masks([s.dropout[i] for s in state.active]) for i in range(shard_count(device))]
+    head = state.pack.head_factors([s.dropout[0] for s in state.active], len(batch))
+    count = 1 if state.pack.splits_by_itself(masks[0]) else len(masks)
 
     def part(shard: int) -> tuple[Tensor, Tensor]:
         """The shard's share of each run's mean loss, and its gradient."""
         own = batch[shard::count]
         ids, lengths = collate(rows.tokens, own)
-        masks = state.pack.masks([s.dropout[shard] for s in state.active])
-        logits = state.pack.logits(parameters, masks)(ids.to(device), lengths.to(device))
+        factors = None if head is None else head[:, shard::count]
+        logits = state.pack.logits(parameters, masks[shard], factors)(ids.to(device), lengths.to(device))
         losses = cross_entropy(logits, rows.labels[torch.from_numpy(own)]) * (len(own) / len(batch))
         return losses.detach(), torch.autograd.grad(losses.sum(), parameters)[0]
 

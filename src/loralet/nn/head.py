@@ -18,8 +18,8 @@ def mean_over_tokens(states: Float[Tensor, "k b t d"], lengths: Int[Tensor, "b"]
     return torch.einsum("kbtd,bt->kbd", states.float(), kept) / lengths[:, None].float()
 
 
-def pool(first: Float[Tensor, "k b d"], weight: Float[Tensor, "j d d"], bias: Float[Tensor, "j d"]) -> Float[Tensor, "k b d"]:
-    """BERT's pooler: tanh(W h + b) of the first token's state; j is 1 for a frozen pooler, k for a trained one. In fp32."""
+def pool(first: Float[Tensor, "k b d"], weight: Float[Tensor, "j d d"], bias: Float[Tensor, "j d"]) -> Float[Tensor, "max b d"]:
+    """BERT's pooler: tanh(W h + b) of the first token's state; j is 1 for a frozen pooler, the number of adapters for a trained one. In fp32."""
     rows = first.float().expand(max(first.shape[0], weight.shape[0]), -1, -1)
     return torch.tanh(torch.matmul(rows, weight.float().transpose(1, 2)) + bias.float()[:, None])
 
