@@ -19,7 +19,7 @@ from loralet.engine.halving import Exits, halve, has_enough
 from loralet.engine.packs import Run
 from loralet.engine.shards import shard_count, together
 from loralet.events import Checked, Event, Halved, PackStarted, RunEnded, Status, Stepped
-from loralet.nn.optim import AdamW, clip_rows, schedule
+from loralet.nn.optim import AdamW, schedule
 from loralet.nn.pack import Pack, stream
 
 STAY = Exits()
@@ -183,9 +183,7 @@ def take_step(state: TrainingState, rows: Rows, batch: np.ndarray, options: Trai
     parts = together([partial(part, i) for i in range(min(count, len(batch)))])
     losses, gradient = (torch.stack(x).sum(0) for x in zip(*parts, strict=True))
     parameters.requires_grad_(False)
-    sound = losses.isfinite() & gradient.norm(dim=1).isfinite()
-    gradient = torch.where(sound[:, None], clip_rows(gradient, options.clip), 0.0)
-    state.optimiser.update(parameters, gradient, lr_share)
+    sound = state.optimiser.update(parameters, gradient, lr_share, options.clip, losses.isfinite())
     state.step += 1
     return torch.where(sound, losses, torch.nan).tolist()
 

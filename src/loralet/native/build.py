@@ -38,7 +38,10 @@ SIGNATURES: dict[str, tuple[tuple[Any, ...], Any]] = {
     "encoder_backward": ((POINTER, POINTER, POINTER, INTEGER), None),
 }
 """Arguments and result of each kernel; each stands in the library once for every kind of number."""
-SINGLE: dict[str, tuple[tuple[Any, ...], Any]] = {"low_rank_gradients": ((POINTER, POINTER, *(INTEGER,) * 4, POINTER, POINTER, INTEGER), None)}
+SINGLE: dict[str, tuple[tuple[Any, ...], Any]] = {
+    "low_rank_gradients": ((POINTER, POINTER, *(INTEGER,) * 4, POINTER, POINTER, INTEGER), None),
+    "adamw": ((POINTER,) * 7 + (INTEGER, INTEGER, POINTER, INTEGER), None),
+}
 """Kernels that stand there once."""
 
 Kernels = dict[str, Any]

@@ -369,14 +369,15 @@ static void NAME(layer_backward)(const Encoder *e, const Chunk *c, int64_t layer
   if (below) NAME(input_gradient)(e, c, l, set, first, s);
 }
 
-/* The gradients of the adapted weights, summed into layer[i].grad [parts, sets, o, d] (zeroed by the caller), from that of the last states. Chunk i belongs to
-   part i % parts, so that the order of the sums does not depend on the number of threads. */
+/* The gradients of the adapted weights, summed into layer[i].grad [parts, sets, o, d], from that of the last states. Chunk i belongs to part i % parts, so that
+   the order of the sums does not depend on the number of threads. */
 void NAME(encoder_backward)(const Encoder *e, const ELEMENT *grad, char *memory, int64_t parts) {
   int64_t all = e->first ? e->rows : e->starts[e->rows];
   Extent x = extent(e);
 #pragma omp parallel for schedule(static, 1) num_threads(e->threads)
   for (int64_t part = 0; part < parts; part++) {
     NAME(Scratch) s = NAME(scratch_of)(e, &x);
+    clear_gradients(e, part);
     int64_t i = 0, at = 0;
     for (int64_t row = 0; row < e->rows; i++) {
       Chunk c = chunk_at(e, row);

@@ -1,6 +1,7 @@
 /* The kernels, each in fp32 and in bf16. Threads are OpenMP's, the same pool that torch uses. */
 
 #include "vectors.h"
+#include "update.h"
 
 #define BLOCK_ROWS 48    /* rows of a product whose sums are finished (bias, norm, ...) before the next are begun: they stay in the first two caches */
 
@@ -91,6 +92,15 @@ static void *take(Region *r, int64_t bytes, int own, int wanted) {
   char *found = r->base + r->end + (copies > 1 ? r->set * one : 0);
   r->end += copies * one;
   return found;
+}
+
+/* A part's sums of the gradients, before its first chunk. */
+static void clear_gradients(const Encoder *e, int64_t part) {
+  for (int64_t i = 0; i < e->layers; i++)
+    for (int which = 0; which < MAPS; which++) {
+      int64_t size = e->sets * e->width * (which < INTERMEDIATE ? e->width : e->feed_forward);
+      if (e->layer[i].adapted[which]) memset(e->layer[i].grad[which] + part * size, 0, 4 * size);
+    }
 }
 
 #define HALF 0

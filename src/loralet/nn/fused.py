@@ -158,9 +158,9 @@ class _Adapted:
             layer.norm[:] = [fused.plain[name].data_ptr() for name in norms]
 
     def gradients(self) -> dict[str, Tensor]:
-        """Zeros for each adapted map's gradient, ``[parts * k * o * d]``, and the layers pointing to them."""
+        """Room for each adapted map's gradient, ``[parts * k * o * d]``, and the layers pointing to it."""
         sizes = {name: PARTS * self.sets * math.prod(self.fused.shape.linear_sizes(name.split(".")[2])) for name in self.stacks}
-        grads = dict(zip(sizes, torch.split(torch.zeros(sum(sizes.values())), list(sizes.values())), strict=True))
+        grads = dict(zip(sizes, torch.split(torch.empty(sum(sizes.values())), list(sizes.values())), strict=True))
         for name, grad in grads.items():
             _, layer, target = name.split(".")
             self.layers[int(layer)].grad[MAPS.index(target)] = grad.data_ptr()
