@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from run_folders import INPUTS, NASTY, OUTPUTS, RIGHT, TEST_ROWS, write_data, write_study, write_train
+from safetensors.numpy import load_file, save_file
 
 from loralet.errors import RunError
 from loralet.studies.analysis import Analysis, analyse
 from loralet.studies.configurations import Configuration
 from loralet.studies.stats import holm, paired, wilson
-from loralet.studies.words import Trend, trend_sentence
+from loralet.studies.words import NO_BREAK, Trend, p_value, points, trend_sentence
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,9 @@ def test_the_rows_and_the_winner(one: Analysis) -> None:
 
 def test_comparisons_with_the_winner(one: Analysis) -> None:
     rows = np.arange(TEST_ROWS)
-    others = {"linear probe": 35} | {f"r{rank} α{alpha:g}": right for (rank, alpha), right in RIGHT.items() if right != 54}
+    others = {"majority class": 20, "TF-IDF + linear SVM": 52, "linear probe": 35} | {
+        f"r{rank} α{alpha:g}": right for (rank, alpha), right in RIGHT.items() if right != 54
+    }
     p = {name: paired((rows < right)[None], (rows < 54)[None]).p for name, right in others.items()}
     corrected = dict(zip(p, holm(list(p.values())), strict=True))
     for name, right in others.items():
@@ -74,9 +77,56 @@ def test_comparisons_with_the_winner(one: Analysis) -> None:
         assert versus.difference == pytest.approx((54 - right) / 60)
         assert (versus.p, versus.p_holm) == (pytest.approx(p[name]), pytest.approx(corrected[name]))
         assert row(one, name).tied == (corrected[name] >= 0.05)
-    assert {r.name for r in one.configurations if r.tied} == {"r4 α8"}
+    assert {r.name for r in one.configurations if r.tied} == {"r4 α8", "TF-IDF + linear SVM"}
     assert row(one, "random head").versus is None
-    assert row(one, "TF-IDF + linear SVM").versus is None
+
+
+def test_a_baseline_without_seeds_stands_against_every_seed_of_the_winner(seeds: Analysis) -> None:
+    rows = np.arange(TEST_ROWS)
+    versus = row(seeds, "TF-IDF + linear SVM").versus
+    assert versus is not None
+    expected = paired(np.stack([rows < 52, rows < 52]), np.stack([rows < 54, rows < 55]))
+    assert (versus.difference, versus.low, versus.high, versus.p) == pytest.approx((2.5 / 60, expected.low, expected.high, expected.p))
+    assert "2 seeds" in versus.method
+    assert any("set against each of the winner's 2 seeds row by row" in sentence for sentence in seeds.caveats)
+
+
+def test_what_is_said_of_the_linear_model_on_words(one: Analysis, place: Path, tmp_path: Path) -> None:
+    versus = row(one, "TF-IDF + linear SVM").versus
+    assert versus is not None
+    assert f"86.7\u00a0%, which the paired test cannot tell from it (−3.3 points, {p_value(versus.p_holm)}; LoRA's gain" in one.answer[1]
+    assert any(f"TF-IDF + linear SVM −3.3 points ({p_value(versus.p_holm)})" in sentence for sentence in one.caveats)
+    assert any(sentence.startswith("Before any of this, consider TF-IDF") for sentence in one.recommendations)
+    worse = write_study(tmp_path / "worse", place / "data")
+    predict(worse, "predicted/tfidf-svm", np.where(np.arange(TEST_ROWS) < 30, np.arange(TEST_ROWS) % 3, (np.arange(TEST_ROWS) + 1) % 3))
+    told = analyse(worse, with_texts=False)
+    assert f"{NO_BREAK}%, −40.0 points, p{NO_BREAK}<{NO_BREAK}0.001." in told.answer[1]
+    # the file's figure still lies within the interval, so the recommendation is the paired test's
+    assert not any("consider TF-IDF" in sentence for sentence in told.recommendations)
+
+
+def test_a_folder_without_the_baselines_classes_is_read_by_intervals(place: Path, tmp_path: Path) -> None:
+    old = write_study(tmp_path / "old", place / "data")
+    predict(old, "predicted/tfidf-svm", None)
+    predict(old, "predicted/majority", None)
+    told = analyse(old, with_texts=False)
+    assert row(told, "TF-IDF + linear SVM").versus is None
+    assert row(told, "r4 α8").versus is not None
+    assert "within the same interval, so LoRA's gain over it is not shown" in told.answer[1]
+    assert any("compared by intervals, not by a paired test" in sentence for sentence in told.caveats)
+    assert any(sentence.startswith("Before any of this, consider TF-IDF") for sentence in told.recommendations)
+
+
+def predict(folder: Path, name: str, classes: np.ndarray | None) -> None:
+    """Put other predictions into a run folder, or take them out."""
+    path = folder / "predictions.safetensors"
+    tensors = load_file(path) | ({name: classes} if classes is not None else {})
+    save_file({key: value for key, value in tensors.items() if key != name or classes is not None}, path)
+
+
+@pytest.mark.parametrize(("difference", "said"), [(0.031, "+3.1 points"), (-0.031, "−3.1 points"), (-0.0004, "+0.0 points"), (0.0, "+0.0 points")])
+def test_a_difference_that_rounds_to_nothing_is_no_loss(difference: float, said: str) -> None:
+    assert points(difference) == said
 
 
 def test_pareto_fronts(one: Analysis) -> None:

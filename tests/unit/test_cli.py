@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from models import make_pair
+from safetensors.numpy import load_file
 
 from loralet.cli import COMMANDS, main
 from loralet.engine.runs import chosen_run
@@ -100,6 +101,16 @@ def test_study_leaves_results_of_schema_1(studied: Path) -> None:
     for entry in results["runs"]:
         assert entry["test"]["accuracy_low"] < entry["test"]["accuracy"] < entry["test"]["accuracy_high"] or entry["test"]["accuracy"] == 1
     assert len({entry["id"] for entry in results["runs"]}) == len(results["runs"])
+
+
+def test_predictions_of_every_row_are_kept_and_score_as_the_results_say(studied: Path) -> None:
+    tensors = load_file(studied / "predictions.safetensors")
+    labels = tensors.pop("labels")
+    runs = json.loads((studied / "results.json").read_text())["runs"]
+    assert set(tensors) == {run["id"] if run["model"] else f"predicted/{run['id']}" for run in runs}
+    for run in runs:
+        classes = tensors[run["id"]].argmax(1) if run["model"] else tensors[f"predicted/{run['id']}"]
+        assert (classes == labels).mean() == pytest.approx(run["test"]["accuracy"]), run["id"]
 
 
 def test_study_writes_every_event_and_the_environment(studied: Path) -> None:

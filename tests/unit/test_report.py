@@ -169,15 +169,18 @@ def test_order_of_the_page(html: str) -> None:
 def test_the_tables(analysis: Analysis) -> None:
     made = tables(analysis)
     results = {line.cells[0].text: line for line in made["results"].lines}
-    assert list(results)[:4] == ["majority class", "random head (chance)", "TF-IDF + linear SVM", "linear probe"]
+    assert list(results)[:4] == ["majority class", "random head (chance)", "TF-IDF + linear SVM ≈", "linear probe"]
     assert [name for name, line in results.items() if line.winner] == ["r4 α16 ★"]
-    assert [name for name, line in results.items() if line.tied] == ["r4 α8 ≈"]
+    assert [name for name, line in results.items() if line.tied] == ["TF-IDF + linear SVM ≈", "r4 α8 ≈"]
     heads = [heading for heading, _ in made["results"].headings]
     assert "± seeds" not in heads  # a single seed has none
     assert "ended" not in heads
     late = results["r2 α8"].cells[heads.index("conv.")]
     assert (late.text, late.key) == (">60", 60.5)
     assert results["r4 α8 ≈"].cells[heads.index("vs ★")].text == "−6.7"
+    assert results["TF-IDF + linear SVM ≈"].cells[heads.index("vs ★")].text == "−3.3"
+    assert results["majority class"].cells[heads.index("p (Holm)")].text == "< 0.001"
+    assert results["random head (chance)"].cells[heads.index("p (Holm)")].text == "–"
     costs = {line.cells[0].text: [cell.text for cell in line.cells] for line in made["costs"].lines}
     assert costs["r4 α16 ★"][-1] == "size, disk, time"
     assert "not reached" in costs["r2 α8"]

@@ -4,7 +4,7 @@ config.toml          the resolved options
 environment.json     versions and machine
 metrics.jsonl        one line per event
 results.json         schema 1, see docs/results.md
-predictions.safetensors   test probabilities of every run that has them, and the labels
+predictions.safetensors   test probabilities of every run that has them, predicted classes of the others, and the labels
 adapters/ID/         one folder per trained run (loralet.store.adapters)
 """
 
@@ -36,6 +36,8 @@ from loralet.store.options import write_options
 SCHEMA = 1
 TRAINED = ("lora", "linear-probe", "full")
 """Roles that leave an adapter folder."""
+PREDICTED = "predicted/"
+"""What stands before the id of a run of which predictions.safetensors has classes alone; no id holds a slash, so none is taken for it."""
 
 
 def new_run_folder(out: str, kind: str) -> Path:

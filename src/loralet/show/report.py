@@ -17,6 +17,7 @@ from loralet.store.atomic import new_file, new_folder
 from loralet.studies.analysis import Analysis
 from loralet.studies.configurations import Configuration
 from loralet.studies.examples import Example, Guess
+from loralet.studies.words import signed
 
 FRONTS = {"trainable": "size", "bytes": "disk", "seconds": "time"}
 BASES = ("majority", "random-head", "tfidf-svm", "linear-probe", "full")
@@ -115,7 +116,7 @@ def _result_cells(row: Configuration) -> list[Field]:
         _number(test.mean if test else None, "{:.4f}"),
         Field(f"{test.low:.3f}–{test.high:.3f}" if test else "–", test.low if test else None),
         _number(test.sd if test else None, "{:.4f}"),
-        _number(-100 * versus.difference if versus else None, "{:+.1f}"),
+        Field(signed(-100 * versus.difference) if versus else "–", -versus.difference if versus else None),
         Field(_p_value(versus.p_holm) if versus else "–", versus.p_holm if versus else None),
         _number(row.f1, "{:.4f}"),
         _number(row.ece, "{:.3f}"),

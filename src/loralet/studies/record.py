@@ -14,7 +14,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from loralet.config import StudyConfig, TrainConfig
-from loralet.engine.runs import read_results
+from loralet.engine.runs import PREDICTED, read_results
 from loralet.errors import RunError
 from loralet.store.options import read_options
 
@@ -59,6 +59,7 @@ class Record:
         planned: steps that each run was to take.
         labels: test labels ``[rows]``, None where there is no test split.
         probabilities: test probabilities ``[rows, classes]`` by run.
+        predicted: predicted class of each test row ``[rows]`` by run; of every run whose predictions are on record.
         adapters: by run.
     """
 
@@ -71,6 +72,7 @@ class Record:
     planned: dict[str, int]
     labels: np.ndarray | None
     probabilities: dict[str, np.ndarray]
+    predicted: dict[str, np.ndarray]
     adapters: dict[str, AdapterFiles]
 
 
@@ -94,9 +96,9 @@ def read_record(folder: Path) -> Record:
     except ValueError as error:
         raise RunError(f"{folder / 'environment.json'}: not valid JSON ({error})") from error
     losses, checks, planned = _read_metrics(folder / "metrics.jsonl")
-    labels, probabilities = _read_predictions(folder / "predictions.safetensors") if results["data"]["test_rows"] else (None, {})
+    labels, probabilities, classes = _read_predictions(folder / "predictions.safetensors") if results["data"]["test_rows"] else (None, {}, {})
     adapters = {path.name: _read_adapter(path) for path in sorted((folder / "adapters").glob("*")) if path.is_dir()}
-    return Record(folder, results, config, environment, losses, checks, planned, labels, probabilities, adapters)
+    return Record(folder, results, config, environment, losses, checks, planned, labels, probabilities, classes, adapters)
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -128,11 +130,14 @@ def _read_metrics(path: Path) -> tuple[dict[str, np.ndarray], dict[str, tuple[Ch
     )
 
 
-def _read_predictions(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def _read_predictions(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Labels, probabilities and classes; a folder of before the baselines' classes were kept has those of runs with probabilities alone."""
     try:
         with safe_open(path, "numpy") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # safe_open is no dict
-        return tensors.pop("labels"), tensors
+        labels = tensors.pop("labels")
+        classes = {name.removeprefix(PREDICTED): tensors.pop(name) for name in list(tensors) if name.startswith(PREDICTED)}
+        return labels, tensors, classes | {run: values.argmax(1) for run, values in tensors.items()}
     except (SafetensorError, KeyError) as error:
         raise RunError(f"{path}: cannot be read as predictions ({error})") from error
 

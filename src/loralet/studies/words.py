@@ -88,7 +88,16 @@ def percent(share: float, digits: int = 1) -> str:
 
 
 def points(difference: float) -> str:
-    return f"{100 * difference:+.1f} points".replace("-", "−")
+    return f"{signed(100 * difference)} points"
+
+
+def signed(number: float) -> str:
+    """One decimal with its sign; what rounds to nothing has a plus."""
+    return f"{round(number, 1) + 0.0:+.1f}".replace("-", "−")
+
+
+def p_value(p: float) -> str:
+    return f"p{NO_BREAK}<{NO_BREAK}0.001" if p < 0.001 else f"p{NO_BREAK}={NO_BREAK}{p:.3f}"
 
 
 def listed(items: Sequence[str]) -> str:
@@ -182,9 +191,14 @@ def _against_what(facts: Facts) -> str:
 
 
 def _beside(best: Configuration, row: Configuration) -> str:
-    """Two accuracies whose rows cannot be paired, by their intervals."""
+    """How far another row lies from the winner: by the paired test, or where its predictions are not on record by the two intervals."""
     if not (best.test and row.test):
         return "on validation"
+    if row.versus:
+        if row.versus.distinguishable:
+            return f"{points(-row.versus.difference)}, {p_value(row.versus.p_holm)}"
+        gain = "; LoRA's gain over it is not shown" if best.role == "lora" else ""
+        return f"which the paired test cannot tell from it ({points(-row.versus.difference)}, {p_value(row.versus.p_holm)}{gain})"
     if best.test.low <= row.test.high and row.test.low <= best.test.high:
         return "within the same interval, so LoRA's gain over it is not shown" if best.role == "lora" else "within the same interval"
     return "clearly less" if row.test.mean < best.test.mean else "clearly more"
