@@ -130,7 +130,7 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(place: Path) -> None:
     before = sorted(place.iterdir())
     done = run(place, "study", *GRID, "--seeds", "0", "1", "--dry-run", "--out", "dry")
     assert done.returncode == 0, done.stderr
-    assert "plan: 10 runs in 2 packs, 24 steps of 16 rows, 270 training rows; at most about" in done.stdout
+    assert "plan: 10 runs in 2 packs, 24 steps of 16 rows, 270 training rows; about" in done.stdout
     assert "pack 2: probe-s1, lora-r2-a8-lr0.001-s1" in done.stdout
     assert "training pack" not in done.stderr
     assert sorted(place.iterdir()) == before
@@ -145,6 +145,8 @@ def test_halving_and_json_events(place: Path) -> None:
     assert [(e["step"], len(e["runs"]), e["kept"]) for e in events if e["event"] == "Halved"] == [(3, 4, 2), (6, 2, 1)]
     (planned,) = [e for e in events if e["event"] == "Planned"]
     assert planned["budget_bytes"] == 2**30
+    assert (planned["halving"], planned["stopping"]) == (True, False)
+    assert [start for start, _ in planned["packs"][0]["shares"]] == [0, 3, 6, 12]
     runs = json.loads((place / "halved" / "results.json").read_text())["runs"]
     halved = [r for r in runs if r["status"] == "halved"]
     assert sorted(r["steps"] for r in halved) == [3, 3, 6]

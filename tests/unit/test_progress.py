@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -57,6 +58,24 @@ def test_pace_and_time_left_follow_the_last_steps() -> None:
     assert made.seconds_left == pytest.approx(3)
     made.hear(PackStarted(("c",), 100, 32, 432), 20.0)
     assert (made.pack, made.packs, made.seconds_left, list(made.runs)) == (2, 2, None, ["c"])
+
+
+def test_time_left_foresees_the_rungs() -> None:
+    made = Board()
+    # 100 steps of which those after 50 cost a quarter: planned as 62.5 s, and as many in the second pack
+    packs = tuple(PlannedPack((name,), (1,), 100, 32, 1, 62.5, ((0, 1.0), (50, 0.25))) for name in "ab")
+    made.hear(Planned(packs, 432, 1, True), 0.0)
+    made.hear(PackStarted(("a",), 100, 32, 432), 0.0)
+    for step in range(1, 11):
+        made.hear(Stepped(step, ("a",), (1.0,), 1.0, 32), 2.0 * step)
+    assert made.seconds_left == pytest.approx(40 * 2 + 50 * 0.5)
+    assert made.all_seconds_left == pytest.approx(105 + 125)  # twice as slow as planned
+    for step in range(11, 101):
+        made.hear(Stepped(step, ("a",), (1.0,), 1.0, 32), 2.0 * min(step, 50) + 0.5 * max(0, step - 50))
+        if step == 50:
+            assert made.seconds_left == pytest.approx(25)  # the pace is still that of before the rung
+    assert made.seconds_left == 0
+    assert made.all_seconds_left == pytest.approx(125)
 
 
 def test_a_run_that_left_says_how() -> None:
@@ -167,8 +186,13 @@ def test_events_as_json_are_one_line_each(capsys: pytest.CaptureFixture[str]) ->
 
 def test_the_plan_in_words_and_cells() -> None:
     assert plan_words(PLAN) == (
-        "plan: 3 runs in 2 packs, 100 steps of 32 rows, 432 training rows; at most about 80 s of training, and 0.3 GiB of memory out of 4.0 GiB"
+        "plan: 3 runs in 2 packs, 100 steps of 32 rows, 432 training rows; about 80 s of training, and 0.3 GiB of memory out of 4.0 GiB"
     )
+    assert "; about 80 s of training (runs that leave at the rungs of --halving counted until then), and" in plan_words(replace(PLAN, halving=True))
+    assert "; at most about 80 s of training (runs that stop at their target or out of patience need less), and" in plan_words(
+        replace(PLAN, stopping=True)
+    )
+    assert "at most about 80 s of training (runs that leave" in plan_words(replace(PLAN, halving=True, stopping=True))
     assert plan_cells(PLAN) == [
         ("1", "2", "100", "3,200", "516 – 4,612", "0.3 GiB", "50 s"),
         ("2", "1", "100", "3,200", "516", "1 MiB", "30 s"),
