@@ -62,20 +62,17 @@ def test_pace_and_time_left_follow_the_last_steps() -> None:
 
 def test_time_left_foresees_the_rungs() -> None:
     made = Board()
-    # 100 steps of which those after 50 cost a quarter: planned as 62.5 s, and as many in the second pack
-    packs = tuple(PlannedPack((name,), (1,), 100, 32, 1, 62.5, ((0, 1.0), (50, 0.25))) for name in "ab")
+    # 200 steps of which those after 50 cost a quarter: planned as 87.5 s, and as many in the second pack
+    packs = tuple(PlannedPack((name,), (1,), 200, 32, 1, 87.5, ((0, 1.0), (50, 0.25))) for name in "ab")
     made.hear(Planned(packs, 432, 1, True), 0.0)
-    made.hear(PackStarted(("a",), 100, 32, 432), 0.0)
-    for step in range(1, 11):
-        made.hear(Stepped(step, ("a",), (1.0,), 1.0, 32), 2.0 * step)
-    assert made.seconds_left == pytest.approx(40 * 2 + 50 * 0.5)
-    assert made.all_seconds_left == pytest.approx(105 + 125)  # twice as slow as planned
-    for step in range(11, 101):
+    made.hear(PackStarted(("a",), 200, 32, 432), 0.0)
+    left = {}
+    for step in range(1, 201):
         made.hear(Stepped(step, ("a",), (1.0,), 1.0, 32), 2.0 * min(step, 50) + 0.5 * max(0, step - 50))
-        if step == 50:
-            assert made.seconds_left == pytest.approx(25)  # the pace is still that of before the rung
-    assert made.seconds_left == 0
-    assert made.all_seconds_left == pytest.approx(125)
+        left[step] = (made.seconds_left, made.all_seconds_left)
+    # twice as slow as planned; at step 50 the pace is still that of before the rung, at step 120 it is that of after it
+    for step, own in {10: 40 * 2 + 150 * 0.5, 50: 75.0, 120: 40.0, 200: 0.0}.items():
+        assert left[step] == (pytest.approx(own), pytest.approx(own + 175)), step
 
 
 def test_a_run_that_left_says_how() -> None:
