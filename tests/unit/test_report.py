@@ -6,6 +6,7 @@ import json
 import re
 import xml.etree.ElementTree as ElementTree
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
@@ -19,7 +20,7 @@ from loralet.show.figures import draw
 from loralet.show.figures.grids import level
 from loralet.show.figures.style import VARIABLES
 from loralet.show.figures.tradeoffs import amount, even_ticks, pareto_points
-from loralet.show.report import cut, markdown, tables, training_length
+from loralet.show.report import cut, facts, markdown, tables, training_length
 from loralet.studies.analysis import Analysis, analyse
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "col", "wbr"}
@@ -270,6 +271,12 @@ def test_numbers_behind_the_ink(analysis: Analysis) -> None:
     assert "random head" not in named
     assert named["r4 α16"] == "r4 α16"
     assert {drawing.name for drawing in draw(analysis)} == {"course", "grid", "rank", "pareto", "errors"}
+
+
+def test_the_commit_is_told_where_there_is_one(analysis: Analysis) -> None:
+    for commit, words in (("0123456789abcdef-dirty", "loralet 0, commit 0123456789abcdef-dirty"), (None, "loralet 0")):
+        known = replace(analysis, environment={"loralet": "0", "commit": commit})
+        assert dict(facts(known))["Versions"] == words
 
 
 @pytest.mark.parametrize(

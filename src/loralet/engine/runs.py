@@ -26,6 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from loralet import __version__
+from loralet.engine.checkout import source_commit
 from loralet.errors import RunError
 from loralet.events import Event
 from loralet.store.adapters import Artifact, add_metrics, save_artifact
@@ -106,9 +107,10 @@ def _finite(value: Any) -> Any:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, machine and command."""
+    """Versions, machine and command; ``commit`` is loralet's own, None where it is not run from a checkout of its source."""
     return {
         "loralet": __version__,
+        "commit": source_commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "platform": platform.platform(),

@@ -222,7 +222,7 @@ def facts(analysis: Analysis) -> list[tuple[str, str]]:
     reads = {0: "never", 1: "once"}.get(analysis.test_reads, f"{analysis.test_reads} times")
     machine = f"{env.get('processor') or 'unknown processor'}, {env.get('cores')} cores, {env.get('threads')} threads"
     machine += f", {env['gpu']}" if env.get("gpu") else ""
-    versions = ", ".join(f"{name} {env[name]}" for name in ("loralet", "python", "torch", "commit") if env.get(name))
+    versions = ", ".join(f"{name} {env[name]}" for name in ("loralet", "commit", "python", "torch") if env.get(name))
     target = f"target {100 * analysis.target:g} % on {min(training['validation_sample'], data['validation_rows']):,} validation rows"
     pairs = [
         ("Data", f"{data['source']}: {rows}; {len(data['labels'])} labels ({', '.join(data['labels'][:8])}{', …' * (len(data['labels']) > 8)})"),
