@@ -155,6 +155,35 @@ def test_halving_and_json_events(place: Path) -> None:
     assert "halving = true" in (place / "halved" / "config.toml").read_text()
 
 
+def test_a_single_run_stops_at_its_target_where_that_is_asked_for(place: Path) -> None:
+    given = (
+        "train",
+        "data",
+        "--model",
+        "model",
+        "--rank",
+        "2",
+        "--steps",
+        "24",
+        "--batch-size",
+        "16",
+        "--eval-every",
+        "6",
+        "--target-accuracy",
+        "0.1",
+    )
+    ends = []
+    for name, flags in (("whole", ()), ("stopped", ("--stop-at-target",))):
+        done = run(place, *given, *flags, "--quiet", "--out", name)
+        assert done.returncode == 0, done.stderr
+        (entry,) = json.loads((place / name / "results.json").read_text())["runs"]
+        ends.append((entry["status"], entry["steps"], entry["converged_step"]))
+    assert ends == [("finished", 24, 6), ("early-stopped", 6, 6)]
+    again = run(place, "train", "--config", "stopped/config.toml", "--quiet", "--out", "stopped-again")
+    assert again.returncode == 0, again.stderr
+    assert json.loads((place / "stopped-again" / "results.json").read_text())["runs"][0]["steps"] == 6
+
+
 def test_show_and_adapters_and_predict_agree(studied: Path, place: Path) -> None:
     chosen = chosen_run(json.loads((studied / "results.json").read_text()))["id"]
     shown = run(place, "show", "grid")

@@ -51,7 +51,7 @@ def plan_train(config: TrainConfig) -> Plan:
     """One run."""
     lora = config.lora
     run = lora_run(config.model, lora.rank, lora.alpha, lora.dropout, lora.targets, lora.scaling, lora.lr, config.seed)
-    return Plan("train", config.data, (run,), False, config.training, config.reading)
+    return Plan("train", config.data, (run,), False, config.training, config.reading, stop_at_target=config.stop_at_target)
 
 
 def plan_study(config: StudyConfig) -> Plan:
