@@ -5,6 +5,7 @@ from __future__ import annotations
 from loralet.config import StudyConfig
 from loralet.studies.configurations import Configuration
 from loralet.studies.record import Record
+from loralet.studies.stats import check_error
 from loralet.studies.words import Facts, accuracy_of, listed, p_value, percent, plural, points
 
 FEW_SEEDS = 3
@@ -122,10 +123,10 @@ def _about_baselines(facts: Facts) -> list[str]:
 
 def _about_time(record: Record) -> list[str]:
     training = record.config.training
+    rows = min(training.validation_sample, record.results["data"]["validation_rows"])
     said = [
         f"Convergence is the first check at {percent(training.target_accuracy, 0)} on a fixed sample of "
-        f"{min(training.validation_sample, record.results['data']['validation_rows']):,} validation rows; a check is right to about ± "
-        f"{196 * (training.target_accuracy * (1 - training.target_accuracy) / training.validation_sample) ** 0.5:.0f} points."
+        f"{rows:,} validation rows; a check is right to about ± {100 * check_error(training.target_accuracy, rows):.0f} points."
     ]
     if isinstance(record.config, StudyConfig):
         said.append(
