@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from loralet.engine.runs import event_line
 from loralet.errors import RunError
-from loralet.events import Halved
+from loralet.events import Checked, Halved
 from loralet.studies.analysis import Analysis, analyse
 from loralet.studies.configurations import Configuration
 from loralet.studies.stats import holm, paired, wilson
@@ -324,7 +324,8 @@ def halved(folder: Path) -> Path:
     first = Halved(20, 1, tuple(names[key] for key in ((4, 16.0), (4, 8.0), (2, 16.0), (2, 8.0))), (0.30, 0.28, 0.25, 0.10), 2)
     second = Halved(30, 2, (names[4, 16.0], names[4, 8.0]), (0.45, 0.44), 1)
     with (folder / "metrics.jsonl").open("a") as file:
-        file.writelines(f"{event_line(event)}\n" for event in (first, second))
+        early = Checked(10, names[4, 8.0], 0.99, 1.0, 100, True)  # what a run had before its rung is no gain after it
+        file.writelines(f"{event_line(event)}\n" for event in (early, first, second))
     results = json.loads((folder / "results.json").read_text())
     for run in results["runs"]:
         steps = {names[2, 8.0]: 20, names[2, 16.0]: 20, names[4, 8.0]: 30}.get(run["id"])
