@@ -107,6 +107,23 @@ def test_the_page_in_chromium(page: Path, width: int) -> None:
     assert seen["down"] == seen["up"][::-1]
 
 
+@pytest.mark.skipif(shutil.which("pdftotext") is None, reason="no pdftotext is installed (Debian: apt-get install poppler-utils)")
+def test_the_page_on_paper(page: Path) -> None:
+    """Each figure's heading and whole caption are on one sheet, and nothing is said of what paper cannot do."""
+    assert CHROMIUM
+    pdf, report = page / "page.pdf", page / "run" / "report.html"
+    flags = (*FLAGS, f"--user-data-dir={page / 'profile-print'}", "--no-pdf-header-footer")
+    subprocess.run([CHROMIUM, *flags, f"--print-to-pdf={pdf}", f"file://{report}"], capture_output=True, timeout=120, check=True)
+    text = subprocess.run(["pdftotext", "-raw", str(pdf), "-"], capture_output=True, text=True, check=True).stdout
+    sheets = [" ".join(sheet.split()) for sheet in text.split("\f")]
+    figures = re.findall(r"<h2>([^<]*)</h2>\s*<figure.*?<figcaption[^>]*>(.*?)</figcaption>", report.read_text(), flags=re.DOTALL)
+    assert len(figures) == 5
+    for heading, caption in figures:
+        assert any(heading in sheet and " ".join(unescape(caption).split()) in sheet for sheet in sheets), heading
+    assert "A heading sorts" not in text
+    assert "was chosen on validation" in text
+
+
 def test_the_browser_would_notice(page: Path) -> None:
     whole = (page / "page.html").read_text()
     broken = page / "broken"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -12,13 +13,16 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.transforms import Bbox
 from run_folders import NASTY, write_data, write_study, write_train
 
 from loralet.cli import main
 from loralet.commands.report import report_files
 from loralet.show.figures import draw
 from loralet.show.figures.grids import level
-from loralet.show.figures.style import VARIABLES
+from loralet.show.figures.labels import Label, place_labels
+from loralet.show.figures.style import MUTED, VARIABLES, sheet, styled
 from loralet.show.figures.tradeoffs import amount, even_ticks, pareto_points
 from loralet.show.report import cut, facts, markdown, tables, training_length
 from loralet.studies.analysis import Analysis, analyse
@@ -263,6 +267,8 @@ def test_numbers_behind_the_ink(analysis: Analysis) -> None:
     assert [amount(v, "bytes") for v in (100, 2048, 3 * 2**30)] == ["100 B", "2 KiB", "3 GiB"]
     assert [amount(v, "trainable") for v in (516, 33284, 4.4e6)] == ["516", "33.3K", "4.4M"]
     assert [amount(v, "seconds") for v in (28.8, 1200)] == ["29 s", "20 min"]
+    # ticks of a short training are told apart
+    assert [amount(v, "seconds") for v in (0.03, 0.2, 0.8, 1.0, 9.4, 9.96)] == ["0.03 s", "0.2 s", "0.8 s", "1 s", "9.4 s", "10 s"]
     assert even_ticks(33.0, 1.0) == [0, 10, 20, 30]
     assert even_ticks(4.5 * 2**30, 2.0**20) == [i * 2.0**30 for i in range(5)]
     assert cut("a \n b") == "a b"
@@ -277,6 +283,35 @@ def test_the_commit_is_told_where_there_is_one(analysis: Analysis) -> None:
     for commit, words in (("0123456789abcdef-dirty", "loralet 0, commit 0123456789abcdef-dirty"), (None, "loralet 0")):
         known = replace(analysis, environment={"loralet": "0", "commit": commit})
         assert dict(facts(known))["Versions"] == words
+
+
+def boxes(labels: Sequence[Label], dots: Sequence[tuple[float, float]]) -> tuple[list[Bbox], Bbox, list[tuple[float, float]]]:
+    """Where names lie, the frame about them, and the dots, in pixels."""
+    with styled():
+        axes = sheet(height=3.4).add_subplot()
+        axes.set(xlim=(0, 1), ylim=(0.7, 1.0))
+        notes = place_labels(axes, labels, dots)
+        renderer = FigureCanvasAgg(axes.figure).get_renderer()  # type: ignore[arg-type, no-untyped-call]
+        places = [tuple(place) for place in axes.transData.transform(list(dots))]
+        return [note.get_window_extent(renderer) for note in notes], axes.get_window_extent(renderer), places
+
+
+def test_names_in_a_figure_lie_on_nothing_and_within_the_frame() -> None:
+    """Three configurations of one cost and one accuracy, at the end of the axis and at its top, and one that stands free."""
+    crowd = [Label(f"r{rank} α256", 0.97, 0.88, 0.99, MUTED, False, "right") for rank in (4, 16, 32)]
+    free = Label("probe", 0.2, 0.8, 0.9, MUTED, True, "center")
+    dots = [(0.97, 0.94), (0.2, 0.85)]
+    found, frame, places = boxes([*crowd, free], dots)
+    for i, box in enumerate(found):
+        assert not any(box.overlaps(other) for other in found[:i])
+        assert not any(box.contains(x, y) for x, y in places)
+        assert frame.x0 <= box.x0 < box.x1 <= frame.x1
+        assert frame.y0 <= box.y0 < box.y1 <= frame.y1
+    alone, _, _ = boxes([free], dots)
+    assert alone[0].bounds == pytest.approx(found[3].bounds)  # what stands free is where it wants to be
+    assert alone[0].y1 < places[1][1]
+    above, _, _ = boxes([replace(free, below=False)], dots)
+    assert above[0].y0 > places[1][1]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from loralet.engine.train import FEWEST_STEPS, USUAL_EPOCHS
 from loralet.show.figures import Drawing, draw
-from loralet.show.figures.tradeoffs import amount
+from loralet.show.figures.tradeoffs import amount, seconds
 from loralet.store.atomic import new_file, new_folder
 from loralet.studies.analysis import Analysis
 from loralet.studies.configurations import Configuration
@@ -128,18 +128,18 @@ def _result_cells(row: Configuration) -> list[Field]:
 
 
 def _cost_cells(row: Configuration) -> list[Field]:
-    late = row.convergence is not None and row.convergence.censored
+    late, target = row.convergence is not None and row.convergence.censored, row.to_target_seconds
     return [
         _name_cell(row),
         _number(row.test.mean if row.test else None, "{:.4f}"),
         _number(row.trainable, "{:,}"),
         Field(f"{100 * row.trainable / row.total:.2f} %" if row.total else "–", row.trainable / row.total if row.total else None),
         Field(amount(row.bytes, "bytes") if row.bytes else "–", row.bytes),
-        _number(row.seconds, "{:,.1f}"),
+        Field(seconds(row.seconds) if row.seconds is not None else "–", row.seconds),
         _number(row.rows_per_second, "{:,.0f}"),
         Field(amount(row.memory, "bytes") if row.memory else "–", row.memory),
         Field("not reached", None) if late else _number(row.rows, "{:,.0f}"),
-        Field("not reached", None) if late else _number(row.to_target_seconds, "{:,.1f}"),
+        Field("not reached", None) if late else Field(seconds(target) if target is not None else "–", target),
         Field(", ".join(FRONTS[cost] for cost in row.front) or "–", len(row.front), False),
     ]
 
