@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -99,4 +100,11 @@ def test_checkpoints_of_other_tensors_are_two_models(tmp_path: Path) -> None:
     assert [row["name"] for row in lora] == [f"r16 α64 · {GOOGLE}", f"r16 α64 · {PRAJJWAL}"]
     assert [row["seeds"] for row in lora] == [[0, 1], [0, 1]]
     assert "equal tensors" not in page
+    letters = re.findall(r"<text[^>]*>([^<]*)</text>", page)
+    # a panel of losses and one of checks for each model, and its name in each; the Pareto plots name the last part
+    assert [letters.count(name) for name in (GOOGLE, PRAJJWAL)] == [2, 2]
+    assert {"probe · bert-tiny", "probe · bert_uncased_L-2_H-128_A-2"} <= set(letters)
+    # no grid of rank and alpha is drawn, and what was found is told all the same
+    assert "Rank and alpha" not in page
+    assert "Stability: no run diverged" in page
     assert f"How good does LoRA make {GOOGLE} and {PRAJJWAL}?" in page

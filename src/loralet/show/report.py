@@ -276,6 +276,7 @@ def _context(analysis: Analysis, drawings: list[Drawing]) -> dict[str, Any]:
         "facts": facts(analysis),
         "tables": tables(analysis),
         "drawings": drawings,
+        "findings_under": "grid" if any(drawing.name == "grid" for drawing in drawings) else "course",
         "gatherings": gatherings(analysis),
     }
 

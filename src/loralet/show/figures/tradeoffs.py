@@ -89,7 +89,14 @@ def pareto_points(analysis: Analysis, cost: str) -> list[Point]:
     named = {id(row) for row in rows if row.winner or row.role != "lora"}
     front = [row for row in rows if cost in row.front and row.role == "lora"]
     named |= {id(row) for row in front if len(front) <= 4}
-    return [Point(row, float(getattr(row, cost)), SHORT.get(row.role, row.name.split(" · ")[0]) if id(row) in named else "") for row in rows]
+    several = len(analysis.models) > 1
+    return [Point(row, float(getattr(row, cost)), _short(row, several) if id(row) in named else "") for row in rows]
+
+
+def _short(row: Configuration, several: bool) -> str:
+    """A row in few letters; of several models with the last part of its model's name."""
+    name = SHORT.get(row.role, row.name.split(" · ")[0])
+    return f"{name} · {row.model.rpartition('/')[2]}" if several and row.model else name
 
 
 def pareto_panels(analysis: Analysis) -> list[Panel]:
