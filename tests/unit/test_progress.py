@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -142,6 +143,17 @@ def test_on_a_terminal_there_is_a_table_that_goes_away() -> None:
         assert "best" in file.getvalue()
         shown(Stage("measuring"))
     assert "\x1b[" in file.getvalue()
+
+
+def test_a_long_line_breaks_between_words_on_a_terminal_and_nowhere_in_a_pipe() -> None:
+    words = " ".join(["seventeen-letters"] * 12)
+    for terminal in (True, False):
+        shown, file = view(terminal)
+        with shown:
+            shown(Stage(words))
+        lines = [line for line in re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", file.getvalue()).replace("\r", "").split("\n") if line.strip()]
+        assert [line for line in lines if len(line) > 100] == ([] if terminal else [f"· {words}"])
+        assert " ".join(line.strip() for line in lines) == f"· {words}"
 
 
 def test_quiet_says_nothing() -> None:
