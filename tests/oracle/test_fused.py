@@ -122,3 +122,22 @@ def test_what_the_kernels_cannot_do_goes_the_other_way() -> None:
     for shape in (replace(PLAIN, activation="relu"), replace(PLAIN, width=48), replace(PLAIN, heads=8), replace(PLAIN, feed_forward=100)):
         assert not fits(weights, shape)
     assert not fits({name: t.double() for name, t in weights.items()}, PLAIN)
+
+
+def test_what_would_read_beyond_a_table_is_refused() -> None:
+    pack, parameters = make_pack(PLAIN, torch.float32, "pooler", TARGETS["query-value"])
+    logits, ids = pack.logits(parameters), torch.full((2, 80), 7)
+    lengths = torch.tensor([80, 3])
+    assert logits(ids, lengths).isfinite().all()
+    for wrong, rows in ((50, lengths), (-1, lengths), (7, torch.tensor([80, 0])), (7, torch.tensor([81, 3]))):
+        with pytest.raises(IndexError, match=r"vocabulary|tokens"):
+            logits(ids.index_fill(1, torch.tensor([0]), wrong), rows)
+
+
+def test_a_forward_pass_is_gone_through_backwards_only_once() -> None:
+    pack, parameters = make_pack(PLAIN, torch.float32, "pooler", TARGETS["query-value"])
+    leaf = parameters.requires_grad_()
+    loss = pack.logits(leaf)(torch.full((2, 80), 7), torch.tensor([80, 3])).sum()
+    torch.autograd.grad(loss, leaf, retain_graph=True)
+    with pytest.raises(RuntimeError, match="only once"):
+        torch.autograd.grad(loss, leaf)

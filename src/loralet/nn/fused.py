@@ -77,11 +77,12 @@ class Fused:
 
     def __init__(self, weights: Weights, shape: EncoderShape) -> None:
         self.weights, self.shape = weights, shape
-        self.plain = {name: t.float().contiguous() for name, t in weights.items() if name.startswith("layers.") and (t.dim() == 1)}
-        self.units: dict[str, Units] = {}
+        self.plain = {name: t.float().contiguous() for name, t in weights.items() if name.startswith("layers.") and t.dim() == 1}
+        self.words = weights["embeddings.word"].contiguous()
         self.places, self.norm = self._tables()
-        self.both = (f"layers.{shape.layers - 1}.key",)
-        self.free: list[Tensor] = []
+        self.units: dict[str, Units] = {}
+        self.both = (f"layers.{shape.layers - 1}.key",)  # the last layer's scores need it both ways round, in evaluation too
+        self.free: list[Tensor] = []  # memory that batches have given back
 
     def _tables(self) -> tuple[Tensor, Tensor]:
         """Position embeddings from the first position on, with the type embedding added in fp32 and rounded once; weight and bias of the norm."""
@@ -90,6 +91,18 @@ class Fused:
             places = places + self.weights["embeddings.type"][0].float()
         norm = [self.weights[f"embeddings.norm.{kind}"] for kind in ("weight", "bias")]
         return places.to(norm[0].dtype).contiguous(), torch.stack(norm)
+
+    def require_known(self, ids: Int[Tensor, "b t"], lengths: Int[Tensor, "b"]) -> None:
+        """Check what the kernels take on trust, and would read beyond their tables for.
+
+        Raises:
+            IndexError: a token id that is not in the vocabulary, a row without tokens, or one longer than the position table.
+        """
+        (low, high), (shortest, longest) = ((int(x) for x in t.aminmax()) for t in (ids, lengths))
+        if low < 0 or high >= self.shape.vocabulary:
+            raise IndexError(f"token ids run from {low} to {high}; the vocabulary has {self.shape.vocabulary}")
+        if shortest < 1 or longest > min(self.shape.longest, ids.shape[1]):
+            raise IndexError(f"rows have {shortest} to {longest} tokens; they must have from 1 to {min(self.shape.longest, ids.shape[1])}")
 
     def memory(self, size: int) -> Tensor:
         """So many bytes for a batch, from those that an earlier one has given back where they are enough."""
@@ -118,6 +131,7 @@ class Fused:
 
         def apply(ids: Int[Tensor, "b t"], lengths: Int[Tensor, "b"], read: Literal["first", "all"]) -> Float[Tensor, "k b s d"]:
             inside = torch.arange(ids.shape[1]) < lengths[:, None]
+            self.require_known(ids, lengths)
             batch = _Batch(adapted, ids[inside], F.pad(lengths.cumsum(0), (1, 0)), read == "first", backward and torch.is_grad_enabled())
             matrices = (matrix for stack in stacks.values() for matrix in (stack.a, stack.b))
             states: Tensor = _Encode.apply(batch, *matrices)  # type: ignore[no-untyped-call]  # torch's own
@@ -211,7 +225,7 @@ class _Batch:
         fused, shape = self.adapted.fused, self.adapted.fused.shape
         sizes = (shape.layers, shape.width, shape.heads, shape.feed_forward, self.adapted.sets, len(self.starts) - 1, torch.get_num_threads())
         own = not shape.embedding_width
-        tables = [t.data_ptr() for t in (self.ids, fused.weights["embeddings.word"], fused.places, fused.norm)] if own else [None] * 4
+        tables = [t.data_ptr() for t in (self.ids, fused.words, fused.places, fused.norm)] if own else [None] * 4
         layers, flags = ctypes.addressof(self.adapted.layers), (self.first, self.backward, self.adapted.lowest, _stretch(len(self.ids)))
         return _Encoder(*sizes, *flags, self.starts.data_ptr(), *tables, x.data_ptr(), layers, shape.epsilon)
 
@@ -247,13 +261,16 @@ class _Encode(torch.autograd.Function):
         _call("encoder_forward", x, ctypes.byref(encoder), out, memory)
         if memory is not None:
             ctx.save_for_backward(x, memory)
-            ctx.batch = batch
+            ctx.batch, ctx.spent = batch, False
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, memory = ctx.saved_tensors
         adapted: _Adapted = ctx.batch.adapted
+        if ctx.spent:
+            raise RuntimeError("the memory of this forward pass has been given back: it can be gone through backwards only once")
+        ctx.spent = True
         grads = adapted.gradients()
         encoder = ctx.batch.encoder(x)
         _call("encoder_backward", x, ctypes.byref(encoder), grad.contiguous(), memory, PARTS)
