@@ -25,6 +25,7 @@ from loralet.engine.evaluate import logits_of
 from loralet.errors import CheckError, RunError
 from loralet.store.adapters import Artifact, save_artifact
 from loralet.store.atomic import new_folder, write_json
+from loralet.store.card import export_card
 from loralet.store.tokenizer_config import tokenizer_config
 from loralet.store.verify import trial_rows
 
@@ -83,6 +84,7 @@ def export_hf(artifact: Artifact, classifier: LoadedClassifier, out: Path) -> Ex
             raise CheckError(f"{artifact.id}: model.safetensors reads back as something else; nothing was kept")
         write_json(temporary / "config.json", config)
         _write_tokenizer(temporary, artifact, classifier)
+        (temporary / "README.md").write_text(export_card(artifact, "hf"), encoding="utf-8")
         report = _report("hf", artifact, temporary)
     return Exported(out, report)
 
@@ -138,6 +140,7 @@ def export_onnx(artifact: Artifact, classifier: LoadedClassifier, out: Path, cal
             raise CheckError(f"{artifact.id}: the graph's logits differ from torch's by {apart:.2g}, above {TOLERANCE:g}; nothing was kept")
         write_json(temporary / "labels.json", {"labels": list(artifact.labels), "max_length": artifact.max_length})
         _write_tokenizer(temporary, artifact, classifier)
+        (temporary / "README.md").write_text(export_card(artifact, "onnx"), encoding="utf-8")
         measured: dict[str, Any] = {"opset": OPSET, "largest_difference": apart, "rows_compared": len(sample)}
         if int8 and calibration is not None:
             measured["int8"], refused = _gate(temporary, rows, expected, calibration)
