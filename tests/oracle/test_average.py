@@ -147,6 +147,18 @@ def test_a_study_gives_the_seeds_of_its_best_configuration(place: Path) -> None:
     assert all(again.tensors[name].equal(tensor) for name, tensor in made.tensors.items())
 
 
+def test_a_run_that_left_early_is_no_seed(place: Path) -> None:
+    results = json.loads((place / "grid" / "results.json").read_text())
+    best = chosen_seeds(results)
+    for run in results["runs"]:
+        run["status"] = "halved" if run["id"] == best[0] else run["status"]
+    assert chosen_seeds(results) == [f"lora-r{6 - int(best[0][6])}-a8-lr0.01-s{seed}" for seed in (0, 1)]  # the other rank's
+    for run in results["runs"]:
+        run["status"] = "diverged"
+    with pytest.raises(RunError, match="with two seeds"):
+        chosen_seeds(results)
+
+
 def test_the_average_is_an_adapter_like_any_other(place: Path) -> None:
     assert command(place, "average", "grid", "lone", "--out", "made").returncode == 0
     made = load_artifact(place / "made")

@@ -180,6 +180,7 @@ def gather(record: Record, models: dict[str, Model]) -> tuple[list[Configuration
 def _names(runs: Sequence[dict[str, Any]]) -> list[str]:
     """Short names that say what differs: of a setting that all runs share nothing is said."""
     plain = {"majority": "majority class", "tfidf-svm": "TF-IDF + linear SVM", "random-head": "random head", "linear-probe": "linear probe"}
+    plain |= {"average": "average of seeds", "ensemble": "ensemble"}
     lora = [run for run in runs if run["role"] == "lora"]
     several = {name: len({str(run[name]) for run in lora}) > 1 for name in ("learning_rate", "dropout", "scaling", "targets")}
     models = len({run["model"] for run in runs if run["model"]}) > 1
@@ -310,8 +311,11 @@ def choose(rows: Sequence[Configuration]) -> Configuration | None:
 
 
 def _common_seeds(record: Record, best: Configuration, row: Configuration) -> list[tuple[str, str]]:
-    own = dict(zip(row.seeds, row.runs, strict=False))
-    pairs = [(run, own[seed]) for seed, run in zip(best.seeds, best.runs, strict=True) if seed in own]
+    if row.role in ("average", "ensemble"):  # one row for all seeds: each of the winner's is compared with it
+        pairs = [(run, row.runs[0]) for run in best.runs]
+    else:
+        own = dict(zip(row.seeds, row.runs, strict=False))
+        pairs = [(run, own[seed]) for seed, run in zip(best.seeds, best.runs, strict=True) if seed in own]
     return [(a, b) for a, b in pairs if a in record.probabilities and b in record.probabilities]
 
 
