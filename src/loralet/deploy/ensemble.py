@@ -105,9 +105,9 @@ def load_ensemble(adapters: Sequence[Path], precision: str = "fp32", force: bool
     """
     opened = {str(adapter): open_adapter(adapter, force, labels, backbone) for adapter in adapters}
     _check_labels({name: artifact.labels for name, (artifact, _) in opened.items()})
-    sides: dict[tuple[str, str, str, int], list[tuple[Artifact, Backbone]]] = {}
+    sides: dict[tuple[str, str, str, str, int], list[tuple[Artifact, Backbone]]] = {}
     for artifact, found in opened.values():
-        key = (found.fingerprint, found.tokenizer.to_str(), artifact.head, artifact.max_length)
+        key = (found.fingerprint, found.tokenizer.to_str(), artifact.head, artifact.head_activation, artifact.max_length)
         sides.setdefault(key, []).append((artifact, found))
     artifacts = tuple(artifact for artifact, _ in opened.values())
     device = choose_device()

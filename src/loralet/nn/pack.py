@@ -51,6 +51,7 @@ class PackShape:
         head: ``pooler`` (frozen), ``trained-pooler`` or ``mean``.
         head_dropout: dropout on the features that the classifier reads.
         full: train every tensor of the encoder as well (then the pack holds one run).
+        activation: of the pooler.
     """
 
     encoder: EncoderShape
@@ -58,6 +59,7 @@ class PackShape:
     head: str = "pooler"
     head_dropout: float = 0.0
     full: bool = False
+    activation: str = "tanh"
 
 
 class Pack:
@@ -160,8 +162,8 @@ class Pack:
         if self.shape.head == "mean":
             return mean_over_tokens(states, lengths)
         if "pooler.weight" in tensors:
-            return pool(first_token(states), tensors["pooler.weight"], tensors["pooler.bias"])
-        return pool(first_token(states), weights["pooler.weight"][None], weights["pooler.bias"][None])
+            return pool(first_token(states), tensors["pooler.weight"], tensors["pooler.bias"], self.shape.activation)
+        return pool(first_token(states), weights["pooler.weight"][None], weights["pooler.bias"][None], self.shape.activation)
 
     def masks(self, generators: Sequence[torch.Generator]) -> DropoutMasks:
         return DropoutMasks(self.adapters, generators)

@@ -22,6 +22,7 @@ COMPARED = {
     "backbone_fingerprint": "backbone",
     "labels": "labels",
     "head": "head",
+    "head_activation": "activation of the head",
     "max_length": "max length",
     "targets": "targets",
 }
@@ -78,6 +79,7 @@ def average(members: Mapping[str, Artifact], id: str) -> Artifact:
         backbone_fingerprint=first.backbone_fingerprint,
         architecture=first.architecture,
         data_fingerprint=_same([artifact.data_fingerprint for artifact in artifacts], ""),
+        head_activation=first.head_activation,
         tensors=_mean_tensors(artifacts, scales),
         label_type=_same([artifact.label_type for artifact in artifacts], "str"),
         training=common | {MADE_OF: [artifact.id for artifact in artifacts]},

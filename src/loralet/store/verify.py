@@ -31,7 +31,8 @@ def pack_of(artifacts: Sequence[Artifact], weights: Weights, shape: EncoderShape
         Adapter(a.rank, scale_of(a.rank, a.alpha, a.scaling), 0.0, tuple(f"layers.{i}.{t}" for i in range(shape.layers) for t in a.targets), 0)
         for a in artifacts
     ]
-    return Pack(weights, PackShape(shape, len(artifacts[0].labels), artifacts[0].head), adapters)
+    first = artifacts[0]
+    return Pack(weights, PackShape(shape, len(first.labels), first.head, activation=first.head_activation), adapters)
 
 
 def beside(folder: Path, artifact: Artifact) -> tuple[Artifact, Backbone]:
