@@ -42,10 +42,12 @@ format: setup-dev  ## put code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup-dev  ## run the benchmarks, about half an hour, and renew the README's tables (DATA=folder with train and test files, MODEL=folder)
+bench: setup-dev  ## run the benchmarks, about an hour, and renew the README's tables (DATA=folder with train and test files, MODEL=folder)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all,test,lint,bench]'
 	$(BIN)/python benchmarks/accuracy.py $(DATA) $(MODEL)
 	$(BIN)/python benchmarks/speed.py $(DATA) $(MODEL)
 	$(BIN)/python benchmarks/start_up.py $(DATA) $(MODEL)
+	$(BIN)/python benchmarks/defaults.py $(DATA) $(MODEL)
 	$(BIN)/python scripts/readme_tables.py
 
 clean:  ## remove what the targets made, runs excepted

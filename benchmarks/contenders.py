@@ -34,20 +34,12 @@ def measured(rows: float, seconds: float) -> dict[str, float]:
 # ---- peers: transformers and PEFT ----
 
 
-def peer_trainer(task: Task, padded: bool, lora: bool, bf16: bool, evaluate_every: int | None) -> tuple[Any, dict[str, float], Any]:
-    """A Trainer of the mission's recipe, its timing filled in as it trains, and the validation rows."""
-    import numpy as np
-    import transformers
-    from peft import LoraConfig, get_peft_model
+def peer_rows(split: Any, tokenizer: Any, padded: bool) -> Any:
+    """A split as the Trainer takes it."""
     from torch.utils.data import Dataset
 
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    corpus = load(task)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(task.model)
-
     class Rows(Dataset):  # type: ignore[type-arg]
-        def __init__(self, split: Any) -> None:
+        def __init__(self) -> None:
             self.encoded = tokenizer(split.texts.to_pylist(), truncation=True, max_length=LENGTH, padding="max_length" if padded else False)
             self.labels = split.labels.tolist()
 
@@ -57,9 +49,24 @@ def peer_trainer(task: Task, padded: bool, lora: bool, bf16: bool, evaluate_ever
         def __getitem__(self, i: int) -> dict[str, Any]:
             return {"input_ids": self.encoded["input_ids"][i], "attention_mask": self.encoded["attention_mask"][i], "labels": self.labels[i]}
 
+    return Rows()
+
+
+def peer_trainer(
+    task: Task, padded: bool, lora: bool, bf16: bool, evaluate_every: int | None, rate: float | None = None, dropout: float = 0.1, seed: int = 0
+) -> tuple[Any, dict[str, float], Any]:
+    """A Trainer of the mission's recipe, its timing filled in as it trains, and the validation rows."""
+    import numpy as np
+    import transformers
+    from peft import LoraConfig, get_peft_model
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    corpus = load(task)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(task.model)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(task.model, num_labels=len(corpus.dataset.labels))
     if lora:
-        model = get_peft_model(model, LoraConfig(task_type="SEQ_CLS", r=16, lora_alpha=64, lora_dropout=0.1, target_modules=["query", "value"]))
+        model = get_peft_model(model, LoraConfig(task_type="SEQ_CLS", r=16, lora_alpha=64, lora_dropout=dropout, target_modules=["query", "value"]))
     clock: dict[str, float] = {}
 
     class Clock(transformers.TrainerCallback):
@@ -71,16 +78,18 @@ def peer_trainer(task: Task, padded: bool, lora: bool, bf16: bool, evaluate_ever
 
     arguments = transformers.TrainingArguments(
         output_dir=os.environ["BENCH_FOLDER"], max_steps=task.steps, per_device_train_batch_size=BATCH, per_device_eval_batch_size=64,
-        learning_rate=5e-5 if lora else 3e-4, use_cpu=True, bf16=bf16, report_to=[], save_strategy="no", logging_strategy="no", disable_tqdm=True,
+        learning_rate=rate or (5e-5 if lora else 3e-4), seed=seed, use_cpu=True, bf16=bf16, report_to=[],
+        save_strategy="no", logging_strategy="no", disable_tqdm=True,
         train_sampling_strategy="random" if padded else "group_by_length", dataloader_pin_memory=False,
         eval_strategy="steps" if evaluate_every else "no", eval_steps=evaluate_every,
     )  # fmt: skip
-    validation = Rows(corpus.sample)
+    sample, validation = (peer_rows(split, tokenizer, padded) for split in (corpus.sample, corpus.validation))
     trainer = transformers.Trainer(
-        model=model, args=arguments, train_dataset=Rows(corpus.train), eval_dataset=validation, processing_class=tokenizer, callbacks=[Clock()],
+        model=model, args=arguments, train_dataset=peer_rows(corpus.train, tokenizer, padded), eval_dataset=sample,
+        processing_class=tokenizer, callbacks=[Clock()],
         compute_metrics=lambda p: {"accuracy": float((np.argmax(p.predictions, -1) == p.label_ids).mean())},
     )  # fmt: skip
-    return trainer, clock, Rows(corpus.validation)
+    return trainer, clock, validation
 
 
 def peer_train(task: Task, padded: bool = False, lora: bool = True, bf16: bool = False) -> dict[str, float]:
@@ -117,13 +126,81 @@ def peer_pipeline(task: Task) -> dict[str, float]:
     return measured(len(texts), time.perf_counter() - started)
 
 
-def peer_words(task: Task) -> dict[str, float]:
+def peer_onnx(task: Task) -> dict[str, float]:
+    """Our own graph under ONNX Runtime, in batches of like length, tokenising included: the strongest form of that peer."""
+    from pathlib import Path
+
+    from loralet.data.tokens import tokenise
+    from loralet.deploy.merge import merge
+    from loralet.deploy.onnx import onnx_logits, write_onnx
+    from loralet.store.adapters import Artifact
+    from loralet.store.backbone import load_backbone
+
+    backbone, texts = load_backbone(task.model), load(task).validation.texts
+    state, _, _ = our_state(task, [our_run(task, 16, 64.0)], "fp32")
+    artifact = Artifact(
+        id="peer", role="lora", labels=("0", "1", "2", "3"), head="pooler", max_length=LENGTH, rank=16, alpha=64.0, dropout=0.0,
+        targets=("query", "value"), scaling="alpha/r", backbone=task.model, backbone_fingerprint=backbone.fingerprint, architecture="bert",
+        data_fingerprint="", tensors=state.pack.extract(state.parameters, 0),
+    )  # fmt: skip
+    path = Path(os.environ["BENCH_FOLDER"]) / "peer.onnx"
+    write_onnx(merge(artifact, backbone), path)
+    onnx_logits(path, tokenise(texts.slice(0, 64), backbone.tokenizer, LENGTH))
+    started = time.perf_counter()
+    onnx_logits(path, tokenise(texts, backbone.tokenizer, LENGTH)).softmax(-1).tolist()
+    return measured(len(texts), time.perf_counter() - started)
+
+
+# ---- time to an accuracy ----
+
+
+def words_to(task: Task) -> dict[str, float]:
     from loralet.studies.baselines import LinearWords
 
-    train = load(task).train
+    corpus = load(task)
     started = time.perf_counter()
-    LinearWords.fit(train, 0)
-    return measured(len(train), time.perf_counter() - started)
+    fitted = LinearWords.fit(corpus.train, 0)
+    seconds = time.perf_counter() - started
+    right = fitted.predict(corpus.validation) == corpus.validation.labels
+    return measured(len(corpus.train), seconds) | {"accuracy": float(right.mean())}
+
+
+def fasttext_to(task: Task) -> dict[str, float]:
+    """fastText with word pairs, 5 epochs at learning rate 0.5, as its authors' text classification example has it."""
+    from pathlib import Path
+
+    import fasttext
+
+    corpus = load(task)
+    path = Path(os.environ["BENCH_FOLDER"]) / "fasttext.txt"
+    rows = zip(corpus.train.texts.to_pylist(), corpus.train.labels.tolist(), strict=True)
+    path.write_text("".join(f"__label__{label} {' '.join(text.lower().split())}\n" for text, label in rows), encoding="utf-8")
+    started = time.perf_counter()
+    model = fasttext.train_supervised(str(path), epoch=5, lr=0.5, wordNgrams=2, thread=os.cpu_count(), verbose=0)
+    seconds = time.perf_counter() - started
+    texts = [" ".join(text.lower().split()) for text in corpus.validation.texts.to_pylist()]
+    found = [int(labels[0].removeprefix("__label__")) for labels in model.predict(texts)[0]]
+    right = sum(a == b for a, b in zip(found, corpus.validation.labels.tolist(), strict=True))
+    return measured(len(corpus.train), seconds) | {"accuracy": right / len(texts)}
+
+
+def our_to(task: Task, accuracy: float) -> dict[str, float]:
+    """``loralet train`` with its defaults, stopped at the first check that reaches the accuracy on a sample of 512 validation rows."""
+    from loralet.config import LoraOptions
+    from loralet.engine.packs import lora_run
+    from loralet.engine.train import train
+    from loralet.events import Checked, Stepped
+
+    lora, seen, reached = LoraOptions(), 0, 0.0
+    run = lora_run(task.model, lora.rank, lora.alpha, lora.dropout, lora.targets, lora.scaling, lora.lr, 0)
+    state, rows, options = our_state(task, [run], "auto", steps=3 * -(-len(load(task).train) // BATCH), eval_every=EVERY)
+    started = time.perf_counter()
+    for event in train(state, rows.train, rows.sample, options, 0):
+        seen += event.rows if isinstance(event, Stepped) else 0
+        reached = event.accuracy if isinstance(event, Checked) else reached
+        if reached >= accuracy:
+            break
+    return measured(seen, time.perf_counter() - started) | {"accuracy": reached}
 
 
 # ---- ours ----
@@ -136,7 +213,13 @@ def load(task: Task) -> Any:
     return load_corpus(task.data, DataOptions(), SAMPLE)
 
 
-def our_state(task: Task, runs: list[Any], precision: str) -> tuple[Any, Any, Any]:
+def our_run(task: Task, rank: int, alpha: float, dropout: float = 0.0) -> Any:
+    from loralet.engine.packs import lora_run
+
+    return lora_run(task.model, rank, alpha, dropout, ("query", "value"), "alpha/r", 1e-3, 0)
+
+
+def our_state(task: Task, runs: list[Any], precision: str, steps: int | None = None, eval_every: int = 10**9) -> tuple[Any, Any, Any]:
     import torch
 
     from loralet.config import TrainingOptions
@@ -148,22 +231,17 @@ def our_state(task: Task, runs: list[Any], precision: str) -> tuple[Any, Any, An
 
     corpus, backbone, device = load(task), load_backbone(task.model), torch.device("cpu")
     weights = place(backbone.weights, device, choose_dtype(precision, device))
-    options = TrainingOptions(steps=task.steps, eval_every=10**9)
+    options = TrainingOptions(steps=steps or task.steps, eval_every=eval_every)
     pack = build_pack(runs, weights, backbone.shape, len(corpus.dataset.labels), options.head, options.head_dropout)
     return TrainingState.start(pack, runs, 0.0), corpus_rows(corpus, backbone, LENGTH), options
 
 
 def our_train(task: Task, grid: bool = False, precision: str = "auto", evaluate_every: int | None = None, dropout: float = 0.0) -> dict[str, float]:
-    from dataclasses import replace
-
-    from loralet.engine.packs import lora_run
     from loralet.engine.train import train
     from loralet.events import Stepped
 
-    cells = GRID if grid else [(16, 64.0)]
-    runs = [lora_run(task.model, rank, alpha, dropout, ("query", "value"), "alpha/r", 1e-3, 0) for rank, alpha in cells]
-    state, rows, options = our_state(task, runs, precision)
-    options = replace(options, eval_every=evaluate_every or options.eval_every)
+    runs = [our_run(task, rank, alpha, dropout) for rank, alpha in (GRID if grid else [(16, 64.0)])]
+    state, rows, options = our_state(task, runs, precision, eval_every=evaluate_every or 10**9)
     started, seen = time.perf_counter(), 0
     for event in train(state, rows.train, rows.sample, options, 0):
         seen += event.rows * len(event.runs) if isinstance(event, Stepped) else 0
@@ -172,9 +250,8 @@ def our_train(task: Task, grid: bool = False, precision: str = "auto", evaluate_
 
 def our_evaluate(task: Task, precision: str = "auto") -> dict[str, float]:
     from loralet.engine.evaluate import logits_of
-    from loralet.engine.packs import lora_run
 
-    state, rows, _ = our_state(task, [lora_run(task.model, 16, 64.0, 0.0, ("query", "value"), "alpha/r", 1e-3, 0)], precision)
+    state, rows, _ = our_state(task, [our_run(task, 16, 64.0)], precision)
     forward = state.pack.logits(state.parameters)
     logits_of(forward, rows.validation.tokens, 1)
     started = time.perf_counter()
@@ -186,10 +263,9 @@ def our_predict(task: Task, precision: str = "auto") -> dict[str, float]:
     """Texts to probabilities, tokenising included, as the pipeline does it."""
     from loralet.data.tokens import tokenise
     from loralet.engine.evaluate import logits_of
-    from loralet.engine.packs import lora_run
     from loralet.store.backbone import load_backbone
 
-    state, _, _ = our_state(task, [lora_run(task.model, 16, 64.0, 0.0, ("query", "value"), "alpha/r", 1e-3, 0)], precision)
+    state, _, _ = our_state(task, [our_run(task, 16, 64.0)], precision)
     forward, tokenizer, texts = state.pack.logits(state.parameters), load_backbone(task.model).tokenizer, load(task).validation.texts
     logits_of(forward, tokenise(texts.slice(0, 64), tokenizer, LENGTH), 1)
     started = time.perf_counter()
@@ -214,7 +290,11 @@ CONTENDERS: dict[str, Callable[[Task], dict[str, float]]] = {
     "texts to labels, transformers pipeline": peer_pipeline,
     "texts to labels, loralet": our_predict,
     "texts to labels, loralet, fp32": lambda t: our_predict(t, "fp32"),
-    "fitting TF-IDF + linear SVM": peer_words,
+    "texts to labels, ONNX Runtime": peer_onnx,
+    "fitting TF-IDF + linear SVM": words_to,
+    "fitting fastText, word pairs": fasttext_to,
+    "loralet with its defaults, to 85 %": lambda t: our_to(t, 0.85),
+    "loralet with its defaults, to 89 %": lambda t: our_to(t, 0.89),
 }
 
 

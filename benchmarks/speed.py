@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -32,6 +33,7 @@ RATIOS = [
     ("a pack of nine against nine single runs", "loralet, pack of nine (rows x runs)", "loralet, one run", None, None),
     ("evaluation against peer b", "evaluation, loralet", "evaluation, peer b", 2.5, 5),
     ("texts to labels against the pipeline", "texts to labels, loralet", "texts to labels, transformers pipeline", 5, 10),
+    ("texts to labels against ONNX Runtime", "texts to labels, loralet", "texts to labels, ONNX Runtime", None, None),
 ]  # fmt: skip
 OURS = "loralet"
 
@@ -58,7 +60,11 @@ def main() -> None:
     parser.add_argument("--only", default="", help="only contenders whose name has this in it")
     parser.add_argument("--out", default=str(Path(__file__).with_suffix(".json")))
     arguments = parser.parse_args()
-    names = [name for name in CONTENDERS if arguments.only in name]
+    able = {"fasttext": find_spec("fasttext"), "onnx": find_spec("onnxruntime")}
+    missing = [word for word, found in able.items() if found is None]
+    names = [name for name in CONTENDERS if arguments.only in name and not any(word in name.lower() for word in missing)]
+    if missing:
+        print(f"left out, as not installed: {', '.join(missing)} (pip install -e '.[bench,onnx]')", file=sys.stderr)
     results: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as folder:
         for i in range(arguments.rounds):
@@ -66,7 +72,8 @@ def main() -> None:
                 results[name].append(measure(name, arguments, folder))
                 print(f"round {i + 1}  {name:66} {results[name][-1]['rows_per_second']:9,.0f} rows/s", file=sys.stderr, flush=True)
     rows = {name: {"rows_per_second": median(r["rows_per_second"] for r in rs), "all": [r["rows_per_second"] for r in rs],
-                   "peak_bytes": max(r["peak_bytes"] for r in rs)} for name, rs in results.items()}  # fmt: skip
+                   "seconds": median(r["seconds"] for r in rs), "peak_bytes": max(r["peak_bytes"] for r in rs),
+                   **({"accuracy": median(r["accuracy"] for r in rs)} if "accuracy" in rs[0] else {})} for name, rs in results.items()}  # fmt: skip
     ratios = [
         {"what": what, "ratio": rows[a]["rows_per_second"] / rows[b]["rows_per_second"], "must": must, "aim": aim}
         for what, a, b, must, aim in RATIOS

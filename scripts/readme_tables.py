@@ -54,15 +54,47 @@ def speed(report: dict[str, Any]) -> str:
         "| who | rows/s | peak memory |",
         "|---|---|---|",
     ]
-    lines += [f"| {name} | {row['rows_per_second']:,.0f} | {row['peak_bytes'] / 2**20:,.0f} MiB |" for name, row in report["rows"].items()]
+    rows = {name: row for name, row in report["rows"].items() if "accuracy" not in row}
+    lines += [f"| {name} | {row['rows_per_second']:,.0f} | {row['peak_bytes'] / 2**20:,.0f} MiB |" for name, row in rows.items()]
     lines += ["", "| ratio | times |", "|---|---|"]
     lines += [f"| {ratio['what']} | {ratio['ratio']:.1f} |" for ratio in report["ratios"]]
+    lines += ["", "| time to an accuracy on validation | accuracy | seconds |", "|---|---|---|"]
+    lines += [f"| {name} | {row['accuracy']:.1%} | {row['seconds']:.1f} |" for name, row in report["rows"].items() if "accuracy" in row]
     return "\n".join(lines)
+
+
+def start_up(report: dict[str, Any]) -> str:
+    tokens, growth = report["tokenising"], report["growth"]
+    return "\n".join(
+        [
+            f"Waiting ([benchmarks/start_up.py](benchmarks/start_up.py); {machine(report)}):",
+            "",
+            "| what | seconds |",
+            "|---|---|",
+            f"| `loralet --help` | {report['help_seconds']:.2f} |",
+            f'| `loralet predict RUN "one text"`, from a cold start | {report["predict_seconds"]:.2f} |',
+            f"| tokenising {tokens['rows']:,} rows; the tokenizers library alone | {tokens['first_seconds']:.1f}; {tokens['library_seconds']:.1f} |",
+            f"| the same from the cache | {tokens['cached_seconds']:.2f} |",
+            *(f"| one epoch of {g['rows']:,} rows (peak memory {g['peak_bytes'] / 2**20:,.0f} MiB) | {g['seconds']:.1f} |" for g in growth),
+        ]
+    )
+
+
+def defaults(report: dict[str, Any]) -> str:
+    seeds = ", ".join(map(str, report["seeds"]))
+    lines = [
+        f"Does accuracy pay for speed? r16 alpha 64 on query and value, lr 3e-3, {report['epochs']:g} epochs, seeds {seeds}",
+        f"([benchmarks/defaults.py](benchmarks/defaults.py); {machine(report)}); each row adds to the row above it:",
+        "",
+        "| how it is trained | test accuracy, mean | standard deviation |",
+        "|---|---|---|",
+    ]
+    return "\n".join(lines + [f"| {row['name']} | {row['mean']:.2%} | {100 * row['sd']:.2f} points |" for row in report["rows"]])
 
 
 def render(readme: str) -> str:
     """The README with every table made anew from the JSON that is there."""
-    for name, make in (("accuracy", accuracy), ("speed", speed)):
+    for name, make in (("accuracy", accuracy), ("speed", speed), ("start_up", start_up), ("defaults", defaults)):
         path = BENCHMARKS / f"{name}.json"
         table = make(json.loads(path.read_text(encoding="utf-8"))) + "\n" if path.exists() else ""
         marks = re.compile(f"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)", re.DOTALL)

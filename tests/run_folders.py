@@ -113,6 +113,8 @@ def _write(folder: Path, data: Path, config: Any, rows: list[Row], kind: str, te
         if test:
             kept = [row for row in rows if row.run.role in ("lora", "linear-probe", "random-head") and row.test]
             tensors = {row.run.id: torch.from_numpy(probabilities(round(row.test.accuracy * TEST_ROWS))) for row in kept if row.test}
+            plain = {row.run.id: round(row.test.accuracy * TEST_ROWS) for row in rows if row.test and not row.run.model}
+            tensors |= {f"predicted/{run}": torch.from_numpy(probabilities(right).argmax(1)) for run, right in plain.items()}
             run_folder.save_predictions({"labels": torch.arange(TEST_ROWS) % 3, **tensors})
         else:
             for row in rows:

@@ -17,7 +17,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class PlannedPack:
-    """A pack to come: its runs, the numbers each of them trains, its steps, and estimates of the memory that a step needs and of its seconds."""
+    """A pack to come: its runs, the numbers each of them trains, its steps, and estimates of the memory that a step needs and of its seconds.
+
+    ``shares``: from after a step on, what a step is thought to cost of one with all runs; it falls where runs leave at a rung of successive halving.
+    """
 
     runs: tuple[str, ...]
     trainable: tuple[int, ...]
@@ -25,15 +28,21 @@ class PlannedPack:
     batch_size: int
     memory_bytes: int
     seconds: float
+    shares: tuple[tuple[int, float], ...] = ((0, 1.0),)
 
 
 @dataclass(frozen=True)
 class Planned:
-    """What is about to be trained. Seconds are estimated from a few steps of the first pack; runs that leave early need less."""
+    """What is about to be trained. Seconds are estimated from a few steps of the first pack.
+
+    ``halving``: the estimates have the runs that leave at its rungs; ``stopping``: runs may stop of their own accord, which no estimate has.
+    """
 
     packs: tuple[PlannedPack, ...]
     train_rows: int
     budget_bytes: int
+    halving: bool = False
+    stopping: bool = False
 
 
 @dataclass(frozen=True)

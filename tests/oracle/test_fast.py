@@ -14,7 +14,13 @@ from loralet.nn import fast
 from loralet.nn.fast import attention, attention_twin
 
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 1.6e-2}
-"""fp32: another order of summation. bf16: one rounding of a result of size about 2, whose last digit is 2^-7; the arithmetic is fp32 in both."""
+"""As a share, of results above 1. fp32: another order of summation. bf16: two last digits, as the kernel rounds the probabilities too."""
+
+
+def apart(ours: torch.Tensor, twin: torch.Tensor) -> float:
+    """Largest difference, relative where numbers are above 1."""
+    return float(((ours - twin).float().abs() / twin.float().abs().clamp(min=1)).detach().max())
+
 
 needs_compiler = pytest.mark.skipif(not any(map(shutil.which, build.COMPILERS)), reason="no C compiler on this machine")
 
@@ -36,12 +42,12 @@ def test_forward_and_gradients_are_the_twins(dtype: torch.dtype, heads: int, siz
     inside = (torch.arange(reads) < lengths[:, None])[None, :, :, None]
     ours, twin = attention(q, k, v, lengths, heads), attention_twin(q, k, v, lengths, heads)
     assert ours.dtype == dtype
-    assert ((ours - twin) * inside).abs().max() <= TOLERANCE[dtype]
+    assert apart(ours * inside, twin * inside) <= TOLERANCE[dtype]
     assert (twin - attention_twin(q, k, v, torch.full((rows,), tokens), heads)).abs().max() > TOLERANCE[dtype]
     wanted = [x for x in (q, k, v) if x.requires_grad]
     grad = torch.randn(twin.shape).to(dtype) * inside
     for own, reference in zip(torch.autograd.grad(ours, wanted, grad), torch.autograd.grad(twin, wanted, grad), strict=True):
-        assert (own - reference).abs().max() <= TOLERANCE[dtype]
+        assert apart(own, reference) <= TOLERANCE[dtype]
         assert reference.abs().max() > 10 * TOLERANCE[dtype]
 
 

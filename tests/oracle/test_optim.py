@@ -7,6 +7,7 @@ import torch
 from tolerances import FP32
 from transformers import get_scheduler
 
+from loralet.nn import optim
 from loralet.nn.optim import AdamW, clip_rows, schedule
 
 
@@ -58,3 +59,26 @@ def test_clipping_is_torchs_adapter_by_adapter() -> None:
     assert torch.equal(clipped[1], gradient[1])
     assert not torch.equal(clipped[0], gradient[0])
     assert clip_rows(gradient, 0.0) is gradient
+
+
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+@pytest.mark.parametrize("count", [1, 7, 16, 1003])
+def test_the_kernel_is_its_twin(count: int, clip: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    start, gradients = torch.randn(4, count), torch.randn(10, 4, count)
+    gradients[4:, 1, 0] = torch.inf
+    lrs, decay, sound = torch.tensor([1e-1, 1e-2, 1e-3, 1e-2]), torch.full((count,), 0.1), torch.tensor([True, True, True, False])
+    results = []
+    for way in ("kernel", "twin"):
+        if way == "twin":
+            monkeypatch.setattr(optim, "kernels", lambda like: None)
+        parameters = start.clone()
+        optimiser = AdamW.start(parameters, lrs, decay)
+        took = [optimiser.update(parameters, gradient, 0.5, clip, sound) for gradient in gradients]
+        results.append((parameters, torch.stack(took)))
+    (ours, took), (twin, expected) = results
+    assert torch.equal(took, expected)
+    assert took.sum(0).tolist() == [10, 4, 10, 0]
+    assert (ours - twin).abs().max() <= FP32
+    assert torch.equal(ours[3], start[3]), "a run that does not take part stays as it is, bit for bit"
+    assert ((ours - start)[:3].abs().amax(1) > 1e-3).all()

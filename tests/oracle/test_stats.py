@@ -8,6 +8,7 @@ from scipy import stats as scipy_stats
 
 from loralet.studies.stats import (
     accuracy_interval,
+    check_error,
     converged,
     holm,
     loss_spikes,
@@ -34,6 +35,13 @@ def test_wilson_by_hand() -> None:
     # Wilson 1927 at 87 of 100 with z = 1.96: centre 0.8563, half width 0.0662
     assert wilson(87, 100) == pytest.approx((0.7901, 0.9225), abs=2e-4)
     assert wilson(0, 10)[0] == 0.0
+
+
+def test_the_error_of_a_check_is_half_of_wilsons_interval() -> None:
+    interval = scipy_stats.binomtest(41, 48).proportion_ci(0.95, method="wilson")
+    assert check_error(41 / 48, 48) == pytest.approx((interval.high - interval.low) / 2)
+    assert check_error(1.0, 48) > 0.03  # all right on few rows is no certainty
+    assert check_error(0.85, 4800) < 0.4 * check_error(0.85, 480)
 
 
 def test_mean_deviation_and_interval_over_seeds() -> None:

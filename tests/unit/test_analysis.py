@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from run_folders import INPUTS, NASTY, OUTPUTS, RIGHT, TEST_ROWS, write_data, write_study, write_train
+from safetensors.numpy import load_file, save_file
 
+from loralet.engine.runs import event_line
 from loralet.errors import RunError
+from loralet.events import Checked, Halved
 from loralet.studies.analysis import Analysis, analyse
 from loralet.studies.configurations import Configuration
 from loralet.studies.stats import holm, paired, wilson
-from loralet.studies.words import Trend, trend_sentence
+from loralet.studies.words import NO_BREAK, Trend, p_value, points, trend_sentence
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +68,9 @@ def test_the_rows_and_the_winner(one: Analysis) -> None:
 
 def test_comparisons_with_the_winner(one: Analysis) -> None:
     rows = np.arange(TEST_ROWS)
-    others = {"linear probe": 35} | {f"r{rank} α{alpha:g}": right for (rank, alpha), right in RIGHT.items() if right != 54}
+    others = {"majority class": 20, "TF-IDF + linear SVM": 52, "linear probe": 35} | {
+        f"r{rank} α{alpha:g}": right for (rank, alpha), right in RIGHT.items() if right != 54
+    }
     p = {name: paired((rows < right)[None], (rows < 54)[None]).p for name, right in others.items()}
     corrected = dict(zip(p, holm(list(p.values())), strict=True))
     for name, right in others.items():
@@ -74,9 +79,56 @@ def test_comparisons_with_the_winner(one: Analysis) -> None:
         assert versus.difference == pytest.approx((54 - right) / 60)
         assert (versus.p, versus.p_holm) == (pytest.approx(p[name]), pytest.approx(corrected[name]))
         assert row(one, name).tied == (corrected[name] >= 0.05)
-    assert {r.name for r in one.configurations if r.tied} == {"r4 α8"}
+    assert {r.name for r in one.configurations if r.tied} == {"r4 α8", "TF-IDF + linear SVM"}
     assert row(one, "random head").versus is None
-    assert row(one, "TF-IDF + linear SVM").versus is None
+
+
+def test_a_baseline_without_seeds_stands_against_every_seed_of_the_winner(seeds: Analysis) -> None:
+    rows = np.arange(TEST_ROWS)
+    versus = row(seeds, "TF-IDF + linear SVM").versus
+    assert versus is not None
+    expected = paired(np.stack([rows < 52, rows < 52]), np.stack([rows < 54, rows < 55]))
+    assert (versus.difference, versus.low, versus.high, versus.p) == pytest.approx((2.5 / 60, expected.low, expected.high, expected.p))
+    assert "2 seeds" in versus.method
+    assert any("set against each of the winner's 2 seeds row by row" in sentence for sentence in seeds.caveats)
+
+
+def test_what_is_said_of_the_linear_model_on_words(one: Analysis, place: Path, tmp_path: Path) -> None:
+    versus = row(one, "TF-IDF + linear SVM").versus
+    assert versus is not None
+    assert f"86.7\u00a0%, which the paired test cannot tell from it (−3.3 points, {p_value(versus.p_holm)}; LoRA's gain" in one.answer[1]
+    assert any(f"TF-IDF + linear SVM −3.3 points ({p_value(versus.p_holm)})" in sentence for sentence in one.caveats)
+    assert any(sentence.startswith("Before any of this, consider TF-IDF") for sentence in one.recommendations)
+    worse = write_study(tmp_path / "worse", place / "data")
+    predict(worse, "predicted/tfidf-svm", np.where(np.arange(TEST_ROWS) < 30, np.arange(TEST_ROWS) % 3, (np.arange(TEST_ROWS) + 1) % 3))
+    told = analyse(worse, with_texts=False)
+    assert f"{NO_BREAK}%, −40.0 points, p{NO_BREAK}<{NO_BREAK}0.001." in told.answer[1]
+    # the file's figure still lies within the interval, so the recommendation is the paired test's
+    assert not any("consider TF-IDF" in sentence for sentence in told.recommendations)
+
+
+def test_a_folder_without_the_baselines_classes_is_read_by_intervals(place: Path, tmp_path: Path) -> None:
+    old = write_study(tmp_path / "old", place / "data")
+    predict(old, "predicted/tfidf-svm", None)
+    predict(old, "predicted/majority", None)
+    told = analyse(old, with_texts=False)
+    assert row(told, "TF-IDF + linear SVM").versus is None
+    assert row(told, "r4 α8").versus is not None
+    assert "within the same interval, so LoRA's gain over it is not shown" in told.answer[1]
+    assert any("compared by intervals, not by a paired test" in sentence for sentence in told.caveats)
+    assert any(sentence.startswith("Before any of this, consider TF-IDF") for sentence in told.recommendations)
+
+
+def predict(folder: Path, name: str, classes: np.ndarray | None) -> None:
+    """Put other predictions into a run folder, or take them out."""
+    path = folder / "predictions.safetensors"
+    tensors = load_file(path) | ({name: classes} if classes is not None else {})
+    save_file({key: value for key, value in tensors.items() if key != name or classes is not None}, path)
+
+
+@pytest.mark.parametrize(("difference", "said"), [(0.031, "+3.1 points"), (-0.031, "−3.1 points"), (-0.0004, "+0.0 points"), (0.0, "+0.0 points")])
+def test_a_difference_that_rounds_to_nothing_is_no_loss(difference: float, said: str) -> None:
+    assert points(difference) == said
 
 
 def test_pareto_fronts(one: Analysis) -> None:
@@ -211,6 +263,25 @@ def test_words(one: Analysis) -> None:
     assert any("TF-IDF" in sentence for sentence in one.recommendations)  # 52 of 60 lies within the winner's interval
 
 
+def test_a_check_is_as_exact_as_the_rows_it_looks_at(one: Analysis) -> None:
+    # three validation rows, not the 512 that the sample may have: Wilson's interval of 2 in 3 is 0.21 to 0.94
+    assert any("a fixed sample of 3 validation rows; a check is right to about ± 37 points." in sentence for sentence in one.caveats)
+
+
+def test_two_configurations_that_do_alike(place: Path, tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "alike", place / "data")
+    results = json.loads((folder / "results.json").read_text())
+    kept = ("lora-r4-a16-lr0.0015-s0", "lora-r4-a8-lr0.0015-s0")
+    results["runs"] = [run for run in results["runs"] if run["role"] != "lora" or run["id"] in kept]
+    best = next(run for run in results["runs"] if run["id"] == kept[0])
+    other = next(run for run in results["runs"] if run["id"] == kept[1])
+    other["test"] = best["test"]
+    (folder / "results.json").write_text(json.dumps(results))
+    told = analyse(folder, with_texts=False)
+    assert "; the other LoRA configuration cannot be told apart from it)" in told.answer[0]
+    assert told.answer[2] == f"Over the grid accuracy is 90.0{NO_BREAK}% everywhere; there are too few cells to speak of a trend."
+
+
 def trend(**numbers: float | None) -> Trend:
     given: dict[str, float | None] = dict.fromkeys(
         ("accuracy_alpha", "accuracy_rank", "accuracy_effective", "late_alpha", "late_rank", "late_effective", "alpha_is_effective"), 0.0
@@ -245,6 +316,42 @@ def test_early_exits_are_counted(place: Path, tmp_path: Path) -> None:
     savings = analyse(folder, with_texts=False).savings
     assert (savings.runs, savings.stopped, savings.diverged) == (5, 1, 0)
     assert (savings.steps_saved, savings.steps_planned, savings.seconds) == (40, 300, pytest.approx(2.0))
+
+
+def halved(folder: Path) -> Path:
+    """A study in which two rungs of its pack let three LoRA runs go; the checks are those of the folder, rising to each run's accuracy."""
+    names = {(rank, alpha): f"lora-r{rank}-a{alpha:g}-lr0.0015-s0" for rank, alpha in RIGHT}
+    first = Halved(20, 1, tuple(names[key] for key in ((4, 16.0), (4, 8.0), (2, 16.0), (2, 8.0))), (0.30, 0.28, 0.25, 0.10), 2)
+    second = Halved(30, 2, (names[4, 16.0], names[4, 8.0]), (0.45, 0.44), 1)
+    with (folder / "metrics.jsonl").open("a") as file:
+        early = Checked(10, names[4, 8.0], 0.99, 1.0, 100, True)  # what a run had before its rung is no gain after it
+        file.writelines(f"{event_line(event)}\n" for event in (early, first, second))
+    results = json.loads((folder / "results.json").read_text())
+    for run in results["runs"]:
+        steps = {names[2, 8.0]: 20, names[2, 16.0]: 20, names[4, 8.0]: 30}.get(run["id"])
+        run |= {"steps": steps, "status": "halved"} if steps else {}
+    results["data"]["validation_rows"] = 100
+    (folder / "results.json").write_text(json.dumps(results))
+    return folder
+
+
+def test_what_halving_may_have_cost(place: Path, tmp_path: Path, one: Analysis) -> None:
+    told = analyse(halved(write_study(tmp_path / "halved", place / "data")), with_texts=False)
+    cost = told.savings.cost
+    assert cost is not None
+    assert cost.gaps == pytest.approx((0.03, 0.18, 0.01))
+    assert cost.errors == pytest.approx(((wilson(28, 100)[1] - wilson(28, 100)[0]) / 2,) * 2 + ((wilson(45, 100)[1] - wilson(45, 100)[0]) / 2,))
+    # the two that went on at step 20 end at 54 and 50 of 60 rows; the one that went on at step 30 at 54
+    assert cost.gains == pytest.approx((0.9 - 0.30, 50 / 60 - 0.28, 0.9 - 0.45))
+    (said,) = [sentence for sentence in told.findings if "halving" in sentence]
+    assert "3 left at a rung of successive halving, saving 110 of 300 steps" in said
+    assert (
+        "What halving may have cost: the runs let go lay 1.0 to 18.0 points (median 3.0) below the last that went on; a check on 100 rows is right "
+        "to about ± 8.7 points, so for 2 of 3 the order may be chance. Runs that went on gained 55.3 points (median) from a rung to their best check "
+        "after it."
+    ) in said
+    assert one.savings.cost is None
+    assert not any("halving" in sentence for sentence in one.findings)
 
 
 def test_a_single_run_and_a_run_without_a_test_split(place: Path, tmp_path: Path) -> None:

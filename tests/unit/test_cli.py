@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from models import make_pair
+from safetensors.numpy import load_file
 
 from loralet.cli import COMMANDS, main
 from loralet.engine.runs import chosen_run
@@ -102,6 +103,16 @@ def test_study_leaves_results_of_schema_1(studied: Path) -> None:
     assert len({entry["id"] for entry in results["runs"]}) == len(results["runs"])
 
 
+def test_predictions_of_every_row_are_kept_and_score_as_the_results_say(studied: Path) -> None:
+    tensors = load_file(studied / "predictions.safetensors")
+    labels = tensors.pop("labels")
+    runs = json.loads((studied / "results.json").read_text())["runs"]
+    assert set(tensors) == {run["id"] if run["model"] else f"predicted/{run['id']}" for run in runs}
+    for run in runs:
+        classes = tensors[run["id"]].argmax(1) if run["model"] else tensors[f"predicted/{run['id']}"]
+        assert (classes == labels).mean() == pytest.approx(run["test"]["accuracy"]), run["id"]
+
+
 def test_study_writes_every_event_and_the_environment(studied: Path) -> None:
     events = [json.loads(line) for line in (studied / "metrics.jsonl").read_text().splitlines()]
     packs = [e for e in events if e["event"] == "PackStarted"]
@@ -119,7 +130,7 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(place: Path) -> None:
     before = sorted(place.iterdir())
     done = run(place, "study", *GRID, "--seeds", "0", "1", "--dry-run", "--out", "dry")
     assert done.returncode == 0, done.stderr
-    assert "plan: 10 runs in 2 packs, 24 steps of 16 rows, 270 training rows; at most about" in done.stdout
+    assert "plan: 10 runs in 2 packs, 24 steps of 16 rows, 270 training rows; about" in done.stdout
     assert "pack 2: probe-s1, lora-r2-a8-lr0.001-s1" in done.stdout
     assert "training pack" not in done.stderr
     assert sorted(place.iterdir()) == before
@@ -134,12 +145,43 @@ def test_halving_and_json_events(place: Path) -> None:
     assert [(e["step"], len(e["runs"]), e["kept"]) for e in events if e["event"] == "Halved"] == [(3, 4, 2), (6, 2, 1)]
     (planned,) = [e for e in events if e["event"] == "Planned"]
     assert planned["budget_bytes"] == 2**30
+    assert (planned["halving"], planned["stopping"]) == (True, False)
+    assert [start for start, _ in planned["packs"][0]["shares"]] == [0, 3, 6, 12]
     runs = json.loads((place / "halved" / "results.json").read_text())["runs"]
     halved = [r for r in runs if r["status"] == "halved"]
     assert sorted(r["steps"] for r in halved) == [3, 3, 6]
     assert all(r["validation"] and r["test"] and r["role"] == "lora" for r in halved)
     assert run(place, "show", "halved").stdout.count(" halved") == 3
     assert "halving = true" in (place / "halved" / "config.toml").read_text()
+
+
+def test_a_single_run_stops_at_its_target_where_that_is_asked_for(place: Path) -> None:
+    given = (
+        "train",
+        "data",
+        "--model",
+        "model",
+        "--rank",
+        "2",
+        "--steps",
+        "24",
+        "--batch-size",
+        "16",
+        "--eval-every",
+        "6",
+        "--target-accuracy",
+        "0.1",
+    )
+    ends = []
+    for name, flags in (("whole", ()), ("stopped", ("--stop-at-target",))):
+        done = run(place, *given, *flags, "--quiet", "--out", name)
+        assert done.returncode == 0, done.stderr
+        (entry,) = json.loads((place / name / "results.json").read_text())["runs"]
+        ends.append((entry["status"], entry["steps"], entry["converged_step"]))
+    assert ends == [("finished", 24, 6), ("early-stopped", 6, 6)]
+    again = run(place, "train", "--config", "stopped/config.toml", "--quiet", "--out", "stopped-again")
+    assert again.returncode == 0, again.stderr
+    assert json.loads((place / "stopped-again" / "results.json").read_text())["runs"][0]["steps"] == 6
 
 
 def test_show_and_adapters_and_predict_agree(studied: Path, place: Path) -> None:

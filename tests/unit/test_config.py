@@ -156,7 +156,9 @@ grid = st.builds(
     seeds=several(seed, 1), dropouts=several(share, 1), targets=targets, scalings=several(scaling, 1),
     target_sets=st.just(()) | st.just(("query+value", "all-linear")), full=st.booleans(), full_lr=above_0, probe_lr=above_0,
 )  # fmt: skip
-train_config = st.builds(TrainConfig, data=text, model=text, out=text, seed=seed, lora=lora, training=training, reading=reading)
+train_config = st.builds(
+    TrainConfig, data=text, model=text, out=text, seed=seed, lora=lora, training=training, reading=reading, stop_at_target=st.booleans()
+)  # fmt: skip
 study_config = st.builds(
     StudyConfig,
     data=text,
@@ -230,7 +232,7 @@ def test_everything_wrong_in_a_file_is_told_at_once(tmp_path: Path) -> None:
     assert sorted(problems) == sorted(
         f"  - {problem}"
         for problem in [
-            "dta is not an option; known here: data, model, out, seed, lora, training, reading",
+            "dta is not an option; known here: data, model, out, seed, lora, training, reading, stop_at_target",
             "out is 3: a string is expected",
             "seed is True: a whole number is expected",
             "lora is 5: a table is expected",

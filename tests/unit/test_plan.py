@@ -15,11 +15,12 @@ from models import make_pair
 
 from loralet.cli import parse
 from loralet.config import ALL_LINEAR, TARGETS, GridOptions, StudyConfig, TrainingOptions
-from loralet.engine.footprint import GIB
+from loralet.engine.footprint import GIB, pack_work
 from loralet.engine.packs import Run
 from loralet.engine.runs import RunFolder
+from loralet.events import Checked, Event, Stepped
 from loralet.store.options import write_options
-from loralet.studies.outline import load_of, probe, survey, training_seconds
+from loralet.studies.outline import Pace, course, load_of, probe, survey, training_seconds
 from loralet.studies.plan import Plan, plan_study
 from loralet.studies.study import Prepared, carry_out, prepare
 
@@ -140,7 +141,7 @@ def test_a_survey_changes_no_result(config: StudyConfig, tmp_path: Path) -> None
     prepared = prepare(plan, lambda event: None)
     without = outcome(plan, prepared, tmp_path / "without")
     before = torch.get_rng_state()
-    surveyed = survey(prepared.packs, prepared.benches)
+    surveyed = survey(prepared.packs, prepared.benches, plan)
     assert torch.equal(torch.get_rng_state(), before)
     assert outcome(plan, prepared, tmp_path / "with") == without
     assert [[run.id for run in pack] for pack in prepared.packs.packs] == [list(pack.runs) for pack in surveyed.packs]
@@ -159,8 +160,9 @@ def test_runs_that_reach_their_target_leave_only_where_that_is_asked_for(config:
 
 
 def test_the_plan_has_steps_numbers_memory_and_time_of_every_pack(config: StudyConfig) -> None:
-    prepared = prepare(plan_study(config), lambda event: None)
-    surveyed = survey(prepared.packs, prepared.benches)
+    plan = plan_study(config)
+    prepared = prepare(plan, lambda event: None)
+    surveyed = survey(prepared.packs, prepared.benches, plan)
     assert sorted(len(pack.runs) for pack in surveyed.packs) == [1, 1, 5, 5]
     assert [pack.seconds for pack in surveyed.packs] == sorted((pack.seconds for pack in surveyed.packs), reverse=True)
     assert all(pack.steps == 12 and pack.batch_size == 16 and pack.memory_bytes > 0 and pack.seconds > 0 for pack in surveyed.packs)
@@ -169,8 +171,58 @@ def test_the_plan_has_steps_numbers_memory_and_time_of_every_pack(config: StudyC
     assert first.trainable == (66, *(66 + 4 * rank * 64 for rank in (2, 2, 4, 4)))
     bench = next(iter(prepared.benches.values()))
     pace = probe(bench, prepared.packs.packs[0])
-    assert 12 * pace.step < training_seconds(pace, bench) < 12 * pace.step + 10 * pace.check
+    stretches = course(prepared.packs.packs[0], load_of(bench), 12, 6)
+    assert 12 * pace.step < training_seconds(pace, bench, stretches) < 12 * pace.step + 10 * pace.check
     assert load_of(bench).batch_size == 16
+    assert all(pack.shares == ((0, 1.0),) for pack in surveyed.packs)
+    assert (surveyed.halving, surveyed.stopping) == (False, False)
+
+
+def test_a_plan_foresees_the_course_that_halving_really_takes(config: StudyConfig, tmp_path: Path) -> None:
+    """As many runs step by step, and as many checks, as a training with --halving has."""
+    plan = plan_study(replace(config, halving=True, grid=replace(config.grid, seeds=(0,), full=False)))
+    prepared = prepare(plan, lambda event: None)
+    heard: list[Event] = []
+    with closing(RunFolder(tmp_path / "halved", StudyConfig())) as folder:
+        carry_out(plan, prepared, folder, heard.append)
+    (runs,), bench = prepared.packs.packs, next(iter(prepared.benches.values()))
+    stretches = course(runs, load_of(bench), 12, 6, plan.exits(120).rungs)
+    assert [(s.start, s.end, len(s.runs)) for s in stretches] == [(0, 2, 5), (2, 3, 3), (3, 6, 2), (6, 12, 2)]
+    foreseen = [len(s.runs) for s in stretches for _ in range(s.start, s.end)]
+    assert foreseen == [len(event.runs) for event in heard if isinstance(event, Stepped)]
+    looked = [event.step for event in heard if isinstance(event, Checked)]
+    assert [(s.checks, len(s.runs)) for s in stretches] == [
+        (len({step for step in looked if s.start < step <= s.end}), looked.count(s.end)) for s in stretches
+    ]
+    # which runs stay is not known, so the costlier ones are taken to: those of rank 4, then the first of them
+    assert [{run.rank for run in s.runs if run.role == "lora"} for s in stretches] == [{2, 4}, {4}, {4}, {4}]
+
+
+def test_the_estimate_of_halving_is_the_sum_of_its_stretches(config: StudyConfig) -> None:
+    plan = plan_study(config)
+    prepared = prepare(plan, lambda event: None)
+    runs, bench = next(pack for pack in prepared.packs.packs if len(pack) == 5), next(iter(prepared.benches.values()))
+    load = load_of(bench)
+    pace, whole = Pace(step=1.0, check=10.0), pack_work(runs, load)
+    stretches = course(runs, load, 12, 6, (2, 3, 6))
+    shares = [pack_work(s.runs, load) / whole for s in stretches]
+    assert shares == sorted(shares, reverse=True)
+    assert shares[0] == 1.0 > shares[1] > shares[2] == shares[3]
+    measuring = 2 * len(bench.rows.validation) / len(bench.rows.sample) * 10.0
+    expected = (2 + 10) + (1 + 10) * shares[1] + (3 + 10) * shares[2] + (6 + 10) * shares[3] + measuring
+    assert training_seconds(pace, bench, stretches) == pytest.approx(expected)
+    assert training_seconds(pace, bench, course(runs, load, 12, 6)) == pytest.approx(12 + 20 + measuring)
+    surveyed = survey(prepared.packs, prepared.benches, replace(plan, halving=True))
+    assert surveyed.halving
+    assert next(pack for pack in surveyed.packs if len(pack.runs) == 5).shares == tuple(zip((0, 2, 3, 6), shares, strict=True))
+    assert next(pack for pack in surveyed.packs if len(pack.runs) == 1).shares == tuple((start, 1.0) for start in (0, 2, 3, 6))
+
+
+@pytest.mark.parametrize(("patience", "at_target", "stopping"), [(None, False, False), (3, False, True), (None, True, True)])
+def test_a_plan_knows_that_runs_may_stop(config: StudyConfig, patience: int | None, at_target: bool, stopping: bool) -> None:
+    plan = plan_study(replace(config, stop_at_target=at_target, training=replace(config.training, patience=patience)))
+    prepared = prepare(plan, lambda event: None)
+    assert survey(prepared.packs, prepared.benches, plan).stopping == stopping
 
 
 def test_a_small_budget_parts_the_packs_and_keeps_the_results(config: StudyConfig, tmp_path: Path) -> None:

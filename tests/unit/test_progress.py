@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -57,6 +59,21 @@ def test_pace_and_time_left_follow_the_last_steps() -> None:
     assert made.seconds_left == pytest.approx(3)
     made.hear(PackStarted(("c",), 100, 32, 432), 20.0)
     assert (made.pack, made.packs, made.seconds_left, list(made.runs)) == (2, 2, None, ["c"])
+
+
+def test_time_left_foresees_the_rungs() -> None:
+    made = Board()
+    # 200 steps of which those after 50 cost a quarter: planned as 87.5 s, and as many in the second pack
+    packs = tuple(PlannedPack((name,), (1,), 200, 32, 1, 87.5, ((0, 1.0), (50, 0.25))) for name in "ab")
+    made.hear(Planned(packs, 432, 1, True), 0.0)
+    made.hear(PackStarted(("a",), 200, 32, 432), 0.0)
+    left = {}
+    for step in range(1, 201):
+        made.hear(Stepped(step, ("a",), (1.0,), 1.0, 32), 2.0 * min(step, 50) + 0.5 * max(0, step - 50))
+        left[step] = (made.seconds_left, made.all_seconds_left)
+    # twice as slow as planned; at step 50 the pace is still that of before the rung, at step 120 it is that of after it
+    for step, own in {10: 40 * 2 + 150 * 0.5, 50: 75.0, 120: 40.0, 200: 0.0}.items():
+        assert left[step] == (pytest.approx(own), pytest.approx(own + 175)), step
 
 
 def test_a_run_that_left_says_how() -> None:
@@ -128,6 +145,17 @@ def test_on_a_terminal_there_is_a_table_that_goes_away() -> None:
     assert "\x1b[" in file.getvalue()
 
 
+def test_a_long_line_breaks_between_words_on_a_terminal_and_nowhere_in_a_pipe() -> None:
+    words = " ".join(["seventeen-letters"] * 12)
+    for terminal in (True, False):
+        shown, file = view(terminal)
+        with shown:
+            shown(Stage(words))
+        lines = [line for line in re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", file.getvalue()).replace("\r", "").split("\n") if line.strip()]
+        assert [line for line in lines if len(line) > 100] == ([] if terminal else [f"· {words}"])
+        assert " ".join(line.strip() for line in lines) == f"· {words}"
+
+
 def test_quiet_says_nothing() -> None:
     for terminal in (True, False):
         shown, file = view(terminal, quiet=True)
@@ -167,8 +195,13 @@ def test_events_as_json_are_one_line_each(capsys: pytest.CaptureFixture[str]) ->
 
 def test_the_plan_in_words_and_cells() -> None:
     assert plan_words(PLAN) == (
-        "plan: 3 runs in 2 packs, 100 steps of 32 rows, 432 training rows; at most about 80 s of training, and 0.3 GiB of memory out of 4.0 GiB"
+        "plan: 3 runs in 2 packs, 100 steps of 32 rows, 432 training rows; about 80 s of training, and 0.3 GiB of memory out of 4.0 GiB"
     )
+    assert "; about 80 s of training (runs that leave at the rungs of --halving counted until then), and" in plan_words(replace(PLAN, halving=True))
+    assert "; at most about 80 s of training (runs that stop at their target or out of patience need less), and" in plan_words(
+        replace(PLAN, stopping=True)
+    )
+    assert "at most about 80 s of training (runs that leave" in plan_words(replace(PLAN, halving=True, stopping=True))
     assert plan_cells(PLAN) == [
         ("1", "2", "100", "3,200", "516 – 4,612", "0.3 GiB", "50 s"),
         ("2", "1", "100", "3,200", "516", "1 MiB", "30 s"),

@@ -5,21 +5,26 @@ from __future__ import annotations
 import json
 import re
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.transforms import Bbox
 from run_folders import NASTY, write_data, write_study, write_train
 
 from loralet.cli import main
 from loralet.commands.report import report_files
 from loralet.show.figures import draw
 from loralet.show.figures.grids import level
-from loralet.show.figures.style import VARIABLES
+from loralet.show.figures.labels import Label, place_labels
+from loralet.show.figures.style import MUTED, VARIABLES, sheet, styled
 from loralet.show.figures.tradeoffs import amount, even_ticks, pareto_points
-from loralet.show.report import cut, markdown, tables, training_length
+from loralet.show.report import cut, facts, markdown, tables, training_length
 from loralet.studies.analysis import Analysis, analyse
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "col", "wbr"}
@@ -169,15 +174,18 @@ def test_order_of_the_page(html: str) -> None:
 def test_the_tables(analysis: Analysis) -> None:
     made = tables(analysis)
     results = {line.cells[0].text: line for line in made["results"].lines}
-    assert list(results)[:4] == ["majority class", "random head (chance)", "TF-IDF + linear SVM", "linear probe"]
+    assert list(results)[:4] == ["majority class", "random head (chance)", "TF-IDF + linear SVM ≈", "linear probe"]
     assert [name for name, line in results.items() if line.winner] == ["r4 α16 ★"]
-    assert [name for name, line in results.items() if line.tied] == ["r4 α8 ≈"]
+    assert [name for name, line in results.items() if line.tied] == ["TF-IDF + linear SVM ≈", "r4 α8 ≈"]
     heads = [heading for heading, _ in made["results"].headings]
     assert "± seeds" not in heads  # a single seed has none
     assert "ended" not in heads
     late = results["r2 α8"].cells[heads.index("conv.")]
     assert (late.text, late.key) == (">60", 60.5)
     assert results["r4 α8 ≈"].cells[heads.index("vs ★")].text == "−6.7"
+    assert results["TF-IDF + linear SVM ≈"].cells[heads.index("vs ★")].text == "−3.3"
+    assert results["majority class"].cells[heads.index("p (Holm)")].text == "< 0.001"
+    assert results["random head (chance)"].cells[heads.index("p (Holm)")].text == "–"
     costs = {line.cells[0].text: [cell.text for cell in line.cells] for line in made["costs"].lines}
     assert costs["r4 α16 ★"][-1] == "size, disk, time"
     assert "not reached" in costs["r2 α8"]
@@ -229,6 +237,8 @@ def test_a_single_run_and_one_without_a_test_split(place: Path, tmp_path: Path) 
         page = (tmp_path / name / "report.html").read_text()
         assert Page(page).faults == []
         assert f"<h2>{absent}" not in page
+        for text in (page, (tmp_path / name / "report.md").read_text()):
+            assert text.count("Stability: no run diverged") == 1
         assert "None" not in re.sub(r"<(script|style).*?</\1>", "", page, flags=re.DOTALL)
 
 
@@ -259,6 +269,8 @@ def test_numbers_behind_the_ink(analysis: Analysis) -> None:
     assert [amount(v, "bytes") for v in (100, 2048, 3 * 2**30)] == ["100 B", "2 KiB", "3 GiB"]
     assert [amount(v, "trainable") for v in (516, 33284, 4.4e6)] == ["516", "33.3K", "4.4M"]
     assert [amount(v, "seconds") for v in (28.8, 1200)] == ["29 s", "20 min"]
+    # ticks of a short training are told apart
+    assert [amount(v, "seconds") for v in (0.03, 0.2, 0.8, 1.0, 9.4, 9.96)] == ["0.03 s", "0.2 s", "0.8 s", "1 s", "9.4 s", "10 s"]
     assert even_ticks(33.0, 1.0) == [0, 10, 20, 30]
     assert even_ticks(4.5 * 2**30, 2.0**20) == [i * 2.0**30 for i in range(5)]
     assert cut("a \n b") == "a b"
@@ -267,6 +279,41 @@ def test_numbers_behind_the_ink(analysis: Analysis) -> None:
     assert "random head" not in named
     assert named["r4 α16"] == "r4 α16"
     assert {drawing.name for drawing in draw(analysis)} == {"course", "grid", "rank", "pareto", "errors"}
+
+
+def test_the_commit_is_told_where_there_is_one(analysis: Analysis) -> None:
+    for commit, words in (("0123456789abcdef-dirty", "loralet 0, commit 0123456789abcdef-dirty"), (None, "loralet 0")):
+        known = replace(analysis, environment={"loralet": "0", "commit": commit})
+        assert dict(facts(known))["Versions"] == words
+
+
+def boxes(labels: Sequence[Label], dots: Sequence[tuple[float, float]]) -> tuple[list[Bbox], Bbox, list[tuple[float, float]]]:
+    """Where names lie, the frame about them, and the dots, in pixels."""
+    with styled():
+        axes = sheet(height=3.4).add_subplot()
+        axes.set(xlim=(0, 1), ylim=(0.7, 1.0))
+        notes = place_labels(axes, labels, dots)
+        renderer = FigureCanvasAgg(axes.figure).get_renderer()  # type: ignore[arg-type, no-untyped-call]
+        places = [tuple(place) for place in axes.transData.transform(list(dots))]
+        return [note.get_window_extent(renderer) for note in notes], axes.get_window_extent(renderer), places
+
+
+def test_names_in_a_figure_lie_on_nothing_and_within_the_frame() -> None:
+    """Three configurations of one cost and one accuracy, at the end of the axis and at its top, and one that stands free."""
+    crowd = [Label(f"r{rank} α256", 0.97, 0.88, 0.99, MUTED, False, "right") for rank in (4, 16, 32)]
+    free = Label("probe", 0.2, 0.8, 0.9, MUTED, True, "center")
+    dots = [(0.97, 0.94), (0.2, 0.85)]
+    found, frame, places = boxes([*crowd, free], dots)
+    for i, box in enumerate(found):
+        assert not any(box.overlaps(other) for other in found[:i])
+        assert not any(box.contains(x, y) for x, y in places)
+        assert frame.x0 <= box.x0 < box.x1 <= frame.x1
+        assert frame.y0 <= box.y0 < box.y1 <= frame.y1
+    alone, _, _ = boxes([free], dots)
+    assert alone[0].bounds == pytest.approx(found[3].bounds)  # what stands free is where it wants to be
+    assert alone[0].y1 < places[1][1]
+    above, _, _ = boxes([replace(free, below=False)], dots)
+    assert above[0].y0 > places[1][1]
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def _carry_out(plan: Plan, config: Any, interface: Interface, dry_run: bool) -> 
                 listen(Stage(f"{name} comes with loralet"))
         prepared = prepare(plan, listen)
         if plan.kind == "study":
-            planned = survey(prepared.packs, prepared.benches)
+            planned = survey(prepared.packs, prepared.benches, plan)
             if dry_run:
                 view(planned) if interface.json_events else table_console().print(plan_table(planned))
                 return

@@ -108,6 +108,8 @@ class TrainConfig:
     lora: LoraOptions = field(default_factory=LoraOptions)
     training: TrainingOptions = field(default_factory=TrainingOptions)
     reading: DataOptions = field(default_factory=DataOptions)
+    stop_at_target: bool = False
+    """The run ends when it reaches the target accuracy."""
 
     def problems(self) -> Iterator[str]:
         yield from seed_problems("seed", self.seed)

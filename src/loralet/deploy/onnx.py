@@ -47,7 +47,8 @@ class Classifier(nn.Module):
         """Logits ``[b c]`` of ids ``[b t]`` with a mask ``[b t]`` of ones before zeros."""
         weights = {name: self.get_buffer(own) for name, own in self.names.items()}
         lengths = attention_mask.sum(1)
-        x = embed(weights, self.shape, input_ids)[None]
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
+        x = embed(weights, self.shape, input_ids, positions)[None]
         for i in range(self.shape.layers):
             x = self._layer(weights, f"layers.{i}", x, lengths, x if self.mean or i < self.shape.layers - 1 else x[:, :, :1])
         # The head in plain matrices: the stacks' leading axis would keep the quantiser from scaling channel by channel.

@@ -4,7 +4,7 @@ config.toml          the resolved options
 environment.json     versions and machine
 metrics.jsonl        one line per event
 results.json         schema 1, see docs/results.md
-predictions.safetensors   test probabilities of every run that has them, and the labels
+predictions.safetensors   test probabilities of every run that has them, predicted classes of the others, and the labels
 adapters/ID/         one folder per trained run (loralet.store.adapters)
 """
 
@@ -26,6 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from loralet import __version__
+from loralet.engine.checkout import source_commit
 from loralet.errors import RunError
 from loralet.events import Event
 from loralet.store.adapters import Artifact, add_metrics, save_artifact
@@ -36,6 +37,8 @@ from loralet.store.options import write_options
 SCHEMA = 1
 TRAINED = ("lora", "linear-probe", "full")
 """Roles that leave an adapter folder."""
+PREDICTED = "predicted/"
+"""What stands before the id of a run of which predictions.safetensors has classes alone; no id holds a slash, so none is taken for it."""
 
 
 def new_run_folder(out: str, kind: str) -> Path:
@@ -104,9 +107,10 @@ def _finite(value: Any) -> Any:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, machine and command."""
+    """Versions, machine and command; ``commit`` is loralet's own, None where it is not run from a checkout of its source."""
     return {
         "loralet": __version__,
+        "commit": source_commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "platform": platform.platform(),

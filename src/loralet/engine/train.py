@@ -19,7 +19,7 @@ from loralet.engine.halving import Exits, halve, has_enough
 from loralet.engine.packs import Run
 from loralet.engine.shards import shard_count, together
 from loralet.events import Checked, Event, Halved, PackStarted, RunEnded, Status, Stepped
-from loralet.nn.optim import AdamW, clip_rows, schedule
+from loralet.nn.optim import AdamW, schedule
 from loralet.nn.pack import Pack, stream
 
 STAY = Exits()
@@ -167,23 +167,23 @@ def take_step(state: TrainingState, rows: Rows, batch: np.ndarray, options: Trai
     """
     parameters = state.parameters.requires_grad_()
     device = parameters.device
-    count = shard_count(device)
+    masks = [state.pack.masks([s.dropout[i] for s in state.active]) for i in range(shard_count(device))]
+    head = state.pack.head_factors([s.dropout[0] for s in state.active], len(batch))
+    count = 1 if state.pack.splits_by_itself(masks[0]) else len(masks)
 
     def part(shard: int) -> tuple[Tensor, Tensor]:
         """The shard's share of each run's mean loss, and its gradient."""
         own = batch[shard::count]
         ids, lengths = collate(rows.tokens, own)
-        masks = state.pack.masks([s.dropout[shard] for s in state.active])
-        logits = state.pack.logits(parameters, masks)(ids.to(device), lengths.to(device))
+        factors = None if head is None else head[:, shard::count]
+        logits = state.pack.logits(parameters, masks[shard], factors)(ids.to(device), lengths.to(device))
         losses = cross_entropy(logits, rows.labels[torch.from_numpy(own)]) * (len(own) / len(batch))
         return losses.detach(), torch.autograd.grad(losses.sum(), parameters)[0]
 
     parts = together([partial(part, i) for i in range(min(count, len(batch)))])
     losses, gradient = (torch.stack(x).sum(0) for x in zip(*parts, strict=True))
     parameters.requires_grad_(False)
-    sound = losses.isfinite() & gradient.norm(dim=1).isfinite()
-    gradient = torch.where(sound[:, None], clip_rows(gradient, options.clip), 0.0)
-    state.optimiser.update(parameters, gradient, lr_share)
+    sound = state.optimiser.update(parameters, gradient, lr_share, options.clip, losses.isfinite())
     state.step += 1
     return torch.where(sound, losses, torch.nan).tolist()
 

@@ -1,4 +1,4 @@
-"""Compiles kernels.c, once for each source, compiler and processor, and loads it."""
+"""Compiles kernels.c and what it includes, once for each source, compiler and processor, and loads it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,15 +27,30 @@ SECONDS = 60
 """A compilation takes about two; one that takes longer than this is given up."""
 
 POINTER, INTEGER = ctypes.c_void_p, ctypes.c_int64
-SIGNATURES = {
-    "attention_forward": (*(POINTER, INTEGER) * 3, POINTER, POINTER, POINTER, *(INTEGER,) * 6, ctypes.c_int),
-    "attention_backward": (*(POINTER, INTEGER) * 3, *(POINTER,) * 6, *(INTEGER,) * 6, ctypes.c_int),
+KINDS = ("fp32", "bf16")
+OPERANDS = (POINTER, INTEGER) * 3
+SIGNATURES: dict[str, tuple[tuple[Any, ...], Any]] = {
+    "prepare": ((POINTER, POINTER, *(INTEGER,) * 3, POINTER, POINTER, INTEGER), None),
+    "attention_forward": ((*OPERANDS, POINTER, POINTER, POINTER, *(INTEGER,) * 6), None),
+    "attention_backward": ((*OPERANDS, *(POINTER,) * 6, *(INTEGER,) * 6), None),
+    "encoder_bytes": ((POINTER,), INTEGER),
+    "encoder_forward": ((POINTER, POINTER, POINTER), None),
+    "encoder_backward": ((POINTER, POINTER, POINTER, INTEGER), None),
 }
+"""Arguments and result of each kernel; each stands in the library once for every kind of number."""
+SINGLE: dict[str, tuple[tuple[Any, ...], Any]] = {
+    "low_rank_gradients": ((POINTER, POINTER, *(INTEGER,) * 4, POINTER, POINTER, INTEGER), None),
+    "adamw": ((POINTER,) * 7 + (INTEGER, INTEGER, POINTER, INTEGER), None),
+}
+"""Kernels that stand there once."""
+
+Kernels = dict[str, Any]
+"""The kernels of one kind of number, by name."""
 
 
 @cache
-def library() -> ctypes.CDLL | None:
-    """The compiled kernels, or None: no compiler, a failed compilation, or LORALET_NATIVE=0.
+def library() -> dict[str, Kernels] | None:
+    """The compiled kernels by kind of number, or None: no compiler, a failed compilation, or LORALET_NATIVE=0.
 
     torch is loaded before the library, so both use one OpenMP runtime and one pool of threads.
     """
@@ -49,15 +65,20 @@ def library() -> ctypes.CDLL | None:
     except (OSError, subprocess.SubprocessError) as error:
         logger.info("the C kernels cannot be used (%s): using torch's own, which are slower", error)
         return None
-    for name, arguments in SIGNATURES.items():
-        function = getattr(loaded, name)
-        function.argtypes, function.restype = arguments, None
-    return loaded
+    shared = {name: _function(loaded, name, *signature) for name, signature in SINGLE.items()}
+    return {kind: shared | {name: _function(loaded, f"{name}_{kind}", *signature) for name, signature in SIGNATURES.items()} for kind in KINDS}
+
+
+def _function(loaded: ctypes.CDLL, name: str, arguments: tuple[Any, ...], result: Any) -> Any:
+    function = getattr(loaded, name)
+    function.argtypes, function.restype = arguments, result
+    return function
 
 
 def _compiled(compiler: str) -> Path:
     processor = sorted(torch.cpu.get_capabilities().items())
-    key = hashlib.sha256(repr((SOURCE.read_bytes(), compiler, FLAGS, processor)).encode()).hexdigest()[:16]
+    sources = [path.read_bytes() for path in sorted(SOURCE.parent.glob("*.[ch]"))]
+    key = hashlib.sha256(repr((sources, compiler, FLAGS, processor)).encode()).hexdigest()[:16]
     path = cache_folder() / "native" / f"kernels-{key}.so"
     if path.exists():
         return path

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
@@ -111,7 +112,7 @@ def layer_states(
 ) -> Iterator[Float[Tensor, "k b s d"]]:
     """The states after each layer in turn; arguments as for :func:`encode`, which returns the last of them."""
     activation = ACTIVATIONS[shape.activation]
-    x = embed(weights, shape, ids)[None]
+    x = embed(weights, shape, ids, torch.arange(ids.shape[1], device=ids.device).expand_as(ids))[None]
     for i in range(shape.layers):
         rows = x[:, :, :1] if read == "first" and i == shape.layers - 1 else x
         query, key, value = linear(f"layers.{i}.query", rows), linear(f"layers.{i}.key", x), linear(f"layers.{i}.value", x)
@@ -122,13 +123,20 @@ def layer_states(
         yield x
 
 
-def embed(weights: Weights, shape: EncoderShape, ids: Int[Tensor, "b t"]) -> Float[Tensor, "b t d"]:
-    """Word, position and type embeddings, summed and normalised; every text is of token type 0."""
-    first = shape.first_position
-    fixed = weights["embeddings.position"][first : first + ids.shape[1]]
+def embed(weights: Weights, shape: EncoderShape, ids: Int[Tensor, "*axes"], positions: Int[Tensor, "*axes"]) -> Float[Tensor, "*axes d"]:
+    """Word, position and type embeddings, summed and normalised; every text is of token type 0.
+
+    Args:
+        weights: the frozen tensors.
+        shape: sizes of the encoder.
+        ids: token ids.
+        positions: the place of each in its row, from 0.
+    """
+    fixed = weights["embeddings.position"]
     if shape.token_types:
         fixed = fixed + weights["embeddings.type"][0]
-    x = layer_norm(weights, shape, "embeddings.norm", F.embedding(ids, weights["embeddings.word"]) + fixed)
+    x = F.embedding(ids, weights["embeddings.word"]) + F.embedding(positions + shape.first_position, fixed)
+    x = layer_norm(weights, shape, "embeddings.norm", x)
     if shape.embedding_width:
         x = F.linear(x, weights["embeddings.projection.weight"], weights["embeddings.projection.bias"])
     return x

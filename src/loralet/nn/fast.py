@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from loralet.native.build import library
+from loralet.native.build import Kernels, library
 
 LANES = 16
 """Numbers that the kernel takes at once; a head's size must be a multiple."""
@@ -38,7 +38,8 @@ def attention(
     tensors = (query, key, value)
     sets = max(x.shape[0] for x in tensors)
     shared_gradient = any(x.requires_grad and x.shape[0] < sets for x in tensors)
-    if (query.shape[-1] // heads) % LANES == 0 and not shared_gradient and _native(*tensors):
+    alike = all(x.dtype == query.dtype and x.device == query.device for x in tensors)
+    if (query.shape[-1] // heads) % LANES == 0 and not shared_gradient and alike and kernels(query) is not None:
         out: Tensor = _Attention.apply(query, key, value, lengths, heads)  # type: ignore[no-untyped-call]  # torch's own
         return out
     return attention_twin(query, key, value, lengths, heads)
@@ -54,14 +55,15 @@ def attention_twin(query: Tensor, key: Tensor, value: Tensor, lengths: Tensor, h
     return torch.matmul(scores.softmax(-1), v).transpose(2, 3).flatten(-2).to(query.dtype)
 
 
-def _native(*tensors: Tensor) -> bool:
-    first = tensors[0].dtype
-    plain = all(x.device.type == "cpu" and x.dtype == first for x in tensors)
-    return plain and first in (torch.float32, torch.bfloat16) and library() is not None
+def kernels(like: Tensor) -> Kernels | None:
+    """The kernels for tensors like this one, or None: it is not on the processor, of another type, or nothing is compiled."""
+    kind = {torch.float32: "fp32", torch.bfloat16: "bf16"}.get(like.dtype)
+    built = library() if kind and like.device.type == "cpu" else None
+    return built[kind] if built and kind else None
 
 
-def _call(name: str, *arguments: Any) -> None:
-    getattr(library(), name)(*(x.data_ptr() if isinstance(x, Tensor) else x for x in arguments))
+def _pointers(*arguments: Any) -> list[Any]:
+    return [x.data_ptr() if isinstance(x, Tensor) else x for x in arguments]
 
 
 class _Attention(torch.autograd.Function):
@@ -74,10 +76,12 @@ class _Attention(torch.autograd.Function):
         out = query.new_empty(sets, rows, reads, width)
         padded = -(-tokens // LANES) * LANES
         wanted = any(ctx.needs_input_grad)
-        kept = torch.empty(sets * rows * heads * reads * padded) if wanted else None
-        sizes = (sets, rows, reads, tokens, heads, width // heads, int(query.dtype == torch.bfloat16))
+        kept = query.new_empty(sets * rows * heads * reads * padded) if wanted else None
+        sizes = (sets, rows, reads, tokens, heads, width // heads)
         owned = [argument for x in (query, key, value) for argument in (x, int(x.shape[0] == sets))]
-        _call("attention_forward", *owned, lengths, out, kept, *sizes)
+        found = kernels(query)
+        assert found is not None
+        found["attention_forward"](*_pointers(*owned, lengths, out, kept, *sizes))
         if kept is not None:
             ctx.save_for_backward(query, key, value, lengths, kept)
             ctx.sizes = sizes
@@ -88,5 +92,7 @@ class _Attention(torch.autograd.Function):
         query, key, value, lengths, kept = ctx.saved_tensors
         grads = [torch.empty_like(x) if wanted else None for x, wanted in zip((query, key, value), ctx.needs_input_grad, strict=False)]
         owned = [argument for x in (query, key, value) for argument in (x, int(x.shape[0] == ctx.sizes[0]))]
-        _call("attention_backward", *owned, lengths, kept, grad.contiguous(), *grads, *ctx.sizes)
+        found = kernels(query)
+        assert found is not None
+        found["attention_backward"](*_pointers(*owned, lengths, kept, grad.contiguous(), *grads, *ctx.sizes))
         return (*grads, None, None)

@@ -27,8 +27,8 @@ POOLING: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": F.
 
 def pool(
     first: Float[Tensor, "k b d"], weight: Float[Tensor, "j d d"], bias: Float[Tensor, "j d"], activation: str = "tanh"
-) -> Float[Tensor, "k b d"]:
-    """BERT's pooler: tanh(W h + b) of the first token's state; j is 1 for a frozen pooler, k for a trained one. In fp32."""
+) -> Float[Tensor, "max b d"]:
+    """BERT's pooler: tanh(W h + b) of the first token's state; j is 1 for a frozen pooler, the number of adapters for a trained one. In fp32."""
     rows = first.float().expand(max(first.shape[0], weight.shape[0]), -1, -1)
     return POOLING[activation](torch.matmul(rows, weight.float().transpose(1, 2)) + bias.float()[:, None])
 

@@ -118,10 +118,18 @@ class DropoutMasks:
 
     def scaled(self, x: Float[Tensor, "j *axes"], dropouts: Sequence[float]) -> Float[Tensor, "k *axes"]:
         """x with adapter i's features zeroed with probability ``dropouts[i]``."""
-        if not any(dropouts):
-            return x
-        mask = torch.ones((len(dropouts), *x.shape[1:]), dtype=x.dtype, device=x.device)
-        for row, p, generator in zip(mask, dropouts, self.generators, strict=True):
-            if p:
-                row.bernoulli_(1 - p, generator=generator).div_(1 - p)
-        return x * mask
+        return x * dropout_factors(dropouts, self.generators, x.shape[1:], x.dtype) if any(dropouts) else x
+
+
+def dropout_factors(
+    dropouts: Sequence[float], generators: Sequence[torch.Generator], shape: Sequence[int], dtype: torch.dtype = torch.float32
+) -> Float[Tensor, "k *axes"]:
+    """A factor for every feature of every adapter: 0 with probability ``dropouts[i]``, else 1 / (1 - dropouts[i]) (Srivastava et al. 2014, inverted).
+
+    Each adapter draws from its own generator, and draws nothing where its dropout is 0.
+    """
+    factors = torch.ones((len(dropouts), *shape), dtype=dtype, device=generators[0].device)
+    for row, p, generator in zip(factors, dropouts, generators, strict=True):
+        if p:
+            row.bernoulli_(1 - p, generator=generator).div_(1 - p)
+    return factors

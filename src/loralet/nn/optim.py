@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
+
+from loralet.nn.fast import kernels
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 """Kingma and Ba 2015, section 2; torch.optim.AdamW's defaults too."""
@@ -68,13 +71,52 @@ class AdamW:
         return cls(lr, weight_decay, zeros, zeros.clone())
 
     @torch.no_grad()
-    def update(self, parameters: Float[Tensor, "k n"], gradient: Float[Tensor, "k n"], lr_share: float) -> None:
-        """One step, in place; ``lr_share`` is the schedule's factor."""
+    def update(
+        self,
+        parameters: Float[Tensor, "k n"],
+        gradient: Float[Tensor, "k n"],
+        lr_share: float,
+        clip: float = 0.0,
+        sound: Bool[Tensor, "k"] | None = None,
+    ) -> Bool[Tensor, "k"]:
+        """One step, in place.
+
+        Args:
+            parameters: the trained numbers.
+            gradient: theirs.
+            lr_share: the schedule's factor.
+            clip: largest norm of one adapter's gradient (see :func:`clip_rows`); 0: not clipped.
+            sound: which adapters are to take part; all when None.
+
+        Returns:
+            Which did: those whose gradient's norm is finite too. The others keep the numbers they had.
+        """
         self.step += 1
-        lr = (self.lr * lr_share)[:, None]
-        if self.weight_decay.any():
-            parameters.mul_(1 - lr * self.weight_decay)
+        lr = self.lr * lr_share
+        taking = torch.ones(len(lr), dtype=torch.bool, device=lr.device) if sound is None else sound.clone()
+        found = kernels(parameters)
+        corrections = 1 - BETA1**self.step, math.sqrt(1 - BETA2**self.step)
+        if found is None or not all(x.is_contiguous() for x in (parameters, self.exp_avg, self.exp_avg_sq)):
+            return self._update_twin(parameters, gradient, lr, clip, taking, corrections)
+        course = _Course(clip, BETA1, BETA2, EPSILON, *corrections)
+        tensors = (parameters, gradient.contiguous(), self.exp_avg, self.exp_avg_sq, lr, self.weight_decay)
+        found["adamw"](ctypes.byref(course), *(x.data_ptr() for x in tensors), *parameters.shape, taking.data_ptr(), torch.get_num_threads())
+        return taking
+
+    def _update_twin(
+        self, parameters: Tensor, gradient: Tensor, lr: Tensor, clip: float, taking: Tensor, corrections: tuple[float, float]
+    ) -> Bool[Tensor, "k"]:
+        """:meth:`update` written out in torch."""
+        taking = taking & gradient.norm(dim=1).isfinite()
+        gradient = torch.where(taking[:, None], clip_rows(gradient, clip), 0.0)
+        rate = torch.where(taking, lr, 0.0)[:, None]
+        parameters.mul_(1 - rate * self.weight_decay)
         self.exp_avg.lerp_(gradient, 1 - BETA1)
         self.exp_avg_sq.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
-        denominator = (self.exp_avg_sq.sqrt() / math.sqrt(1 - BETA2**self.step)).add_(EPSILON)
-        parameters.sub_(lr / (1 - BETA1**self.step) * self.exp_avg / denominator)
+        denominator = (self.exp_avg_sq.sqrt() / corrections[1]).add_(EPSILON)
+        parameters.sub_(rate / corrections[0] * self.exp_avg / denominator)
+        return taking
+
+
+class _Course(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_float) for name in ("clip", "beta1", "beta2", "epsilon", "correction1", "correction2")]

@@ -13,8 +13,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from loralet.nn.encoder import EncoderShape, Weights, encode
+from loralet.nn.fused import Fused, States, fits
 from loralet.nn.head import classify, first_token, mean_over_tokens, pool
-from loralet.nn.lora import Adapter, DropoutMasks, Stack, merged, unmerged
+from loralet.nn.lora import Adapter, DropoutMasks, Stack, dropout_factors, merged, unmerged
 
 Logits = Callable[[Tensor, Tensor], Tensor]
 """``(ids [b t], lengths [b]) -> logits [k b c]``."""
@@ -79,6 +80,7 @@ class Pack:
         self.adapted = tuple(n.removesuffix(".weight") for n in shape.encoder.tensors() if n.removesuffix(".weight") in names)
         self.rank = max((adapter.rank for adapter in adapters), default=0)
         self.slots = tuple(self._slots())
+        self.fused = Fused(weights, shape.encoder) if not shape.full and fits(weights, shape.encoder) else None
         device = weights["embeddings.word"].device
         self.scales = {name: torch.tensor([a.scale if name in a.linears else 0.0 for a in self.adapters], device=device) for name in self.adapted}
 
@@ -128,14 +130,15 @@ class Pack:
         pieces = [torch.full((slot.size,), 0.0 if slot.name.endswith("bias") or "norm" in slot.name else weight_decay) for slot in self.slots]
         return torch.cat(pieces).to(self.weights["embeddings.word"].device)
 
-    def logits(self, parameters: Float[Tensor, "k n"], masks: DropoutMasks | None = None) -> Logits:
+    def logits(self, parameters: Float[Tensor, "k n"], masks: DropoutMasks | None = None, head: Float[Tensor, "k b d"] | None = None) -> Logits:
         """The forward pass with these numbers: a function of a batch, ``(ids [b t], lengths [b]) -> logits [k b c]`` in fp32.
 
         Effective weights are formed here, once, so that in evaluation they serve any number of batches.
 
         Args:
             parameters: the trained numbers.
-            masks: draws dropout masks; None in evaluation.
+            masks: draws dropout masks of the adapters' inputs; None in evaluation.
+            head: factors of the features that the classifier reads (:meth:`head_factors`); None in evaluation.
         """
         tensors = self.split(parameters)
         weights = self.weights
@@ -143,18 +146,35 @@ class Pack:
             dtype = weights["embeddings.word"].dtype
             weights = weights | {name: tensor[0].to(dtype) for name, tensor in tensors.items() if name in weights}
         stacks = {name: Stack(tensors[f"{name}.A"], tensors[f"{name}.B"], self.scales[name]) for name in self.adapted}
-        noisy = masks is not None and any(adapter.dropout for adapter in self.adapters)
-        linear = unmerged(weights, stacks, masks) if noisy else merged(weights, stacks)
+        encoder = self._encoder(weights, stacks, masks)
 
         def apply(ids: Int[Tensor, "b t"], lengths: Int[Tensor, "b"]) -> Float[Tensor, "k b c"]:
             read: Literal["first", "all"] = "all" if self.shape.head == "mean" else "first"
-            states = encode(weights, self.shape.encoder, ids, lengths, linear, read)
+            states = encoder(ids, lengths, read)
             features = self._features(weights, tensors, states, lengths)
-            if masks is not None:
-                features = masks.scaled(features, [self.shape.head_dropout] * len(self.adapters))
+            if head is not None:
+                features = features * head
             return classify(features, tensors["classifier.weight"], tensors["classifier.bias"])
 
         return apply
+
+    def is_noisy(self, masks: DropoutMasks | None) -> bool:
+        """Whether an adapter's input has dropout, so that the adapters cannot be added to the weights."""
+        return masks is not None and any(adapter.dropout for adapter in self.adapters)
+
+    def splits_by_itself(self, masks: DropoutMasks | None) -> bool:
+        """Whether the forward and the backward pass use all processor threads by themselves, so that a batch need not be split for them."""
+        return self.fused is not None and not self.is_noisy(masks)
+
+    def _encoder(self, weights: Weights, stacks: dict[str, Stack], masks: DropoutMasks | None) -> States:
+        """The way to the last states: in one call into C where that can be had, else layer by layer in torch."""
+        fused = self.fused
+        if self.shape.full and not torch.is_grad_enabled() and fits(weights, self.shape.encoder):
+            fused = Fused(weights, self.shape.encoder)
+        if fused is not None and not self.is_noisy(masks):
+            return fused.adapted(stacks)
+        linear = unmerged(weights, stacks, masks) if self.is_noisy(masks) else merged(weights, stacks)
+        return lambda ids, lengths, read: encode(weights, self.shape.encoder, ids, lengths, linear, read)
 
     def _features(
         self, weights: Weights, tensors: dict[str, Tensor], states: Float[Tensor, "j b s d"], lengths: Int[Tensor, "b"]
@@ -164,6 +184,11 @@ class Pack:
         if "pooler.weight" in tensors:
             return pool(first_token(states), tensors["pooler.weight"], tensors["pooler.bias"], self.shape.activation)
         return pool(first_token(states), weights["pooler.weight"][None], weights["pooler.bias"][None], self.shape.activation)
+
+    def head_factors(self, generators: Sequence[torch.Generator], rows: int) -> Float[Tensor, "k b d"] | None:
+        """Dropout of the head for a whole batch, so that it does not depend on how the batch is split; None where there is none."""
+        p, width = self.shape.head_dropout, self.shape.encoder.width
+        return dropout_factors([p] * len(self.adapters), generators, (rows, width)) if p else None
 
     def masks(self, generators: Sequence[torch.Generator]) -> DropoutMasks:
         return DropoutMasks(self.adapters, generators)

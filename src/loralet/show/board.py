@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from loralet.events import Checked, Event, Halved, PackStarted, Planned, RunEnded, Stepped
+from loralet.events import Checked, Event, Halved, PackStarted, Planned, PlannedPack, RunEnded, Stepped
 from loralet.show.plan import counted, duration
 
 WINDOW = 50
@@ -43,15 +43,14 @@ class Board:
     steps: int = 0
     pack: int = 0
     packs: int = 0
-    later_seconds: float = 0.0
-    planned: tuple[float, ...] = ()
+    planned: tuple[PlannedPack, ...] = ()
     pace: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=WINDOW + 1))
     started: float = 0.0
 
     def hear(self, event: Event, now: float) -> None:
         """Take an event in."""
         if isinstance(event, Planned):
-            self.packs, self.planned = len(event.packs), tuple(pack.seconds for pack in event.packs)
+            self.packs, self.planned = len(event.packs), event.packs
         elif isinstance(event, PackStarted):
             self.runs = {run: RunLine(run) for run in event.runs}
             self.step, self.steps, self.pack, self.started = 0, event.steps, self.pack + 1, now
@@ -78,9 +77,15 @@ class Board:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds that the present pack still takes at its last pace; None before its first step."""
+        """Seconds that the present pack still takes at its last pace, steps after a rung to come at less of it; None before its first step."""
         taken = len(self.pace) - 1
-        return (self.steps - self.step) * (self.pace[-1][0] - self.pace[0][0]) / taken if taken > 0 else None
+        if taken < 1:
+            return None
+        shares = self.planned[self.pack - 1].shares if 0 < self.pack <= len(self.planned) else ((0, 1.0),)
+        ends = [start for start, _ in shares[1:]] + [self.steps]
+        now = next(share for (_, share), end in zip(shares, ends, strict=True) if self.step <= end)
+        ahead = sum(share * max(0, end - max(start, self.step)) for (start, share), end in zip(shares, ends, strict=True))
+        return ahead / now * (self.pace[-1][0] - self.pace[0][0]) / taken
 
     @property
     def all_seconds_left(self) -> float | None:
@@ -89,7 +94,7 @@ class Board:
         if left is None or not 0 < self.pack <= len(self.planned):
             return None
         own = self.pace[-1][0] - self.started + left
-        return left + sum(self.planned[self.pack :]) * own / max(1e-9, self.planned[self.pack - 1])
+        return left + sum(pack.seconds for pack in self.planned[self.pack :]) * own / max(1e-9, self.planned[self.pack - 1].seconds)
 
     def lines(self, most: int = MOST_RUNS) -> list[RunLine]:
         """The runs in the order of the pack, or where they are more than ``most`` the best of them, best first."""

@@ -17,9 +17,13 @@ def plan_words(plan: Planned) -> str:
     """The plan in one line."""
     runs = sum(len(pack.runs) for pack in plan.packs)
     first = plan.packs[0]
+    bound = "at most about" if plan.stopping else "about"
+    said = ["runs that leave at the rungs of --halving counted until then"] * plan.halving
+    said += ["runs that stop at their target or out of patience need less"] * plan.stopping
+    notes = f" ({'; '.join(said)})" if said else ""
     return (
         f"plan: {counted(runs, 'run')} in {counted(len(plan.packs), 'pack')}, {first.steps:,} steps of {first.batch_size} rows, "
-        f"{plan.train_rows:,} training rows; at most about {duration(sum(pack.seconds for pack in plan.packs))} of training, "
+        f"{plan.train_rows:,} training rows; {bound} {duration(sum(pack.seconds for pack in plan.packs))} of training{notes}, "
         f"and {size(max(pack.memory_bytes for pack in plan.packs))} of memory out of {size(plan.budget_bytes)}"
     )
 

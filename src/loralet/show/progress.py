@@ -71,7 +71,8 @@ class ProgressView:
         self.board.hear(event, now)
         words = self._words(event)
         if words:
-            self.console.print(f"· {words}", highlight=False, markup=False, soft_wrap=True)
+            # a terminal gets its lines broken between words; a file or a pipe gets them whole
+            self.console.print(f"· {words}", highlight=False, markup=False, soft_wrap=self._live is None)
         if isinstance(event, PackStarted):
             self._spoken = now
         elif isinstance(event, Stepped):

@@ -12,11 +12,12 @@ from markupsafe import Markup
 
 from loralet.engine.train import FEWEST_STEPS, USUAL_EPOCHS
 from loralet.show.figures import Drawing, draw
-from loralet.show.figures.tradeoffs import amount
+from loralet.show.figures.tradeoffs import amount, seconds
 from loralet.store.atomic import new_file, new_folder
 from loralet.studies.analysis import Analysis
 from loralet.studies.configurations import Configuration
 from loralet.studies.examples import Example, Guess
+from loralet.studies.words import signed
 
 FRONTS = {"trainable": "size", "bytes": "disk", "seconds": "time"}
 BASES = ("majority", "random-head", "tfidf-svm", "linear-probe", "full")
@@ -115,7 +116,7 @@ def _result_cells(row: Configuration) -> list[Field]:
         _number(test.mean if test else None, "{:.4f}"),
         Field(f"{test.low:.3f}–{test.high:.3f}" if test else "–", test.low if test else None),
         _number(test.sd if test else None, "{:.4f}"),
-        _number(-100 * versus.difference if versus else None, "{:+.1f}"),
+        Field(signed(-100 * versus.difference) if versus else "–", -versus.difference if versus else None),
         Field(_p_value(versus.p_holm) if versus else "–", versus.p_holm if versus else None),
         _number(row.f1, "{:.4f}"),
         _number(row.ece, "{:.3f}"),
@@ -127,18 +128,18 @@ def _result_cells(row: Configuration) -> list[Field]:
 
 
 def _cost_cells(row: Configuration) -> list[Field]:
-    late = row.convergence is not None and row.convergence.censored
+    late, target = row.convergence is not None and row.convergence.censored, row.to_target_seconds
     return [
         _name_cell(row),
         _number(row.test.mean if row.test else None, "{:.4f}"),
         _number(row.trainable, "{:,}"),
         Field(f"{100 * row.trainable / row.total:.2f} %" if row.total else "–", row.trainable / row.total if row.total else None),
         Field(amount(row.bytes, "bytes") if row.bytes else "–", row.bytes),
-        _number(row.seconds, "{:,.1f}"),
+        Field(seconds(row.seconds) if row.seconds is not None else "–", row.seconds),
         _number(row.rows_per_second, "{:,.0f}"),
         Field(amount(row.memory, "bytes") if row.memory else "–", row.memory),
         Field("not reached", None) if late else _number(row.rows, "{:,.0f}"),
-        Field("not reached", None) if late else _number(row.to_target_seconds, "{:,.1f}"),
+        Field("not reached", None) if late else Field(seconds(target) if target is not None else "–", target),
         Field(", ".join(FRONTS[cost] for cost in row.front) or "–", len(row.front), False),
     ]
 
@@ -221,7 +222,7 @@ def facts(analysis: Analysis) -> list[tuple[str, str]]:
     reads = {0: "never", 1: "once"}.get(analysis.test_reads, f"{analysis.test_reads} times")
     machine = f"{env.get('processor') or 'unknown processor'}, {env.get('cores')} cores, {env.get('threads')} threads"
     machine += f", {env['gpu']}" if env.get("gpu") else ""
-    versions = ", ".join(f"{name} {env[name]}" for name in ("loralet", "python", "torch", "commit") if env.get(name))
+    versions = ", ".join(f"{name} {env[name]}" for name in ("loralet", "commit", "python", "torch") if env.get(name))
     target = f"target {100 * analysis.target:g} % on {min(training['validation_sample'], data['validation_rows']):,} validation rows"
     pairs = [
         ("Data", f"{data['source']}: {rows}; {len(data['labels'])} labels ({', '.join(data['labels'][:8])}{', …' * (len(data['labels']) > 8)})"),
@@ -275,6 +276,7 @@ def _context(analysis: Analysis, drawings: list[Drawing]) -> dict[str, Any]:
         "facts": facts(analysis),
         "tables": tables(analysis),
         "drawings": drawings,
+        "findings_under": "grid" if any(drawing.name == "grid" for drawing in drawings) else "course",
         "gatherings": gatherings(analysis),
     }
 

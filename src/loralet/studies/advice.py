@@ -5,7 +5,8 @@ from __future__ import annotations
 from loralet.config import StudyConfig
 from loralet.studies.configurations import Configuration
 from loralet.studies.record import Record
-from loralet.studies.words import Facts, accuracy_of, listed, percent, plural
+from loralet.studies.stats import check_error
+from loralet.studies.words import Facts, accuracy_of, listed, p_value, percent, plural, points
 
 FEW_SEEDS = 3
 
@@ -16,13 +17,20 @@ def recommendations(facts: Facts) -> tuple[str, ...]:
     if lora is None:
         return ()
     said = [_recommend_rank(facts, lora), *_recommend_setting(facts, lora, "alpha"), *_recommend_setting(facts, lora, "learning_rate")]
-    rivals = [row for row in facts.of("tfidf-svm") if row.test and lora.test and row.test.high >= lora.test.low]
+    rivals = [row for row in facts.of("tfidf-svm") if _not_worse(facts, row, lora)]
     if rivals:
         said.append(
             f"Before any of this, consider {rivals[0].name}: {percent(accuracy_of(rivals[0]))}, not shown to be worse than "
             f"{lora.name} ({percent(accuracy_of(lora))}), and no encoder to run."
         )
     return tuple(said)
+
+
+def _not_worse(facts: Facts, row: Configuration, lora: Configuration) -> bool:
+    """Whether the test rows leave it open that a row does as well as LoRA: by the paired test where LoRA is what it was compared with."""
+    if row.versus and facts.best is lora:
+        return not row.versus.distinguishable or row.versus.difference < 0
+    return row.test is not None and lora.test is not None and row.test.high >= lora.test.low
 
 
 def _equals(facts: Facts, lora: Configuration) -> list[Configuration]:
@@ -84,7 +92,7 @@ def caveats(facts: Facts) -> tuple[str, ...]:
     if any(row.tied or row.versus for row in facts.rows):
         methods = listed(sorted({row.versus.method for row in facts.rows if row.versus}))
         said.append(
-            f"The winner is compared with every other trained row on the same test rows ({methods}, Holm-corrected, level 5 %); "
+            f"The winner is compared with every other row but chance on the same test rows ({methods}, Holm-corrected, level 5 %); "
             "“not distinguishable” means that no difference was shown, not that there is none."
         )
     said += _about_baselines(facts) + _about_time(record) + _about_models(facts)
@@ -100,17 +108,25 @@ def _about_baselines(facts: Facts) -> list[str]:
     said = []
     if facts.of("random-head"):
         said.append("The random head is chance: a classifier that was never trained on the frozen encoder. It is often called base accuracy.")
-    if facts.of("tfidf-svm") and facts.best.test:
+    plain = [row for role in ("majority", "tfidf-svm") for row in facts.of(role)]
+    if facts.best.test and any(row.versus is None for row in plain):
         said.append("Predictions of the baselines without an encoder are not on record, so they are compared by intervals, not by a paired test.")
+    elif facts.best.test and plain:
+        found = [f"{row.name} {points(-row.versus.difference)} ({p_value(row.versus.p_holm)})" for row in plain if row.versus]
+        against = f"each of the winner's {len(facts.best.seeds)} seeds" if len(facts.best.seeds) > 1 else "the winner"
+        said.append(
+            f"The baselines without an encoder are one prediction each, set against {against} row by row: {listed(found)}. "
+            "Another draw of the training rows would move them too, which no test here sees."
+        )
     return said
 
 
 def _about_time(record: Record) -> list[str]:
     training = record.config.training
+    rows = min(training.validation_sample, record.results["data"]["validation_rows"])
     said = [
         f"Convergence is the first check at {percent(training.target_accuracy, 0)} on a fixed sample of "
-        f"{min(training.validation_sample, record.results['data']['validation_rows']):,} validation rows; a check is right to about ± "
-        f"{196 * (training.target_accuracy * (1 - training.target_accuracy) / training.validation_sample) ** 0.5:.0f} points."
+        f"{rows:,} validation rows; a check is right to about ± {100 * check_error(training.target_accuracy, rows):.0f} points."
     ]
     if isinstance(record.config, StudyConfig):
         said.append(

@@ -15,8 +15,8 @@ from loralet.studies import advice, words
 from loralet.studies.configurations import Configuration, Model, find_models, gather, judge
 from loralet.studies.examples import Examples, find_examples
 from loralet.studies.record import Record, read_record
-from loralet.studies.stats import Calibration, reliability, smoothed, spearman, thinned
-from loralet.studies.words import Savings, Trend
+from loralet.studies.stats import Calibration, check_error, reliability, smoothed, spearman, thinned
+from loralet.studies.words import HalvingCost, Savings, Trend
 
 POINTS = 300
 """Most points of a drawn curve."""
@@ -261,7 +261,23 @@ def _savings(record: Record, rows: Sequence[Configuration]) -> Savings:
     seconds = sum(left[i] * (run["train_seconds"] or 0.0) / run["steps"] for i, run in runs.items())
     early = [run["status"] for i, run in runs.items() if left[i] > 0]
     stopped, halved, diverged = (early.count(status) for status in ("early-stopped", "halved", "diverged"))
-    return Savings(len(runs), stopped, halved, diverged, sum(left.values()), planned, seconds)
+    return Savings(len(runs), stopped, halved, diverged, sum(left.values()), planned, seconds, _halving_cost(record))
+
+
+def _halving_cost(record: Record) -> HalvingCost | None:
+    """What the rungs of successive halving let go, and what it might have become; None where nothing was halved."""
+    rows = min(record.config.training.validation_sample, record.results["data"]["validation_rows"])
+    gaps: list[float] = []
+    errors: list[float] = []
+    gains: list[float] = []
+    for rung in record.rungs:
+        last = rung.accuracies[rung.kept - 1]
+        gaps += [last - accuracy for accuracy in rung.accuracies[rung.kept :]]
+        errors += [check_error(last, rows)] * (len(rung.runs) - rung.kept)
+        for run, accuracy in zip(rung.runs[: rung.kept], rung.accuracies, strict=False):
+            later = [check.accuracy for check in record.checks.get(run, ()) if check.step > rung.step]
+            gains += [max(later) - accuracy] * bool(later)
+    return HalvingCost(tuple(gaps), tuple(errors), tuple(gains), rows) if gaps else None
 
 
 def _confusion(record: Record, run: str) -> tuple[tuple[int, ...], ...]:

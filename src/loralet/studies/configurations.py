@@ -262,7 +262,7 @@ def _accuracy(record: Record, runs: list[dict[str, Any]]) -> Accuracy | None:
     if len(tests) == 1:
         low, high = wilson(round(tests[0]["accuracy"] * record.results["data"]["test_rows"]), record.results["data"]["test_rows"])
         return Accuracy(summary.mean, None, low, high)
-    known = [run["id"] for run in runs if run["id"] in record.probabilities]
+    known = [run["id"] for run in runs if run["id"] in record.predicted]
     if len(known) == len(tests):
         low, high = accuracy_interval(right_rows(record, known))
         return Accuracy(summary.mean, summary.sd, low, high)
@@ -273,7 +273,7 @@ def _accuracy(record: Record, runs: list[dict[str, Any]]) -> Accuracy | None:
 
 def right_rows(record: Record, runs: Sequence[str]) -> np.ndarray:
     """Whether each run has each test row right, ``[runs, rows]``."""
-    return np.stack([record.probabilities[run].argmax(1) == _labels(record) for run in runs])
+    return np.stack([record.predicted[run] == _labels(record) for run in runs])
 
 
 def judge(record: Record, rows: list[Configuration]) -> list[Configuration]:
@@ -283,7 +283,7 @@ def judge(record: Record, rows: list[Configuration]) -> list[Configuration]:
         return rows
     tests: dict[str, Paired] = {}
     for row in rows:
-        pairs = _common_seeds(record, best, row)
+        pairs = _pairs(record, best, row)
         if row is not best and row.role != "random-head" and pairs:
             tests[row.name] = paired(right_rows(record, [own for _, own in pairs]), right_rows(record, [winners for winners, _ in pairs]))
     corrected = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
@@ -310,13 +310,11 @@ def choose(rows: Sequence[Configuration]) -> Configuration | None:
     return max(able, key=lambda row: (-row.diverged, row.validation, -(row.validation_loss or 0.0), -row.trainable), default=None)
 
 
-def _common_seeds(record: Record, best: Configuration, row: Configuration) -> list[tuple[str, str]]:
-    if row.role in ("average", "ensemble"):  # one row for all seeds: each of the winner's is compared with it
-        pairs = [(run, row.runs[0]) for run in best.runs]
-    else:
-        own = dict(zip(row.seeds, row.runs, strict=False))
-        pairs = [(run, own[seed]) for seed, run in zip(best.seeds, best.runs, strict=True) if seed in own]
-    return [(a, b) for a, b in pairs if a in record.probabilities and b in record.probabilities]
+def _pairs(record: Record, best: Configuration, row: Configuration) -> list[tuple[str, str]]:
+    """Runs of the winner, each with the other row's run of the same seed; a row without seeds has one run, which stands against all of them."""
+    own = dict(zip(row.seeds, row.runs, strict=True)) if row.seeds else dict.fromkeys(best.seeds, row.runs[0])
+    pairs = [(run, own[seed]) for seed, run in zip(best.seeds, best.runs, strict=True) if seed in own]
+    return [(a, b) for a, b in pairs if a in record.predicted and b in record.predicted]
 
 
 def _fronts(rows: Sequence[Configuration]) -> dict[str, set[str]]:

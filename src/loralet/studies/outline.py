@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 
-from loralet.config import TrainingOptions
 from loralet.data.batches import BatchOrder, epoch_batches
 from loralet.engine.footprint import Load, budget, pack_bytes, pack_work
 from loralet.engine.packs import Run, group
 from loralet.engine.train import TrainingState, check, steps_of, take_step
 from loralet.events import Planned, PlannedPack
 from loralet.studies.bench import Bench
+from loralet.studies.plan import Plan
 
 PROBE_STEPS = 10
 
@@ -57,29 +58,53 @@ def pack_up(runs: Sequence[Run], benches: Mapping[str, Bench], memory: float | N
     return Packs(tuple(tuple(members) for members in ordered), allowed)
 
 
-def survey(packs: Packs, benches: Mapping[str, Bench]) -> Planned:
+@dataclass(frozen=True)
+class Stretch:
+    """Steps of a pack in which no run leaves it: from after ``start`` to ``end``, with so many checks, by these runs."""
+
+    start: int
+    end: int
+    checks: int
+    runs: tuple[Run, ...]
+
+
+def course(runs: Sequence[Run], load: Load, steps: int, every: int, rungs: Sequence[int] = ()) -> list[Stretch]:
+    """The stretches of a pack between the rungs at which half of its LoRA runs leave. Which half is not known: the costlier is taken to stay.
+
+    Args:
+        runs: the pack at its start.
+        load: what a step works on.
+        steps, every: of the training, and from check to check.
+        rungs: steps of successive halving, each below ``steps``.
+    """
+    left, start, stretches = tuple(runs), 0, []
+    for end in (*rungs, steps):
+        stretches.append(Stretch(start, end, end // every - start // every + (end % every > 0), left))
+        rivals = sorted((run for run in left if run.role == "lora"), key=lambda run: -pack_work([run], load))
+        gone = rivals[ceil(len(rivals) / 2) :]
+        left, start = tuple(run for run in left if run not in gone), end
+    return stretches
+
+
+def survey(packs: Packs, benches: Mapping[str, Bench], plan: Plan) -> Planned:
     """The plan in numbers. The first pack is tried for a few steps, the others are put in proportion to it by their arithmetic."""
     first = packs.packs[0]
     bench = benches[first[0].model]
     pace = probe(bench, first)
     unit = pack_work(first, load_of(bench))
-    shares = [pack_work(runs, load_of(benches[runs[0].model])) / unit for runs in packs.packs]
-    planned = [_planned(benches[runs[0].model], runs, pace, share) for share, runs in zip(shares, packs.packs, strict=True)]
-    return Planned(tuple(planned), len(bench.rows.train), packs.budget)
+    planned = [_planned(benches[runs[0].model], runs, pace, unit, plan) for runs in packs.packs]
+    stopping = plan.stop_at_target or plan.training.patience is not None
+    return Planned(tuple(planned), len(bench.rows.train), packs.budget, plan.halving, stopping)
 
 
-def _planned(bench: Bench, runs: Sequence[Run], pace: Pace, share: float) -> PlannedPack:
-    pack, rows = bench.pack(runs), len(bench.rows.train)
+def _planned(bench: Bench, runs: Sequence[Run], pace: Pace, unit: float, plan: Plan) -> PlannedPack:
+    pack, rows, load = bench.pack(runs), len(bench.rows.train), load_of(bench)
     trainable = tuple(pack.trainable(i) for i in range(len(runs)))
-    memory = pack_bytes(runs, load_of(bench))
-    return PlannedPack(
-        tuple(run.id for run in runs),
-        trainable,
-        steps_of(bench.training, rows),
-        bench.training.batch_size,
-        memory,
-        share * training_seconds(pace, bench),
-    )
+    steps, work = steps_of(bench.training, rows), pack_work(runs, load)
+    stretches = course(runs, load, steps, bench.training.eval_every, plan.exits(rows).rungs)
+    shares = tuple((stretch.start, pack_work(stretch.runs, load) / work) for stretch in stretches)
+    seconds = training_seconds(pace, bench, stretches) * work / unit
+    return PlannedPack(tuple(run.id for run in runs), trainable, steps, bench.training.batch_size, pack_bytes(runs, load), seconds, shares)
 
 
 def probe(bench: Bench, runs: Sequence[Run]) -> Pace:
@@ -104,9 +129,15 @@ def _padded(lengths: np.ndarray, batch: np.ndarray) -> int:
     return len(batch) * int(lengths[batch].max())
 
 
-def training_seconds(pace: Pace, bench: Bench) -> float:
-    """Seconds of a pack that nothing leaves early: its steps, its checks, and best and last state on the whole validation split."""
-    options: TrainingOptions = bench.training
-    steps = steps_of(options, len(bench.rows.train))
-    looks = -(-steps // options.eval_every) + 2 * len(bench.rows.validation) / len(bench.rows.sample)
-    return steps * pace.step + looks * pace.check
+def training_seconds(pace: Pace, bench: Bench, stretches: Sequence[Stretch]) -> float:
+    """Seconds of a pack: its steps and checks, cheaper where runs have left, and best and last state of all its runs on the whole validation split.
+
+    Args:
+        pace: of the whole pack; of a smaller one it is put in proportion by the arithmetic of a step.
+        bench: what is worked on.
+        stretches: the pack's course. Runs that stop of their own accord are not foreseen.
+    """
+    load = load_of(bench)
+    whole = pack_work(stretches[0].runs, load)
+    training = sum(((s.end - s.start) * pace.step + s.checks * pace.check) * pack_work(s.runs, load) / whole for s in stretches)
+    return training + 2 * len(bench.rows.validation) / len(bench.rows.sample) * pace.check

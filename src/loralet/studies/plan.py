@@ -8,7 +8,9 @@ from itertools import product
 from pathlib import Path
 
 from loralet.config import DataOptions, GridOptions, StudyConfig, TrainConfig, TrainingOptions, sets_of_targets
+from loralet.engine.halving import Exits, rungs_of
 from loralet.engine.packs import Run, lora_run, short
+from loralet.engine.train import steps_of
 
 INITIALS = {"query": "q", "key": "k", "value": "v", "attention-output": "ao", "intermediate": "i", "output": "o", "all-linear": "all"}
 """Targets as an id has them."""
@@ -41,12 +43,17 @@ class Plan:
     stop_at_target: bool = False
     combine: bool = False
 
+    def exits(self, rows: int) -> Exits:
+        """The ways out of a pack that the plan opens, on this many training rows."""
+        rungs = rungs_of(steps_of(self.training, rows)) if self.halving else ()
+        return Exits(rungs, self.training.target_accuracy if self.stop_at_target else None)
+
 
 def plan_train(config: TrainConfig) -> Plan:
     """One run."""
     lora = config.lora
     run = lora_run(config.model, lora.rank, lora.alpha, lora.dropout, lora.targets, lora.scaling, lora.lr, config.seed)
-    return Plan("train", config.data, (run,), False, config.training, config.reading)
+    return Plan("train", config.data, (run,), False, config.training, config.reading, stop_at_target=config.stop_at_target)
 
 
 def plan_study(config: StudyConfig) -> Plan:

@@ -14,7 +14,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from loralet.config import StudyConfig, TrainConfig
-from loralet.engine.runs import read_results
+from loralet.engine.runs import PREDICTED, read_results
 from loralet.errors import RunError
 from loralet.store.options import read_options
 
@@ -50,6 +50,16 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Rung:
+    """A rung of successive halving: the runs that came to it, best first, their accuracies on the validation sample, and how many went on."""
+
+    step: int
+    runs: tuple[str, ...]
+    accuracies: tuple[float, ...]
+    kept: int
+
+
+@dataclass(frozen=True)
 class Record:
     """Everything in a run folder that an analysis needs.
 
@@ -57,8 +67,10 @@ class Record:
         losses: batch loss of each step of each run; NaN where it was not finite.
         checks: looks at the validation sample of each run.
         planned: steps that each run was to take.
+        rungs: of successive halving, in the order in which packs came to them.
         labels: test labels ``[rows]``, None where there is no test split.
         probabilities: test probabilities ``[rows, classes]`` by run.
+        predicted: predicted class of each test row ``[rows]`` by run; of every run whose predictions are on record.
         adapters: by run.
     """
 
@@ -69,8 +81,10 @@ class Record:
     losses: dict[str, np.ndarray]
     checks: dict[str, tuple[Check, ...]]
     planned: dict[str, int]
+    rungs: tuple[Rung, ...]
     labels: np.ndarray | None
     probabilities: dict[str, np.ndarray]
+    predicted: dict[str, np.ndarray]
     adapters: dict[str, AdapterFiles]
 
 
@@ -93,10 +107,10 @@ def read_record(folder: Path) -> Record:
         environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     except ValueError as error:
         raise RunError(f"{folder / 'environment.json'}: not valid JSON ({error})") from error
-    losses, checks, planned = _read_metrics(folder / "metrics.jsonl")
-    labels, probabilities = _read_predictions(folder / "predictions.safetensors") if results["data"]["test_rows"] else (None, {})
+    losses, checks, planned, rungs = _read_metrics(folder / "metrics.jsonl")
+    labels, probabilities, classes = _read_predictions(folder / "predictions.safetensors") if results["data"]["test_rows"] else (None, {}, {})
     adapters = {path.name: _read_adapter(path) for path in sorted((folder / "adapters").glob("*")) if path.is_dir()}
-    return Record(folder, results, config, environment, losses, checks, planned, labels, probabilities, adapters)
+    return Record(folder, results, config, environment, losses, checks, planned, rungs, labels, probabilities, classes, adapters)
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -108,10 +122,11 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
                 raise RunError(f"{path}: line {number} is not JSON ({error})") from error
 
 
-def _read_metrics(path: Path) -> tuple[dict[str, np.ndarray], dict[str, tuple[Check, ...]], dict[str, int]]:
+def _read_metrics(path: Path) -> tuple[dict[str, np.ndarray], dict[str, tuple[Check, ...]], dict[str, int], tuple[Rung, ...]]:
     losses: dict[str, dict[int, float]] = defaultdict(dict)
     checks: dict[str, dict[int, Check]] = defaultdict(dict)
     planned: dict[str, int] = {}
+    rungs: list[Rung] = []
     for line in _lines(path):
         match line["event"]:
             case "PackStarted":
@@ -121,18 +136,24 @@ def _read_metrics(path: Path) -> tuple[dict[str, np.ndarray], dict[str, tuple[Ch
                     losses[run][line["step"]] = nan if loss is None else loss
             case "Checked":
                 checks[line["run"]][line["step"]] = Check(line["step"], line["accuracy"], line["loss"])
+            case "Halved":
+                rungs.append(Rung(line["step"], tuple(line["runs"]), tuple(line["accuracies"]), line["kept"]))
     return (
         {run: np.array([by_step[step] for step in sorted(by_step)]) for run, by_step in losses.items()},
         {run: tuple(by_step[step] for step in sorted(by_step)) for run, by_step in checks.items()},
         planned,
+        tuple(rungs),
     )
 
 
-def _read_predictions(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def _read_predictions(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Labels, probabilities and classes; a folder of before the baselines' classes were kept has those of runs with probabilities alone."""
     try:
         with safe_open(path, "numpy") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # safe_open is no dict
-        return tensors.pop("labels"), tensors
+        labels = tensors.pop("labels")
+        classes = {name.removeprefix(PREDICTED): tensors.pop(name) for name in list(tensors) if name.startswith(PREDICTED)}
+        return labels, tensors, classes | {run: values.argmax(1) for run, values in tensors.items()}
     except (SafetensorError, KeyError) as error:
         raise RunError(f"{path}: cannot be read as predictions ({error})") from error
 

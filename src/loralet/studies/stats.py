@@ -91,6 +91,12 @@ def wilson(right: int, rows: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+def check_error(accuracy: float, rows: int) -> float:
+    """Half the width of Wilson's 95 % interval about an accuracy found on so many rows."""
+    low, high = wilson(round(accuracy * rows), rows)
+    return (high - low) / 2
+
+
 def over_seeds(values: Sequence[float], seed: int = 0) -> SeedSummary:
     """Mean, sample standard deviation and percentile bootstrap interval of the mean (Efron 1979).
 

@@ -11,10 +11,8 @@ import torch
 from loralet import __version__
 from loralet.engine.corpus import Corpus, load_corpus, split_rows
 from loralet.engine.evaluate import score, score_logits
-from loralet.engine.halving import Exits, rungs_of
 from loralet.engine.packs import Run
-from loralet.engine.runs import SCHEMA, RunFolder
-from loralet.engine.train import steps_of
+from loralet.engine.runs import PREDICTED, SCHEMA, RunFolder
 from loralet.errors import TrainingError
 from loralet.events import Event, Stage
 from loralet.studies.baselines import LinearWords, Majority
@@ -75,7 +73,7 @@ def carry_out(plan: Plan, prepared: Prepared, folder: RunFolder, listen: Listen)
         bench = benches[runs[0].model]
         if plan.baselines:
             rows += [_random_head(bench, run) for run in runs if run.role == "linear-probe"]
-        trained = train_pack(bench, runs, tell, _exits(plan, bench))
+        trained = train_pack(bench, runs, tell, plan.exits(len(bench.rows.train)))
         for row in trained:
             if row.tensors:
                 folder.save(make_artifact(row, bench, corpus, plan), bench.backbone)
@@ -102,12 +100,6 @@ def carry_out(plan: Plan, prepared: Prepared, folder: RunFolder, listen: Listen)
     }
     folder.save_results(results)
     return results
-
-
-def _exits(plan: Plan, bench: Bench) -> Exits:
-    """The ways out of a pack that the plan opens."""
-    rungs = rungs_of(steps_of(plan.training, len(bench.rows.train))) if plan.halving else ()
-    return Exits(rungs, plan.training.target_accuracy if plan.stop_at_target else None)
 
 
 def _in_order(rows: Sequence[Row], plan: Plan) -> list[Row]:
@@ -148,17 +140,19 @@ def _read_test(rows: Sequence[Row], benches: dict[str, Bench], corpus: Corpus, p
         return 0
     tell(Stage(f"reading the test split: {len(corpus.dataset.test):,} rows, once"))
     test = corpus.dataset.test.read()
-    probabilities = {"labels": torch.from_numpy(test.labels)}
+    predictions = {"labels": torch.from_numpy(test.labels)}
     for row in rows:
         if row.predict:
-            row.test = score(row.predict(test), test.labels, len(corpus.dataset.labels), None)
+            classes = row.predict(test)
+            row.test = score(classes, test.labels, len(corpus.dataset.labels), None)
+            predictions[PREDICTED + row.run.id] = torch.from_numpy(classes)
     for model, bench in benches.items():
         own = [row for row in rows if row.run.model == model and row.tensors]
         tokens = split_rows(test, bench.backbone, plan.reading.max_length)
         for row, logits in zip(own, bench.logits([row.run for row in own], [row.tensors for row in own], tokens), strict=True):
             row.test = score_logits(logits, test.labels)
             folder.add_metrics(row.run.id, "test", metrics_of(row.test, len(test)))
-            probabilities[row.run.id] = logits.softmax(-1)
-    measure_ensembles(rows, probabilities)
-    folder.save_predictions(probabilities)
+            predictions[row.run.id] = logits.softmax(-1)
+    measure_ensembles(rows, predictions)
+    folder.save_predictions(predictions)
     return corpus.dataset.test.reads

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from loralet.studies.configurations import Configuration, Model, choose
@@ -49,8 +50,25 @@ class Trend:
 
 
 @dataclass(frozen=True)
+class HalvingCost:
+    """What successive halving may have cost, in accuracies on the validation sample.
+
+    Args:
+        gaps: of each run let go, how far it lay below the last that went on at its rung.
+        errors: of each, half the 95 % interval of that last one's accuracy: a smaller gap may be chance.
+        gains: of each run that went on at a rung, its best check after it less its accuracy there.
+        rows: of the validation sample.
+    """
+
+    gaps: tuple[float, ...]
+    errors: tuple[float, ...]
+    gains: tuple[float, ...]
+    rows: int
+
+
+@dataclass(frozen=True)
 class Savings:
-    """What early exits saved: runs that left early, optimiser steps not taken, and about how many seconds that is."""
+    """What early exits saved: runs that left early, optimiser steps not taken, about how many seconds that is, and what halving may have cost."""
 
     runs: int
     stopped: int
@@ -59,6 +77,7 @@ class Savings:
     steps_saved: int
     steps_planned: int
     seconds: float
+    cost: HalvingCost | None
 
 
 @dataclass(frozen=True)
@@ -88,7 +107,16 @@ def percent(share: float, digits: int = 1) -> str:
 
 
 def points(difference: float) -> str:
-    return f"{100 * difference:+.1f} points".replace("-", "−")
+    return f"{signed(100 * difference)} points"
+
+
+def signed(number: float) -> str:
+    """One decimal with its sign; what rounds to nothing has a plus."""
+    return f"{round(number, 1) + 0.0:+.1f}".replace("-", "−")
+
+
+def p_value(p: float) -> str:
+    return f"p{NO_BREAK}<{NO_BREAK}0.001" if p < 0.001 else f"p{NO_BREAK}={NO_BREAK}{p:.3f}"
 
 
 def listed(items: Sequence[str]) -> str:
@@ -155,7 +183,8 @@ def _how_good(facts: Facts) -> str:
     tied = [row for row in facts.rows if row.tied and row.role == "lora"]
     if tied:
         others = len(facts.of("lora")) - (best.role == "lora")
-        spread += f"; {len(tied)} of the {others} other LoRA configurations cannot be told apart from it"
+        which = f"{len(tied)} of the {others} other LoRA configurations" if others > 1 else "the other LoRA configuration"
+        spread += f"; {which} cannot be told apart from it"
     interval = f"95{NO_BREAK}% interval {100 * best.test.low:.1f}–{percent(best.test.high)}"
     return f"Chosen on validation, {described(best)} is right on {percent(best.test.mean)} of {_split(facts)} ({interval}{spread})."
 
@@ -182,9 +211,14 @@ def _against_what(facts: Facts) -> str:
 
 
 def _beside(best: Configuration, row: Configuration) -> str:
-    """Two accuracies whose rows cannot be paired, by their intervals."""
+    """How far another row lies from the winner: by the paired test, or where its predictions are not on record by the two intervals."""
     if not (best.test and row.test):
         return "on validation"
+    if row.versus:
+        if row.versus.distinguishable:
+            return f"{points(-row.versus.difference)}, {p_value(row.versus.p_holm)}"
+        gain = "; LoRA's gain over it is not shown" if best.role == "lora" else ""
+        return f"which the paired test cannot tell from it ({points(-row.versus.difference)}, {p_value(row.versus.p_holm)}{gain})"
     if best.test.low <= row.test.high and row.test.low <= best.test.high:
         return "within the same interval, so LoRA's gain over it is not shown" if best.role == "lora" else "within the same interval"
     return "clearly less" if row.test.mean < best.test.mean else "clearly more"
@@ -195,9 +229,11 @@ def _what_changes(facts: Facts) -> str:
     if len(lora) < 2:
         return "One configuration says nothing about rank and alpha; a grid (loralet study) does."
     low, high = (f(lora, key=accuracy_of) for f in (min, max))
-    spread = f"from {percent(accuracy_of(low))} ({low.name}) to {percent(accuracy_of(high))} ({high.name})"
+    spread = f"runs from {percent(accuracy_of(low))} ({low.name}) to {percent(accuracy_of(high))} ({high.name})"
+    if accuracy_of(low) == accuracy_of(high):
+        spread = f"is {percent(accuracy_of(low))} everywhere"
     said = trend_sentence(facts.trends[0]) if facts.trends else "there are too few cells to speak of a trend"
-    return f"Over the grid accuracy runs {spread}; {said[0].lower()}{said[1:].rstrip('.')}."
+    return f"Over the grid accuracy {spread}; {said[0].lower()}{said[1:].rstrip('.')}."
 
 
 def significant(rho: float, cells: int) -> bool:
@@ -309,9 +345,24 @@ def _saved(savings: Savings) -> str:
     ways = {"stopped early": savings.stopped, "left at a rung of successive halving": savings.halved, "diverged": savings.diverged}
     who = listed([f"{count} {way}" for way, count in ways.items() if count])
     share = percent(savings.steps_saved / savings.steps_planned, 0)
-    cost = " What a stopped run would have gained later is not known." if savings.stopped or savings.halved else ""
+    cost = " What a run that stopped would have gained later is not known." if savings.stopped else ""
+    cost += f" {_halving_cost(savings.cost)}" if savings.cost else ""
     saved = f"saving {savings.steps_saved:,} of {savings.steps_planned:,} steps ({share}, about {savings.seconds:.0f} s)"
     return f"Of {plural(savings.runs, 'run')}, {who}, {saved}.{cost}"
+
+
+def _halving_cost(cost: HalvingCost) -> str:
+    """How far off the runs let go were, against what a check can tell, and what those that went on still gained."""
+    low, middle, high = (f"{100 * f(cost.gaps):.1f}" for f in (min, median, max))
+    gaps = f"{low} to {high} points (median {middle})" if low != high else f"{low} points"
+    close = sum(gap <= error for gap, error in zip(cost.gaps, cost.errors, strict=True))
+    chance = "all of them" if close == len(cost.gaps) > 1 else f"{close} of {len(cost.gaps)}"
+    order = f"for {chance} the order may be chance" if close else "more than chance explains"
+    gained = f" Runs that went on gained {points(median(cost.gains))[1:]} (median) from a rung to their best check after it." if cost.gains else ""
+    return (
+        f"What halving may have cost: the runs let go lay {gaps} below the last that went on; a check on {cost.rows:,} rows is right to about "
+        f"± {100 * median(cost.errors):.1f} points, so {order}.{gained}"
+    )
 
 
 def _parameters(facts: Facts) -> str:

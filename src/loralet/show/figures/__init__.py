@@ -8,6 +8,7 @@ from loralet.show.figures import curves, grids, tradeoffs
 from loralet.show.figures.reliability import reliability_panel
 from loralet.show.figures.style import Panel
 from loralet.studies.analysis import Analysis
+from loralet.studies.words import points
 
 
 @dataclass(frozen=True)
@@ -78,5 +79,5 @@ def _errors(analysis: Analysis) -> str:
     return (
         f"In the matrix each line adds up to the rows of one label; shading is the square root of their share. "
         f"In the diagram, if probabilities were exact, the dots "
-        f"would lie on the dotted line; bars are 95 % intervals. On average {analysis.shown_run} is {side} ({100 * over:+.1f} points)."
+        f"would lie on the dotted line; bars are 95 % intervals. On average {analysis.shown_run} is {side} ({points(over)})."
     )

@@ -37,6 +37,7 @@ def accuracy_floor(curves: Sequence[Curve], target: float) -> float:
 
 def _draw(analysis: Analysis, model: str, curves: list[Curve], kind: str) -> Panel:
     ranks, alphas = [curve.rank for curve in curves], sorted({curve.alpha for curve in curves if curve.alpha})
+    whose = f"{model}\n" if len(analysis.models) > 1 else ""
     with styled():
         figure = sheet()
         axes = figure.add_subplot()
@@ -59,7 +60,7 @@ def _draw(analysis: Analysis, model: str, curves: list[Curve], kind: str) -> Pan
         axes.margins(x=0.01)
         if kind == "loss":
             _loss_axis(axes, curves)
-            axes.set_title("training loss, smoothed", loc="left", color=INK, fontsize=10.5, pad=8)
+            axes.set_title(f"{whose}training loss, smoothed", loc="left", color=INK, fontsize=10.5, pad=8)
         else:
             floor = accuracy_floor(curves, analysis.target)
             top = max(y for curve in curves for y in curve.y if y is not None)
@@ -67,7 +68,7 @@ def _draw(analysis: Analysis, model: str, curves: list[Curve], kind: str) -> Pan
             axes.axhline(analysis.target, color=INK, linewidth=0.8, linestyle=(0, (2, 2)))
             axes.text(1.0, analysis.target, "target", transform=axes.get_yaxis_transform(), ha="right", va="bottom", color=MUTED, fontsize=9)
             axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:g} %"))
-            axes.set_title("accuracy on the validation sample", loc="left", color=INK, fontsize=10.5, pad=8)
+            axes.set_title(f"{whose}accuracy on the validation sample", loc="left", color=INK, fontsize=10.5, pad=8)
         handles = _legend(curves, ranks, alphas)
         figure.legend(handles=handles, loc="outside lower left", ncols=4)
         title = f"{'Training loss' if kind == 'loss' else 'Validation accuracy'} against the step{f', {model}' if model else ''}"

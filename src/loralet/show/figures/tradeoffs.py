@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
+from loralet.show.figures.labels import Label, place_labels
 from loralet.show.figures.style import ACCENT, INK, MUTED, PAGE, Panel, panel, rules, series, sheet, styled
 from loralet.studies.analysis import Analysis
 from loralet.studies.configurations import Configuration
@@ -22,10 +23,15 @@ SHORT = {"linear-probe": "probe", "full": "full", "tfidf-svm": "TF-IDF"}
 def amount(value: float, cost: str) -> str:
     """A cost as people read it."""
     if cost == "seconds":
-        return f"{value:.0f} s" if value < 600 else f"{value / 60:.0f} min"
+        return f"{seconds(value)} s" if value < 600 else f"{value / 60:.0f} min"
     steps = (("", 1), ("K", 1e3), ("M", 1e6), ("G", 1e9)) if cost == "trainable" else ((" B", 1), (" KiB", 2**10), (" MiB", 2**20), (" GiB", 2**30))
     suffix, unit = max((s for s in steps if value >= s[1]), key=lambda s: s[1], default=steps[0])
     return f"{value / unit:.3g}{suffix}"
+
+
+def seconds(value: float) -> str:
+    """Seconds without their unit: whole ones from ten on, two digits below."""
+    return f"{value:,.0f}" if value >= 9.95 else f"{value:.2g}"
 
 
 def rank_panels(analysis: Analysis) -> list[Panel]:
@@ -83,7 +89,14 @@ def pareto_points(analysis: Analysis, cost: str) -> list[Point]:
     named = {id(row) for row in rows if row.winner or row.role != "lora"}
     front = [row for row in rows if cost in row.front and row.role == "lora"]
     named |= {id(row) for row in front if len(front) <= 4}
-    return [Point(row, float(getattr(row, cost)), SHORT.get(row.role, row.name.split(" · ")[0]) if id(row) in named else "") for row in rows]
+    several = len(analysis.models) > 1
+    return [Point(row, float(getattr(row, cost)), _short(row, several) if id(row) in named else "") for row in rows]
+
+
+def _short(row: Configuration, several: bool) -> str:
+    """A row in few letters; of several models with the last part of its model's name."""
+    name = SHORT.get(row.role, row.name.split(" · ")[0])
+    return f"{name} · {row.model.rpartition('/')[2]}" if several and row.model else name
 
 
 def pareto_panels(analysis: Analysis) -> list[Panel]:
@@ -102,6 +115,8 @@ def _pareto_panel(analysis: Analysis, cost: str, points: list[Point]) -> Panel:
         rules(axes)
         if wide:
             axes.set_xscale("log")
+        places: list[tuple[float, float]] = []
+        labels: list[Label] = []
         span = max(p.cost for p in points) / min(p.cost for p in points)
         for point in points:
             row = point.row
@@ -111,8 +126,9 @@ def _pareto_panel(analysis: Analysis, cost: str, points: list[Point]) -> Panel:
             colour = ACCENT if row.winner else series(ranks, row.rank) if row.role == "lora" else MUTED
             axes.plot([x, x], [row.test.low, row.test.high], color=colour, linewidth=1.0, alpha=0.55)
             axes.plot(x, row.test.mean, MARKS[row.role], color=colour, markersize=8.5 if row.winner else 6.5, markeredgecolor=PAGE, zorder=3)
+            places.append((x, row.test.mean))
             if point.label:
-                _label(axes, x, point, points)
+                labels.append(_label(x, point, points))
         _front(axes, [p for p in points if cost in p.row.front])
         _cost_axis(axes, cost, points, wide)
         axes.margins(y=0.12)
@@ -126,22 +142,18 @@ def _pareto_panel(analysis: Analysis, cost: str, points: list[Point]) -> Panel:
         handles.append(Line2D([], [], color=ACCENT, marker="o", linestyle="", markersize=8, label="chosen"))
         handles.append(Line2D([], [], color=INK, linewidth=0.9, linestyle=(0, (2, 2)), label="Pareto front"))
         figure.legend(handles=handles, loc="outside lower left", ncols=5, handletextpad=0.3)
+        place_labels(axes, sorted(labels, key=lambda label: label.colour != ACCENT), places)
         said = "; ".join(f"{p.row.name}: {amount(p.cost, cost)}, {100 * p.row.test.mean:.1f} %" for p in points if p.row.test)
         return panel(figure, f"pareto-{cost}", f"Accuracy against {UNITS[cost]}", said)
 
 
-def _label(axes: Axes, x: float, point: Point, points: list[Point]) -> None:
+def _label(x: float, point: Point, points: list[Point]) -> Label:
     """A name above its interval, or below where most points are better; it leans inwards at the ends of the axis."""
     costs, test = [p.cost for p in points], point.row.test
     assert test
     below = test.mean < median(p.row.test.mean for p in points if p.row.test)
     side = "left" if point.cost == min(costs) else "center" if point.row.winner and point.cost < max(costs) else "right"
-    shift = {"right": 8, "left": -6, "center": 0}[side]
-    place, upright = ((x, test.low), "top") if below else ((x, test.high), "bottom")
-    axes.annotate(
-        point.label, place, xytext=(shift, -3 if below else 3), textcoords="offset points", ha=side, va=upright,
-        color=ACCENT if point.row.winner else MUTED, fontsize=9,
-    )  # fmt: skip
+    return Label(point.label, x, test.low, test.high, ACCENT if point.row.winner else MUTED, below, side)
 
 
 def _front(axes: Axes, points: list[Point]) -> None:
@@ -159,7 +171,7 @@ def _cost_axis(axes: Axes, cost: str, points: list[Point], wide: bool) -> None:
         return
     base = 2.0**10 if cost == "bytes" else 1000.0
     low, high = min(p.cost for p in points), max(p.cost for p in points)
-    ticks = [unit * step for unit in (1.0, base, base**2, base**3) for step in (1, 3, 10, 30, 100, 300)]
+    ticks = [unit * step for unit in (1 / base, 1.0, base, base**2, base**3) for step in (1, 3, 10, 30, 100, 300)]
     axes.xaxis.set_major_locator(FixedLocator([t for t in ticks if low / 1.6 <= t <= high * 1.6]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())

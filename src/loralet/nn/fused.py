@@ -1,0 +1,261 @@
+"""The encoder with adapters as one call into C: rows without padding, chunk by chunk through all layers, and the adapted weights' gradients.
+
+To rounding it is what :func:`loralet.nn.encoder.encode` gives with :func:`loralet.nn.lora.merged` weights; the tests compare the two. It takes fp32
+or bf16 on the processor, exact GELU, a width that is a multiple of 32, heads and feed-forward that are multiples of 16. All else goes torch's way.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from loralet.nn.encoder import EncoderShape, Weights, embed
+from loralet.nn.fast import LANES, kernels
+from loralet.nn.lora import Stack
+
+MAPS = ("query", "key", "value", "attention-output", "intermediate", "output")
+"""A layer's linear maps, in the order of the kernels."""
+CHUNK_TOKENS = 224
+"""Tokens that go through all layers together, about: what they need of one layer stays in the processor's second cache."""
+PARTS = 2
+"""Parts that the gradients' sums are split into, one thread each. Fixed, not the number of cores, so that a result does not depend on the machine."""
+
+Units = tuple[Tensor, Tensor | None]
+"""A linear map ready for the kernels' forward and backward pass."""
+States = Callable[[Tensor, Tensor, Literal["first", "all"]], Tensor]
+"""``(ids [b t], lengths [b], read) -> states [k b s d]``; positions of s beyond a row's length are zero."""
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = [
+        ("forward", ctypes.c_void_p * 6),
+        ("backward", ctypes.c_void_p * 6),
+        ("bias", ctypes.c_void_p * 6),
+        ("norm", ctypes.c_void_p * 4),
+        ("grad", ctypes.c_void_p * 6),
+        ("adapted", ctypes.c_int64 * 6),
+        ("own", ctypes.c_int64 * 7),
+    ]
+
+
+class _LowRank(ctypes.Structure):
+    _fields_ = [*((name, ctypes.c_void_p) for name in ("a", "b", "scale")), *((name, ctypes.c_int64) for name in ("a_set", "b_set", "rank"))]
+
+
+class _Encoder(ctypes.Structure):
+    _fields_ = [
+        *(
+            (name, ctypes.c_int64)
+            for name in ("layers", "width", "heads", "feed_forward", "sets", "rows", "threads", "first", "backward", "lowest", "chunk")
+        ),
+        *((name, ctypes.c_void_p) for name in ("starts", "ids", "words", "places", "embedding_norm", "x", "layer")),
+        ("epsilon", ctypes.c_float),
+    ]
+
+
+def fits(weights: Weights, shape: EncoderShape) -> bool:
+    """Whether the kernels can compute this encoder with these weights."""
+    whole = not (shape.width % (2 * LANES) or (shape.width // shape.heads) % LANES or shape.feed_forward % LANES)
+    return shape.activation == "gelu" and whole and kernels(weights["embeddings.word"]) is not None
+
+
+class Fused:
+    """An encoder's frozen weights as the kernels take them.
+
+    Args:
+        weights: the frozen tensors, all of one type (see :func:`fits`).
+        shape: sizes of the encoder.
+    """
+
+    def __init__(self, weights: Weights, shape: EncoderShape) -> None:
+        self.weights, self.shape = weights, shape
+        self.plain = {name: t.float().contiguous() for name, t in weights.items() if name.startswith("layers.") and (t.dim() == 1)}
+        self.units: dict[str, Units] = {}
+        self.places, self.norm = self._tables()
+        self.both = (f"layers.{shape.layers - 1}.key",)
+        self.free: list[Tensor] = []
+
+    def _tables(self) -> tuple[Tensor, Tensor]:
+        """Position embeddings from the first position on, with the type embedding added in fp32 and rounded once; weight and bias of the norm."""
+        places = self.weights["embeddings.position"][self.shape.first_position :].float()
+        if self.shape.token_types:
+            places = places + self.weights["embeddings.type"][0].float()
+        norm = [self.weights[f"embeddings.norm.{kind}"] for kind in ("weight", "bias")]
+        return places.to(norm[0].dtype).contiguous(), torch.stack(norm)
+
+    def memory(self, size: int) -> Tensor:
+        """So many bytes for a batch, from those that an earlier one has given back where they are enough."""
+        kept = self.free.pop() if self.free else torch.empty(0, dtype=torch.uint8)
+        return kept if kept.numel() >= size else torch.empty(size * 5 // 4, dtype=torch.uint8)
+
+    def prepare(self, name: str, low: _LowRank | None, sets: int, backward: bool) -> Units:
+        """A linear map's units, with an adapter's product added where there is one."""
+        weight = self.weights[f"{name}.weight"].contiguous()
+        forward, back = weight.new_empty(sets, weight.numel()), weight.new_empty(sets, weight.numel()) if backward else None
+        pointer = None if low is None else ctypes.byref(low)
+        _call("prepare", weight, weight, pointer, sets, *weight.shape, forward, back, torch.get_num_threads())
+        return forward, back
+
+    def frozen(self, name: str, backward: bool) -> Units:
+        """A frozen linear map's units, made when they are first asked for."""
+        made = self.units.get(name)
+        if made is None or (backward and made[1] is None):
+            made = self.units[name] = self.prepare(name, None, 1, backward)
+        return made
+
+    def adapted(self, stacks: dict[str, Stack]) -> States:
+        """The encoder with ``scale * B A`` added to the adapted weights, formed here once for any number of batches."""
+        backward = torch.is_grad_enabled() and any(stack.a.requires_grad for stack in stacks.values())
+        adapted = _Adapted(self, stacks, backward)
+
+        def apply(ids: Int[Tensor, "b t"], lengths: Int[Tensor, "b"], read: Literal["first", "all"]) -> Float[Tensor, "k b s d"]:
+            inside = torch.arange(ids.shape[1]) < lengths[:, None]
+            batch = _Batch(adapted, ids[inside], F.pad(lengths.cumsum(0), (1, 0)), read == "first", backward and torch.is_grad_enabled())
+            matrices = (matrix for stack in stacks.values() for matrix in (stack.a, stack.b))
+            states: Tensor = _Encode.apply(batch, *matrices)  # type: ignore[no-untyped-call]  # torch's own
+            if read == "first":
+                return states[:, :, None]
+            padded = states.new_zeros(states.shape[0], ids.numel(), states.shape[-1])
+            return padded.index_copy(1, inside.flatten().nonzero()[:, 0], states).view(-1, *ids.shape, states.shape[-1])
+
+        return apply
+
+
+class _Adapted:
+    """An encoder with its adapters' weights: the layers as the kernels read them, and the tensors that they point to.
+
+    Args:
+        fused: the frozen encoder.
+        stacks: the adapters' matrices by linear map.
+        backward: whether gradients will be asked for.
+    """
+
+    def __init__(self, fused: Fused, stacks: dict[str, Stack], backward: bool) -> None:
+        self.fused, self.stacks = fused, stacks
+        self.sets = next(iter(stacks.values())).a.shape[0] if stacks else 1
+        self.layers = (_Layer * fused.shape.layers)()
+        self.lowest = min((int(name.split(".")[1]) for name in stacks), default=fused.shape.layers)
+        self.low = {name: _low_rank(stack) for name, stack in stacks.items()}
+        self.units = {name: fused.prepare(name, low, self.sets, backward or name in fused.both) for name, low in self.low.items()}
+        live = False
+        for i, layer in enumerate(self.layers):
+            names = [f"layers.{i}.{name}" for name in MAPS]
+            layer.adapted[:] = [name in stacks for name in names]
+            layer.own[:], live = _own([name in stacks for name in names], live)
+            for j, name in enumerate(names):
+                forward, back = self.units[name] if name in stacks else fused.frozen(name, (backward and i >= self.lowest) or name in fused.both)
+                layer.forward[j], layer.backward[j] = forward.data_ptr(), None if back is None else back.data_ptr()
+                layer.bias[j] = fused.plain[f"{name}.bias"].data_ptr()
+            norms = (f"layers.{i}.{norm}.{kind}" for kind in ("weight", "bias") for norm in ("attention-norm", "output-norm"))
+            layer.norm[:] = [fused.plain[name].data_ptr() for name in norms]
+
+    def gradients(self) -> dict[str, Tensor]:
+        """Room for each adapted map's gradient, ``[parts * k * o * d]``, and the layers pointing to it."""
+        sizes = {name: PARTS * self.sets * math.prod(self.fused.shape.linear_sizes(name.split(".")[2])) for name in self.stacks}
+        grads = dict(zip(sizes, torch.split(torch.empty(sum(sizes.values())), list(sizes.values())), strict=True))
+        for name, grad in grads.items():
+            _, layer, target = name.split(".")
+            self.layers[int(layer)].grad[MAPS.index(target)] = grad.data_ptr()
+        return grads
+
+    def low_rank_gradients(self, grads: dict[str, Tensor]) -> list[Tensor]:
+        """The gradients of A and B of each adapted map in turn."""
+        found: list[Tensor] = []
+        for name, stack in self.stacks.items():
+            d, o = self.fused.shape.linear_sizes(name.split(".")[2])
+            grad_a, grad_b = torch.empty(stack.a.shape), torch.empty(stack.b.shape)
+            sizes = (PARTS, self.sets, o, d)
+            _call("low_rank_gradients", grad_a, ctypes.byref(self.low[name]), grads[name], *sizes, grad_a, grad_b, torch.get_num_threads())
+            found += [grad_a, grad_b]
+        return found
+
+
+def _low_rank(stack: Stack) -> _LowRank:
+    """What the kernels read; it points into the stack's tensors, whose last two axes lie dense."""
+    a, b = stack.a, stack.b
+    if a.stride()[1:] != (a.shape[2], 1) or b.stride()[1:] != (b.shape[2], 1):
+        raise ValueError("the matrices of an adapter must lie dense in their last two axes")
+    return _LowRank(a.data_ptr(), b.data_ptr(), stack.scale.data_ptr(), a.stride(0), b.stride(0), a.shape[1])
+
+
+def _own(adapted: list[bool], live: bool) -> tuple[list[bool], bool]:
+    """Which of a layer's tensors are each adapter's own (query, key, value, context, attended, inner, out), and whether its output is."""
+    query, key, value = (live or own for own in adapted[:3])
+    context = query or key or value
+    attended = context or adapted[3]
+    inner = attended or adapted[4]
+    out = inner or adapted[5]
+    return [query, key, value, context, attended, inner, out], out
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """One batch on its way through the kernels: token ids of all rows one after another, and where each row begins."""
+
+    adapted: _Adapted
+    ids: Tensor
+    starts: Tensor
+    first: bool
+    backward: bool
+
+    def encoder(self, x: Tensor) -> _Encoder:
+        """The description that the kernels read; it points into this batch and into ``x``."""
+        fused, shape = self.adapted.fused, self.adapted.fused.shape
+        sizes = (shape.layers, shape.width, shape.heads, shape.feed_forward, self.adapted.sets, len(self.starts) - 1, torch.get_num_threads())
+        own = not shape.embedding_width
+        tables = [t.data_ptr() for t in (self.ids, fused.weights["embeddings.word"], fused.places, fused.norm)] if own else [None] * 4
+        layers, flags = ctypes.addressof(self.adapted.layers), (self.first, self.backward, self.adapted.lowest, _stretch(len(self.ids)))
+        return _Encoder(*sizes, *flags, self.starts.data_ptr(), *tables, x.data_ptr(), layers, shape.epsilon)
+
+    def input(self) -> Tensor:
+        """Room for the embeddings ``[tokens d]``, which the kernels fill; or the embeddings themselves where a projection follows them."""
+        weights, shape = self.adapted.fused.weights, self.adapted.fused.shape
+        if not shape.embedding_width:
+            return weights["embeddings.word"].new_empty(len(self.ids), shape.width)
+        lengths = self.starts.diff()
+        positions = torch.arange(len(self.ids)) - self.starts[:-1].repeat_interleave(lengths)
+        return embed(weights, shape, self.ids, positions).contiguous()
+
+
+def _stretch(tokens: int) -> int:
+    """Tokens of a chunk, so that the parts get equally many chunks of about the same size."""
+    chunks = PARTS * max(1, round(tokens / (PARTS * CHUNK_TOKENS)))
+    return max(1, -(-tokens // chunks))
+
+
+def _call(name: str, like: Tensor, *arguments: Any) -> Any:
+    found = kernels(like)
+    assert found is not None
+    return found[name](*(x.data_ptr() if isinstance(x, Tensor) else x for x in arguments))
+
+
+class _Encode(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, batch: _Batch, *matrices: Tensor) -> Tensor:
+        x = batch.input()
+        encoder = batch.encoder(x)
+        memory = batch.adapted.fused.memory(_call("encoder_bytes", x, ctypes.byref(encoder))) if batch.backward else None
+        out = x.new_empty(encoder.sets, encoder.rows if batch.first else x.shape[0], x.shape[1])
+        _call("encoder_forward", x, ctypes.byref(encoder), out, memory)
+        if memory is not None:
+            ctx.save_for_backward(x, memory)
+            ctx.batch = batch
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, memory = ctx.saved_tensors
+        adapted: _Adapted = ctx.batch.adapted
+        grads = adapted.gradients()
+        encoder = ctx.batch.encoder(x)
+        _call("encoder_backward", x, ctypes.byref(encoder), grad.contiguous(), memory, PARTS)
+        adapted.fused.free.append(memory)
+        return None, *adapted.low_rank_gradients(grads)

@@ -1,0 +1,124 @@
+"""The encoder in one call into C against its twin in torch: logits and gradients, for every shape, head and set of targets."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+
+from loralet.native import build
+from loralet.nn.encoder import EncoderShape, Weights
+from loralet.nn.fused import MAPS, fits
+from loralet.nn.lora import Adapter
+from loralet.nn.pack import Pack, PackShape
+
+pytestmark = pytest.mark.skipif(not any(map(shutil.which, build.COMPILERS)), reason="no C compiler on this machine")
+
+TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
+"""Of the norm. fp32: another order of summation. bf16: a few roundings of 2^-9 a layer, in other places."""
+
+PLAIN = EncoderShape(layers=3, width=64, heads=2, feed_forward=96, vocabulary=50, positions=80)
+SHAPES = {
+    "bert": PLAIN,
+    "roberta": replace(PLAIN, token_types=1, first_position=2, positions=82),
+    "distilbert": replace(PLAIN, token_types=0, heads=4),
+    "electra": replace(PLAIN, embedding_width=48),
+    "one-layer": replace(PLAIN, layers=1),
+}
+TARGETS = {
+    "query-value": tuple(f"layers.{i}.{name}" for i in range(3) for name in ("query", "value")),
+    "all-linear": tuple(f"layers.{i}.{name}" for i in range(3) for name in MAPS),
+    "last-key": ("layers.2.key",),
+    "middle-output": ("layers.1.output",),
+    "middle-and-last": ("layers.1.intermediate", "layers.2.attention-output"),
+    "none": (),
+}
+LENGTHS = torch.tensor([5, 70, 33, 1, 17, 64, 80, 2, 48, 16])
+
+
+def make_weights(shape: EncoderShape, dtype: torch.dtype) -> Weights:
+    generator = torch.Generator().manual_seed(0)
+    weights = {name: 0.15 * torch.randn(size, generator=generator) for name, size in shape.tensors().items()}
+    weights |= {name: 1 + t for name, t in weights.items() if name.endswith("norm.weight")}
+    weights |= {"pooler.weight": 0.1 * torch.randn(shape.width, shape.width, generator=generator), "pooler.bias": torch.zeros(shape.width)}
+    return {name: t.to(dtype) for name, t in weights.items()}
+
+
+def make_pack(shape: EncoderShape, dtype: torch.dtype, head: str, targets: tuple[str, ...]) -> tuple[Pack, torch.Tensor]:
+    """Three adapters: on all targets, on the first alone, a head alone; trained numbers that are not zero."""
+    targets = tuple(name for name in targets if int(name.split(".")[1]) < shape.layers)
+    adapters = [Adapter(4, 2.0, 0.0, targets, 0), Adapter(7, 1.0, 0.0, targets[:1], 1), Adapter(0, 0.0, 0.0, (), 2)]
+    pack = Pack(make_weights(shape, dtype), PackShape(shape, 4, head), adapters)
+    parameters = pack.start()
+    parameters += 0.05 * torch.randn(parameters.shape, generator=torch.Generator().manual_seed(1))
+    return pack, pack.fill([pack.extract(parameters, i) for i in range(3)])
+
+
+def logits_and_gradient(pack: Pack, parameters: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    leaf = parameters.clone().requires_grad_()
+    logits = pack.logits(leaf)(ids, LENGTHS)
+    labels = torch.arange(len(ids)) % 4
+    losses = -logits.log_softmax(-1)[:, torch.arange(len(ids)), labels]
+    return logits.detach(), torch.autograd.grad(losses.sum(), leaf)[0]
+
+
+def apart(ours: torch.Tensor, twin: torch.Tensor) -> float:
+    return float((ours - twin).norm() / twin.norm())
+
+
+@pytest.mark.parametrize("dtype", list(TOLERANCE), ids=["fp32", "bf16"])
+@pytest.mark.parametrize("head", ["pooler", "trained-pooler", "mean"])
+@pytest.mark.parametrize("targets", TARGETS)
+@pytest.mark.parametrize("kind", SHAPES)
+def test_logits_and_gradients_are_the_twins(kind: str, targets: str, head: str, dtype: torch.dtype) -> None:
+    pack, parameters = make_pack(SHAPES[kind], dtype, head, TARGETS[targets])
+    ids = torch.randint(0, 50, (len(LENGTHS), 80), generator=torch.Generator().manual_seed(2))
+    ours, our_gradient = logits_and_gradient(pack, parameters, ids)
+    with torch.no_grad():
+        assert torch.equal(pack.logits(parameters)(ids, LENGTHS), ours), "evaluation computes what training does"
+    assert pack.fused is not None
+    pack.fused = None
+    twin, gradient = logits_and_gradient(pack, parameters, ids)
+    moved = parameters + 0.1 * torch.randn(parameters.shape, generator=torch.Generator().manual_seed(3))
+    other, other_gradient = logits_and_gradient(pack, moved, ids)
+    assert apart(ours, twin) <= TOLERANCE[dtype] < apart(other, twin)
+    assert apart(our_gradient, gradient) <= TOLERANCE[dtype] < apart(other_gradient, gradient)
+
+
+def test_a_row_does_not_depend_on_its_batch_mates_nor_on_the_threads() -> None:
+    pack, parameters = make_pack(PLAIN, torch.bfloat16, "pooler", TARGETS["all-linear"])
+    ids = torch.randint(0, 50, (len(LENGTHS), 80), generator=torch.Generator().manual_seed(2))
+    together, gradient = logits_and_gradient(pack, parameters, ids)
+    with torch.no_grad():
+        for i, length in enumerate(LENGTHS.tolist()):
+            alone = pack.logits(parameters)(ids[i : i + 1, :length], LENGTHS[i : i + 1])
+            assert apart(alone[:, 0], together[:, i]) < 1e-6, "the head, in torch, may sum in another order"
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            assert torch.equal(logits_and_gradient(pack, parameters, ids)[1], gradient)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_an_adapter_in_a_pack_has_the_gradient_it_has_alone() -> None:
+    pack, parameters = make_pack(PLAIN, torch.float32, "pooler", TARGETS["query-value"])
+    ids = torch.randint(0, 50, (len(LENGTHS), 80), generator=torch.Generator().manual_seed(2))
+    _, together = logits_and_gradient(pack, parameters, ids)
+    for i in range(3):
+        alone = Pack(pack.weights, pack.shape, pack.adapters[i : i + 1])
+        _, gradient = logits_and_gradient(alone, alone.fill([pack.extract(parameters, i)]), ids)
+        own, expected = pack.extract(together, i), alone.extract(gradient, 0)
+        for name in expected:
+            assert apart(own[name], expected[name]) <= TOLERANCE[torch.float32], name
+
+
+def test_what_the_kernels_cannot_do_goes_the_other_way() -> None:
+    weights = make_weights(PLAIN, torch.float32)
+    assert fits(weights, PLAIN)
+    for shape in (replace(PLAIN, activation="relu"), replace(PLAIN, width=48), replace(PLAIN, heads=8), replace(PLAIN, feed_forward=100)):
+        assert not fits(weights, shape)
+    assert not fits({name: t.double() for name, t in weights.items()}, PLAIN)

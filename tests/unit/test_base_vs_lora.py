@@ -1,0 +1,110 @@
+"""The study of both published checkpoints from end to end: two processes, a hub on 127.0.0.1, the preset, the report."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from checkpoints import WORDS, google, prajjwal
+from loopback_hub import LoopbackHub
+
+GOOGLE, PRAJJWAL = "google/bert_uncased_L-2_H-128_A-2", "prajjwal1/bert-tiny"
+LABELS = ("Business", "Sports")
+OWN = {"Business": ("stock", "stocks", "market", "oil", "price"), "Sports": ("team", "wins", "game", "play", "world")}
+
+
+def write_news(folder: Path) -> None:
+    """Rows of words that the vocabulary has, each label with words of its own."""
+    folder.mkdir()
+    for seed, (name, count) in enumerate((("train", 120), ("test", 60))):
+        generator = np.random.default_rng(seed)
+        with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+            labels = [LABELS[i % 2] for i in range(count)]
+            texts = [" ".join(generator.choice([*OWN[label], *WORDS[:1], "new", "2004"], 8)) for label in labels]
+            csv.writer(file).writerows([("text", "label"), *zip(texts, labels, strict=True)])
+
+
+def loralet(place: Path, hub: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, as the hub client reads its environment when it is imported; no variable of ours leads it elsewhere."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING")) and not k.lower().endswith("_proxy")}
+    environment |= {"HF_ENDPOINT": hub, "HF_HOME": str(place / "home"), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    environment |= {"OMP_NUM_THREADS": "1", "LORALET_CACHE": str(place / "cache")}
+    command = [sys.executable, "-W", "error", "-m", "loralet", *arguments]
+    return subprocess.run(command, env=environment, cwd=place, capture_output=True, text=True, timeout=300, check=False)
+
+
+def study(place: Path, seed: int) -> tuple[dict[str, Any], str, str]:
+    """The preset on stand-ins of both checkpoints, the second drawn with a seed; the report's numbers, the page, and the study's table."""
+    models = {GOOGLE: google(place / "a"), PRAJJWAL: prajjwal(place / "b", seed)}
+    write_news(place / "data")
+    with LoopbackHub(models) as hub:
+        done = loralet(
+            place, hub.url, "study", "data", "--preset", "base-vs-lora", "--steps", "30", "--batch-size", "16", "--eval-every", "10",
+            "--target-accuracy", "0.8", "--lrs", "0.01", "--seeds", "0", "1", "--out", "run",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert any(GOOGLE in path for path in hub.downloaded())
+        assert any(PRAJJWAL in path for path in hub.downloaded())
+        url = hub.url
+    # the hub has gone: a report needs none
+    told = loralet(place, url, "report", "run", "--json", "numbers.json")
+    assert told.returncode == 0, told.stderr
+    return json.loads((place / "numbers.json").read_text()), (place / "run" / "report.html").read_text(), done.stdout
+
+
+@pytest.fixture(scope="module")
+def equal(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str, str]:
+    return study(tmp_path_factory.mktemp("equal"), seed=0)
+
+
+def test_checkpoints_of_equal_tensors_are_one_model_under_two_names(equal: tuple[dict[str, Any], str, str]) -> None:
+    analysis, page, table = equal
+    (model,) = analysis["models"]
+    assert (model["label"], model["names"]) == (f"{GOOGLE} = {PRAJJWAL}", [GOOGLE, PRAJJWAL])
+    rows = {row["name"]: row for row in analysis["configurations"]}
+    assert list(rows) == ["majority class", "TF-IDF + linear SVM", "random head", "linear probe", "r16 α64"]
+    # two models and two seeds, of which each seed counts once
+    assert [rows[name]["seeds"] for name in ("random head", "linear probe", "r16 α64")] == [[0, 1]] * 3
+    assert all(run.startswith("bert_uncased_L-2_H-128_A-2-") for run in rows["r16 α64"]["runs"])
+    said = f"{GOOGLE} and {PRAJJWAL} have equal tensors (equal fingerprints): they are one model under 2 names and share its rows."
+    assert said in analysis["caveats"]
+    assert said in page
+    assert f"How good does LoRA make {GOOGLE} = {PRAJJWAL}?" in page
+    assert any("6 runs of equal settings, seed and tensors left out as doubles" in sentence for sentence in analysis["caveats"])
+    assert table.count("bert-tiny-") == 6
+
+
+def test_base_stands_beside_lora(equal: tuple[dict[str, Any], str, str]) -> None:
+    analysis = equal[0]
+    rows = {row["name"]: row for row in analysis["configurations"]}
+    lora, head = rows["r16 α64"], rows["random head"]
+    assert (lora["rank"], lora["alpha"], lora["dropout"]) == (16, 64.0, 0.1)
+    assert lora["test"]["mean"] > max(0.8, head["test"]["mean"])
+    assert "chance (the random head) reaches" in analysis["answer"][1]
+    assert all(example["base"] is not None for example in analysis["examples"]["sampled"])
+
+
+def test_checkpoints_of_other_tensors_are_two_models(tmp_path: Path) -> None:
+    analysis, page, _ = study(tmp_path, seed=1)
+    assert [model["label"] for model in analysis["models"]] == [GOOGLE, PRAJJWAL]
+    assert len({model["fingerprint"] for model in analysis["models"]}) == 2
+    lora = [row for row in analysis["configurations"] if row["role"] == "lora"]
+    assert [row["name"] for row in lora] == [f"r16 α64 · {GOOGLE}", f"r16 α64 · {PRAJJWAL}"]
+    assert [row["seeds"] for row in lora] == [[0, 1], [0, 1]]
+    assert "equal tensors" not in page
+    letters = re.findall(r"<text[^>]*>([^<]*)</text>", page)
+    # a panel of losses and one of checks for each model, and its name in each; the Pareto plots name the last part
+    assert [letters.count(name) for name in (GOOGLE, PRAJJWAL)] == [2, 2]
+    assert {"probe · bert-tiny", "probe · bert_uncased_L-2_H-128_A-2"} <= set(letters)
+    # no grid of rank and alpha is drawn, and what was found is told all the same
+    assert "Rank and alpha" not in page
+    assert "Stability: no run diverged" in page
+    assert f"How good does LoRA make {GOOGLE} and {PRAJJWAL}?" in page

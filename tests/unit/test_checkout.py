@@ -1,0 +1,71 @@
+"""The commit in environment.json: loralet's own, of its own checkout, and never one of the user's."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from loralet.engine.checkout import source_commit
+from loralet.engine.runs import environment
+
+OURS = '[project]\nname = "loralet"\n'
+
+
+def git(folder: Path, *arguments: str) -> str:
+    own = ["-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
+    return subprocess.run(["git", *own, *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def repository(folder: Path, project: str, package: str = "src/loralet") -> Path:
+    """A repository with one commit and a tag, that holds a package; the package's folder."""
+    inside = folder / package
+    inside.mkdir(parents=True)
+    (inside / "__init__.py").write_text("")
+    (folder / "pyproject.toml").write_text(project)
+    git(folder, "init", "-q")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-q", "-m", "all")
+    git(folder, "tag", "-a", "-m", "one", "v1")
+    return inside
+
+
+def test_a_checkout_has_its_commit_and_says_where_files_differ(tmp_path: Path) -> None:
+    package = repository(tmp_path / "ours", OURS)
+    head = git(tmp_path / "ours", "rev-parse", "HEAD")
+    assert source_commit(package) == head
+    (package / "new.py").write_text("not tracked")
+    assert source_commit(package) == head
+    (package / "__init__.py").write_text("changed = True\n")
+    assert source_commit(package) == f"{head}-dirty"
+
+
+def test_the_users_repository_is_not_loralets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = repository(tmp_path / "theirs", '[project]\nname = "theirs"\n')
+    assert source_commit(theirs) is None  # a copy of loralet in their source
+    assert source_commit(repository(tmp_path / "installed", OURS, ".venv/lib/python3.12/site-packages/loralet")) is None
+    assert source_commit(repository(tmp_path / "built", OURS, "build/lib/loralet")) is None
+    assert source_commit(repository(tmp_path / "vendored", OURS, "vendor/loralet")) is None
+    (tmp_path / "archive" / "src" / "loralet").mkdir(parents=True)
+    (tmp_path / "archive" / "pyproject.toml").write_text(OURS)
+    assert source_commit(tmp_path / "archive" / "src" / "loralet") is None
+    ours = repository(tmp_path / "ours", OURS)
+    monkeypatch.chdir(tmp_path / "theirs")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "theirs" / ".git"))
+    assert source_commit(ours) == git(tmp_path / "ours", "--git-dir", str(tmp_path / "ours" / ".git"), "rev-parse", "HEAD")
+
+
+@pytest.mark.parametrize("project", ["", "[project", '[project]\nname = "loralet-fork"\n', '[tool]\nname = "loralet"\n'])
+def test_a_project_file_that_says_nothing_is_no_checkout(tmp_path: Path, project: str) -> None:
+    assert source_commit(repository(tmp_path / "odd", project)) is None
+
+
+def test_without_git_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = repository(tmp_path / "ours", OURS)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert source_commit(package) is None
+
+
+def test_the_environment_of_a_run_has_it() -> None:
+    assert environment()["commit"] == source_commit()
