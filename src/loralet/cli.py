@@ -16,6 +16,7 @@ from rich.console import Console
 
 from loralet import __version__
 from loralet.config import (
+    AverageConfig,
     DistillConfig,
     EvaluateConfig,
     ExportConfig,
@@ -82,6 +83,18 @@ class Predict:
         from loralet.commands.predict import predict
 
         predict(self.options)
+
+
+@dataclass(frozen=True)
+class Average:
+    """Make one adapter of several: the mean of their updates and heads."""
+
+    options: Annotated[AverageConfig, tyro.conf.arg(name="")]
+
+    def __call__(self) -> None:
+        from loralet.commands.average import average
+
+        average(self.options)
 
 
 @dataclass(frozen=True)
@@ -165,6 +178,7 @@ COMMANDS: dict[str, type] = {
     "show": Show,
     "report": Report,
     "inspect": Inspect,
+    "average": Average,
     "export": Export,
     "push": Push,
     "distill": Distill,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,6 +17,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+import yaml
 from checkpoints import by_transformers
 from command_line import command
 from models import Pair, make_pair
@@ -29,8 +32,9 @@ from loralet.deploy.export import LARGEST_DROP, export_bundle, export_hf, export
 from loralet.deploy.merge import merge
 from loralet.deploy.onnx import onnx_logits
 from loralet.errors import CheckError, RunError
-from loralet.store.adapters import save_artifact
+from loralet.store.adapters import add_metrics, save_artifact
 from loralet.store.backbone import load_backbone
+from loralet.store.card import for_hub
 
 TEXTS = ["a w3 w60 z", "w9", "k l m n o p q r s t u v w x y z a b c d e f g", "w1 w2 w3 w4 w5"]
 
@@ -198,7 +202,7 @@ def test_eight_bits_that_cost_too_much_are_not_kept(place: Path, monkeypatch: py
     assert (gate["rows"], gate["data"]) == (300, "rows.csv")
     assert f"its accuracy is {gate['accuracy_int8']:.4f}, the fp32 graph's {gate['accuracy_fp32']:.4f}" in done.stderr
     assert {path.name for path in (place / "spoilt").iterdir()} == {
-        "model.onnx", "labels.json", "tokenizer.json", "tokenizer_config.json", "export.json",
+        "model.onnx", "labels.json", "tokenizer.json", "tokenizer_config.json", "export.json", "README.md",
     }  # fmt: skip
 
 
@@ -262,6 +266,35 @@ def test_the_command_writes_each_kind(place: Path) -> None:
     for one, other in zip(before.splitlines(), after.splitlines(), strict=True):
         assert json.loads(one)["probabilities"] == pytest.approx(json.loads(other)["probabilities"], abs=1e-5)
     assert "merged" in (place / "safetensors-bundle" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("kind", ["hf", "onnx"])
+def test_the_cards_snippet_runs_as_it_stands(
+    pair: Pair, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapter = saved(pair, tmp_path / "adapter", "mean" if kind == "onnx" else "pooler")
+    add_metrics(adapter, "validation", {"rows": 1234, "accuracy": 0.91, "macro_f1": 0.9, "loss": 0.25})
+    export = export_hf if kind == "hf" else lambda *given: export_onnx(*given, None, False)
+    export(*pieces(adapter), tmp_path / "export")
+    card = (tmp_path / "export" / "README.md").read_text()
+    front = yaml.safe_load(card.split("---\n")[1])
+    assert (front["library_name"], front["pipeline_tag"]) == ({"hf": "transformers", "onnx": "onnx"}[kind], "text-classification")
+    assert front["model-index"][0]["results"][0]["metrics"][0]["value"] == 0.91
+    assert "| validation | 1,234 | 0.9100 | 0.9000 | 0.2500 |" in card
+    assert ", ".join(LABELS) in card
+    assert "A LoRA adapter on base that sorts texts into 4 classes" in card
+    (snippet,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    texts = ["A text to classify.", *TEXTS]
+    assert "['A text to classify.']".replace("'", '"') in snippet
+    snippet = snippet.replace('["A text to classify."]', repr(texts))
+    monkeypatch.chdir(tmp_path / "export")
+    wanted = TextClassifier.load(adapter).predict(texts).tolist()
+    exec(snippet, {})
+    printed = capsys.readouterr().out.splitlines()[-1]
+    found = [entry["label"] for entry in ast.literal_eval(printed)] if kind == "hf" else ast.literal_eval(printed)
+    assert found == wanted
+    assert len(set(found)) > 1
+    assert 'model = "me/mine"' in for_hub(card, "me/mine")
 
 
 def test_a_missing_extra_names_its_install_line(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

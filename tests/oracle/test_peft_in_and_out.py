@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,20 @@ import torch
 from command_line import command
 from models import CLASSES, Pair, batch, make_pair
 from peft import LoHaConfig, LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from test_adapters import LABELS, RUNS, trained
 from tolerances import FP32
-from transformers import BertForSequenceClassification, DistilBertForSequenceClassification, RobertaConfig, RobertaForSequenceClassification
+from transformers import (
+    BertForSequenceClassification,
+    DistilBertForSequenceClassification,
+    ElectraForSequenceClassification,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
 
 from loralet import TextClassifier
-from loralet.deploy.classifier import find_adapter, load_classifier
+from loralet.deploy.classifier import find_adapter, load_classifier, ready
+from loralet.deploy.export import export_bundle, export_hf, export_onnx
 from loralet.errors import HubError, RunError
 from loralet.store.adapters import add_metrics, load_artifact, save_artifact
 from loralet.store.card import for_hub
@@ -171,19 +180,57 @@ def test_another_kind_of_adapter_is_refused(pair: Pair, tmp_path: Path) -> None:
         load_classifier(tmp_path / "loha")
 
 
-def test_a_head_that_we_do_not_compute_is_refused(tmp_path: Path) -> None:
+HEADED = {"distilbert": (DistilBertForSequenceClassification, "q_lin"), "electra": (ElectraForSequenceClassification, "query")}
+
+
+@pytest.mark.parametrize("kind", HEADED)
+@pytest.mark.parametrize("where", ["in the adapter", "in the base"])
+def test_the_heads_of_distilbert_and_electra(tmp_path: Path, kind: str, where: str) -> None:
+    from checkpoints import by_transformers
+
+    form, target = HEADED[kind]
+    base = form.from_pretrained(by_transformers(tmp_path / "plain", kind), num_labels=CLASSES)
+    torch.manual_seed(4)
+    with torch.no_grad():
+        for name, parameter in base.named_parameters():
+            parameter.add_((0.2 if "classifier" in name else 0.1) * torch.randn_like(parameter))
+    base.save_pretrained(tmp_path / "base")  # with its head, so that a part that PEFT does not save is there to be read
+    for path in (tmp_path / "plain").iterdir():
+        if not (tmp_path / "base" / path.name).exists():
+            (tmp_path / "base" / path.name).write_bytes(path.read_bytes())
+    base = form.from_pretrained(tmp_path / "base").eval()
+    model, folder = by_peft(base, tmp_path / "adapter", target_modules=[target], task_type="SEQ_CLS" if where == "in the adapter" else None)
+    assert any("classifier" in name for name in torch_names(folder)) == (where == "in the adapter")
+    compare(model, folder)
+    loaded = load_classifier(folder)
+    assert loaded.artifact.head_activation == {"distilbert": "relu", "electra": "gelu"}[kind]
+    ids, lengths, mask, _ = batch()
+    TextClassifier.load(folder).save(tmp_path / "ours")
+    compare(model, tmp_path / "ours")
+    with torch.no_grad():
+        theirs = model(ids, attention_mask=mask).logits
+        other = ready(replace(loaded.artifact, head_activation="tanh"), loaded.backbone).forward(ids, lengths)[0]
+        assert (other - theirs).abs().max() > 1e-3  # the activation counts
+        export_hf(loaded.artifact, loaded, tmp_path / "hf")
+        assert (form.from_pretrained(tmp_path / "hf").eval()(ids, attention_mask=mask).logits - theirs).abs().max() <= FP32
+    export_bundle(loaded.artifact, loaded, tmp_path / "bundle")
+    compare(model, tmp_path / "bundle")
+    assert export_onnx(loaded.artifact, loaded, tmp_path / "onnx", None, False).report["largest_difference"] <= 1e-4
+
+
+def test_a_head_that_is_only_half_there_is_refused(tmp_path: Path) -> None:
     from checkpoints import by_transformers
 
     base = by_transformers(tmp_path / "base", "distilbert")
     _, folder = by_peft(DistilBertForSequenceClassification.from_pretrained(base, num_labels=4), tmp_path / "adapter", target_modules=["q_lin"])
-    with pytest.raises(RunError, match="distilbert, whose classification head"):
+    tensors = load_file(folder / "adapter_model.safetensors")
+    save_file({name: t for name, t in tensors.items() if "pre_classifier" not in name}, folder / "adapter_model.safetensors")
+    with pytest.raises(RunError, match=r"it has no pre_classifier, and neither has its base; save it with modules_to_save=\['pre_classifier'"):
         load_classifier(folder)
 
 
 @pytest.mark.parametrize("damage", ["weights", "config", "cut", "sizes", "half", "base"])
 def test_a_broken_peft_folder_is_told(pair: Pair, tmp_path: Path, damage: str) -> None:
-    from safetensors.torch import load_file, save_file
-
     _, folder = by_peft(base_of(pair), tmp_path / "adapter")
     path, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
     tensors = load_file(path)

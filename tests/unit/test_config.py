@@ -166,6 +166,7 @@ study_config = st.builds(
     memory=st.none() | above_0,
     halving=st.booleans(),
     stop_at_target=st.booleans(),
+    combine=st.booleans(),
     grid=grid,
     training=training,
     reading=reading,

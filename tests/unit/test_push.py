@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from loopback_hub import LoopbackHub
 from loopback_hub import _Handler as Handler
 
 from loralet import TextClassifier
-from loralet.deploy.push import plan_push
+from loralet.deploy.push import bare_name, contents, plan_push
 from loralet.errors import ConfigError
 
 TEXTS, LABELS = ["the game", "oil price", "team wins", "stock market"] * 5, ["sports", "business"] * 10
@@ -130,10 +131,13 @@ def test_what_is_pushed_is_what_a_stranger_loads(place: Path, hub: WritableHub, 
     sent = {path.name: path.read_bytes() for path in (tmp_path / "hub" / "me" / "mine").iterdir()}
     mine = {path.name: path.read_bytes() for path in (place / "adapter").iterdir()}
     assert set(sent) == set(mine)
-    assert {name for name in sent if sent[name] != mine[name]} == {"README.md"}
+    assert {name for name in sent if sent[name] != mine[name]} == {"README.md", "loralet.json", "adapter_config.json"}
     assert b'adapter = "me/mine"' in sent["README.md"]
-    code = "import sys; from loralet import TextClassifier; print(TextClassifier.load('me/mine').predict_proba(['oil price']).tolist())"
-    loaded = elsewhere(tmp_path, hub, tmp_path / "other home", code=code, token="")
+    code = (
+        "import sys; from loralet import TextClassifier; "
+        "print(TextClassifier.load('me/mine', backbone=sys.argv[1]).predict_proba(['oil price']).tolist())"
+    )
+    loaded = elsewhere(tmp_path, hub, tmp_path / "other home", str(place / "tiny"), code=code, token="")
     assert loaded.returncode == 0, loaded.stderr
     wanted = TextClassifier.load(place / "adapter").predict_proba(["oil price"])
     assert json.loads(loaded.stdout) == wanted.tolist()
@@ -146,6 +150,84 @@ def test_a_dry_run_sends_nothing_and_says_what_it_would(place: Path, hub: Writab
     planned = plan_push(place / "adapter", "me/mine").files
     assert f"{len(planned)} files, {sum(planned.values()):,} bytes would be sent to me/mine on {hub.url}" in done.stdout
     assert "adapter_model.safetensors" in done.stdout
+
+
+def test_no_path_of_this_machine_is_sent(place: Path, hub: WritableHub, tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    shutil.copytree(place / "adapter", adapter)
+    described = json.loads((adapter / "loralet.json").read_text())
+    described["data"] |= {"source": f"{place}/secret/tickets.csv"}
+    (adapter / "loralet.json").write_text(json.dumps(described))
+    before = {path.name: path.read_bytes() for path in adapter.iterdir()}
+    assert all(str(place).encode() in before[name] for name in ("loralet.json", "adapter_config.json", "README.md"))
+    done = elsewhere(place, hub, tmp_path / "home", "push", str(adapter), "me/mine")
+    assert done.returncode == 0, done.stderr
+    sent = {path.name: path.read_bytes() for path in (tmp_path / "hub" / "me" / "mine").iterdir()}
+    for name, content in sent.items():
+        assert str(place).encode() not in content, name
+        assert b"secret" not in content, name
+    told = json.loads(sent["loralet.json"])
+    assert told == described | {"backbone": "tiny", "data": described["data"] | {"source": "tickets.csv"}}
+    assert json.loads(sent["adapter_config.json"])["base_model_name_or_path"] == "tiny"
+    assert b'backbone = "tiny"' in sent["README.md"]
+    assert {path.name: path.read_bytes() for path in adapter.iterdir()} == before  # what lies here stays as it was
+    assert sum(plan_push(adapter, "me/mine").files.values()) == sum(map(len, sent.values()))
+
+
+def test_an_export_names_no_path_either(place: Path, tmp_path: Path) -> None:
+    for kind in ("hf", "safetensors-bundle"):
+        done = command(place, "export", "adapter", "--to", kind, "--out", str(tmp_path / kind), "--push", "me/mine", "--dry-run")
+        assert done.returncode == 0, done.stderr
+        assert "warning" not in done.stderr  # it needs nothing beside it
+        for name, content in contents(tmp_path / kind, "me/mine").items():
+            assert str(place).encode() not in content, name
+
+
+@pytest.mark.parametrize(
+    ("name", "bare"),
+    [
+        ("/home/me/models/tiny", "tiny"),
+        ("./tiny/", "tiny"),
+        ("../x", "x"),
+        ("C:\\Users\\me\\tiny", "tiny"),
+        ("prajjwal1/bert-tiny", "prajjwal1/bert-tiny"),
+        ("ag_news", "ag_news"),
+        ("news-tiny", "news-tiny"),
+        ("data/tickets.csv", "tickets.csv"),
+        ("rows given in Python", "rows given in Python"),
+    ],
+)
+def test_a_place_becomes_its_bare_name_and_a_hub_id_stays(name: str, bare: str) -> None:
+    assert bare_name(name) == bare
+
+
+def test_a_backbone_that_nobody_else_has_is_told(place: Path, hub: WritableHub, tmp_path: Path) -> None:
+    for flags in (["--dry-run"], []):
+        done = elsewhere(place, hub, tmp_path / "home", "push", "adapter", "me/mine", *flags)
+        assert done.returncode == 0, done.stderr
+        assert "warning: the backbone tiny is a folder of this machine" in done.stderr
+        assert "--to safetensors-bundle" in done.stderr
+    adapter = tmp_path / "adapter"
+    shutil.copytree(place / "adapter", adapter)
+    for name in ("prajjwal1/bert-tiny", "news-tiny"):  # which everybody has
+        described = json.loads((adapter / "loralet.json").read_text())
+        (adapter / "loralet.json").write_text(json.dumps(described | {"backbone": name}))
+        assert not plan_push(adapter, "me/mine").warning
+
+
+def test_an_adapter_whose_backbone_is_not_here_says_how_to_name_it(place: Path, hub: WritableHub, tmp_path: Path) -> None:
+    assert elsewhere(place, hub, tmp_path / "home", "push", "adapter", "me/mine").returncode == 0
+    (tmp_path / "empty").mkdir()
+    done = elsewhere(tmp_path / "empty", hub, tmp_path / "other home", "predict", "me/mine", "oil price", "--format", "jsonl", token="")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "'tiny' is neither a folder here nor a model on the hub" in done.stderr
+    assert "name it with --backbone (backbone=... in Python)" in done.stderr
+    flags = ("oil price", "--format", "jsonl", "--backbone", str(place / "tiny"))
+    done = elsewhere(tmp_path / "empty", hub, tmp_path / "other home", "predict", "me/mine", *flags, token="")
+    assert done.returncode == 0, done.stderr
+    wanted = TextClassifier.load(place / "adapter").predict_proba(["oil price"])[0]
+    assert list(json.loads(done.stdout)["probabilities"].values()) == pytest.approx(wanted.tolist(), abs=1e-6)
 
 
 def test_an_export_is_pushed(place: Path, hub: WritableHub, tmp_path: Path) -> None:

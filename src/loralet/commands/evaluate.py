@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -11,11 +12,12 @@ from loralet.commands.threads import set_threads
 from loralet.config import EvaluateConfig, StudyConfig, TrainConfig
 from loralet.data.files import Columns
 from loralet.data.sources import Split, load_dataset, load_labelled
-from loralet.deploy.classifier import find_adapter, load_classifier
+from loralet.deploy.ensemble import find_adapters, load_ensemble
 from loralet.engine.corpus import columns_of
 from loralet.engine.evaluate import Scores, score_logits
 from loralet.engine.runs import read_results
 from loralet.errors import RunError
+from loralet.store.adapters import Artifact
 from loralet.store.atomic import write_json
 from loralet.store.options import read_options
 
@@ -24,20 +26,21 @@ def evaluate(config: EvaluateConfig) -> None:
     """Measure a run on labelled data, or once more on its own test split, which its results then record."""
     set_threads(config.threads)
     folder = Path(config.folder)
-    classifier = load_classifier(find_adapter(folder, config.run), force=config.any_backbone, labels=config.label_names)
-    labels = classifier.artifact.labels
+    adapters = find_adapters(folder, config.run, config.runs, config.also)
+    ensemble = load_ensemble(adapters, force=config.any_backbone, labels=config.label_names, backbone=config.backbone)
     if config.data:
-        split = load_labelled(config.data, Columns(config.text_column, config.label_column, config.columns), labels)
+        split = load_labelled(config.data, Columns(config.text_column, config.label_column, config.columns), ensemble.labels)
     else:
-        split = _own_test(folder, classifier.artifact.data_fingerprint)
-    scores = score_logits(classifier.logits(split.texts), split.labels)
+        split = _own_test(folder, ensemble.artifacts)
+    scores = score_logits(ensemble.log_probabilities(split.texts), split.labels)
+    name = " + ".join(artifact.id for artifact in ensemble.artifacts)
     if config.format == "json":
-        print(json.dumps({"run": classifier.artifact.id, "data": split.source, "rows": len(split)} | scores.to_json(), indent=2))
+        print(json.dumps({"run": name, "data": split.source, "rows": len(split)} | scores.to_json(), indent=2))
     else:
-        _print_scores(classifier.artifact.id, split.source, len(split), scores)
+        _print_scores(name, split.source, len(split), scores)
 
 
-def _own_test(folder: Path, fingerprint: str) -> Split:
+def _own_test(folder: Path, artifacts: Sequence[Artifact]) -> Split:
     results = read_results(folder) if (folder / "results.json").exists() else None
     if results is None:
         raise RunError(f"{folder} is a single adapter: name the data to measure it on")
@@ -47,8 +50,13 @@ def _own_test(folder: Path, fingerprint: str) -> Split:
     dataset = load_dataset(results["data"]["source"], columns_of(reading), reading.label_names, reading.drop_overlap)
     if dataset.test is None:
         raise RunError(f"{results['data']['source']} has no test split: name the data to measure on")
-    if dataset.fingerprint != fingerprint:
-        raise RunError(f"{results['data']['source']} has changed since {folder} was trained on it: name the data to measure on")
+    for artifact in artifacts:
+        if dataset.fingerprint != artifact.data_fingerprint:
+            raise RunError(
+                f"{results['data']['source']} is not, or no longer, what {artifact.id} of this ensemble was trained on: name the data to measure on"
+                if len(artifacts) > 1
+                else f"{results['data']['source']} has changed since {folder} was trained on it: name the data to measure on"
+            )
     split = dataset.test.read()
     write_json(folder / "results.json", results | {"test_reads": results["test_reads"] + 1})
     return split

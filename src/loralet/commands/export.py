@@ -27,7 +27,7 @@ def export(config: ExportConfig) -> None:
     if config.to == "onnx":
         require_onnx()
     adapter = find_adapter(Path(config.folder), config.run)
-    artifact, backbone = open_adapter(adapter, config.any_backbone, config.label_names)
+    artifact, backbone = open_adapter(adapter, config.any_backbone, config.label_names, config.backbone)
     classifier = ready(artifact, backbone)
     if config.to == "hf":
         done = export_hf(artifact, classifier, out)

@@ -8,7 +8,7 @@ from pathlib import Path
 from loralet.commands.threads import set_threads
 from loralet.config import PredictConfig
 from loralet.data.files import SUFFIXES, Columns, read_table
-from loralet.deploy.classifier import find_adapter, load_classifier
+from loralet.deploy.ensemble import find_adapters, load_ensemble
 from loralet.errors import ConfigError, DataError
 from loralet.show.predictions import WRITERS
 from loralet.store.bundled import DATA, FOLDER
@@ -19,16 +19,18 @@ def predict(config: PredictConfig) -> None:
     set_threads(config.threads)
     if config.texts and config.file:
         raise ConfigError("give texts or --file, not both")
-    adapter = find_adapter(Path(config.folder), config.run)
+    adapters = find_adapters(Path(config.folder), config.run, config.runs, config.also)
     texts = list(config.texts)
     if not texts and not config.file and sys.stdin.isatty():
         texts = _bundled_texts()
     elif not texts:
         texts = _read_texts(config.file or "-", config.text_column)
-    classifier = load_classifier(adapter, config.precision, config.any_backbone, config.label_names)
-    if not config.run and adapter != Path(config.folder):
-        print(f"· using {classifier.artifact.id}, which validation chose", file=sys.stderr)
-    WRITERS[config.format](classifier.predict(texts), classifier.artifact.labels, sys.stdout)
+    ensemble = load_ensemble(adapters, config.precision, config.any_backbone, config.label_names, config.backbone)
+    if len(adapters) > 1:
+        print(f"· mean probability of {', '.join(artifact.id for artifact in ensemble.artifacts)}", file=sys.stderr)
+    elif not config.run and not config.runs and adapters[0] != Path(config.folder):
+        print(f"· using {ensemble.artifacts[0].id}, which validation chose", file=sys.stderr)
+    WRITERS[config.format](ensemble.predict(texts), ensemble.labels, sys.stdout)
 
 
 def _bundled_texts() -> list[str]:

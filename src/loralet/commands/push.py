@@ -22,6 +22,8 @@ def push_folder(folder: Path, repo: str, private: bool, dry_run: bool) -> None:
     planned = plan_push(folder, repo)
     for name, size in planned.files.items():
         console.print(f"  {name:<28} {size:>12,} bytes", markup=False)
+    if planned.warning:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"warning: {planned.warning}", markup=False)
     total = sum(planned.files.values())
     if dry_run:
         console.print(f"dry run: {len(planned.files)} files, {total:,} bytes would be sent to {planned.repo} on {planned.endpoint}", markup=False)

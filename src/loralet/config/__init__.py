@@ -6,6 +6,7 @@ Standard library and tyro's markers only, so that ``loralet --help`` needs nothi
 from __future__ import annotations
 
 from loralet.config.commands import (
+    AverageConfig,
     EvaluateConfig,
     ExportConfig,
     InspectConfig,
@@ -56,6 +57,7 @@ __all__ = [
     "ALL_LINEAR",
     "PRESETS",
     "TARGETS",
+    "AverageConfig",
     "DataOptions",
     "DistillConfig",
     "EvaluateConfig",

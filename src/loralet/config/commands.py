@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from loralet.config.limits import thread_problems
+from loralet.config.limits import several_problems, thread_problems
 from loralet.config.presets import Preset
 from loralet.config.training import Precision
 
@@ -23,12 +23,18 @@ class EvaluateConfig:
     """A labelled file or a folder with a test file; the run's own test split when empty (one more read of it, which is recorded)."""
     run: str = ""
     """Id of a run of a study; the one that validation chose when empty."""
+    runs: tuple[str, ...] = ()
+    """Ids of several runs of a study, which together decide by their mean probability."""
+    also: tuple[str, ...] = ()
+    """Further run folders, adapter folders or hub ids, whose probabilities join the mean."""
     text_column: str = ""
     """Column that holds the text; found by its usual names when empty."""
     label_column: str = ""
     """Column that holds the label; found by its usual names when empty."""
     columns: tuple[str, ...] = ()
     """Column names, in order, of a CSV or TSV file that has no header row."""
+    backbone: str = ""
+    """Folder or hub id of the backbone; where the run says when empty."""
     any_backbone: bool = False
     """Take the backbone even if it is not the one that the run was trained on."""
     label_names: tuple[str, ...] = ()
@@ -40,6 +46,7 @@ class EvaluateConfig:
 
     def problems(self) -> Iterator[str]:
         yield from thread_problems(self.threads)
+        yield from several_problems(self.run, self.runs)
         if len(set(self.columns)) != len(self.columns):
             yield f"columns names a column twice: {', '.join(self.columns)}"
 
@@ -56,12 +63,18 @@ class PredictConfig:
     """A file of texts: a CSV, TSV, JSONL or Parquet table with a text column, or else one text a line; - is standard input."""
     run: str = ""
     """Id of a run of a study; the one that validation chose when empty."""
+    runs: tuple[str, ...] = ()
+    """Ids of several runs of a study, which together decide by their mean probability."""
+    also: tuple[str, ...] = ()
+    """Further run folders, adapter folders or hub ids, whose probabilities join the mean."""
     format: Literal["table", "jsonl", "csv"] = "table"
     """What to print."""
     text_column: str = ""
     """Column of the file that holds the text; found by its usual names when empty."""
     precision: Precision = "fp32"
     """Arithmetic of the encoder; auto takes bf16 where the processor has it."""
+    backbone: str = ""
+    """Folder or hub id of the backbone; where the run says when empty."""
     any_backbone: bool = False
     """Take the backbone even if it is not the one that the run was trained on."""
     label_names: tuple[str, ...] = ()
@@ -71,6 +84,34 @@ class PredictConfig:
 
     def problems(self) -> Iterator[str]:
         yield from thread_problems(self.threads)
+        yield from several_problems(self.run, self.runs)
+
+
+@dataclass(frozen=True)
+class AverageConfig:
+    """Everything ``loralet average`` needs."""
+
+    folders: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN")] = ()
+    """Run folders (of each, the run that validation chose), adapter folders or hub ids; or one study, for the seeds of its best configuration."""
+    runs: tuple[str, ...] = ()
+    """Ids of runs of a study, where one is named."""
+    out: str = ""
+    """Folder for the averaged adapter; named by date under runs/ when empty."""
+    backbone: str = ""
+    """Folder or hub id of the backbone; where the runs say when empty."""
+    any_backbone: bool = False
+    """Take the backbone even if it is not the one that the runs were trained on."""
+    threads: int | None = None
+    """Processor threads; none: what torch chooses."""
+
+    def problems(self) -> Iterator[str]:
+        yield from thread_problems(self.threads)
+        if not self.folders:
+            yield "no run named: name two run folders or more, or one study"
+        if self.runs and len(self.folders) != 1:
+            yield f"runs are those of one study; {len(self.folders)} folders are named"
+        if len(self.runs) == 1:
+            yield "runs names one run: a mean needs two"
 
 
 @dataclass(frozen=True)
@@ -121,6 +162,8 @@ class ExportConfig:
     """Column names, in order, of a CSV or TSV file that has no header row."""
     label_names: tuple[str, ...] = ()
     """Names for the labels, in label order; the run's own when empty."""
+    backbone: str = ""
+    """Folder or hub id of the backbone; where the run says when empty."""
     any_backbone: bool = False
     """Take the backbone even if it is not the one that the run was trained on."""
     push: str = ""

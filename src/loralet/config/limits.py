@@ -36,6 +36,12 @@ def thread_problems(threads: int | None) -> Iterator[str]:
         yield f"threads is {threads}: it must be at least 1"
 
 
+def several_problems(run: str, runs: tuple[str, ...]) -> Iterator[str]:
+    """What is impossible about one run and several of them, in words."""
+    if run and runs:
+        yield "give run or runs, not both"
+
+
 def student_problems(layers: int, width: int, heads: int, feed_forward: int, match: tuple[int, ...]) -> Iterator[str]:
     """What is impossible about a student's sizes and the teacher's layers that it matches, in words."""
     for name, value in {"layers": layers, "width": width, "heads": heads, "feed_forward": feed_forward}.items():

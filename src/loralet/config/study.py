@@ -82,6 +82,8 @@ class StudyConfig:
     """Successive halving: at 1/8, 1/4 and 1/2 of the steps the worse half of a pack's LoRA runs, on the validation sample, leaves."""
     stop_at_target: bool = False
     """A run leaves its pack when it reaches the target accuracy."""
+    combine: bool = False
+    """Also measure the average of one configuration's seeds, and an ensemble of runs; validation chooses which."""
 
     def problems(self) -> Iterator[str]:
         if self.memory is not None and not 0 < self.memory < inf:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from loralet.data.tokens import tokenise
 from loralet.engine.device import choose_device, choose_dtype, place
 from loralet.engine.evaluate import logits_of
 from loralet.engine.runs import chosen_run, read_results
-from loralet.errors import RunError
+from loralet.errors import CheckpointError, HubError, RunError
 from loralet.nn.pack import Logits
 from loralet.store import hub
 from loralet.store.adapters import ADAPTER_FILES, Artifact, load_artifact
@@ -104,7 +105,8 @@ def open_adapter(adapter: Path, force: bool = False, labels: Sequence[str] = (),
         CheckpointError, HubError: the backbone cannot be loaded.
     """
     if is_peft_folder(adapter):
-        return load_peft(adapter, labels, backbone)
+        with _backbone_named(adapter, backbone):
+            return load_peft(adapter, labels, backbone)
     artifact = load_artifact(adapter)
     if labels:
         if len(labels) != len(artifact.labels):
@@ -114,7 +116,8 @@ def open_adapter(adapter: Path, force: bool = False, labels: Sequence[str] = (),
         artifact = replace(artifact, labels=tuple(labels), label_type="str")
     if artifact.role == "full":
         return beside(adapter, artifact)
-    found = load_backbone(backbone or artifact.backbone)
+    with _backbone_named(adapter, backbone):
+        found = load_backbone(backbone or artifact.backbone)
     if found.fingerprint != artifact.backbone_fingerprint and not force:
         raise RunError(
             f"{adapter}: trained on another model than the one now at {found.name} "
@@ -122,6 +125,20 @@ def open_adapter(adapter: Path, force: bool = False, labels: Sequence[str] = (),
             "--any-backbone (force=True in Python) loads it all the same"
         )
     return artifact, found
+
+
+@contextmanager
+def _backbone_named(adapter: Path, given: str) -> Iterator[None]:
+    """Where the adapter's own word for its backbone leads nowhere, the error says how to give another."""
+    try:
+        yield
+    except (CheckpointError, HubError) as error:
+        if given:
+            raise
+        raise type(error)(
+            f"{adapter}: the backbone it names cannot be loaded here ({error}); "
+            "if you have it elsewhere, name it with --backbone (backbone=... in Python)"
+        ) from error
 
 
 def load_classifier(adapter: Path, precision: str = "fp32", force: bool = False, labels: Sequence[str] = (), backbone: str = "") -> LoadedClassifier:
@@ -135,5 +152,5 @@ def load_classifier(adapter: Path, precision: str = "fp32", force: bool = False,
 def ready(artifact: Artifact, backbone: Backbone, precision: str = "fp32") -> LoadedClassifier:
     """The classifier that an artifact makes of its backbone."""
     device = choose_device()
-    pack = pack_of(artifact, place(backbone.weights, device, choose_dtype(precision, device)), backbone.shape)
+    pack = pack_of([artifact], place(backbone.weights, device, choose_dtype(precision, device)), backbone.shape)
     return LoadedClassifier(artifact, backbone, pack.logits(pack.fill([artifact.tensors])), device)

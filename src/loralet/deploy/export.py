@@ -25,6 +25,8 @@ from loralet.engine.evaluate import logits_of
 from loralet.errors import CheckError, RunError
 from loralet.store.adapters import Artifact, save_artifact
 from loralet.store.atomic import new_folder, write_json
+from loralet.store.card import export_card
+from loralet.store.names import HEADS, head_names
 from loralet.store.tokenizer_config import tokenizer_config
 from loralet.store.verify import trial_rows
 
@@ -32,8 +34,8 @@ LARGEST_DROP = 0.005
 """Accuracy that 8-bit integers may cost, as a share: half a point."""
 CHECKED_ROWS = 256
 """Rows on which a graph is compared with torch."""
-HF_CLASSES = {"bert": "BertForSequenceClassification", "roberta": "RobertaForSequenceClassification"}
-"""Architectures whose transformers class has the head that our pooled classifier is."""
+HF_CLASSES = {"bert": "Bert", "roberta": "Roberta", "distilbert": "DistilBert", "electra": "Electra"}
+"""Beginning of the name of each architecture's transformers class, ...ForSequenceClassification."""
 
 
 @dataclass(frozen=True)
@@ -59,16 +61,16 @@ def export_hf(artifact: Artifact, classifier: LoadedClassifier, out: Path) -> Ex
         CheckError: what was written reads back as something else; nothing is kept.
     """
     kind = artifact.architecture
-    if kind not in HF_CLASSES or artifact.head == "mean":
+    if artifact.head == "mean" or artifact.head_activation != HEADS[kind].activation:
+        reads = "the mean over tokens" if artifact.head == "mean" else f"a pooler with {artifact.head_activation} (it has {HEADS[kind].activation})"
         raise RunError(
-            f"{artifact.id}: transformers has no {kind} classifier that reads {'the mean over tokens' if artifact.head == 'mean' else 'a pooler'}; "
-            "export it with --to onnx or --to safetensors-bundle"
+            f"{artifact.id}: transformers has no {kind} classifier that reads {reads}; export it with --to onnx or --to safetensors-bundle"
         )
     merged = merge(artifact, classifier.backbone)
     tensors = _hf_tensors(merged)
     names = dict(enumerate(artifact.labels))
     config = classifier.backbone.config | {
-        "architectures": [HF_CLASSES[kind]],
+        "architectures": [f"{HF_CLASSES[kind]}ForSequenceClassification"],
         "model_type": kind,
         "id2label": names,
         "label2id": {name: number for number, name in names.items()},
@@ -83,6 +85,7 @@ def export_hf(artifact: Artifact, classifier: LoadedClassifier, out: Path) -> Ex
             raise CheckError(f"{artifact.id}: model.safetensors reads back as something else; nothing was kept")
         write_json(temporary / "config.json", config)
         _write_tokenizer(temporary, artifact, classifier)
+        (temporary / "README.md").write_text(export_card(artifact, "hf"), encoding="utf-8")
         report = _report("hf", artifact, temporary)
     return Exported(out, report)
 
@@ -138,6 +141,7 @@ def export_onnx(artifact: Artifact, classifier: LoadedClassifier, out: Path, cal
             raise CheckError(f"{artifact.id}: the graph's logits differ from torch's by {apart:.2g}, above {TOLERANCE:g}; nothing was kept")
         write_json(temporary / "labels.json", {"labels": list(artifact.labels), "max_length": artifact.max_length})
         _write_tokenizer(temporary, artifact, classifier)
+        (temporary / "README.md").write_text(export_card(artifact, "onnx"), encoding="utf-8")
         measured: dict[str, Any] = {"opset": OPSET, "largest_difference": apart, "rows_compared": len(sample)}
         if int8 and calibration is not None:
             measured["int8"], refused = _gate(temporary, rows, expected, calibration)
@@ -213,17 +217,11 @@ def _fixed(classifier: LoadedClassifier) -> Tensor:
 
 
 def _hf_tensors(merged: Merged) -> dict[str, Tensor]:
-    """The tensors by the names of transformers' classes; RoBERTa's head has the pooler inside it."""
+    """The tensors by the names of transformers' classes; all but BERT's have the pooler inside their head."""
     architecture = merged.backbone.architecture
-    tensors: dict[str, Tensor] = {}
-    for name, tensor in (merged.weights | merged.classifier).items():
-        part, _, kind = name.rpartition(".")
-        if architecture.model_type == "roberta" and part in ("pooler", "classifier"):
-            own = f"classifier.{'dense' if part == 'pooler' else 'out_proj'}.{kind}"
-        else:
-            own = name if part == "classifier" else architecture.prefix + architecture.tensor(name)
-        tensors[own] = tensor.contiguous()
-    return tensors
+    names = {ours: theirs for theirs, ours in head_names(architecture.model_type).items()}
+    tensors = merged.weights | merged.classifier
+    return {names.get(own) or architecture.prefix + architecture.tensor(own): tensor.contiguous() for own, tensor in tensors.items()}
 
 
 def _write_tokenizer(folder: Path, artifact: Artifact, classifier: LoadedClassifier) -> None:

@@ -23,7 +23,7 @@ from loralet.deploy.merge import Merged
 from loralet.errors import ConfigError
 from loralet.nn.encoder import ACTIVATIONS, embed, layer_norm
 from loralet.nn.fast import attention_twin
-from loralet.nn.head import first_token, mean_over_tokens
+from loralet.nn.head import POOLING, first_token, mean_over_tokens
 
 OPSET = 20
 """The newest operator set in which the graph needs no converting: ONNX's own Gelu came with it."""
@@ -38,6 +38,7 @@ class Classifier(nn.Module):
     def __init__(self, merged: Merged) -> None:
         super().__init__()
         self.shape, self.mean = merged.backbone.shape, merged.mean
+        self.activation = merged.artifact.head_activation
         self.names = {name: name.replace(".", "__") for name in (*merged.weights, *merged.classifier)}
         for name, tensor in (merged.weights | merged.classifier).items():
             self.register_buffer(self.names[name], tensor.float())
@@ -54,7 +55,7 @@ class Classifier(nn.Module):
         if self.mean:
             features = mean_over_tokens(x, lengths)[0]
         else:
-            features = torch.tanh(F.linear(first_token(x)[0], weights["pooler.weight"], weights["pooler.bias"]))
+            features = POOLING[self.activation](F.linear(first_token(x)[0], weights["pooler.weight"], weights["pooler.bias"]))
         return F.linear(features, weights["classifier.weight"], weights["classifier.bias"])
 
     def _layer(self, weights: dict[str, Tensor], layer: str, x: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:

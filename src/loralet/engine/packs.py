@@ -12,7 +12,7 @@ from loralet.nn.encoder import EncoderShape, Weights
 from loralet.nn.lora import Adapter, scale_of
 from loralet.nn.pack import Pack, PackShape
 
-Role = Literal["lora", "linear-probe", "random-head", "full", "majority", "tfidf-svm"]
+Role = Literal["lora", "linear-probe", "random-head", "full", "majority", "tfidf-svm", "average", "ensemble"]
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def first_token(states: Float[Tensor, "k b s d"]) -> Float[Tensor, "k b d"]:
@@ -18,10 +21,16 @@ def mean_over_tokens(states: Float[Tensor, "k b t d"], lengths: Int[Tensor, "b"]
     return torch.einsum("kbtd,bt->kbd", states.float(), kept) / lengths[:, None].float()
 
 
-def pool(first: Float[Tensor, "k b d"], weight: Float[Tensor, "j d d"], bias: Float[Tensor, "j d"]) -> Float[Tensor, "max b d"]:
+POOLING: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": F.relu, "gelu": F.gelu}
+"""Activations of a pooler: BERT's and RoBERTa's, DistilBERT's, ELECTRA's."""
+
+
+def pool(
+    first: Float[Tensor, "k b d"], weight: Float[Tensor, "j d d"], bias: Float[Tensor, "j d"], activation: str = "tanh"
+) -> Float[Tensor, "max b d"]:
     """BERT's pooler: tanh(W h + b) of the first token's state; j is 1 for a frozen pooler, the number of adapters for a trained one. In fp32."""
     rows = first.float().expand(max(first.shape[0], weight.shape[0]), -1, -1)
-    return torch.tanh(torch.matmul(rows, weight.float().transpose(1, 2)) + bias.float()[:, None])
+    return POOLING[activation](torch.matmul(rows, weight.float().transpose(1, 2)) + bias.float()[:, None])
 
 
 def classify(features: Float[Tensor, "j b d"], weight: Float[Tensor, "k c d"], bias: Float[Tensor, "k c"]) -> Float[Tensor, "k b c"]:

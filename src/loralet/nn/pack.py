@@ -52,6 +52,7 @@ class PackShape:
         head: ``pooler`` (frozen), ``trained-pooler`` or ``mean``.
         head_dropout: dropout on the features that the classifier reads.
         full: train every tensor of the encoder as well (then the pack holds one run).
+        activation: of the pooler.
     """
 
     encoder: EncoderShape
@@ -59,6 +60,7 @@ class PackShape:
     head: str = "pooler"
     head_dropout: float = 0.0
     full: bool = False
+    activation: str = "tanh"
 
 
 class Pack:
@@ -180,8 +182,8 @@ class Pack:
         if self.shape.head == "mean":
             return mean_over_tokens(states, lengths)
         if "pooler.weight" in tensors:
-            return pool(first_token(states), tensors["pooler.weight"], tensors["pooler.bias"])
-        return pool(first_token(states), weights["pooler.weight"][None], weights["pooler.bias"][None])
+            return pool(first_token(states), tensors["pooler.weight"], tensors["pooler.bias"], self.shape.activation)
+        return pool(first_token(states), weights["pooler.weight"][None], weights["pooler.bias"][None], self.shape.activation)
 
     def head_factors(self, generators: Sequence[torch.Generator], rows: int) -> Float[Tensor, "k b d"] | None:
         """Dropout of the head for a whole batch, so that it does not depend on how the batch is split; None where there is none."""

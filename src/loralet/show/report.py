@@ -87,8 +87,8 @@ COSTS = (
 
 
 def tables(analysis: Analysis) -> dict[str, Table]:
-    """What came out, and what it cost: base rows first, then LoRA rows in the order they were run."""
-    rows = sorted(analysis.configurations, key=lambda row: BASES.index(row.role) if row.role in BASES else len(BASES))
+    """What came out, and what it cost: base rows first, then LoRA rows in the order they were run, then what was made of them."""
+    rows = sorted(analysis.configurations, key=lambda row: BASES.index(row.role) if row.role in BASES else len(BASES) + (row.role != "lora"))
     return {
         "results": _table("results", RESULTS, rows, [_result_cells(row) for row in rows]),
         "costs": _table("costs", COSTS, rows, [_cost_cells(row) for row in rows]),

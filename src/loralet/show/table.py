@@ -19,6 +19,8 @@ ROLES = {
     "linear-probe": "linear probe",
     "full": "full fine-tuning",
     "lora": "LoRA",
+    "average": "average of seeds",
+    "ensemble": "ensemble",
 }
 HEADINGS = ("", "run", "val.", "test (95 % interval)", "F1", "conv.", "trained", "s", "")
 LEAST_NEEDED = (7, 4, 6, 0, 5)
@@ -33,7 +35,7 @@ def cells(run: dict[str, Any]) -> tuple[str, ...]:
     trained = run["role"] in TRAINED
     return (
         ROLES[run["role"]],
-        run["id"] if run["role"] in (*TRAINED, "random-head") else "",
+        run["id"] if run["role"] in (*TRAINED, "random-head", "average", "ensemble") else "",
         f"{validation['accuracy']:.4f}" if validation else "–",
         f"{test['accuracy']:.4f} ({test['accuracy_low']:.3f}–{test['accuracy_high']:.3f})" if test else "–",
         f"{test['macro_f1']:.4f}" if test else "–",
@@ -45,8 +47,8 @@ def cells(run: dict[str, Any]) -> tuple[str, ...]:
 
 
 def ordered(runs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Base rows first, LoRA rows last, each in the order they were run."""
-    order = ("majority", "random-head", "tfidf-svm", "linear-probe", "full", "lora")
+    """Base rows first, then LoRA rows, then what was made of them; each in the order they were run."""
+    order = ("majority", "random-head", "tfidf-svm", "linear-probe", "full", "lora", "average", "ensemble")
     return sorted(runs, key=lambda run: order.index(run["role"]))
 
 
@@ -75,7 +77,8 @@ def results_table(results: dict[str, Any], width: int | None = None) -> Renderab
         shown = tuple("" if i == 1 and 0 in columns and row[1] == row[0] else row[i] for i in columns)
         table.add_row(*shown, style="bold green" if run["id"] == chosen else "")
     data = results["data"]
-    lines = [
+    lines = [f"{run['id']}: {', '.join(run['members'])}" for run in runs if run.get("members")]
+    lines += [
         f"{data['source']}: {data['train_rows']:,} training, {data['validation_rows']:,} validation, {data['test_rows']:,} test rows; "
         f"{len(data['labels'])} labels",
         f"chosen on validation: {chosen}; the test split was read {times(results['test_reads'])}",

@@ -64,6 +64,7 @@ class Artifact:
         architecture: its model type.
         data_fingerprint: hash of the data set.
         tensors: the trained tensors by slot name (:meth:`loralet.nn.pack.Pack.extract`).
+        head_activation: of the pooler: ``tanh``; ``relu`` or ``gelu`` in heads that PEFT trained on DistilBERT or ELECTRA.
         label_type: what the labels were before they became names: ``str``, ``int``, ``float`` or ``bool``.
         training: the options it was trained with, as JSON.
         data: what it was trained on: ``source``, ``train_rows``, ``validation_rows``.
@@ -85,6 +86,7 @@ class Artifact:
     architecture: str
     data_fingerprint: str
     tensors: dict[str, Tensor]
+    head_activation: str = "tanh"
     label_type: str = "str"
     training: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)

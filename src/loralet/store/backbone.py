@@ -20,7 +20,7 @@ from loralet.errors import CheckpointError
 from loralet.nn.encoder import ACTIVATIONS, EncoderShape, Weights
 from loralet.store import hub
 from loralet.store.bundled import bundled
-from loralet.store.names import ARCHITECTURES, Architecture, shape_of
+from loralet.store.names import ARCHITECTURES, Architecture, head_names, shape_of
 from loralet.store.tokenizer import TOKENIZER_FILES, load_tokenizer
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -89,9 +89,10 @@ def load_backbone(name: str) -> Backbone:
 
 
 def read_head(backbone: Backbone) -> dict[str, Tensor]:
-    """The classifier that a backbone's checkpoint has beside its encoder, if it has one: ``classifier.weight`` and ``classifier.bias``."""
-    tensors = _read_tensors(find_checkpoint(backbone.name))
-    return {name: tensors[name].float() for name in ("classifier.weight", "classifier.bias") if name in tensors}
+    """What a backbone's checkpoint has above its encoder: ``classifier.*``, and ``pooler.*`` where that is part of the classifier's own head."""
+    tensors, kind = _read_tensors(find_checkpoint(backbone.name)), backbone.architecture.model_type
+    wanted = {theirs: ours for theirs, ours in head_names(kind).items() if kind != "bert" or ours.startswith("classifier")}
+    return {ours: tensors[theirs].float() for theirs, ours in wanted.items() if theirs in tensors}
 
 
 def find_checkpoint(name: str) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,11 @@ from loralet.store.hub import is_hub_id
 if TYPE_CHECKING:
     from loralet.store.adapters import Artifact
 
-HERE = 'adapter = "."  # this folder, or its hub id'
-"""The line of the snippets that says where the adapter is; :func:`for_hub` puts the id there."""
+PLACE = '"."  # this folder, or its hub id'
+"""What the snippets say of where the files are; :func:`for_hub` puts the id there."""
+HERE = f"adapter = {PLACE}"
+MADE_OF = "averaged_from"
+"""The training option that names what an average was made of."""
 
 LORALET = """\
 from loralet import TextClassifier
@@ -44,7 +47,39 @@ batch = tokenizer(["A text to classify."], truncation=True, max_length={max_leng
 print([labels[number] for number in model(**batch).logits.argmax(-1)])
 """
 
+TRANSFORMERS = """\
+from transformers import pipeline
+
+{here}
+classify = pipeline("text-classification", model=model)
+print(classify(["A text to classify."], truncation=True))
+"""
+
+ONNX = """\
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from huggingface_hub import snapshot_download
+from tokenizers import Tokenizer
+
+{here}
+folder = Path(model if Path(model).is_dir() else snapshot_download(model))
+told = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+tokenizer.enable_truncation(told["max_length"])
+tokenizer.enable_padding()  # the mask hides the padding, whatever its id
+session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
+rows = tokenizer.encode_batch(["A text to classify."])
+batch = {{"input_ids": np.array([row.ids for row in rows]), "attention_mask": np.array([row.attention_mask for row in rows])}}
+(logits,) = session.run(None, batch)
+print([told["labels"][number] for number in logits.argmax(-1)])
+"""
+
 KINDS = {"lora": "LoRA adapter", "linear-probe": "linear probe", "full": "full fine-tuning"}
+PLURALS = {"lora": "LoRA adapters", "linear-probe": "linear probes"}
+CHOSEN = "Validation rows chose this state of the run"
 SHOWN = ("accuracy", "macro_f1", "loss")
 
 
@@ -55,11 +90,10 @@ def card(artifact: Artifact, in_peft: bool) -> str:
         artifact: what the folder holds; its tensors are not looked at.
         in_peft: whether PEFT can load all of it, head included.
     """
-    base = artifact.backbone if _on_hub(artifact) else Path(artifact.backbone).name
     parts = [
-        _front(artifact, in_peft),
+        _front(artifact, "peft" if in_peft else "loralet", ["lora"] if artifact.role == "lora" else []),
         f"# {artifact.id}\n",
-        f"A {_kind(artifact)} on {base} that sorts texts into {len(artifact.labels)} classes: {', '.join(artifact.labels)}. "
+        f"A {_kind(artifact)} on {_base(artifact)} that sorts texts into {len(artifact.labels)} classes: {', '.join(artifact.labels)}. "
         f"Made with loralet {__version__}.\n",
         _results(artifact),
         "## Load it\n",
@@ -71,26 +105,57 @@ def card(artifact: Artifact, in_peft: bool) -> str:
     return "\n".join(part for part in parts if part)
 
 
+def export_card(artifact: Artifact, to: str) -> str:
+    """The card of an export for other programs.
+
+    Args:
+        artifact: the run that was exported.
+        to: ``hf`` or ``onnx``.
+    """
+    library, snippet, form = {
+        "hf": ("transformers", TRANSFORMERS, "as a checkpoint for transformers, the adapters merged into its weights"),
+        "onnx": ("onnx", ONNX, "as an ONNX graph, the adapters merged into its weights"),
+    }[to]
+    parts = [
+        _front(artifact, library, ["lora"] if artifact.rank else []),
+        f"# {artifact.id}\n",
+        f"A {_kind(artifact)} on {_base(artifact)} that sorts texts into {len(artifact.labels)} classes: {', '.join(artifact.labels)}; "
+        f"{form}. Made with loralet {__version__}.\n",
+        _results(artifact),
+        "## Load it\n",
+        _code(snippet.format(here=f"model = {PLACE}")),
+        "## Training\n",
+        _training(artifact),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
 def for_hub(text: str, repo: str) -> str:
-    """A card whose snippets name the adapter by its hub id."""
-    return text.replace(HERE, f"adapter = {json.dumps(repo)}")
+    """A card whose snippets name its folder by its hub id."""
+    return text.replace(PLACE, json.dumps(repo))
 
 
 def _on_hub(artifact: Artifact) -> bool:
     return is_hub_id(artifact.backbone) and bundled(artifact.backbone) is None
 
 
+def _base(artifact: Artifact) -> str:
+    return artifact.backbone if _on_hub(artifact) else Path(artifact.backbone).name
+
+
 def _kind(artifact: Artifact) -> str:
+    if MADE_OF in artifact.training and artifact.role != "full":
+        return f"mean of {len(artifact.training[MADE_OF])} {PLURALS[artifact.role]}"
     return "LoRA adapter merged into its weights, trained" if "merged_from" in artifact.training else KINDS[artifact.role]
 
 
-def _front(artifact: Artifact, in_peft: bool) -> str:
+def _front(artifact: Artifact, library: str, tags: Sequence[str]) -> str:
     """The hub's metadata; JSON's scalars and lists are YAML's too."""
     entries: dict[str, Any] = {"base_model": artifact.backbone} if _on_hub(artifact) else {}
     entries |= {
-        "library_name": "peft" if in_peft else "loralet",
+        "library_name": library,
         "pipeline_tag": "text-classification",
-        "tags": ["loralet", *(["lora"] if artifact.role == "lora" else []), "text-classification", artifact.architecture],
+        "tags": ["loralet", *tags, "text-classification", artifact.architecture],
     }
     if artifact.metrics:
         split = "test" if "test" in artifact.metrics else next(iter(artifact.metrics))
@@ -110,7 +175,7 @@ def _results(artifact: Artifact) -> str:
     for split, values in artifact.metrics.items():
         numbers = (f"{values[name]:.4f}" if values.get(name) is not None else "–" for name in SHOWN)
         lines.append(f"| {split} | {values['rows']:,} | {' | '.join(numbers)} |")
-    chosen = "Validation rows chose this state of the run"
+    chosen = "The validation rows are those that the runs averaged were chosen on" if MADE_OF in artifact.training else CHOSEN
     read = "; the test split was read once, at the end." if "test" in artifact.metrics else "."
     return "\n".join([*lines, "", f"{chosen}{read}\n"])
 
@@ -149,7 +214,8 @@ def _training(artifact: Artifact) -> str:
 
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None and name != "threads"}
+    kept = {name: value for name, value in options.items() if value is not None and name != "threads"}
+    return {name: ", ".join(map(str, value)) if isinstance(value, list) else value for name, value in kept.items()}
 
 
 def _code(text: str) -> str:

@@ -81,6 +81,31 @@ ARCHITECTURES = {
     ),
 }
 
+
+@dataclass(frozen=True)
+class HeadNames:
+    """What transformers' ...ForSequenceClassification of a model type has above the encoder: two linear maps, an activation between them."""
+
+    pooler: str
+    activation: str
+    classifier: str
+
+
+HEADS = {
+    "bert": HeadNames("bert.pooler.dense", "tanh", "classifier"),
+    "roberta": HeadNames("classifier.dense", "tanh", "classifier.out_proj"),
+    "distilbert": HeadNames("pre_classifier", "relu", "classifier"),
+    "electra": HeadNames("classifier.dense", "gelu", "classifier.out_proj"),
+}
+
+
+def head_names(model_type: str) -> dict[str, str]:
+    """Tensors of transformers' head by our slot names."""
+    head = HEADS[model_type]
+    parts = {head.pooler: "pooler", head.classifier: "classifier"}
+    return {f"{theirs}.{kind}": f"{ours}.{kind}" for theirs, ours in parts.items() for kind in ("weight", "bias")}
+
+
 _CONFIG_KEYS = {
     "bert": {
         "layers": "num_hidden_layers",

@@ -24,9 +24,12 @@ from loralet.config import TARGETS
 from loralet.errors import RunError
 from loralet.store.adapters import PEFT_PREFIX, Artifact
 from loralet.store.backbone import Backbone, load_backbone, read_head
+from loralet.store.names import HEADS, head_names
 
 CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+CLASSIFIER, POOLER = {"classifier.weight", "classifier.bias"}, {"pooler.weight", "pooler.bias"}
+"""Slots of the two parts of a head. BERT's pooler is the base's own; the other types' stands in the classification head."""
 BASE_AS_IT_IS = (True, False, "gaussian", "eva", "orthogonal")
 """Values of ``init_lora_weights`` that leave the base's own weights alone."""
 UNSUPPORTED = {
@@ -88,24 +91,13 @@ class _Parts:
     def sort(self, key: str, tensor: Tensor, base: Backbone) -> None:
         name = re.sub(r"\.(modules_to_save\.)?default\b|\.modules_to_save\b", "", key.removeprefix(PEFT_PREFIX))
         found = re.fullmatch(r"(.+)\.lora_([AB])\.weight", name)
-        bare = name.removeprefix(base.architecture.prefix)
+        bare, kind = name.removeprefix(base.architecture.prefix), base.architecture.model_type
         if found:
             self.modules.setdefault(found[1], {})[found[2]] = tensor
-        elif name in _head_names(base):
-            self.head[_head_names(base)[name]] = tensor
-        elif base.architecture.model_type == "bert" and bare.startswith("pooler.dense."):
-            self.head[f"pooler.{bare.rsplit('.', 1)[1]}"] = tensor
+        elif slot := head_names(kind).get(name) or head_names(kind).get(f"{base.architecture.prefix}{bare}"):
+            self.head[slot] = tensor
         else:
             self.strange.append(name)
-
-
-def _head_names(base: Backbone) -> dict[str, str]:
-    """Tensors of transformers' classification head by our slot names; RoBERTa's dense layer with its tanh is a trained pooler."""
-    if base.architecture.model_type == "roberta":
-        named = {"classifier.dense": "pooler", "classifier.out_proj": "classifier"}
-    else:
-        named = {"classifier": "classifier"}
-    return {f"{theirs}.{kind}": f"{ours}.{kind}" for theirs, ours in named.items() for kind in ("weight", "bias")}
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -147,7 +139,9 @@ def _refusals(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _assemble(folder: Path, config: Mapping[str, Any], base: Backbone, parts: _Parts, labels: Sequence[str]) -> Artifact:
-    head = parts.head if "classifier.weight" in parts.head else read_head(base) | parts.head
+    kind = base.architecture.model_type
+    wanted = CLASSIFIER if kind == "bert" else CLASSIFIER | POOLER
+    head = parts.head if wanted <= set(parts.head) else read_head(base) | parts.head
     problems = [f"it trains {name}, which is not one of the encoder's linear maps nor the classifier" for name in parts.strange[:5]]
     problems += _head_problems(head, base)
     slots: dict[str, Tensor] = {}
@@ -161,7 +155,7 @@ def _assemble(folder: Path, config: Mapping[str, Any], base: Backbone, parts: _P
         try:
             linear = base.architecture.linear(bare)
         except KeyError:
-            if bare == "pooler.dense" and base.has_pooler:
+            if HEADS[kind].pooler in (module, f"{base.architecture.prefix}{bare}"):
                 deltas["pooler.weight"] = scaled @ pair["A"]
             else:
                 problems.append(f"it adapts {module}, which is not one of the encoder's linear maps")
@@ -171,7 +165,7 @@ def _assemble(folder: Path, config: Mapping[str, Any], base: Backbone, parts: _P
     if problems:
         raise _error(folder, problems)
     for name, delta in deltas.items():
-        head = {"pooler.bias": base.weights["pooler.bias"], name: base.weights[name]} | head
+        head = {slot: base.weights[slot] for slot in POOLER if slot in base.weights} | head
         head[name] = head[name] + delta
     return _artifact(folder, config, base, slots, head, labels)
 
@@ -185,12 +179,10 @@ def _scale(config: Mapping[str, Any], module: str, rank: int) -> float:
 
 def _head_problems(head: Mapping[str, Tensor], base: Backbone) -> list[str]:
     kind = base.architecture.model_type
-    if kind not in ("bert", "roberta"):
-        return [f"its base is a {kind}, whose classification head loralet does not compute (it reads bert's and roberta's)"]
-    if not {"classifier.weight", "classifier.bias"} <= set(head):
+    if not set(head) >= CLASSIFIER:
         return ["it has no classifier, and neither has its base; save it with modules_to_save=['classifier']"]
-    if kind == "roberta" and "pooler.weight" not in head:
-        return ["its classifier has no dense layer"]
+    if kind != "bert" and not set(head) >= POOLER:
+        return [f"it has no {HEADS[kind].pooler}, and neither has its base; save it with modules_to_save=['{HEADS[kind].pooler}', 'classifier']"]
     if "pooler.weight" not in head and not base.has_pooler:
         return ["its base has no pooler, and the adapter saves none; add 'pooler' to modules_to_save"]
     if head["classifier.weight"].shape[1] != base.shape.width:
@@ -231,6 +223,7 @@ def _artifact(
         backbone_fingerprint=base.fingerprint,
         architecture=base.architecture.model_type,
         data_fingerprint="",
+        head_activation=HEADS[base.architecture.model_type].activation,
         tensors=_filled(slots, base, targets, rank) | head,
     )
 

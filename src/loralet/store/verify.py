@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,11 +25,14 @@ LENGTHS = (8, 5, 3)
 """Tokens of the rows that a saved folder is tried on: unlike lengths, so that padding is part of the check."""
 
 
-def pack_of(artifact: Artifact, weights: Weights, shape: EncoderShape) -> Pack:
-    """The pack of one that computes with an artifact's tensors over these weights (whose type is the type of the arithmetic)."""
-    linears = tuple(f"layers.{i}.{target}" for i in range(shape.layers) for target in artifact.targets)
-    adapter = Adapter(artifact.rank, scale_of(artifact.rank, artifact.alpha, artifact.scaling), 0.0, linears, 0)
-    return Pack(weights, PackShape(shape, len(artifact.labels), artifact.head), [adapter])
+def pack_of(artifacts: Sequence[Artifact], weights: Weights, shape: EncoderShape) -> Pack:
+    """The pack that computes with artifacts of one head and class count over these weights (whose type is the type of the arithmetic)."""
+    adapters = [
+        Adapter(a.rank, scale_of(a.rank, a.alpha, a.scaling), 0.0, tuple(f"layers.{i}.{t}" for i in range(shape.layers) for t in a.targets), 0)
+        for a in artifacts
+    ]
+    first = artifacts[0]
+    return Pack(weights, PackShape(shape, len(first.labels), first.head, activation=first.head_activation), adapters)
 
 
 def beside(folder: Path, artifact: Artifact) -> tuple[Artifact, Backbone]:
@@ -77,5 +81,5 @@ def trial_rows(shape: EncoderShape) -> tuple[Int[Tensor, "b t"], Int[Tensor, "b"
 @torch.no_grad()
 def _logits(artifact: Artifact, weights: Weights, shape: EncoderShape) -> Float[Tensor, "k b c"]:
     # Copies, because matrix products may round differently by where in memory a matrix begins.
-    pack = pack_of(artifact, {name: tensor.cpu().clone() for name, tensor in weights.items()}, shape)
+    pack = pack_of([artifact], {name: tensor.cpu().clone() for name, tensor in weights.items()}, shape)
     return pack.logits(pack.fill([artifact.tensors]))(*trial_rows(shape))

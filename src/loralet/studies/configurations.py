@@ -180,6 +180,7 @@ def gather(record: Record, models: dict[str, Model]) -> tuple[list[Configuration
 def _names(runs: Sequence[dict[str, Any]]) -> list[str]:
     """Short names that say what differs: of a setting that all runs share nothing is said."""
     plain = {"majority": "majority class", "tfidf-svm": "TF-IDF + linear SVM", "random-head": "random head", "linear-probe": "linear probe"}
+    plain |= {"average": "average of seeds", "ensemble": "ensemble"}
     lora = [run for run in runs if run["role"] == "lora"]
     several = {name: len({str(run[name]) for run in lora}) > 1 for name in ("learning_rate", "dropout", "scaling", "targets")}
     models = len({run["model"] for run in runs if run["model"]}) > 1

@@ -29,6 +29,7 @@ class Plan:
         memory: GiB that a pack may take, None for a share of what is free.
         halving: whether the worse half of a pack's LoRA runs leaves at each rung.
         stop_at_target: whether a run leaves when it reaches the target accuracy.
+        combine: whether an average and an ensemble of the runs stand beside them.
     """
 
     kind: str
@@ -40,6 +41,7 @@ class Plan:
     memory: float | None = None
     halving: bool = False
     stop_at_target: bool = False
+    combine: bool = False
 
     def exits(self, rows: int) -> Exits:
         """The ways out of a pack that the plan opens, on this many training rows."""
@@ -76,6 +78,7 @@ def plan_study(config: StudyConfig) -> Plan:
         config.memory,
         config.halving,
         config.stop_at_target,
+        config.combine,
     )
 
 

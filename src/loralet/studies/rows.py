@@ -25,6 +25,7 @@ class Row:
         validation, test: its scores on the whole splits.
         tensors: what it learned (by slot name), empty for a baseline and for a run that diverged before its first check.
         predict: class numbers of a split's rows, for a model without an encoder.
+        members: ids of the runs that an average or an ensemble is made of.
     """
 
     run: Run
@@ -39,6 +40,7 @@ class Row:
     test: Scores | None = None
     tensors: dict[str, Tensor] = field(default_factory=dict)
     predict: Callable[[Split], np.ndarray] | None = None
+    members: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The row as schema 1 has it; what does not apply is null."""
@@ -57,7 +59,8 @@ class Row:
             "targets": list(run.targets) if adapted else None,
             "scaling": run.scaling if adapted else None,
             "learning_rate": run.lr if trained else None,
-            "seed": run.seed if run.model else None,
+            "seed": run.seed if run.model and not self.members else None,
+            "members": list(self.members) or None,
             "trainable_parameters": self.trainable,
             "total_parameters": self.total,
             "steps": self.steps,

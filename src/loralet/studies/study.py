@@ -17,6 +17,7 @@ from loralet.errors import TrainingError
 from loralet.events import Event, Stage
 from loralet.studies.baselines import LinearWords, Majority
 from loralet.studies.bench import Bench, Listen, make_artifact, make_bench, metrics_of, train_pack
+from loralet.studies.combine import combine, measure_ensembles
 from loralet.studies.outline import Packs, pack_up
 from loralet.studies.plan import Plan
 from loralet.studies.rows import Row, base_run
@@ -80,6 +81,7 @@ def carry_out(plan: Plan, prepared: Prepared, folder: RunFolder, listen: Listen)
     if not any(row.tensors for row in rows if row.run in plan.runs):
         raise TrainingError("every run diverged before its first check; lower the learning rate")
     rows = _in_order(rows, plan)
+    rows += combine(rows, benches, corpus, plan, folder, tell) if plan.combine else []
     reads = _read_test(rows, benches, corpus, plan, folder, tell)
     results = {
         "schema": SCHEMA,
@@ -151,5 +153,6 @@ def _read_test(rows: Sequence[Row], benches: dict[str, Bench], corpus: Corpus, p
             row.test = score_logits(logits, test.labels)
             folder.add_metrics(row.run.id, "test", metrics_of(row.test, len(test)))
             predictions[row.run.id] = logits.softmax(-1)
+    measure_ensembles(rows, predictions)
     folder.save_predictions(predictions)
     return corpus.dataset.test.reads

@@ -16,7 +16,7 @@ from loralet.studies.analysis import Analysis
 from loralet.studies.configurations import Configuration
 
 UNITS = {"trainable": "numbers trained", "bytes": "size on disk", "seconds": "training time"}
-MARKS = {"lora": "o", "linear-probe": "s", "full": "D", "tfidf-svm": "^"}
+MARKS = {"lora": "o", "linear-probe": "s", "full": "D", "tfidf-svm": "^", "average": "v", "ensemble": "P"}
 SHORT = {"linear-probe": "probe", "full": "full", "tfidf-svm": "TF-IDF"}
 
 
