@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import shutil
 from dataclasses import replace
 
@@ -11,7 +12,8 @@ import torch
 from loralet.native import build
 from loralet.nn.encoder import EncoderShape, Weights
 from loralet.nn.fused import MAPS, fits
-from loralet.nn.lora import Adapter
+from loralet.nn.lora import Adapter, DropoutMasks
+from loralet.nn.noise import Draw, Draws, noise_struct
 from loralet.nn.pack import Pack, PackShape
 
 pytestmark = pytest.mark.skipif(not any(map(shutil.which, build.COMPILERS)), reason="no C compiler on this machine")
@@ -56,9 +58,11 @@ def make_pack(shape: EncoderShape, dtype: torch.dtype, head: str, targets: tuple
     return pack, pack.fill([pack.extract(parameters, i) for i in range(3)])
 
 
-def logits_and_gradient(pack: Pack, parameters: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def logits_and_gradient(
+    pack: Pack, parameters: torch.Tensor, ids: torch.Tensor, masks: DropoutMasks | Draws | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     leaf = parameters.clone().requires_grad_()
-    logits = pack.logits(leaf)(ids, LENGTHS)
+    logits = pack.logits(leaf, masks)(ids, LENGTHS)
     labels = torch.arange(len(ids)) % 4
     losses = -logits.log_softmax(-1)[:, torch.arange(len(ids)), labels]
     return logits.detach(), torch.autograd.grad(losses.sum(), leaf)[0]
@@ -114,6 +118,70 @@ def test_an_adapter_in_a_pack_has_the_gradient_it_has_alone() -> None:
         own, expected = pack.extract(together, i), alone.extract(gradient, 0)
         for name in expected:
             assert apart(own[name], expected[name]) <= TOLERANCE[torch.float32], name
+
+
+class SameMasks(DropoutMasks):
+    """Torch's way with the masks that the kernels draw."""
+
+    def __init__(self, pack: Pack, draws: Draws) -> None:
+        self.adapters, self.draws = pack.adapters, draws
+
+    def apply(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        factors = torch.ones(len(self.draws), *x.shape[1:])
+        inside = torch.arange(80) < LENGTHS[:, None]
+        for own, adapter, drawn in zip(factors, self.adapters, self.draws, strict=True):
+            if drawn is not None and name in adapter.linears:
+                whole = torch.ones(len(LENGTHS), 80, x.shape[-1])
+                whole[inside] = kernel_factors(drawn, name, int(LENGTHS.sum()), x.shape[-1])
+                own.copy_(whole[:, : x.shape[2]])
+        return x * factors.to(x.dtype)
+
+
+def kernel_factors(drawn: Draw, name: str, tokens: int, width: int) -> torch.Tensor:
+    _, layer, target = name.split(".")
+    factors, found = torch.empty(tokens, width), build.library()
+    assert found is not None
+    found["fp32"]["noise_factors"](ctypes.byref(noise_struct(drawn)), int(layer) * len(MAPS) + MAPS.index(target), tokens, width, factors.data_ptr())
+    return factors
+
+
+@pytest.mark.parametrize("dtype", list(TOLERANCE), ids=["fp32", "bf16"])
+@pytest.mark.parametrize("head", ["pooler", "mean"])
+@pytest.mark.parametrize("targets", [name for name in TARGETS if name != "none"])
+def test_dropout_on_the_adapters_is_the_twins(targets: str, head: str, dtype: torch.dtype) -> None:
+    names = TARGETS[targets]
+    adapters = [Adapter(4, 2.0, 0.3, names, 0), Adapter(8, 1.0, 0.0, names, 1), Adapter(20, 1.0, 0.1, names[:1], 2), Adapter(0, 0.0, 0.0, (), 3)]
+    pack = Pack(make_weights(PLAIN, dtype), PackShape(PLAIN, 4, head), adapters)
+    parameters = pack.start()
+    parameters += 0.05 * torch.randn(parameters.shape, generator=torch.Generator().manual_seed(1))
+    parameters = pack.fill([pack.extract(parameters, i) for i in range(4)])
+    ids = torch.randint(0, 50, (len(LENGTHS), 80), generator=torch.Generator().manual_seed(2))
+    draws, others = (pack.masks([torch.Generator().manual_seed(seed + i) for i in range(4)]) for seed in (0, 9))
+    assert isinstance(draws, tuple)
+    assert [drawn is not None for drawn in draws] == [True, False, True, False]
+    ours, our_gradient = logits_and_gradient(pack, parameters, ids, draws)
+    other, _ = logits_and_gradient(pack, parameters, ids, others)
+    pack.fused = None
+    twin, gradient = logits_and_gradient(pack, parameters, ids, SameMasks(pack, draws))
+    tolerance = TOLERANCE[dtype] / (1 - 0.3)  # what is kept is larger by this, and so are its roundings
+    for i in range(4):
+        assert apart(ours[i], twin[i]) <= tolerance, i
+        assert apart(our_gradient[i], gradient[i]) <= tolerance, i
+        assert (not torch.equal(other[i], ours[i])) == (adapters[i].dropout > 0), i
+
+
+def test_masks_are_independent_and_of_the_probability_asked_for() -> None:
+    def factors(p: float, keys: tuple[int, int], name: str = "layers.0.query") -> torch.Tensor:
+        return kernel_factors(Draw(p, keys), name, 500, 128)
+
+    first = factors(0.5, (1, 2))
+    assert torch.equal(first, factors(0.5, (1, 2)))
+    for other in (factors(0.5, (3, 2)), factors(0.5, (1, 3)), factors(0.5, (1, 2), "layers.0.value"), first.roll(1, 0), first.roll(1, 1)):
+        assert ((first == 0) & (other == 0)).float().mean().item() == pytest.approx(0.25, abs=0.01)
+    for p in (0.1, 0.3, 0.9):
+        drawn = factors(p, (7, 8))
+        assert (drawn == 0).float().mean().item() == pytest.approx(p, abs=0.01)
+        assert set(drawn.unique().tolist()) == {0.0, torch.tensor(1 / (1 - p)).item()}
 
 
 def test_what_the_kernels_cannot_do_goes_the_other_way() -> None:

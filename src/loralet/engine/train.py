@@ -167,9 +167,9 @@ def take_step(state: TrainingState, rows: Rows, batch: np.ndarray, options: Trai
     """
     parameters = state.parameters.requires_grad_()
     device = parameters.device
-    masks = [state.pack.masks([s.dropout[i] for s in state.active]) for i in range(shard_count(device))]
+    count = 1 if state.pack.splits_by_itself else shard_count(device)
+    masks = [state.pack.masks([s.dropout[i] for s in state.active]) for i in range(count)]
     head = state.pack.head_factors([s.dropout[0] for s in state.active], len(batch))
-    count = 1 if state.pack.splits_by_itself(masks[0]) else len(masks)
 
     def part(shard: int) -> tuple[Tensor, Tensor]:
         """The shard's share of each run's mean loss, and its gradient."""

@@ -31,6 +31,7 @@ KINDS = ("fp32", "bf16")
 OPERANDS = (POINTER, INTEGER) * 3
 SIGNATURES: dict[str, tuple[tuple[Any, ...], Any]] = {
     "prepare": ((POINTER, POINTER, *(INTEGER,) * 3, POINTER, POINTER, INTEGER), None),
+    "prepare_noise": ((POINTER, INTEGER, ctypes.c_float, *(INTEGER,) * 3, *(POINTER,) * 4), None),
     "attention_forward": ((*OPERANDS, POINTER, POINTER, POINTER, *(INTEGER,) * 6), None),
     "attention_backward": ((*OPERANDS, *(POINTER,) * 6, *(INTEGER,) * 6), None),
     "encoder_bytes": ((POINTER,), INTEGER),
@@ -40,6 +41,7 @@ SIGNATURES: dict[str, tuple[tuple[Any, ...], Any]] = {
 """Arguments and result of each kernel; each stands in the library once for every kind of number."""
 SINGLE: dict[str, tuple[tuple[Any, ...], Any]] = {
     "low_rank_gradients": ((POINTER, POINTER, *(INTEGER,) * 4, POINTER, POINTER, INTEGER), None),
+    "noise_factors": ((POINTER, INTEGER, INTEGER, INTEGER, POINTER), None),
     "adamw": ((POINTER,) * 7 + (INTEGER, INTEGER, POINTER, INTEGER), None),
 }
 """Kernels that stand there once."""

@@ -8,6 +8,15 @@
 enum { QUERY, KEY, VALUE, ATTENTION_OUTPUT, INTERMEDIATE, OUTPUT, MAPS }; /* a layer's linear maps */
 enum { CONTEXT = 3, ATTENDED, INNER, OUT, TENSORS };                      /* what it computes, beside query, key and value */
 
+/* Dropout on the input of one set's adapter on one map; rank 0 (a multiple of LANES else): it has none, and its product is part of the weights. */
+typedef struct {
+  const void *down, *up, *down_back, *up_back; /* from prepare_noise */
+  float *grad_a, *grad_b;                      /* [parts, rank, d] and [parts, o, rank] */
+  int64_t rank;
+  uint32_t key, second, threshold; /* of 2^32: a draw below the threshold drops */
+  float kept;                      /* 1 / (1 - dropout) */
+} Noise;
+
 /* One layer: weights from `prepare`, everything else fp32. */
 typedef struct {
   const void *forward[MAPS], *backward[MAPS];
@@ -16,6 +25,8 @@ typedef struct {
   float *grad[MAPS];
   int64_t adapted[MAPS]; /* whether the weights are a set's own */
   int64_t own[TENSORS];  /* whether what is computed is a set's own */
+  const Noise *noise[MAPS]; /* [sets]; null where no adapter's input has dropout */
+  int64_t formed;           /* keys and values are formed even where only first tokens are read */
 } Layer;
 
 typedef struct {
@@ -24,6 +35,7 @@ typedef struct {
   int64_t backward; /* a backward pass follows */
   int64_t lowest;   /* the lowest layer with an adapted map */
   int64_t chunk;    /* tokens of a chunk, about */
+  int64_t noise_rank; /* the largest of a noise */
   const int64_t *starts; /* [rows + 1] where each row's tokens begin */
   const int64_t *ids;    /* [tokens]; null where x is given */
   const void *words, *places, *embedding_norm; /* tables of the embeddings, types added to the places; weight and bias of their norm */
@@ -32,19 +44,41 @@ typedef struct {
   float epsilon;
 } Encoder;
 
-/* Rows that go through all layers together: the first row and token, how many, and the numbers in the probabilities of one head of all of them. */
+/* Rows that go through all layers together: the first row and token, how many, and the numbers in the probabilities of one head of all of them, of every
+   token and of first tokens alone. */
 typedef struct {
-  int64_t row, rows, token, tokens, squares;
+  int64_t row, rows, token, tokens, squares, padded;
 } Chunk;
 
 /* Chunk i holds the rows that begin in the i-th stretch of `chunk` tokens. */
 static Chunk chunk_at(const Encoder *e, int64_t row) {
-  Chunk c = {row, 0, e->starts[row], 0, 0};
+  Chunk c = {row, 0, e->starts[row], 0, 0, 0};
   for (int64_t stretch = c.token / e->chunk; row < e->rows && e->starts[row] / e->chunk == stretch; row++) {
     int64_t length = e->starts[row + 1] - e->starts[row];
-    c.rows++, c.tokens += length, c.squares += length * round_up(length);
+    c.rows++, c.tokens += length, c.squares += length * round_up(length), c.padded += round_up(length);
   }
   return c;
+}
+
+/* The token in the batch that a row of a product belongs to. */
+static inline int64_t token_of(const Encoder *e, const Chunk *c, int first, int64_t row) { return first ? e->starts[c->row + row] : c->token + row; }
+
+/* The mask of LANES numbers from the `place`-th on: 0 or 1 / (1 - dropout). Twice Wellons's lowbias32, a hash whose bits are all but independent. */
+static inline uwide scramble(uwide x) {
+  x = (x ^ (x >> 16)) * 0x7feb352du;
+  x = (x ^ (x >> 15)) * 0x846ca68bu;
+  return x ^ (x >> 16);
+}
+static inline fwide mask_at(const Noise *z, int64_t map, int64_t place) {
+  uwide lane;
+  for (int i = 0; i < LANES; i++) lane[i] = (uint32_t)place + i;
+  uwide drawn = scramble(scramble(lane ^ z->key) + (z->second + 0x9e3779b9u * (uint32_t)map));
+  return (fwide)((uwide)(drawn >= z->threshold) & (uwide)splat(z->kept));
+}
+
+/* The masks of one map's input, [tokens, d]; for the tests. */
+void noise_factors(const Noise *z, int64_t map, int64_t tokens, int64_t d, float *out) {
+  for (int64_t i = 0; i < tokens * d; i += LANES) *(vec *)(out + i) = (vec)mask_at(z, map, i);
 }
 
 /* The largest of a batch's chunks, and how many there are. */
@@ -109,6 +143,9 @@ static void clear_gradients(const Encoder *e, int64_t part) {
 #include "prepare.h"
 #include "attention.h"
 #include "first.h"
+#include "kept.h"
+#include "noise.h"
+#include "layer.h"
 #include "encoder.h"
 #undef HALF
 #undef NAME
@@ -124,4 +161,7 @@ static void clear_gradients(const Encoder *e, int64_t part) {
 #include "prepare.h"
 #include "attention.h"
 #include "first.h"
+#include "kept.h"
+#include "noise.h"
+#include "layer.h"
 #include "encoder.h"

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from loralet.nn.encoder import EncoderShape, Weights, embed
 from loralet.nn.fast import LANES, kernels
 from loralet.nn.lora import Stack
+from loralet.nn.noise import Draws, MapNoise
 
 MAPS = ("query", "key", "value", "attention-output", "intermediate", "output")
 """A layer's linear maps, in the order of the kernels."""
@@ -43,6 +44,8 @@ class _Layer(ctypes.Structure):
         ("grad", ctypes.c_void_p * 6),
         ("adapted", ctypes.c_int64 * 6),
         ("own", ctypes.c_int64 * 7),
+        ("noise", ctypes.c_void_p * 6),
+        ("formed", ctypes.c_int64),
     ]
 
 
@@ -54,7 +57,7 @@ class _Encoder(ctypes.Structure):
     _fields_ = [
         *(
             (name, ctypes.c_int64)
-            for name in ("layers", "width", "heads", "feed_forward", "sets", "rows", "threads", "first", "backward", "lowest", "chunk")
+            for name in ("layers", "width", "heads", "feed_forward", "sets", "rows", "threads", "first", "backward", "lowest", "chunk", "noise_rank")
         ),
         *((name, ctypes.c_void_p) for name in ("starts", "ids", "words", "places", "embedding_norm", "x", "layer")),
         ("epsilon", ctypes.c_float),
@@ -117,6 +120,11 @@ class Fused:
         _call("prepare", weight, weight, pointer, sets, *weight.shape, forward, back, torch.get_num_threads())
         return forward, back
 
+    def noise(self, name: str, stack: Stack, draws: Draws) -> MapNoise:
+        """The adapters with dropout on one linear map, ready for the kernels."""
+        weight = self.weights[f"{name}.weight"]
+        return MapNoise(stack, _low_rank(stack), draws, weight, kernels(weight), PARTS)
+
     def frozen(self, name: str, backward: bool) -> Units:
         """A frozen linear map's units, made when they are first asked for."""
         made = self.units.get(name)
@@ -124,10 +132,15 @@ class Fused:
             made = self.units[name] = self.prepare(name, None, 1, backward)
         return made
 
-    def adapted(self, stacks: dict[str, Stack]) -> States:
-        """The encoder with ``scale * B A`` added to the adapted weights, formed here once for any number of batches."""
+    def adapted(self, stacks: dict[str, Stack], draws: Draws | None = None) -> States:
+        """The encoder with ``scale * B A`` added to the adapted weights, formed here once for any number of batches.
+
+        Args:
+            stacks: the adapters' matrices by linear map.
+            draws: keys of the dropout on the adapters' inputs, for one batch alone; an adapter that has some is computed beside the weights.
+        """
         backward = torch.is_grad_enabled() and any(stack.a.requires_grad for stack in stacks.values())
-        adapted = _Adapted(self, stacks, backward)
+        adapted = _Adapted(self, stacks, draws if draws and any(draws) else None, backward)
 
         def apply(ids: Int[Tensor, "b t"], lengths: Int[Tensor, "b"], read: Literal["first", "all"]) -> Float[Tensor, "k b s d"]:
             inside = torch.arange(ids.shape[1]) < lengths[:, None]
@@ -149,15 +162,18 @@ class _Adapted:
     Args:
         fused: the frozen encoder.
         stacks: the adapters' matrices by linear map.
+        draws: keys of their inputs' dropout; None where there is none.
         backward: whether gradients will be asked for.
     """
 
-    def __init__(self, fused: Fused, stacks: dict[str, Stack], backward: bool) -> None:
+    def __init__(self, fused: Fused, stacks: dict[str, Stack], draws: Draws | None, backward: bool) -> None:
         self.fused, self.stacks = fused, stacks
         self.sets = next(iter(stacks.values())).a.shape[0] if stacks else 1
         self.layers = (_Layer * fused.shape.layers)()
         self.lowest = min((int(name.split(".")[1]) for name in stacks), default=fused.shape.layers)
-        self.low = {name: _low_rank(stack) for name, stack in stacks.items()}
+        self.noise = {name: fused.noise(name, stack, draws) for name, stack in stacks.items()} if draws else {}
+        self.quiet = {name: _quiet(stack, self.noise.get(name)) for name, stack in stacks.items()}
+        self.low = {name: _low_rank(stack) for name, stack in self.quiet.items()}
         self.units = {name: fused.prepare(name, low, self.sets, backward or name in fused.both) for name, low in self.low.items()}
         live = False
         for i, layer in enumerate(self.layers):
@@ -170,6 +186,14 @@ class _Adapted:
                 layer.bias[j] = fused.plain[f"{name}.bias"].data_ptr()
             norms = (f"layers.{i}.{norm}.{kind}" for kind in ("weight", "bias") for norm in ("attention-norm", "output-norm"))
             layer.norm[:] = [fused.plain[name].data_ptr() for name in norms]
+            noisy = [self.noise.get(name) for name in names]
+            layer.noise[:] = [ctypes.addressof(noise.structs) if noise and noise.sets else None for noise in noisy]
+            layer.formed = any(layer.noise[MAPS.index(name)] for name in ("key", "value"))
+
+    @property
+    def noise_rank(self) -> int:
+        """The padded rank of the adapters with dropout, which is the same for all; 0 where there are none."""
+        return max((noise.padded for noise in self.noise.values() if noise.sets), default=0)
 
     def gradients(self) -> dict[str, Tensor]:
         """Room for each adapted map's gradient, ``[parts * k * o * d]``, and the layers pointing to it."""
@@ -188,6 +212,8 @@ class _Adapted:
             grad_a, grad_b = torch.empty(stack.a.shape), torch.empty(stack.b.shape)
             sizes = (PARTS, self.sets, o, d)
             _call("low_rank_gradients", grad_a, ctypes.byref(self.low[name]), grads[name], *sizes, grad_a, grad_b, torch.get_num_threads())
+            if name in self.noise:
+                self.noise[name].put_gradients(grad_a, grad_b)
             found += [grad_a, grad_b]
         return found
 
@@ -198,6 +224,13 @@ def _low_rank(stack: Stack) -> _LowRank:
     if a.stride()[1:] != (a.shape[2], 1) or b.stride()[1:] != (b.shape[2], 1):
         raise ValueError("the matrices of an adapter must lie dense in their last two axes")
     return _LowRank(a.data_ptr(), b.data_ptr(), stack.scale.data_ptr(), a.stride(0), b.stride(0), a.shape[1])
+
+
+def _quiet(stack: Stack, noise: MapNoise | None) -> Stack:
+    """The stack without the products of the adapters that are computed beside the weights."""
+    if noise is None or not noise.sets:
+        return stack
+    return Stack(stack.a, stack.b, stack.scale.index_fill(0, torch.tensor(noise.sets), 0.0))
 
 
 def _own(adapted: list[bool], live: bool) -> tuple[list[bool], bool]:
@@ -226,7 +259,10 @@ class _Batch:
         sizes = (shape.layers, shape.width, shape.heads, shape.feed_forward, self.adapted.sets, len(self.starts) - 1, torch.get_num_threads())
         own = not shape.embedding_width
         tables = [t.data_ptr() for t in (self.ids, fused.words, fused.places, fused.norm)] if own else [None] * 4
-        layers, flags = ctypes.addressof(self.adapted.layers), (self.first, self.backward, self.adapted.lowest, _stretch(len(self.ids)))
+        layers, flags = (
+            ctypes.addressof(self.adapted.layers),
+            (self.first, self.backward, self.adapted.lowest, _stretch(len(self.ids)), self.adapted.noise_rank),
+        )
         return _Encoder(*sizes, *flags, self.starts.data_ptr(), *tables, x.data_ptr(), layers, shape.epsilon)
 
     def input(self) -> Tensor:

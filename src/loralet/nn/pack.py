@@ -16,6 +16,7 @@ from loralet.nn.encoder import EncoderShape, Weights, encode
 from loralet.nn.fused import Fused, States, fits
 from loralet.nn.head import classify, first_token, mean_over_tokens, pool
 from loralet.nn.lora import Adapter, DropoutMasks, Stack, dropout_factors, merged, unmerged
+from loralet.nn.noise import Draws, draw
 
 Logits = Callable[[Tensor, Tensor], Tensor]
 """``(ids [b t], lengths [b]) -> logits [k b c]``."""
@@ -130,14 +131,16 @@ class Pack:
         pieces = [torch.full((slot.size,), 0.0 if slot.name.endswith("bias") or "norm" in slot.name else weight_decay) for slot in self.slots]
         return torch.cat(pieces).to(self.weights["embeddings.word"].device)
 
-    def logits(self, parameters: Float[Tensor, "k n"], masks: DropoutMasks | None = None, head: Float[Tensor, "k b d"] | None = None) -> Logits:
+    def logits(
+        self, parameters: Float[Tensor, "k n"], masks: DropoutMasks | Draws | None = None, head: Float[Tensor, "k b d"] | None = None
+    ) -> Logits:
         """The forward pass with these numbers: a function of a batch, ``(ids [b t], lengths [b]) -> logits [k b c]`` in fp32.
 
         Effective weights are formed here, once, so that in evaluation they serve any number of batches.
 
         Args:
             parameters: the trained numbers.
-            masks: draws dropout masks of the adapters' inputs; None in evaluation.
+            masks: dropout of the adapters' inputs (:meth:`masks`), for one batch alone; None in evaluation.
             head: factors of the features that the classifier reads (:meth:`head_factors`); None in evaluation.
         """
         tensors = self.split(parameters)
@@ -158,22 +161,22 @@ class Pack:
 
         return apply
 
-    def is_noisy(self, masks: DropoutMasks | None) -> bool:
-        """Whether an adapter's input has dropout, so that the adapters cannot be added to the weights."""
-        return masks is not None and any(adapter.dropout for adapter in self.adapters)
-
-    def splits_by_itself(self, masks: DropoutMasks | None) -> bool:
+    @property
+    def splits_by_itself(self) -> bool:
         """Whether the forward and the backward pass use all processor threads by themselves, so that a batch need not be split for them."""
-        return self.fused is not None and not self.is_noisy(masks)
+        return self.fused is not None
 
-    def _encoder(self, weights: Weights, stacks: dict[str, Stack], masks: DropoutMasks | None) -> States:
+    def _encoder(self, weights: Weights, stacks: dict[str, Stack], masks: DropoutMasks | Draws | None) -> States:
         """The way to the last states: in one call into C where that can be had, else layer by layer in torch."""
         fused = self.fused
         if self.shape.full and not torch.is_grad_enabled() and fits(weights, self.shape.encoder):
             fused = Fused(weights, self.shape.encoder)
-        if fused is not None and not self.is_noisy(masks):
-            return fused.adapted(stacks)
-        linear = unmerged(weights, stacks, masks) if self.is_noisy(masks) else merged(weights, stacks)
+        if fused is not None and not isinstance(masks, DropoutMasks):
+            return fused.adapted(stacks, masks)
+        if isinstance(masks, DropoutMasks) and any(adapter.dropout for adapter in self.adapters):
+            linear = unmerged(weights, stacks, masks)
+        else:
+            linear = merged(weights, stacks)
         return lambda ids, lengths, read: encode(weights, self.shape.encoder, ids, lengths, linear, read)
 
     def _features(
@@ -190,8 +193,9 @@ class Pack:
         p, width = self.shape.head_dropout, self.shape.encoder.width
         return dropout_factors([p] * len(self.adapters), generators, (rows, width)) if p else None
 
-    def masks(self, generators: Sequence[torch.Generator]) -> DropoutMasks:
-        return DropoutMasks(self.adapters, generators)
+    def masks(self, generators: Sequence[torch.Generator]) -> DropoutMasks | Draws:
+        """Dropout of the adapters' inputs for one batch, from each adapter's own generator: keys for the kernels, or masks as torch asks for them."""
+        return DropoutMasks(self.adapters, generators) if self.fused is None else draw(self.adapters, generators)
 
     def trainable(self, i: int) -> int:
         """Trained numbers of adapter i, padding not counted."""
