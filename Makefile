@@ -26,8 +26,8 @@ $(VENV)/.dev: $(VENV)/.base
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all,test,lint]'
 	touch $@
 
-study: setup  ## set up, then the main job: a 3 x 3 grid with base rows (DATA=..., MODEL=..., ARGS=... to change it)
-	$(BIN)/loralet study $(DATA) $(if $(MODEL),--models $(MODEL)) $(ARGS)
+study: setup  ## set up, then the main job: a 3 x 3 grid with base rows, its table and its report (DATA=..., MODEL=..., ARGS=... to change it)
+	$(BIN)/loralet study $(DATA) $(if $(MODEL),--models $(MODEL)) --report $(ARGS)
 
 test: setup-dev  ## set up, then all tests with coverage
 	$(BIN)/python -m pytest --numprocesses 2 --cov --cov-report=term $(ARGS)
@@ -45,6 +45,7 @@ format: setup-dev  ## put code into shape
 bench: setup-dev  ## run the benchmarks, about an hour, and renew the README's tables (DATA=folder with train and test files, MODEL=folder)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all,test,lint,bench]'
 	$(BIN)/python benchmarks/accuracy.py $(DATA) $(MODEL)
+	$(BIN)/python benchmarks/accuracy.py $(DATA) news-tiny --out benchmarks/news_tiny.json
 	$(BIN)/python benchmarks/speed.py $(DATA) $(MODEL)
 	$(BIN)/python benchmarks/start_up.py $(DATA) $(MODEL)
 	$(BIN)/python benchmarks/defaults.py $(DATA) $(MODEL)

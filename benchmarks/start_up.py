@@ -28,6 +28,8 @@ from loralet.store.atomic import write_json
 from loralet.store.backbone import load_backbone
 
 SIZES = (10_000, 30_000, 100_000, 300_000)
+LENGTHS, TOKENS = (32, 64, 128, 256), 655_360
+"""Rows of so many tokens each, so many tokens in all."""
 
 
 def seconds(command: list[str], rounds: int, **environment: str) -> list[float]:
@@ -58,19 +60,19 @@ def tokenising(texts: pa.ChunkedArray, model: str, rows: int) -> dict[str, float
         return {"rows": rows, "library_seconds": library, "first_seconds": first, "cached_seconds": time.perf_counter() - started}
 
 
-def growth(data: str, model: str, rows: int) -> dict[str, float]:
-    """Time of one epoch on so many rows and the process's peak memory, in a process of its own."""
+def growth(data: str, model: str, rows: int, length: int = 0) -> dict[str, float]:
+    """Time of one epoch on so many rows (of a given length where there is one) and the process's peak memory, in a process of its own."""
     code = (
         "import sys, json; sys.path.insert(0, sys.argv[1]); import start_up; "
-        "print(json.dumps(start_up.one_epoch(sys.argv[2], sys.argv[3], int(sys.argv[4]))))"
+        "print(json.dumps(start_up.one_epoch(sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))))"
     )
-    command = [sys.executable, "-c", code, str(Path(__file__).parent), data, model, str(rows)]
+    command = [sys.executable, "-c", code, str(Path(__file__).parent), data, model, str(rows), str(length)]
     environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def one_epoch(data: str, model: str, rows: int) -> dict[str, float]:
+def one_epoch(data: str, model: str, rows: int, length: int) -> dict[str, float]:
     from contenders import Task, our_state
 
     from loralet.data.tokens import Tokens
@@ -80,14 +82,15 @@ def one_epoch(data: str, model: str, rows: int) -> dict[str, float]:
     steps = rows // 32
     state, corpus, options = our_state(Task(data, model, steps, 0), [lora_run(model, 16, 64.0, 0.0, ("query", "value"), "alpha/r", 1e-3, 0)], "auto")
     own, times = corpus.train, -(-rows // len(corpus.train))
-    lengths = np.tile(own.tokens.lengths, times)[:rows]
-    ids = np.tile(own.tokens.ids, times)[: int(lengths.sum())]
+    lengths = np.full(rows, length) if length else np.tile(own.tokens.lengths, times)[:rows]
+    ids = np.resize(own.tokens.ids, int(lengths.sum()))
     many = Rows(Tokens(ids, np.concatenate([[0], np.cumsum(lengths)])), own.labels.repeat(times)[:rows])
     started = time.perf_counter()
     for _ in train(state, many, corpus.sample, options, 0):
         pass
     return {
         "rows": rows,
+        "tokens": int(lengths.sum()),
         "seconds": time.perf_counter() - started,
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
@@ -114,6 +117,7 @@ def main() -> None:
         "predict_seconds": median(predict_times),
         "tokenising": tokenising(texts, arguments.model, 120_000),
         "growth": [growth(arguments.data, arguments.model, rows) for rows in arguments.sizes],
+        "by_length": [growth(arguments.data, arguments.model, TOKENS // length, length) | {"length": length} for length in LENGTHS],
     }
     write_json(Path(arguments.out), report)
     print(json.dumps(report, indent=2))

@@ -45,7 +45,7 @@ class Study:
     def __call__(self) -> None:
         from loralet.commands.study import study
 
-        study(self.options, self.interface, self.planning.dry_run)
+        study(self.options, self.interface, self.planning)
 
 
 @dataclass(frozen=True)

@@ -155,6 +155,18 @@ def test_halving_and_json_events(place: Path) -> None:
     assert "halving = true" in (place / "halved" / "config.toml").read_text()
 
 
+def test_a_study_writes_its_report_where_that_is_asked_for(place: Path) -> None:
+    done = run(place, "study", *GRID, "--report", "--quiet", "--out", "told")
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if line.startswith("report: ")] == [
+        f"report: {Path('told', name)}" for name in ("report.html", "report.md", "report-figures")
+    ]
+    assert "</html>" in (place / "told" / "report.html").read_text(encoding="utf-8")
+    planned = run(place, "study", *GRID, "--report", "--dry-run", "--out", "planned")
+    assert planned.returncode == 0, planned.stderr
+    assert not (place / "planned").exists()
+
+
 def test_a_single_run_stops_at_its_target_where_that_is_asked_for(place: Path) -> None:
     given = (
         "train",

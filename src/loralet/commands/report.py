@@ -13,6 +13,16 @@ from loralet.studies.analysis import analyse
 
 def report(config: ReportConfig) -> None:
     """Write the report of a run folder and say where it is."""
+    say_reports(write_reports(config))
+
+
+def write_reports(config: ReportConfig) -> tuple[list[Path], str]:
+    """Write what is wanted; returns the files, and why there are no texts, where they were wanted and there are none.
+
+    Raises:
+        ConfigError: a file would take the place of a folder.
+        RunError: see :func:`loralet.studies.analysis.analyse`.
+    """
     folder = Path(config.folder)
     html, md = report_files(folder, config.out, config.format)
     taken = [str(path) for path in (html, md, Path(config.json) if config.json else None) if path and path.is_dir()]
@@ -23,10 +33,16 @@ def report(config: ReportConfig) -> None:
     if config.json:
         write_json(Path(config.json), analysis.to_json())
         written.append(Path(config.json))
-    for path in written:
+    return written, analysis.examples.note if config.texts and analysis.examples else ""
+
+
+def say_reports(written: tuple[list[Path], str]) -> None:
+    """Print where the files are."""
+    paths, note = written
+    for path in paths:
         print(f"report: {path}")
-    if config.texts and analysis.examples and analysis.examples.note:
-        print(analysis.examples.note)
+    if note:
+        print(note)
 
 
 def report_files(folder: Path, out: str, form: str) -> tuple[Path | None, Path | None]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
+from loralet.commands.report import say_reports, write_reports
 from loralet.commands.threads import set_threads
-from loralet.config import Interface, StudyConfig, TrainConfig
+from loralet.config import Interface, Planning, ReportConfig, StudyConfig, TrainConfig
 from loralet.engine.runs import RunFolder, new_run_folder
 from loralet.events import Event, Finished, Stage
 from loralet.show.plan import plan_table
@@ -18,9 +20,13 @@ from loralet.studies.plan import Plan, plan_study, plan_train
 from loralet.studies.study import carry_out, prepare
 
 
-def study(config: StudyConfig, interface: Interface, dry_run: bool = False) -> None:
-    """Train a grid and print its table, or only say what would be trained."""
-    _carry_out(plan_study(config), config, interface, dry_run)
+def study(config: StudyConfig, interface: Interface, planning: Planning) -> None:
+    """Train a grid, print its table and, if asked to, write its report; or only say what would be trained."""
+    path = _carry_out(plan_study(config), config, interface, planning.dry_run)
+    if path and planning.report:
+        written = write_reports(ReportConfig(str(path)))
+        if not interface.json_events:
+            say_reports(written)
 
 
 def train(config: TrainConfig, interface: Interface) -> None:
@@ -28,7 +34,8 @@ def train(config: TrainConfig, interface: Interface) -> None:
     _carry_out(plan_train(config), config, interface, dry_run=False)
 
 
-def _carry_out(plan: Plan, config: Any, interface: Interface, dry_run: bool) -> None:
+def _carry_out(plan: Plan, config: Any, interface: Interface, dry_run: bool) -> Path | None:
+    """The run folder, None after a dry run."""
     set_threads(config.training.threads)
     path = new_run_folder(config.out, plan.kind)
     heard: list[Event] = []
@@ -46,7 +53,7 @@ def _carry_out(plan: Plan, config: Any, interface: Interface, dry_run: bool) -> 
             planned = survey(prepared.packs, prepared.benches, plan)
             if dry_run:
                 view(planned) if interface.json_events else table_console().print(plan_table(planned))
-                return
+                return None
             listen(planned)
         with closing(RunFolder(path, config)) as folder:
             for event in heard:
@@ -57,3 +64,4 @@ def _carry_out(plan: Plan, config: Any, interface: Interface, dry_run: bool) -> 
         console = table_console()
         console.print(results_table(results, console.width))
         console.print(f"run folder: {path}", highlight=False, soft_wrap=True)
+    return path

@@ -233,3 +233,5 @@ class Planning:
     """A grid with a name: both small BERTs with and without LoRA, or ranks against alphas; flags given beside it win."""
     dry_run: bool = False
     """Print the plan with an estimate of memory and time, and stop there."""
+    report: bool = False
+    """Write the report too, as ``loralet report`` does."""
