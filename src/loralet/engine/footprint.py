@@ -87,7 +87,9 @@ def pack_bytes(runs: Sequence[Run], load: Load) -> int:
     of which the last layer keeps all but keys, values and their input for one token of each row only, unless the head reads every token. To it come
     ``2 i f`` per run and token of the widest layer for gradients on their way, ``4 COPIES n`` per run, and ``(2 i + 4)`` per run and number
     of each adapted map for W + s B A and its gradient. A check on the validation rows needs ``i (6 d + 2 f)`` for each of its ``BATCH_TOKENS``
-    tokens; the larger of training and checking counts. This is torch's way; the kernels' way needs less, but for fp32 under the mean head (a tenth more). All parts of a batch are taken to be at work at once, as they are with two threads or more.
+    tokens; the larger of training and checking counts. All parts of a batch are taken to be at work at once, as they are with two threads or more.
+
+    This is torch's way. The kernels' way needs less, but for fp32 under the mean head, where it needs a tenth more.
     """
     k, shape, item = len(runs), load.encoder, load.item
     noisy = any(run.dropout for run in runs)
