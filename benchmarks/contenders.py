@@ -185,22 +185,31 @@ def fasttext_to(task: Task) -> dict[str, float]:
 
 
 def our_to(task: Task, accuracy: float) -> dict[str, float]:
-    """``loralet train`` with its defaults, stopped at the first check that reaches the accuracy on a sample of 512 validation rows."""
+    """``loralet train`` with its defaults, stopped at the first check that reaches the accuracy on a sample of 512 validation rows.
+
+    The seconds are those of tokenising, training and its checks; the accuracy is on all validation rows.
+    """
     from loralet.config import LoraOptions
+    from loralet.data.tokens import tokenise
+    from loralet.engine.evaluate import accuracy_and_loss, logits_of
     from loralet.engine.packs import lora_run
     from loralet.engine.train import train
     from loralet.events import Checked, Stepped
+    from loralet.store.backbone import load_backbone
 
-    lora, seen, reached = LoraOptions(), 0, 0.0
+    lora, seen, texts = LoraOptions(), 0, load(task).train.texts
     run = lora_run(task.model, lora.rank, lora.alpha, lora.dropout, lora.targets, lora.scaling, lora.lr, 0)
-    state, rows, options = our_state(task, [run], "auto", steps=3 * -(-len(load(task).train) // BATCH), eval_every=EVERY)
+    state, rows, options = our_state(task, [run], "auto", steps=3 * -(-len(texts) // BATCH), eval_every=EVERY)
+    tokenizer = load_backbone(task.model).tokenizer
     started = time.perf_counter()
+    tokenise(texts, tokenizer, LENGTH)
     for event in train(state, rows.train, rows.sample, options, 0):
         seen += event.rows if isinstance(event, Stepped) else 0
-        reached = event.accuracy if isinstance(event, Checked) else reached
-        if reached >= accuracy:
+        if isinstance(event, Checked) and event.accuracy >= accuracy:
             break
-    return measured(seen, time.perf_counter() - started) | {"accuracy": reached}
+    seconds = time.perf_counter() - started
+    logits = logits_of(state.pack.logits(state.parameters), rows.validation.tokens, 1)
+    return measured(seen, seconds) | {"accuracy": accuracy_and_loss(logits, rows.validation.labels)[0][0]}
 
 
 # ---- ours ----
@@ -293,8 +302,8 @@ CONTENDERS: dict[str, Callable[[Task], dict[str, float]]] = {
     "texts to labels, ONNX Runtime": peer_onnx,
     "fitting TF-IDF + linear SVM": words_to,
     "fitting fastText, word pairs": fasttext_to,
-    "loralet with its defaults, to 85 %": lambda t: our_to(t, 0.85),
-    "loralet with its defaults, to 89 %": lambda t: our_to(t, 0.89),
+    "loralet with its defaults, to 85 % of a sample": lambda t: our_to(t, 0.85),
+    "loralet with its defaults, to 89 % of a sample": lambda t: our_to(t, 0.89),
 }
 
 

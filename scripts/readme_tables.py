@@ -94,7 +94,8 @@ def defaults(report: dict[str, Any]) -> str:
         "| how it is trained | test accuracy, mean | standard deviation |",
         "|---|---|---|",
     ]
-    return "\n".join(lines + [f"| {row['name']} | {row['mean']:.2%} | {100 * row['sd']:.2f} points |" for row in report["rows"]])
+    spread = [f"{100 * row['sd']:.2f} points" if row["sd"] is not None else "–" for row in report["rows"]]
+    return "\n".join(lines + [f"| {row['name']} | {row['mean']:.2%} | {sd} |" for row, sd in zip(report["rows"], spread, strict=True)])
 
 
 def render(readme: str) -> str:

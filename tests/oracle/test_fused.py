@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from loralet.native import build
+from loralet.nn import fused, optim
+from loralet.nn.dropout import Draw, Draws, DropoutStruct, dropout_struct
 from loralet.nn.encoder import EncoderShape, Weights
 from loralet.nn.fused import MAPS, fits
 from loralet.nn.lora import Adapter, DropoutMasks
-from loralet.nn.noise import Draw, Draws, noise_struct
 from loralet.nn.pack import Pack, PackShape
 
 pytestmark = pytest.mark.skipif(not any(map(shutil.which, build.COMPILERS)), reason="no C compiler on this machine")
@@ -29,6 +30,7 @@ SHAPES = {
     "electra": replace(PLAIN, embedding_width=48),
     "one-layer": replace(PLAIN, layers=1),
 }
+"""Heads of 32 numbers, and of 16 for distilbert."""
 TARGETS = {
     "query-value": tuple(f"layers.{i}.{name}" for i in range(3) for name in ("query", "value")),
     "all-linear": tuple(f"layers.{i}.{name}" for i in range(3) for name in MAPS),
@@ -141,17 +143,19 @@ def kernel_factors(drawn: Draw, name: str, tokens: int, width: int) -> torch.Ten
     _, layer, target = name.split(".")
     factors, found = torch.empty(tokens, width), build.library()
     assert found is not None
-    found["fp32"]["noise_factors"](ctypes.byref(noise_struct(drawn)), int(layer) * len(MAPS) + MAPS.index(target), tokens, width, factors.data_ptr())
+    found["fp32"]["mask_factors"](ctypes.byref(dropout_struct(drawn)), int(layer) * len(MAPS) + MAPS.index(target), tokens, width, factors.data_ptr())
     return factors
 
 
 @pytest.mark.parametrize("dtype", list(TOLERANCE), ids=["fp32", "bf16"])
 @pytest.mark.parametrize("head", ["pooler", "mean"])
 @pytest.mark.parametrize("targets", [name for name in TARGETS if name != "none"])
-def test_dropout_on_the_adapters_is_the_twins(targets: str, head: str, dtype: torch.dtype) -> None:
-    names = TARGETS[targets]
-    adapters = [Adapter(4, 2.0, 0.3, names, 0), Adapter(8, 1.0, 0.0, names, 1), Adapter(20, 1.0, 0.1, names[:1], 2), Adapter(0, 0.0, 0.0, (), 3)]
-    pack = Pack(make_weights(PLAIN, dtype), PackShape(PLAIN, 4, head), adapters)
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "one-layer"])
+def test_dropout_on_the_adapters_is_the_twins(kind: str, targets: str, head: str, dtype: torch.dtype) -> None:
+    shape = SHAPES[kind]
+    names = tuple(name for name in TARGETS[targets] if int(name.split(".")[1]) < shape.layers) or ("layers.0.query", "layers.0.key")
+    adapters = [Adapter(4, 2.0, 0.3, names, 0), Adapter(8, 1.0, 0.0, names, 1), Adapter(20, 1.0, 0.1, names[-1:], 2), Adapter(0, 0.0, 0.0, (), 3)]
+    pack = Pack(make_weights(shape, dtype), PackShape(shape, 4, head), adapters)
     parameters = pack.start()
     parameters += 0.05 * torch.randn(parameters.shape, generator=torch.Generator().manual_seed(1))
     parameters = pack.fill([pack.extract(parameters, i) for i in range(4)])
@@ -209,3 +213,62 @@ def test_a_forward_pass_is_gone_through_backwards_only_once() -> None:
     torch.autograd.grad(loss, leaf, retain_graph=True)
     with pytest.raises(RuntimeError, match="only once"):
         torch.autograd.grad(loss, leaf)
+
+
+def test_adapters_on_different_maps_and_the_longest_rows() -> None:
+    shape = replace(PLAIN, positions=512)
+    adapters = [
+        Adapter(4, 2.0, 0.0, ("layers.0.key", "layers.2.value"), 0),
+        Adapter(8, 1.0, 0.0, ("layers.1.output",), 1),
+        Adapter(3, 1.0, 0.0, ("layers.0.intermediate", "layers.2.query"), 2),
+    ]
+    pack = Pack(make_weights(shape, torch.float32), PackShape(shape, 4, "pooler"), adapters)
+    parameters = pack.start() + 0.05 * torch.randn(pack.start().shape, generator=torch.Generator().manual_seed(1))
+    ids, lengths = torch.randint(0, 50, (3, 512), generator=torch.Generator().manual_seed(2)), torch.tensor([512, 1, 300])
+    results = []
+    for way in (pack.fused, None):
+        pack.fused = way
+        leaf = parameters.clone().requires_grad_()
+        logits = pack.logits(leaf)(ids, lengths)
+        results.append((logits.detach(), torch.autograd.grad(logits.square().sum(), leaf)[0]))
+    for ours, twin in zip(*results, strict=True):
+        assert apart(ours, twin) <= TOLERANCE[torch.float32]
+
+
+def test_dropout_does_not_depend_on_the_threads_and_is_for_one_batch() -> None:
+    pack, parameters = make_pack(PLAIN, torch.bfloat16, "pooler", TARGETS["all-linear"])
+    pack.adapters = tuple(replace(adapter, dropout=0.2) for adapter in pack.adapters)
+    ids = torch.randint(0, 50, (len(LENGTHS), 80), generator=torch.Generator().manual_seed(2))
+    draws = pack.masks([torch.Generator().manual_seed(i) for i in range(3)])
+    gradients, threads = [], torch.get_num_threads()
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            gradients.append(logits_and_gradient(pack, parameters, ids, draws)[1])
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*gradients)
+    logits = pack.logits(parameters, draws)
+    logits(ids, LENGTHS)
+    with pytest.raises(RuntimeError, match="draw anew"):
+        logits(ids, LENGTHS)
+
+
+def test_a_forward_pass_outlives_the_training_after_it() -> None:
+    """Its weights are its own, though training makes the backbone's anew, for the backward pass."""
+    pack, parameters = make_pack(PLAIN, torch.float32, "pooler", TARGETS["query-value"])
+    ids = torch.randint(0, 50, (len(LENGTHS), 80), generator=torch.Generator().manual_seed(2))
+    before = pack.logits(parameters)
+    expected = before(ids, LENGTHS)
+    logits_and_gradient(pack, parameters, ids)
+    torch.full((4096, 4096), 1e30)  # what is freed is soon written over
+    assert torch.equal(before(ids, LENGTHS), expected)
+    assert torch.equal(before(ids.int(), LENGTHS.int()), expected)
+
+
+def test_structures_have_the_sizes_that_c_gives_them() -> None:
+    sizes, found = (ctypes.c_int64 * 5)(), build.library()
+    assert found is not None
+    found["fp32"]["structure_sizes"](ctypes.addressof(sizes))
+    ours = (fused._Layer, fused._Encoder, fused._LowRank, DropoutStruct, optim._Course)
+    assert list(sizes) == [ctypes.sizeof(structure) for structure in ours]

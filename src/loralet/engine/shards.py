@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 
 SHARDS = 2
-"""Parts of a batch on a processor. Fixed, not the number of cores, so that a run's dropout masks do not depend on the machine."""
+"""Parts of a batch on a processor, where torch does the work. Fixed, so that a run's dropout masks do not depend on the number of cores."""
 
 Result = TypeVar("Result")
 

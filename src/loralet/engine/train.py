@@ -44,7 +44,7 @@ class RunState:
 
     Args:
         run: its configuration.
-        dropout: its generators of dropout masks, one for each part of a batch.
+        dropout: its generators of dropout masks, one for each part that a batch may be split into.
         best: its tensors at the best check so far (:meth:`loralet.nn.pack.Pack.extract`).
         last: its tensors when it left the pack.
         best_accuracy: validation accuracy of that check.
@@ -162,7 +162,7 @@ def train(state: TrainingState, rows: Rows, validation: Rows, options: TrainingO
 def take_step(state: TrainingState, rows: Rows, batch: np.ndarray, options: TrainingOptions, lr_share: float) -> list[float]:
     """One optimiser step of every run in the pack; returns each run's mean loss over the batch.
 
-    The losses are summed over the pack, so each run's gradient is what it would be alone. A run whose loss or gradient is not
+    The losses are summed over the pack, so each run's gradient is, to rounding, what it would be alone. A run whose loss or gradient is not
     finite keeps the parameters it had.
     """
     parameters = state.parameters.requires_grad_()

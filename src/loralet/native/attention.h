@@ -84,9 +84,10 @@ static void NAME(head_backward)(int64_t m, int64_t n, int64_t size, int64_t row,
 #define OF(x, own, tokens) ((x) + (((own) ? set : 0) * rows + r) * (tokens) * width + head * size)
 
 void NAME(attention_forward)(const ELEMENT *q, int64_t q_own, const ELEMENT *k, int64_t k_own, const ELEMENT *v, int64_t v_own, const int64_t *lengths,
-                             ELEMENT *out, ELEMENT *kept, int64_t sets, int64_t rows, int64_t reads, int64_t tokens, int64_t heads, int64_t size) {
+                             ELEMENT *out, ELEMENT *kept, int64_t sets, int64_t rows, int64_t reads, int64_t tokens, int64_t heads, int64_t size,
+                             int64_t threads) {
   int64_t width = heads * size, square = reads * round_up(tokens);
-#pragma omp parallel
+#pragma omp parallel num_threads(threads)
   {
     float *scratch = malloc(NAME(head_scratch)(tokens, size) + sizeof(ELEMENT) * square);
     ELEMENT *own = (ELEMENT *)((char *)scratch + NAME(head_scratch)(tokens, size));
@@ -105,9 +106,9 @@ void NAME(attention_forward)(const ELEMENT *q, int64_t q_own, const ELEMENT *k, 
 /* Gradients of q, k and v from that of out; a null one is not wanted. A tensor shared by several sets has no gradient here. */
 void NAME(attention_backward)(const ELEMENT *q, int64_t q_own, const ELEMENT *k, int64_t k_own, const ELEMENT *v, int64_t v_own, const int64_t *lengths,
                               const ELEMENT *kept, const ELEMENT *grad, ELEMENT *grad_q, ELEMENT *grad_k, ELEMENT *grad_v, int64_t sets, int64_t rows,
-                              int64_t reads, int64_t tokens, int64_t heads, int64_t size) {
+                              int64_t reads, int64_t tokens, int64_t heads, int64_t size, int64_t threads) {
   int64_t width = heads * size, square = reads * round_up(tokens);
-#pragma omp parallel
+#pragma omp parallel num_threads(threads)
   {
     float *scratch = malloc(NAME(head_scratch)(tokens, size));
 #pragma omp for schedule(dynamic, 4)

@@ -21,19 +21,19 @@ logger = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("kernels.c")
 COMPILERS = ("cc", "gcc", "clang")
-FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-std=gnu11", "-shared", "-fPIC")
+FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-strict-aliasing", "-std=gnu11", "-shared", "-fPIC")
 THREADS = "-fopenmp"
 SECONDS = 60
-"""A compilation takes about two; one that takes longer than this is given up."""
+"""A compilation takes about three; one that takes longer than this is given up."""
 
 POINTER, INTEGER = ctypes.c_void_p, ctypes.c_int64
 KINDS = ("fp32", "bf16")
 OPERANDS = (POINTER, INTEGER) * 3
 SIGNATURES: dict[str, tuple[tuple[Any, ...], Any]] = {
     "prepare": ((POINTER, POINTER, *(INTEGER,) * 3, POINTER, POINTER, INTEGER), None),
-    "prepare_noise": ((POINTER, INTEGER, ctypes.c_float, *(INTEGER,) * 3, *(POINTER,) * 4), None),
-    "attention_forward": ((*OPERANDS, POINTER, POINTER, POINTER, *(INTEGER,) * 6), None),
-    "attention_backward": ((*OPERANDS, *(POINTER,) * 6, *(INTEGER,) * 6), None),
+    "prepare_dropout": ((POINTER, INTEGER, ctypes.c_float, *(INTEGER,) * 3, *(POINTER,) * 4), None),
+    "attention_forward": ((*OPERANDS, POINTER, POINTER, POINTER, *(INTEGER,) * 7), None),
+    "attention_backward": ((*OPERANDS, *(POINTER,) * 6, *(INTEGER,) * 7), None),
     "encoder_bytes": ((POINTER,), INTEGER),
     "encoder_forward": ((POINTER, POINTER, POINTER), None),
     "encoder_backward": ((POINTER, POINTER, POINTER, INTEGER), None),
@@ -41,7 +41,8 @@ SIGNATURES: dict[str, tuple[tuple[Any, ...], Any]] = {
 """Arguments and result of each kernel; each stands in the library once for every kind of number."""
 SINGLE: dict[str, tuple[tuple[Any, ...], Any]] = {
     "low_rank_gradients": ((POINTER, POINTER, *(INTEGER,) * 4, POINTER, POINTER, INTEGER), None),
-    "noise_factors": ((POINTER, INTEGER, INTEGER, INTEGER, POINTER), None),
+    "mask_factors": ((POINTER, INTEGER, INTEGER, INTEGER, POINTER), None),
+    "structure_sizes": ((POINTER,), None),
     "adamw": ((POINTER,) * 7 + (INTEGER, INTEGER, POINTER, INTEGER), None),
 }
 """Kernels that stand there once."""
@@ -89,7 +90,7 @@ def _compiled(compiler: str) -> Path:
         made = Path(folder) / path.name
         for flags in ((*FLAGS, THREADS), FLAGS):
             done = subprocess.run(
-                [compiler, *flags, str(SOURCE), "-o", str(made), "-lm"], capture_output=True, text=True, timeout=SECONDS, check=False
+                [compiler, *flags, str(SOURCE), "-o", str(made), "-lm", "-lpthread"], capture_output=True, text=True, timeout=SECONDS, check=False
             )
             if done.returncode == 0:
                 return made.replace(path)

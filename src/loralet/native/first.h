@@ -51,6 +51,8 @@ static void NAME(weighted_sum)(int64_t n, int64_t d, const float *factors, const
   }
 }
 
+/* The context of first tokens, [rows, d], from their queries, [rows, d], and the tokens that go into the layer, x [tokens, d]: what every head reaches for
+   is its query times its rows of the key map; the softmax of that along the tokens weighs them; the value map takes what comes of it. */
 static void NAME(first_forward)(const Encoder *e, const Chunk *c, const ELEMENT *query, const ELEMENT *x, const UNIT *key_back, const UNIT *value,
                                 const float *value_bias, const NAME(First) * k, ELEMENT *context, float *sums) {
   int64_t d = e->width;
@@ -72,8 +74,7 @@ static void NAME(first_forward)(const Encoder *e, const Chunk *c, const ELEMENT 
   NAME(gather_heads)(e, c->rows, k->mixed, value, value_bias, context, sums);
 }
 
-/* From the gradient of the context, [rows, d]: that of the scores over the probabilities' place is `ds`, fp32 [heads, tokens]; `sought`, [heads, rows, d], is
-   their sum over tokens, from which the gradient of W follows; dq [rows, d] is that of the query; and to dx, fp32 [tokens, d] (where not null), what the tokens
+/* From the gradient of the context, [rows, d]: that of the scores is `ds`, fp32 [heads, tokens]; `sought`, [heads, rows, d], is what it weighs the tokens to, from which the gradient of W follows; dq [rows, d] is that of the query; and to dx, fp32 [tokens, d] (where not null), what the tokens
    get from scores and context is written. `pushed` [heads, rows, d] is room. */
 static void NAME(first_backward)(const Encoder *e, const Chunk *c, const ELEMENT *grad, const ELEMENT *x, const UNIT *key, const UNIT *value_back,
                                  const NAME(First) * k, ELEMENT *pushed, ELEMENT *sought, float *ds, ELEMENT *dq, float *dx, float *sums) {

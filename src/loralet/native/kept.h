@@ -36,7 +36,7 @@ static NAME(Kept) NAME(kept)(const Encoder *e, const Chunk *c, int64_t layer, in
     };
     for (int which = 0; which < MAPS; which++) {
       int64_t rows = which == KEY || which == VALUE ? c->tokens : m;
-      k.low[which] = take(&r, sizeof(ELEMENT) * rows * e->noise_rank, 1, l->noise[which] != 0);
+      k.low[which] = take(&r, sizeof(ELEMENT) * rows * e->dropout_rank, 1, l->dropout[which] != 0);
     }
   }
   if (end) *end = r.end;
@@ -67,9 +67,9 @@ typedef struct {
   UNIT *left, *right;
 } NAME(Scratch);
 static NAME(Scratch) NAME(scratch_of)(const Encoder *e, const Extent *x) {
-  int64_t d = e->width, f = e->feed_forward, wide = f > d ? f : d, row = sizeof(ELEMENT) * d, noisy = e->noise_rank != 0;
-  int64_t widest = wide > e->noise_rank ? wide : e->noise_rank, units = sizeof(UNIT) * UNITS(x->tokens) * widest;
-  int64_t one = NAME(head_scratch)(x->longest, d / e->heads), ranks = 4 * BLOCK_ROWS * e->noise_rank;
+  int64_t d = e->width, f = e->feed_forward, wide = f > d ? f : d, row = sizeof(ELEMENT) * d, dropped = e->dropout_rank != 0;
+  int64_t widest = wide > e->dropout_rank ? wide : e->dropout_rank, units = sizeof(UNIT) * UNITS(x->tokens) * widest;
+  int64_t one = NAME(head_scratch)(x->longest, d / e->heads), ranks = 4 * BLOCK_ROWS * e->dropout_rank;
   Region r = {.end = 0};
   NAME(Scratch) s = {0};
   for (int pass = 0; pass < 2; pass++) { /* first the size, then the places */
@@ -77,7 +77,7 @@ static NAME(Scratch) NAME(scratch_of)(const Encoder *e, const Extent *x) {
     r.end = 0;
     s = (NAME(Scratch)){
         .sums = take(&r, 4 * BLOCK_ROWS * wide, 0, 1),
-        .back = take(&r, 4 * BLOCK_ROWS * wide, 0, noisy),
+        .back = take(&r, 4 * BLOCK_ROWS * wide, 0, dropped),
         .head = take(&r, one > ranks ? one : ranks, 0, 1),
         .dy = take(&r, 4 * x->tokens * d, 0, 1),
         .ds = take(&r, 4 * x->tokens * e->heads, 0, 1),
@@ -89,8 +89,8 @@ static NAME(Scratch) NAME(scratch_of)(const Encoder *e, const Extent *x) {
         .dv = take(&r, x->tokens * row, 0, 1),
         .pushed = take(&r, e->heads * x->rows * row, 0, 1),
         .sought = take(&r, e->heads * x->rows * row, 0, 1),
-        .masked = take(&r, sizeof(ELEMENT) * (x->tokens > BLOCK_ROWS ? x->tokens : BLOCK_ROWS) * wide, 0, noisy),
-        .dlow = take(&r, sizeof(ELEMENT) * x->tokens * e->noise_rank, 0, noisy),
+        .masked = take(&r, sizeof(ELEMENT) * (x->tokens > BLOCK_ROWS ? x->tokens : BLOCK_ROWS) * wide, 0, dropped),
+        .dlow = take(&r, sizeof(ELEMENT) * x->tokens * e->dropout_rank, 0, dropped),
         .left = take(&r, units, 0, 1),
         .right = take(&r, units, 0, 1),
     };

@@ -1,4 +1,6 @@
-/* The kernels, each in fp32 and in bf16. Threads are OpenMP's, the same pool that torch uses. */
+/* The kernels, each in fp32 and in bf16. Threads are OpenMP's: the pool that torch uses, where both have the same runtime. */
+
+#include <pthread.h>
 
 #include "vectors.h"
 #include "update.h"
@@ -6,16 +8,16 @@
 #define BLOCK_ROWS 48    /* rows of a product whose sums are finished (bias, norm, ...) before the next are begun: they stay in the first two caches */
 
 enum { QUERY, KEY, VALUE, ATTENTION_OUTPUT, INTERMEDIATE, OUTPUT, MAPS }; /* a layer's linear maps */
-enum { CONTEXT = 3, ATTENDED, INNER, OUT, TENSORS };                      /* what it computes, beside query, key and value */
+enum { CONTEXT = 3, ATTENDED, INNER, OUT, TENSORS };                      /* what it computes: QUERY, KEY and VALUE, and these */
 
 /* Dropout on the input of one set's adapter on one map; rank 0 (a multiple of LANES else): it has none, and its product is part of the weights. */
 typedef struct {
-  const void *down, *up, *down_back, *up_back; /* from prepare_noise */
+  const void *down, *up, *down_back, *up_back; /* from prepare_dropout */
   float *grad_a, *grad_b;                      /* [parts, rank, d] and [parts, o, rank] */
   int64_t rank;
   uint32_t key, second, threshold; /* of 2^32: a draw below the threshold drops */
   float kept;                      /* 1 / (1 - dropout) */
-} Noise;
+} Dropout;
 
 /* One layer: weights from `prepare`, everything else fp32. */
 typedef struct {
@@ -25,7 +27,7 @@ typedef struct {
   float *grad[MAPS];
   int64_t adapted[MAPS]; /* whether the weights are a set's own */
   int64_t own[TENSORS];  /* whether what is computed is a set's own */
-  const Noise *noise[MAPS]; /* [sets]; null where no adapter's input has dropout */
+  const Dropout *dropout[MAPS]; /* [sets]; null where no adapter's input has dropout */
   int64_t formed;           /* keys and values are formed even where only first tokens are read */
 } Layer;
 
@@ -35,7 +37,7 @@ typedef struct {
   int64_t backward; /* a backward pass follows */
   int64_t lowest;   /* the lowest layer with an adapted map */
   int64_t chunk;    /* tokens of a chunk, about */
-  int64_t noise_rank; /* the largest of a noise */
+  int64_t dropout_rank; /* the largest of an adapter with dropout */
   const int64_t *starts; /* [rows + 1] where each row's tokens begin */
   const int64_t *ids;    /* [tokens]; null where x is given */
   const void *words, *places, *embedding_norm; /* tables of the embeddings, types added to the places; weight and bias of their norm */
@@ -69,7 +71,7 @@ static inline uwide scramble(uwide x) {
   x = (x ^ (x >> 15)) * 0x846ca68bu;
   return x ^ (x >> 16);
 }
-static inline fwide mask_at(const Noise *z, int64_t map, int64_t place) {
+static inline fwide mask_at(const Dropout *z, int64_t map, int64_t place) {
   uwide lane;
   for (int i = 0; i < LANES; i++) lane[i] = (uint32_t)place + i;
   uwide drawn = scramble(scramble(lane ^ z->key) + (z->second + 0x9e3779b9u * (uint32_t)map));
@@ -77,7 +79,7 @@ static inline fwide mask_at(const Noise *z, int64_t map, int64_t place) {
 }
 
 /* The masks of one map's input, [tokens, d]; for the tests. */
-void noise_factors(const Noise *z, int64_t map, int64_t tokens, int64_t d, float *out) {
+void mask_factors(const Dropout *z, int64_t map, int64_t tokens, int64_t d, float *out) {
   for (int64_t i = 0; i < tokens * d; i += LANES) *(vec *)(out + i) = (vec)mask_at(z, map, i);
 }
 
@@ -101,13 +103,19 @@ static Extent extent(const Encoder *e) {
   return x;
 }
 
-/* Memory of the calling thread, kept for the next call: to ask the system for it at every step costs a tenth of the step. */
+/* Memory of the calling thread, kept for its next call, as to ask the system for it at every step costs a tenth of the step, and freed when the thread ends. */
+static pthread_key_t thread_key;
+static pthread_once_t thread_once = PTHREAD_ONCE_INIT;
+static void make_thread_key(void) { pthread_key_create(&thread_key, free); }
+
 static char *thread_memory(int64_t bytes) {
   static _Thread_local char *kept;
   static _Thread_local int64_t size;
   if (bytes > size) {
+    pthread_once(&thread_once, make_thread_key);
     free(kept);
     kept = aligned_alloc(64, size = (bytes + 63) / 64 * 64);
+    pthread_setspecific(thread_key, kept);
   }
   return kept;
 }
@@ -144,7 +152,7 @@ static void clear_gradients(const Encoder *e, int64_t part) {
 #include "attention.h"
 #include "first.h"
 #include "kept.h"
-#include "noise.h"
+#include "dropout.h"
 #include "layer.h"
 #include "encoder.h"
 #undef HALF
@@ -162,6 +170,12 @@ static void clear_gradients(const Encoder *e, int64_t part) {
 #include "attention.h"
 #include "first.h"
 #include "kept.h"
-#include "noise.h"
+#include "dropout.h"
 #include "layer.h"
 #include "encoder.h"
+
+/* Sizes of the structures, in the order in which Python has them. */
+void structure_sizes(int64_t *out) {
+  int64_t sizes[] = {sizeof(Layer), sizeof(Encoder), sizeof(LowRank), sizeof(Dropout), sizeof(Course)};
+  memcpy(out, sizes, sizeof sizes);
+}

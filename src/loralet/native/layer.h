@@ -6,12 +6,12 @@ static const UNIT *NAME(weight)(const NAME(Place) * p, int which, int64_t units,
   return all + (l->adapted[which] ? p->set * units : 0);
 }
 
-/* Rows of x W^T into s->sums, for rows of `x` from `row` on, with what a noisy adapter adds. */
+/* Rows of x W^T into s->sums, for rows of `x` from `row` on, with what an adapter with dropout adds. */
 static void NAME(product)(const NAME(Place) * p, int which, int64_t row, int64_t rows, int64_t d, int64_t o, const ELEMENT *x, ELEMENT *low,
                           const NAME(Scratch) * s) {
   const UNIT *w = NAME(weight)(p, which, d / PAIR * o, 0);
   NAME(multiply)(rows, o, d / PAIR, (const UNIT *)(x + row * d), d / PAIR, 1, w, o, s->sums, o, 0);
-  if (low) NAME(noise_forward)(p, which, row, rows, d, o, x + row * d, low, s->sums, s);
+  if (low) NAME(dropout_forward)(p, which, row, rows, d, o, x + row * d, low, s->sums, s);
 }
 
 /* out = x W^T + bias */
@@ -159,8 +159,8 @@ static void NAME(norm_backward)(int64_t rows, int64_t d, const float *dy, const 
 static void NAME(map_gradient)(const NAME(Place) * p, int which, int64_t m, int64_t o, int64_t d, const ELEMENT *dy, const ELEMENT *x, const NAME(Kept) * k,
                                const NAME(Scratch) * s) {
   const Layer *l = &p->encoder->layer[p->layer];
-  if (NAME(noise_of)(p, which))
-    NAME(noise_backward)(p, which, m, o, d, dy, x, k->low[which], s);
+  if (NAME(dropout_of)(p, which))
+    NAME(dropout_backward)(p, which, m, o, d, dy, x, k->low[which], s);
   else if (l->adapted[which])
     NAME(weight_gradient)(m, o, o, d, dy, x, l->grad[which] + (p->part * p->encoder->sets + p->set) * o * d, s);
 }
@@ -173,7 +173,7 @@ static void NAME(feed_forward_backward)(const NAME(Place) * p, int64_t m, const 
   for (int64_t i = 0; i < m; i += BLOCK_ROWS) {
     int64_t rows = m - i < BLOCK_ROWS ? m - i : BLOCK_ROWS;
     NAME(multiply)(rows, f, d / PAIR, (const UNIT *)(s->dz + i * d), d / PAIR, 1, w, f, s->sums, f, 0);
-    NAME(noise_input)(p, OUTPUT, i, rows, f, s->sums, 0, s);
+    NAME(dropout_input)(p, OUTPUT, i, rows, f, s->sums, 0, s);
     for (int64_t j = 0; j < rows * f; j += LANES)
       NAME(store)(s->du + i * f + j, (fwide) * (vec *)(s->sums + j) * NAME(load)(k->slope + i * f + j));
   }
@@ -183,7 +183,7 @@ static void NAME(feed_forward_backward)(const NAME(Place) * p, int64_t m, const 
   for (int64_t i = 0; i < m; i += BLOCK_ROWS) {
     int64_t rows = m - i < BLOCK_ROWS ? m - i : BLOCK_ROWS;
     NAME(multiply)(rows, d, f / PAIR, (const UNIT *)(s->du + i * f), f / PAIR, 1, w, d, s->sums, d, 0);
-    NAME(noise_input)(p, INTERMEDIATE, i, rows, d, s->sums, 0, s);
+    NAME(dropout_input)(p, INTERMEDIATE, i, rows, d, s->sums, 0, s);
     for (int64_t j = 0; j < rows * d; j += LANES) *(vec *)(s->sums + j) += (vec)NAME(load)(s->dz + i * d + j);
     NAME(norm_backward)(rows, d, s->sums, k->attention_hat + i * d, k->attention_scale + i, e->layer[p->layer].norm[0], s->dz + i * d);
   }
@@ -227,7 +227,7 @@ static void NAME(attention_part_backward)(const NAME(Place) * p, int64_t m, cons
   for (int64_t i = 0; i < m; i += BLOCK_ROWS) {
     int64_t rows = m - i < BLOCK_ROWS ? m - i : BLOCK_ROWS;
     NAME(multiply)(rows, d, d / PAIR, (const UNIT *)(s->dz + i * d), d / PAIR, 1, NAME(weight)(p, ATTENTION_OUTPUT, units, 1), d, s->sums, d, 0);
-    NAME(noise_input)(p, ATTENTION_OUTPUT, i, rows, d, s->sums, 0, s);
+    NAME(dropout_input)(p, ATTENTION_OUTPUT, i, rows, d, s->sums, 0, s);
     NAME(write_rows)(rows, d, s->sums, s->du + i * d, d);
   }
   if (p->first) NAME(gather_first)(e, p->chunk, x, s->first);
@@ -241,12 +241,12 @@ static void NAME(attention_part_backward)(const NAME(Place) * p, int64_t m, cons
   }
   if (below) NAME(input_gradient)(p, formed, s);
   NAME(map_gradient)(p, QUERY, m, d, d, s->dq, p->first ? s->first : x, k, s);
-  if (below) NAME(noise_input)(p, QUERY, 0, m, d, s->dy, p->first, s);
+  if (below) NAME(dropout_input)(p, QUERY, 0, m, d, s->dy, p->first, s);
   if (!formed) return;
   NAME(map_gradient)(&all, KEY, n, d, d, s->dk, x, k, s);
-  if (below) NAME(noise_input)(&all, KEY, 0, n, d, s->dy, 0, s);
+  if (below) NAME(dropout_input)(&all, KEY, 0, n, d, s->dy, 0, s);
   NAME(map_gradient)(&all, VALUE, n, d, d, s->dv, x, k, s);
-  if (below) NAME(noise_input)(&all, VALUE, 0, n, d, s->dy, 0, s);
+  if (below) NAME(dropout_input)(&all, VALUE, 0, n, d, s->dy, 0, s);
 }
 
 /* One layer of one chunk for one set, from s->dy, the gradient of its output, to s->dy, that of its input (where a lower layer is adapted). The gradients of

@@ -62,14 +62,15 @@ def kernels(like: Tensor) -> Kernels | None:
     return built[kind] if built and kind else None
 
 
-def _pointers(*arguments: Any) -> list[Any]:
+def pointers(*arguments: Any) -> list[Any]:
+    """Arguments of a kernel: of a tensor, where its numbers begin."""
     return [x.data_ptr() if isinstance(x, Tensor) else x for x in arguments]
 
 
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, lengths: Tensor, heads: int) -> Tensor:
-        query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
+        query, key, value, lengths = query.contiguous(), key.contiguous(), value.contiguous(), lengths.long().contiguous()
         sets = max(x.shape[0] for x in (query, key, value))
         rows, reads, width = query.shape[1:]
         tokens = key.shape[2]
@@ -81,7 +82,7 @@ class _Attention(torch.autograd.Function):
         owned = [argument for x in (query, key, value) for argument in (x, int(x.shape[0] == sets))]
         found = kernels(query)
         assert found is not None
-        found["attention_forward"](*_pointers(*owned, lengths, out, kept, *sizes))
+        found["attention_forward"](*pointers(*owned, lengths, out, kept, *sizes, torch.get_num_threads()))
         if kept is not None:
             ctx.save_for_backward(query, key, value, lengths, kept)
             ctx.sizes = sizes
@@ -94,5 +95,5 @@ class _Attention(torch.autograd.Function):
         owned = [argument for x in (query, key, value) for argument in (x, int(x.shape[0] == ctx.sizes[0]))]
         found = kernels(query)
         assert found is not None
-        found["attention_backward"](*_pointers(*owned, lengths, kept, grad.contiguous(), *grads, *ctx.sizes))
+        found["attention_backward"](*pointers(*owned, lengths, kept, grad.contiguous(), *grads, *ctx.sizes, torch.get_num_threads()))
         return (*grads, None, None)

@@ -15,19 +15,20 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from loralet.nn.dropout import Draws, MapDropout
 from loralet.nn.encoder import EncoderShape, Weights, embed
-from loralet.nn.fast import LANES, kernels
+from loralet.nn.fast import LANES, kernels, pointers
 from loralet.nn.lora import Stack
-from loralet.nn.noise import Draws, MapNoise
 
 MAPS = ("query", "key", "value", "attention-output", "intermediate", "output")
 """A layer's linear maps, in the order of the kernels."""
 CHUNK_TOKENS = 224
 """Tokens that go through all layers together, about: what they need of one layer stays in the processor's second cache."""
 PARTS = 2
-"""Parts that the gradients' sums are split into, one thread each. Fixed, not the number of cores, so that a result does not depend on the machine."""
+"""Parts that the gradients' sums are split into, one thread each. Fixed, so that a result does not depend on the number of cores."""
 
 Units = tuple[Tensor, Tensor | None]
 """A linear map ready for the kernels' forward and backward pass."""
@@ -44,7 +45,7 @@ class _Layer(ctypes.Structure):
         ("grad", ctypes.c_void_p * 6),
         ("adapted", ctypes.c_int64 * 6),
         ("own", ctypes.c_int64 * 7),
-        ("noise", ctypes.c_void_p * 6),
+        ("dropout", ctypes.c_void_p * 6),
         ("formed", ctypes.c_int64),
     ]
 
@@ -57,7 +58,20 @@ class _Encoder(ctypes.Structure):
     _fields_ = [
         *(
             (name, ctypes.c_int64)
-            for name in ("layers", "width", "heads", "feed_forward", "sets", "rows", "threads", "first", "backward", "lowest", "chunk", "noise_rank")
+            for name in (
+                "layers",
+                "width",
+                "heads",
+                "feed_forward",
+                "sets",
+                "rows",
+                "threads",
+                "first",
+                "backward",
+                "lowest",
+                "chunk",
+                "dropout_rank",
+            )
         ),
         *((name, ctypes.c_void_p) for name in ("starts", "ids", "words", "places", "embedding_norm", "x", "layer")),
         ("epsilon", ctypes.c_float),
@@ -120,10 +134,10 @@ class Fused:
         _call("prepare", weight, weight, pointer, sets, *weight.shape, forward, back, torch.get_num_threads())
         return forward, back
 
-    def noise(self, name: str, stack: Stack, draws: Draws) -> MapNoise:
+    def dropout(self, name: str, stack: Stack, draws: Draws) -> MapDropout:
         """The adapters with dropout on one linear map, ready for the kernels."""
         weight = self.weights[f"{name}.weight"]
-        return MapNoise(stack, _low_rank(stack), draws, weight, kernels(weight), PARTS)
+        return MapDropout(stack, _low_rank(stack), draws, weight, kernels(weight), PARTS)
 
     def frozen(self, name: str, backward: bool) -> Units:
         """A frozen linear map's units, made when they are first asked for."""
@@ -145,8 +159,9 @@ class Fused:
         def apply(ids: Int[Tensor, "b t"], lengths: Int[Tensor, "b"], read: Literal["first", "all"]) -> Float[Tensor, "k b s d"]:
             inside = torch.arange(ids.shape[1]) < lengths[:, None]
             self.require_known(ids, lengths)
-            batch = _Batch(adapted, ids[inside], F.pad(lengths.cumsum(0), (1, 0)), read == "first", backward and torch.is_grad_enabled())
-            matrices = (matrix for stack in stacks.values() for matrix in (stack.a, stack.b))
+            adapted.require_unused()
+            batch = _Batch(adapted, ids[inside].long(), F.pad(lengths.cumsum(0), (1, 0)), read == "first", backward and torch.is_grad_enabled())
+            matrices = (matrix for stack in stacks.values() for matrix in (stack.a, stack.b)) if batch.backward else ()
             states: Tensor = _Encode.apply(batch, *matrices)  # type: ignore[no-untyped-call]  # torch's own
             if read == "first":
                 return states[:, :, None]
@@ -167,13 +182,14 @@ class _Adapted:
     """
 
     def __init__(self, fused: Fused, stacks: dict[str, Stack], draws: Draws | None, backward: bool) -> None:
-        self.fused, self.stacks = fused, stacks
+        self.fused, self.stacks, self.used = fused, stacks, False
         self.sets = next(iter(stacks.values())).a.shape[0] if stacks else 1
         self.layers = (_Layer * fused.shape.layers)()
         self.lowest = min((int(name.split(".")[1]) for name in stacks), default=fused.shape.layers)
-        self.noise = {name: fused.noise(name, stack, draws) for name, stack in stacks.items()} if draws else {}
-        self.quiet = {name: _quiet(stack, self.noise.get(name)) for name, stack in stacks.items()}
+        self.dropout = {name: fused.dropout(name, stack, draws) for name, stack in stacks.items()} if draws else {}
+        self.quiet = {name: _quiet(stack, self.dropout.get(name)) for name, stack in stacks.items()}
         self.low = {name: _low_rank(stack) for name, stack in self.quiet.items()}
+        # Held here, frozen ones too: the layers only point to them.
         self.units = {name: fused.prepare(name, low, self.sets, backward or name in fused.both) for name, low in self.low.items()}
         live = False
         for i, layer in enumerate(self.layers):
@@ -181,19 +197,31 @@ class _Adapted:
             layer.adapted[:] = [name in stacks for name in names]
             layer.own[:], live = _own([name in stacks for name in names], live)
             for j, name in enumerate(names):
-                forward, back = self.units[name] if name in stacks else fused.frozen(name, (backward and i >= self.lowest) or name in fused.both)
+                if name not in stacks:
+                    self.units[name] = fused.frozen(name, (backward and i >= self.lowest) or name in fused.both)
+                forward, back = self.units[name]
                 layer.forward[j], layer.backward[j] = forward.data_ptr(), None if back is None else back.data_ptr()
                 layer.bias[j] = fused.plain[f"{name}.bias"].data_ptr()
             norms = (f"layers.{i}.{norm}.{kind}" for kind in ("weight", "bias") for norm in ("attention-norm", "output-norm"))
             layer.norm[:] = [fused.plain[name].data_ptr() for name in norms]
-            noisy = [self.noise.get(name) for name in names]
-            layer.noise[:] = [ctypes.addressof(noise.structs) if noise and noise.sets else None for noise in noisy]
-            layer.formed = any(layer.noise[MAPS.index(name)] for name in ("key", "value"))
+            dropped = [self.dropout.get(name) for name in names]
+            layer.dropout[:] = [ctypes.addressof(own.structs) if own and own.sets else None for own in dropped]
+            layer.formed = any(layer.dropout[MAPS.index(name)] for name in ("key", "value"))
+
+    def require_unused(self) -> None:
+        """Check that dropout is drawn for one batch alone.
+
+        Raises:
+            RuntimeError: a batch with these keys has gone before.
+        """
+        if self.used and self.dropout:
+            raise RuntimeError("dropout is drawn for one batch: draw anew for the next")
+        self.used = True
 
     @property
-    def noise_rank(self) -> int:
+    def dropout_rank(self) -> int:
         """The padded rank of the adapters with dropout, which is the same for all; 0 where there are none."""
-        return max((noise.padded for noise in self.noise.values() if noise.sets), default=0)
+        return max((own.padded for own in self.dropout.values() if own.sets), default=0)
 
     def gradients(self) -> dict[str, Tensor]:
         """Room for each adapted map's gradient, ``[parts * k * o * d]``, and the layers pointing to it."""
@@ -212,8 +240,8 @@ class _Adapted:
             grad_a, grad_b = torch.empty(stack.a.shape), torch.empty(stack.b.shape)
             sizes = (PARTS, self.sets, o, d)
             _call("low_rank_gradients", grad_a, ctypes.byref(self.low[name]), grads[name], *sizes, grad_a, grad_b, torch.get_num_threads())
-            if name in self.noise:
-                self.noise[name].put_gradients(grad_a, grad_b)
+            if name in self.dropout:
+                self.dropout[name].put_gradients(grad_a, grad_b)
             found += [grad_a, grad_b]
         return found
 
@@ -221,16 +249,16 @@ class _Adapted:
 def _low_rank(stack: Stack) -> _LowRank:
     """What the kernels read; it points into the stack's tensors, whose last two axes lie dense."""
     a, b = stack.a, stack.b
-    if a.stride()[1:] != (a.shape[2], 1) or b.stride()[1:] != (b.shape[2], 1):
-        raise ValueError("the matrices of an adapter must lie dense in their last two axes")
+    if a.stride()[1:] != (a.shape[2], 1) or b.stride()[1:] != (b.shape[2], 1) or {a.dtype, b.dtype, stack.scale.dtype} != {torch.float32}:
+        raise ValueError("the matrices of an adapter must be fp32, and lie dense in their last two axes")
     return _LowRank(a.data_ptr(), b.data_ptr(), stack.scale.data_ptr(), a.stride(0), b.stride(0), a.shape[1])
 
 
-def _quiet(stack: Stack, noise: MapNoise | None) -> Stack:
+def _quiet(stack: Stack, dropout: MapDropout | None) -> Stack:
     """The stack without the products of the adapters that are computed beside the weights."""
-    if noise is None or not noise.sets:
+    if dropout is None or not dropout.sets:
         return stack
-    return Stack(stack.a, stack.b, stack.scale.index_fill(0, torch.tensor(noise.sets), 0.0))
+    return Stack(stack.a, stack.b, stack.scale.index_fill(0, torch.tensor(dropout.sets), 0.0))
 
 
 def _own(adapted: list[bool], live: bool) -> tuple[list[bool], bool]:
@@ -256,14 +284,27 @@ class _Batch:
     def encoder(self, x: Tensor) -> _Encoder:
         """The description that the kernels read; it points into this batch and into ``x``."""
         fused, shape = self.adapted.fused, self.adapted.fused.shape
-        sizes = (shape.layers, shape.width, shape.heads, shape.feed_forward, self.adapted.sets, len(self.starts) - 1, torch.get_num_threads())
         own = not shape.embedding_width
         tables = [t.data_ptr() for t in (self.ids, fused.words, fused.places, fused.norm)] if own else [None] * 4
-        layers, flags = (
-            ctypes.addressof(self.adapted.layers),
-            (self.first, self.backward, self.adapted.lowest, _stretch(len(self.ids)), self.adapted.noise_rank),
+        return _Encoder(
+            layers=shape.layers,
+            width=shape.width,
+            heads=shape.heads,
+            feed_forward=shape.feed_forward,
+            sets=self.adapted.sets,
+            rows=len(self.starts) - 1,
+            threads=torch.get_num_threads(),
+            first=self.first,
+            backward=self.backward,
+            lowest=self.adapted.lowest,
+            chunk=_stretch(len(self.ids)),
+            dropout_rank=self.adapted.dropout_rank,
+            starts=self.starts.data_ptr(),
+            **dict(zip(("ids", "words", "places", "embedding_norm"), tables, strict=True)),
+            x=x.data_ptr(),
+            layer=ctypes.addressof(self.adapted.layers),
+            epsilon=shape.epsilon,
         )
-        return _Encoder(*sizes, *flags, self.starts.data_ptr(), *tables, x.data_ptr(), layers, shape.epsilon)
 
     def input(self) -> Tensor:
         """Room for the embeddings ``[tokens d]``, which the kernels fill; or the embeddings themselves where a projection follows them."""
@@ -284,7 +325,7 @@ def _stretch(tokens: int) -> int:
 def _call(name: str, like: Tensor, *arguments: Any) -> Any:
     found = kernels(like)
     assert found is not None
-    return found[name](*(x.data_ptr() if isinstance(x, Tensor) else x for x in arguments))
+    return found[name](*pointers(*arguments))
 
 
 class _Encode(torch.autograd.Function):
@@ -301,6 +342,7 @@ class _Encode(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, memory = ctx.saved_tensors
         adapted: _Adapted = ctx.batch.adapted

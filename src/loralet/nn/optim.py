@@ -89,17 +89,17 @@ class AdamW:
             sound: which adapters are to take part; all when None.
 
         Returns:
-            Which did: those whose gradient's norm is finite too. The others keep the numbers they had.
+            Which did: those whose gradient's norm is finite too. The others keep their numbers and moments.
         """
         self.step += 1
         lr = self.lr * lr_share
         taking = torch.ones(len(lr), dtype=torch.bool, device=lr.device) if sound is None else sound.clone()
-        found = kernels(parameters)
         corrections = 1 - BETA1**self.step, math.sqrt(1 - BETA2**self.step)
-        if found is None or not all(x.is_contiguous() for x in (parameters, self.exp_avg, self.exp_avg_sq)):
+        tensors = (parameters, gradient.contiguous(), self.exp_avg, self.exp_avg_sq, lr, self.weight_decay)
+        found = kernels(parameters)
+        if found is None or not all(x.is_contiguous() and x.dtype == torch.float32 for x in tensors):
             return self._update_twin(parameters, gradient, lr, clip, taking, corrections)
         course = _Course(clip, BETA1, BETA2, EPSILON, *corrections)
-        tensors = (parameters, gradient.contiguous(), self.exp_avg, self.exp_avg_sq, lr, self.weight_decay)
         found["adamw"](ctypes.byref(course), *(x.data_ptr() for x in tensors), *parameters.shape, taking.data_ptr(), torch.get_num_threads())
         return taking
 
@@ -108,13 +108,13 @@ class AdamW:
     ) -> Bool[Tensor, "k"]:
         """:meth:`update` written out in torch."""
         taking = taking & gradient.norm(dim=1).isfinite()
-        gradient = torch.where(taking[:, None], clip_rows(gradient, clip), 0.0)
-        rate = torch.where(taking, lr, 0.0)[:, None]
-        parameters.mul_(1 - rate * self.weight_decay)
-        self.exp_avg.lerp_(gradient, 1 - BETA1)
-        self.exp_avg_sq.mul_(BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
-        denominator = (self.exp_avg_sq.sqrt() / corrections[1]).add_(EPSILON)
-        parameters.sub_(rate / corrections[0] * self.exp_avg / denominator)
+        gradient = clip_rows(gradient, clip)
+        first = self.exp_avg.lerp(gradient, 1 - BETA1)
+        second = (self.exp_avg_sq * BETA2).addcmul_(gradient, gradient, value=1 - BETA2)
+        denominator = (second.sqrt() / corrections[1]).add_(EPSILON)
+        moved = parameters * (1 - lr[:, None] * self.weight_decay) - lr[:, None] / corrections[0] * first / denominator
+        for kept, new in ((parameters, moved), (self.exp_avg, first), (self.exp_avg_sq, second)):
+            kept.copy_(torch.where(taking[:, None], new, kept))
         return taking
 
 

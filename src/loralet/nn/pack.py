@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from loralet.nn.dropout import Draws, draw
 from loralet.nn.encoder import EncoderShape, Weights, encode
 from loralet.nn.fused import Fused, States, fits
 from loralet.nn.head import classify, first_token, mean_over_tokens, pool
 from loralet.nn.lora import Adapter, DropoutMasks, Stack, dropout_factors, merged, unmerged
-from loralet.nn.noise import Draws, draw
 
 Logits = Callable[[Tensor, Tensor], Tensor]
 """``(ids [b t], lengths [b]) -> logits [k b c]``."""
@@ -149,7 +149,7 @@ class Pack:
             dtype = weights["embeddings.word"].dtype
             weights = weights | {name: tensor[0].to(dtype) for name, tensor in tensors.items() if name in weights}
         stacks = {name: Stack(tensors[f"{name}.A"], tensors[f"{name}.B"], self.scales[name]) for name in self.adapted}
-        encoder = self._encoder(weights, stacks, masks)
+        encoder = self._encoder(weights, stacks, masks, trained=parameters.requires_grad)
 
         def apply(ids: Int[Tensor, "b t"], lengths: Int[Tensor, "b"]) -> Float[Tensor, "k b c"]:
             read: Literal["first", "all"] = "all" if self.shape.head == "mean" else "first"
@@ -163,13 +163,13 @@ class Pack:
 
     @property
     def splits_by_itself(self) -> bool:
-        """Whether the forward and the backward pass use all processor threads by themselves, so that a batch need not be split for them."""
+        """Whether the forward and the backward pass use several threads by themselves, so that a batch need not be split for them."""
         return self.fused is not None
 
-    def _encoder(self, weights: Weights, stacks: dict[str, Stack], masks: DropoutMasks | Draws | None) -> States:
-        """The way to the last states: in one call into C where that can be had, else layer by layer in torch."""
+    def _encoder(self, weights: Weights, stacks: dict[str, Stack], masks: DropoutMasks | Draws | None, trained: bool) -> States:
+        """The way to the last states: in one call into C where that can be had, else layer by layer in torch, as for full fine-tuning."""
         fused = self.fused
-        if self.shape.full and not torch.is_grad_enabled() and fits(weights, self.shape.encoder):
+        if self.shape.full and not trained and fits(weights, self.shape.encoder):
             fused = Fused(weights, self.shape.encoder)
         if fused is not None and not isinstance(masks, DropoutMasks):
             return fused.adapted(stacks, masks)

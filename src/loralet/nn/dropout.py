@@ -35,8 +35,8 @@ def draw(adapters: Sequence[Adapter], generators: Sequence[torch.Generator]) -> 
     )
 
 
-class NoiseStruct(ctypes.Structure):
-    """``Noise`` of the kernels."""
+class DropoutStruct(ctypes.Structure):
+    """``Dropout`` of the kernels."""
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("down", "up", "down_back", "up_back", "grad_a", "grad_b")),
@@ -46,12 +46,12 @@ class NoiseStruct(ctypes.Structure):
     ]
 
 
-def noise_struct(drawn: Draw, rank: int = 0) -> NoiseStruct:
+def dropout_struct(drawn: Draw, rank: int = 0) -> DropoutStruct:
     """One adapter's dropout without its matrices."""
-    return NoiseStruct(None, None, None, None, None, None, rank, *drawn.keys, int(drawn.dropout * 2**32), 1 / (1 - drawn.dropout))
+    return DropoutStruct(None, None, None, None, None, None, rank, *drawn.keys, int(drawn.dropout * 2**32), 1 / (1 - drawn.dropout))
 
 
-class MapNoise:
+class MapDropout:
     """The adapters with dropout on one linear map.
 
     Args:
@@ -67,17 +67,17 @@ class MapNoise:
         self.padded = -(-rank // LANES) * LANES
         self.scales = stack.scale.tolist()
         self.sets = [i for i, drawn in enumerate(draws) if drawn is not None and self.scales[i]]
-        self.structs = (NoiseStruct * len(draws))()
+        self.structs = (DropoutStruct * len(draws))()
         self.units = weight.new_empty(len(self.sets), 2, o + d, self.padded)
         self.grads = [(torch.zeros(parts, self.padded, d), torch.zeros(parts, o, self.padded)) for _ in self.sets]
         for units, grads, i in zip(self.units, self.grads, self.sets, strict=True):
             drawn = draws[i]
             assert drawn is not None
-            self.structs[i] = noise_struct(drawn, self.padded)
+            self.structs[i] = dropout_struct(drawn, self.padded)
             pieces = [t.data_ptr() for way in units for t in way.flatten().split([d * self.padded, o * self.padded])]
             self.structs[i].down, self.structs[i].up, self.structs[i].down_back, self.structs[i].up_back = pieces
             self.structs[i].grad_a, self.structs[i].grad_b = (grad.data_ptr() for grad in grads)
-            kernels["prepare_noise"](ctypes.byref(low), i, self.scales[i], self.padded, o, d, *pieces)
+            kernels["prepare_dropout"](ctypes.byref(low), i, self.scales[i], self.padded, o, d, *pieces)
 
     def put_gradients(self, grad_a: Float[Tensor, "k r d"], grad_b: Float[Tensor, "k o r"]) -> None:
         """Write these adapters' gradients over what stands in their place."""
