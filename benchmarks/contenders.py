@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,8 +26,10 @@ class Task:
 
 
 def measured(rows: float, seconds: float) -> dict[str, float]:
-    """Rows a second, and the largest resident memory of this process (Linux: kilobytes)."""
-    return {"rows_per_second": rows / seconds, "seconds": seconds, "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    """Rows a second, and the largest resident memory of this process."""
+    from loralet.engine.runs import peak_memory
+
+    return {"rows_per_second": rows / seconds, "seconds": seconds, "peak_bytes": peak_memory()}
 
 
 # ---- peers: transformers and PEFT ----

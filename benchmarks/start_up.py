@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from machine import describe_machine
 from loralet.config import DataOptions
 from loralet.data.tokens import tokenise
 from loralet.engine.corpus import load_corpus
+from loralet.engine.runs import peak_memory
 from loralet.store.atomic import write_json
 from loralet.store.backbone import load_backbone
 
@@ -92,7 +92,7 @@ def one_epoch(data: str, model: str, rows: int, length: int) -> dict[str, float]
         "rows": rows,
         "tokens": int(lengths.sum()),
         "seconds": time.perf_counter() - started,
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_bytes": peak_memory(),
     }
 
 

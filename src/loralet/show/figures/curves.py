@@ -63,7 +63,7 @@ def _draw(analysis: Analysis, model: str, curves: list[Curve], kind: str) -> Pan
             axes.set_title(f"{whose}training loss, smoothed", loc="left", color=INK, fontsize=10.5, pad=8)
         else:
             floor = accuracy_floor(curves, analysis.target)
-            top = max(y for curve in curves for y in curve.y if y is not None)
+            top = max([analysis.target, *(y for curve in curves for y in curve.y if y is not None)])
             axes.set_ylim(floor, min(1.0, top + 0.012))
             axes.axhline(analysis.target, color=INK, linewidth=0.8, linestyle=(0, (2, 2)))
             axes.text(1.0, analysis.target, "target", transform=axes.get_yaxis_transform(), ha="right", va="bottom", color=MUTED, fontsize=9)
