@@ -16,6 +16,7 @@ from loralet.config import TARGETS
 from loralet.engine import footprint
 from loralet.engine.footprint import GIB, SHARE_OF_FREE, Load, budget, free_memory, pack_bytes, pack_work, trained_numbers
 from loralet.engine.packs import Run, build_pack, group, lora_run
+from loralet.engine.runs import peak_memory
 from loralet.nn.encoder import EncoderShape
 
 QV = ("query", "value")
@@ -156,3 +157,10 @@ def test_a_budget_is_what_was_granted_or_a_share_of_what_is_free(tmp_path: Path)
     counted = free_memory(processor, tmp_path / "absent")
     assert counted > 2**20
     assert 0 < budget(None, processor) < SHARE_OF_FREE * 2**50
+
+
+def test_peak_memory_is_the_process_s_own_where_the_system_counts_it(tmp_path: Path) -> None:
+    (tmp_path / "status").write_text("Name:\tpython\nVmPeak:\t  900 kB\nVmHWM:\t     640 kB\n")
+    assert peak_memory(tmp_path / "status") == 640 * 1024
+    assert peak_memory() > 10 * 1024**2
+    assert peak_memory(tmp_path / "absent") > 10 * 1024**2, "elsewhere it is what the system says of the process and its start"

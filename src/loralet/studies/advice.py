@@ -19,8 +19,10 @@ def recommendations(facts: Facts) -> tuple[str, ...]:
     said = [_recommend_rank(facts, lora), *_recommend_setting(facts, lora, "alpha"), *_recommend_setting(facts, lora, "learning_rate")]
     rivals = [row for row in facts.of("tfidf-svm") if _not_worse(facts, row, lora)]
     if rivals:
+        better = facts.best is lora and rivals[0].versus and rivals[0].versus.distinguishable
+        than = "better than" if better else "not shown to be worse than"
         said.append(
-            f"Before any of this, consider {rivals[0].name}: {percent(accuracy_of(rivals[0]))}, not shown to be worse than "
+            f"Before any of this, consider {rivals[0].name}: {percent(accuracy_of(rivals[0]))}, {than} "
             f"{lora.name} ({percent(accuracy_of(lora))}), and no encoder to run."
         )
     return tuple(said)

@@ -183,7 +183,8 @@ def _how_good(facts: Facts) -> str:
     tied = [row for row in facts.rows if row.tied and row.role == "lora"]
     if tied:
         others = len(facts.of("lora")) - (best.role == "lora")
-        which = f"{len(tied)} of the {others} other LoRA configurations" if others > 1 else "the other LoRA configuration"
+        many = f"the {others}" if len(tied) == others else f"{len(tied)} of the {others}"
+        which = f"{many} other LoRA configurations" if others > 1 else "the other LoRA configuration"
         spread += f"; {which} cannot be told apart from it"
     interval = f"95{NO_BREAK}% interval {100 * best.test.low:.1f}–{percent(best.test.high)}"
     return f"Chosen on validation, {described(best)} is right on {percent(best.test.mean)} of {_split(facts)} ({interval}{spread})."
