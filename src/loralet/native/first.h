@@ -1,7 +1,7 @@
-/* Attention of a row's first token alone, in one precision (see matrix.h): what the last layer needs where the head reads the first token.
-
-   Keys and values of the other tokens are never formed. With one query a head, scores are q (W x) = (W^T q) x up to a number that the softmax takes out again,
-   and the context is W (sum of p x) + bias: both products with W are of one row a text in place of one a token. The sums over tokens cost a few vectors each. */
+/* Attention of a row's first token alone, in one precision (see matrix.h): what the last layer needs where the head reads the first token. Keys and
+   values of the other tokens are never formed. With one query a head, scores are q (W x) = (W^T q) x up to a number that the softmax takes out again,
+   and the context is W (sum of p x) + bias: both products with W are of one row a text in place of one a token. The sums over tokens cost a few vectors
+   each. */
 
 /* Rows of a chunk's first tokens: what was reached for, [heads, rows, d], the probabilities, fp32 [heads, tokens], what was mixed, [heads, rows, d]. */
 typedef struct {
@@ -74,8 +74,9 @@ static void NAME(first_forward)(const Encoder *e, const Chunk *c, const ELEMENT 
   NAME(gather_heads)(e, c->rows, k->mixed, value, value_bias, context, sums);
 }
 
-/* From the gradient of the context, [rows, d]: that of the scores is `ds`, fp32 [heads, tokens]; `sought`, [heads, rows, d], is what it weighs the tokens to, from which the gradient of W follows; dq [rows, d] is that of the query; and to dx, fp32 [tokens, d] (where not null), what the tokens
-   get from scores and context is written. `pushed` [heads, rows, d] is room. */
+/* From the gradient of the context, [rows, d]: that of the scores is `ds`, fp32 [heads, tokens]; `sought`, [heads, rows, d], is what it weighs the
+   tokens to, from which the gradient of W follows; dq [rows, d] is that of the query; and to dx, fp32 [tokens, d] (where not null), what the tokens get
+   from scores and context is written. `pushed` [heads, rows, d] is room. */
 static void NAME(first_backward)(const Encoder *e, const Chunk *c, const ELEMENT *grad, const ELEMENT *x, const UNIT *key, const UNIT *value_back,
                                  const NAME(First) * k, ELEMENT *pushed, ELEMENT *sought, float *ds, ELEMENT *dq, float *dx, float *sums) {
   int64_t d = e->width;

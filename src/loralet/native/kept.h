@@ -59,8 +59,8 @@ int64_t NAME(encoder_bytes)(const Encoder *e) {
   return all;
 }
 
-/* Scratch of one thread: sums of a block of a product (and of another), one head of attention, gradients on their way, rows of first tokens, what dropout leaves of an
-   input, units of two operands. */
+/* Scratch of one thread: sums of a block of a product (and of another), one head of attention, gradients on their way, rows of first tokens, what
+   dropout leaves of an input, units of two operands. */
 typedef struct {
   float *sums, *back, *head, *dy, *ds;
   ELEMENT *first, *dz, *du, *dq, *dk, *dv, *pushed, *sought, *masked, *dlow;

@@ -189,8 +189,8 @@ static void NAME(feed_forward_backward)(const NAME(Place) * p, int64_t m, const 
   }
 }
 
-/* The gradient of a layer's input, s->dy [n d]: from its sum, s->dz, and from queries, keys and values; where keys and values were not formed, what they give is
-   there already. */
+/* The gradient of a layer's input, s->dy [n d]: from its sum, s->dz, and from queries, keys and values; where keys and values were not formed, what they
+   give is there already. */
 static void NAME(input_gradient)(const NAME(Place) * p, int formed, const NAME(Scratch) * s) {
   const Encoder *e = p->encoder;
   const Chunk *c = p->chunk;

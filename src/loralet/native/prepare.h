@@ -16,9 +16,9 @@ void NAME(prepare)(const ELEMENT *weight, const LowRank *low, int64_t sets, int6
   }
 }
 
-/* The matrices of one adapter with dropout ready for products: A [rank, d], B [o, rank] of `low`, ranks padded with zeros to `padded`, a multiple of LANES. `down` [d units,
-   padded] and `up` [padded units, o] are for the forward pass, `down_back` [padded units, d] and `up_back` [o units, padded] for the backward pass; B is
-   scaled. */
+/* The matrices of one adapter with dropout ready for products: A [rank, d], B [o, rank] of `low`, ranks padded with zeros to `padded`, a multiple of
+   LANES. `down` [d units, padded] and `up` [padded units, o] are for the forward pass, `down_back` [padded units, d] and `up_back` [o units, padded] for
+   the backward pass; B is scaled. */
 void NAME(prepare_dropout)(const LowRank *low, int64_t set, float scale, int64_t padded, int64_t o, int64_t d, UNIT *down, UNIT *up, UNIT *down_back,
                          UNIT *up_back) {
   const float *a = low->a + set * low->a_set, *b = low->b + set * low->b_set;
