@@ -55,7 +55,8 @@ class MapDropout:
     """The adapters with dropout on one linear map.
 
     Args:
-        stack: all adapters' matrices on the map, as the kernels' ``LowRank`` in ``low``.
+        stack: all adapters' matrices on the map.
+        low: the same as the kernels' ``LowRank``, with the scales as they are.
         draws: this step's keys; an adapter that does not sit on the map is passed over.
         weight: the frozen weight ``[o d]``, whose type is the type of the arithmetic.
         kernels: of that type.
