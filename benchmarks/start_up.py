@@ -116,6 +116,7 @@ def main() -> None:
         "help_seconds": median(help_times),
         "predict_seconds": median(predict_times),
         "tokenising": tokenising(texts, arguments.model, 120_000),
+        "tokenising_once": tokenising(texts, arguments.model, len(texts)),
         "growth": [growth(arguments.data, arguments.model, rows) for rows in arguments.sizes],
         "by_length": [growth(arguments.data, arguments.model, TOKENS // length, length) | {"length": length} for length in LENGTHS],
     }

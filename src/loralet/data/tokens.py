@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,11 +11,12 @@ import numpy as np
 import pyarrow as pa
 from tokenizers import Tokenizer
 
+from loralet.data.by_word import encode_by_word, frame_of
 from loralet.data.sources import hash_texts
 from loralet.store.atomic import new_folder
 
 CHUNK = 8192
-"""Rows handed to the tokenizer at once: enough to keep all cores busy, few enough to keep memory flat."""
+"""Rows handed at once to a tokenizer that takes whole texts: enough to keep all cores busy, few enough to keep memory flat."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +68,19 @@ def tokenise(texts: pa.ChunkedArray, tokenizer: Tokenizer, max_length: int, cach
 
 
 def _tokenise(texts: pa.ChunkedArray, tokenizer: Tokenizer, max_length: int) -> Tokens:
-    bounded = Tokenizer.from_str(tokenizer.to_str())
-    bounded.no_padding()
-    bounded.enable_truncation(max_length)
-    pieces: list[np.ndarray] = []
-    lengths: list[np.ndarray] = []
+    plain = Tokenizer.from_str(tokenizer.to_str())
+    plain.no_padding()
+    plain.no_truncation()
+    frame = frame_of(plain)
+    parts = list(encode_by_word(texts, plain, frame, max_length) if frame else _encode_by_text(texts, plain, max_length))
+    lengths = np.concatenate([np.zeros(1, np.int64), *(lengths for _, lengths in parts)])
+    return Tokens(np.concatenate([np.zeros(0, np.int32), *(ids for ids, _ in parts)]), np.cumsum(lengths))
+
+
+def _encode_by_text(texts: pa.ChunkedArray, tokenizer: Tokenizer, max_length: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Ids of the texts, one after another, and the ids of each, for some rows at a time; any tokenizer. It truncates from then on."""
+    tokenizer.enable_truncation(max_length)
     for start in range(0, len(texts), CHUNK):
-        rows = [encoding.ids for encoding in bounded.encode_batch_fast(texts.slice(start, CHUNK).to_pylist())]
-        lengths.append(np.fromiter(map(len, rows), np.int64, len(rows)))
-        pieces.append(np.fromiter((token for row in rows for token in row), np.int32, int(lengths[-1].sum())))
-    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate([np.zeros(0, np.int64), *lengths]))])
-    return Tokens(np.concatenate([np.zeros(0, np.int32), *pieces]), starts)
+        rows = [encoding.ids for encoding in tokenizer.encode_batch_fast(texts.slice(start, CHUNK).to_pylist())]
+        lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+        yield np.fromiter((token for row in rows for token in row), np.int32, int(lengths.sum())), lengths
