@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from loralet.config import TARGETS, resolve_targets
-from loralet.engine.evaluate import cross_entropy
 from loralet.engine.packs import Run, build_pack, lora_run
+from loralet.nn.head import cross_entropy
 from loralet.nn.lora import Stack, merged, unmerged
 from loralet.nn.optim import AdamW
 from loralet.nn.pack import Pack

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from loralet.engine.evaluate import accuracy_and_loss, cross_entropy, score
-from loralet.nn.head import mean_over_tokens
+from loralet.engine.evaluate import accuracy_and_loss, score
+from loralet.nn.head import cross_entropy, mean_over_tokens
 
 
 def test_cross_entropy_is_torchs() -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from loralet.data.batches import collate, sorted_batches
 from loralet.data.tokens import Tokens
 from loralet.engine.shards import shard_count, together
+from loralet.nn.head import cross_entropy
 from loralet.nn.pack import Logits
 
 BATCH_TOKENS = 8192
@@ -49,12 +50,6 @@ def accuracy_and_loss(logits: Float[Tensor, "k b c"], labels: Int[Tensor, "b"]) 
     accuracy = (logits.argmax(-1) == labels).float().mean(-1)
     loss = cross_entropy(logits, labels)
     return accuracy.tolist(), loss.tolist()
-
-
-def cross_entropy(logits: Float[Tensor, "k b c"], labels: Int[Tensor, "b"]) -> Float[Tensor, "k"]:
-    """Mean negative log-likelihood over the rows, one number for each adapter."""
-    chosen = logits.gather(-1, labels.expand(logits.shape[0], -1)[..., None])[..., 0]
-    return (logits.logsumexp(-1) - chosen).mean(-1)
 
 
 @dataclass(frozen=True)

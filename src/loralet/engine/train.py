@@ -14,7 +14,7 @@ from torch import Tensor
 from loralet.config import TrainingOptions
 from loralet.data.batches import BatchOrder, collate
 from loralet.data.tokens import Tokens
-from loralet.engine.evaluate import accuracy_and_loss, cross_entropy, logits_of
+from loralet.engine.evaluate import accuracy_and_loss, logits_of
 from loralet.engine.halving import Exits, halve, has_enough
 from loralet.engine.packs import Run
 from loralet.engine.shards import shard_count, together
@@ -165,7 +165,7 @@ def take_step(state: TrainingState, rows: Rows, batch: np.ndarray, options: Trai
     The losses are summed over the pack, so each run's gradient is, to rounding, what it would be alone. A run whose loss or gradient is not
     finite keeps the parameters it had.
     """
-    parameters = state.parameters.requires_grad_()
+    parameters = state.parameters
     device = parameters.device
     count = 1 if state.pack.splits_by_itself else shard_count(device)
     masks = [state.pack.masks([s.dropout[i] for s in state.active]) for i in range(count)]
@@ -174,15 +174,15 @@ def take_step(state: TrainingState, rows: Rows, batch: np.ndarray, options: Trai
     def part(shard: int) -> tuple[Tensor, Tensor]:
         """The shard's share of each run's mean loss, and its gradient."""
         own = batch[shard::count]
-        ids, lengths = collate(rows.tokens, own)
+        ids, lengths = (x.to(device) for x in collate(rows.tokens, own))
+        labels = rows.labels[torch.from_numpy(own)]
         factors = None if head is None else head[:, shard::count]
-        logits = state.pack.logits(parameters, masks[shard], factors)(ids.to(device), lengths.to(device))
-        losses = cross_entropy(logits, rows.labels[torch.from_numpy(own)]) * (len(own) / len(batch))
-        return losses.detach(), torch.autograd.grad(losses.sum(), parameters)[0]
+        losses, gradient = state.pack.losses_and_gradient(parameters, ids, lengths, labels, masks[shard], factors)
+        share = len(own) / len(batch)
+        return losses * share, gradient * share if share < 1 else gradient
 
     parts = together([partial(part, i) for i in range(min(count, len(batch)))])
-    losses, gradient = (torch.stack(x).sum(0) for x in zip(*parts, strict=True))
-    parameters.requires_grad_(False)
+    losses, gradient = (sum(x[1:], x[0]) for x in zip(*parts, strict=True))
     sound = state.optimiser.update(parameters, gradient, lr_share, options.clip, losses.isfinite())
     state.step += 1
     return torch.where(sound, losses, torch.nan).tolist()

@@ -40,7 +40,8 @@ SIGNATURES: dict[str, tuple[tuple[Any, ...], Any]] = {
 }
 """Arguments and result of each kernel; each stands in the library once for every kind of number."""
 SINGLE: dict[str, tuple[tuple[Any, ...], Any]] = {
-    "low_rank_gradients": ((POINTER, POINTER, *(INTEGER,) * 4, POINTER, POINTER, INTEGER), None),
+    "low_rank_gradients": ((POINTER, POINTER, *(INTEGER,) * 4, POINTER, INTEGER, POINTER, INTEGER, INTEGER), None),
+    "head_pass": ((POINTER,), None),
     "mask_factors": ((POINTER, INTEGER, INTEGER, INTEGER, POINTER), None),
     "structure_sizes": ((POINTER,), None),
     "adamw": ((POINTER,) * 7 + (INTEGER, INTEGER, POINTER, INTEGER), None),

@@ -148,6 +148,7 @@ static void clear_gradients(const Encoder *e, int64_t part) {
 #define HALF 0
 #include "matrix.h"
 #include "low_rank.h"
+#include "head.h"
 #include "prepare.h"
 #include "attention.h"
 #include "first.h"
@@ -176,6 +177,6 @@ static void clear_gradients(const Encoder *e, int64_t part) {
 
 /* Sizes of the structures, in the order in which Python has them. */
 void structure_sizes(int64_t *out) {
-  int64_t sizes[] = {sizeof(Layer), sizeof(Encoder), sizeof(LowRank), sizeof(Dropout), sizeof(Course)};
+  int64_t sizes[] = {sizeof(Layer), sizeof(Encoder), sizeof(LowRank), sizeof(Dropout), sizeof(Course), sizeof(Head)};
   memcpy(out, sizes, sizeof sizes);
 }

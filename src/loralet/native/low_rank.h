@@ -12,12 +12,14 @@ static void low_rank_product(const LowRank *l, int64_t set, int64_t o, int64_t d
   for (int64_t i = 0; i < o * d; i += LANES) *(vec *)(out + i) *= l->scale[set];
 }
 
-/* Gradients of A [sets, rank, d] and B [sets, o, rank] from that of the weights [parts, sets, o, d], whose parts are summed in place. */
-void low_rank_gradients(const LowRank *l, float *grad, int64_t parts, int64_t sets, int64_t o, int64_t d, float *grad_a, float *grad_b, int64_t threads) {
+/* Gradients of A [sets, rank, d] and B [sets, o, rank], `a_set` and `b_set` numbers from one set to the next, from that of the weights [parts, sets, o, d],
+   whose parts are summed in place. */
+void low_rank_gradients(const LowRank *l, float *grad, int64_t parts, int64_t sets, int64_t o, int64_t d, float *grad_a, int64_t a_set, float *grad_b,
+                        int64_t b_set, int64_t threads) {
   int64_t rank = l->rank, padded = round_up(rank);
 #pragma omp parallel for num_threads(threads) if (sets > 1)
   for (int64_t set = 0; set < sets; set++) {
-    float *g = grad + set * o * d, *a = grad_a + set * rank * d, *b = grad_b + set * o * rank;
+    float *g = grad + set * o * d, *a = grad_a + set * a_set, *b = grad_b + set * b_set;
     float *columns = (float *)thread_memory(4 * (d * padded + o * padded)), *sums = columns + d * padded;
     for (int64_t part = 1; part < parts; part++)
       for (int64_t i = 0; i < o * d; i += LANES) *(vec *)(g + i) += *(const vec *)(g + part * sets * o * d + i);

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -146,32 +146,18 @@ class Fused:
             made = self.units[name] = self.prepare(name, None, 1, backward)
         return made
 
-    def adapted(self, stacks: dict[str, Stack], draws: Draws | None = None) -> States:
+    def adapted(self, stacks: dict[str, Stack], draws: Draws | None = None, backward: bool = False) -> Adapted:
         """The encoder with ``scale * B A`` added to the adapted weights, formed here once for any number of batches.
 
         Args:
             stacks: the adapters' matrices by linear map.
             draws: keys of the dropout on the adapters' inputs, for one batch alone; an adapter that has some is computed beside the weights.
+            backward: whether gradients will be asked for.
         """
-        backward = torch.is_grad_enabled() and any(stack.a.requires_grad for stack in stacks.values())
-        adapted = _Adapted(self, stacks, draws if draws and any(draws) else None, backward)
-
-        def apply(ids: Int[Tensor, "b t"], lengths: Int[Tensor, "b"], read: Literal["first", "all"]) -> Float[Tensor, "k b s d"]:
-            inside = torch.arange(ids.shape[1]) < lengths[:, None]
-            self.require_known(ids, lengths)
-            adapted.require_unused()
-            batch = _Batch(adapted, ids[inside].long(), F.pad(lengths.cumsum(0), (1, 0)), read == "first", backward and torch.is_grad_enabled())
-            matrices = (matrix for stack in stacks.values() for matrix in (stack.a, stack.b)) if batch.backward else ()
-            states: Tensor = _Encode.apply(batch, *matrices)  # type: ignore[no-untyped-call]  # torch's own
-            if read == "first":
-                return states[:, :, None]
-            padded = states.new_zeros(states.shape[0], ids.numel(), states.shape[-1])
-            return padded.index_copy(1, inside.flatten().nonzero()[:, 0], states).view(-1, *ids.shape, states.shape[-1])
-
-        return apply
+        return Adapted(self, stacks, draws if draws and any(draws) else None, backward and bool(stacks))
 
 
-class _Adapted:
+class Adapted:
     """An encoder with its adapters' weights: the layers as the kernels read them, and the tensors that they point to.
 
     Args:
@@ -182,7 +168,7 @@ class _Adapted:
     """
 
     def __init__(self, fused: Fused, stacks: dict[str, Stack], draws: Draws | None, backward: bool) -> None:
-        self.fused, self.stacks, self.used = fused, stacks, False
+        self.fused, self.stacks, self.backward, self.used = fused, stacks, backward, False
         self.sets = next(iter(stacks.values())).a.shape[0] if stacks else 1
         self.layers = (_Layer * fused.shape.layers)()
         self.lowest = min((int(name.split(".")[1]) for name in stacks), default=fused.shape.layers)
@@ -208,15 +194,30 @@ class _Adapted:
             layer.dropout[:] = [ctypes.addressof(own.structs) if own and own.sets else None for own in dropped]
             layer.formed = any(layer.dropout[MAPS.index(name)] for name in ("key", "value"))
 
-    def require_unused(self) -> None:
-        """Check that dropout is drawn for one batch alone.
+    def batch(self, ids: Int[Tensor, "b t"], lengths: Int[Tensor, "b"], read: Literal["first", "all"], backward: bool) -> Batch:
+        """A batch, ready to go through.
 
         Raises:
-            RuntimeError: a batch with these keys has gone before.
+            IndexError: see :meth:`Fused.require_known`.
+            RuntimeError: dropout is drawn for one batch alone, and one has gone before.
         """
+        self.fused.require_known(ids, lengths)
         if self.used and self.dropout:
             raise RuntimeError("dropout is drawn for one batch: draw anew for the next")
         self.used = True
+        inside = torch.arange(ids.shape[1]) < lengths[:, None]
+        return Batch(self, ids[inside].long(), F.pad(lengths.cumsum(0), (1, 0)), read == "first", backward and self.backward)
+
+    def states(self, ids: Int[Tensor, "b t"], lengths: Int[Tensor, "b"], read: Literal["first", "all"]) -> Float[Tensor, "k b s d"]:
+        """The last states, as :func:`loralet.nn.encoder.encode` gives them, and torch's way back to the adapters' matrices."""
+        batch = self.batch(ids, lengths, read, torch.is_grad_enabled())
+        matrices = (matrix for stack in self.stacks.values() for matrix in (stack.a, stack.b)) if batch.backward else ()
+        states: Tensor = _Encode.apply(batch, *matrices)  # type: ignore[no-untyped-call]  # torch's own
+        if read == "first":
+            return states[:, :, None]
+        inside = torch.arange(ids.shape[1]) < lengths[:, None]
+        padded = states.new_zeros(states.shape[0], ids.numel(), states.shape[-1])
+        return padded.index_copy(1, inside.flatten().nonzero()[:, 0], states).view(-1, *ids.shape, states.shape[-1])
 
     @property
     def dropout_rank(self) -> int:
@@ -232,18 +233,14 @@ class _Adapted:
             self.layers[int(layer)].grad[MAPS.index(target)] = grad.data_ptr()
         return grads
 
-    def low_rank_gradients(self, grads: dict[str, Tensor]) -> list[Tensor]:
-        """The gradients of A and B of each adapted map in turn."""
-        found: list[Tensor] = []
-        for name, stack in self.stacks.items():
+    def low_rank_gradients(self, grads: dict[str, Tensor], into: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """The gradients of A and B of each adapted map, into tensors of their sizes that lie dense in their last two axes."""
+        for name, (grad_a, grad_b) in into.items():
             d, o = self.fused.shape.linear_sizes(name.split(".")[2])
-            grad_a, grad_b = torch.empty(stack.a.shape), torch.empty(stack.b.shape)
-            sizes = (PARTS, self.sets, o, d)
-            _call("low_rank_gradients", grad_a, ctypes.byref(self.low[name]), grads[name], *sizes, grad_a, grad_b, torch.get_num_threads())
+            places = (grad_a, grad_a.stride(0), grad_b, grad_b.stride(0))
+            _call("low_rank_gradients", grad_a, ctypes.byref(self.low[name]), grads[name], PARTS, self.sets, o, d, *places, torch.get_num_threads())
             if name in self.dropout:
                 self.dropout[name].put_gradients(grad_a, grad_b)
-            found += [grad_a, grad_b]
-        return found
 
 
 def _low_rank(stack: Stack) -> _LowRank:
@@ -271,15 +268,49 @@ def _own(adapted: list[bool], live: bool) -> tuple[list[bool], bool]:
     return [query, key, value, context, attended, inner, out], out
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """One batch on its way through the kernels: token ids of all rows one after another, and where each row begins."""
+@dataclass
+class Batch:
+    """One batch on its way through the kernels, forth and, where ``backward``, back.
 
-    adapted: _Adapted
+    Args:
+        adapted: the encoder.
+        ids: token ids of all rows, one after another.
+        starts: where each row begins, one more than the rows.
+        first: whether the last layer computes only what the first tokens' states need.
+        backward: whether a backward pass follows.
+    """
+
+    adapted: Adapted
     ids: Tensor
     starts: Tensor
     first: bool
     backward: bool
+    kept: tuple[Tensor, Tensor] | None = None
+
+    def go_forward(self) -> Float[Tensor, "k n d"]:
+        """The last states of the first tokens, or of all, one after another."""
+        x = self.input()
+        encoder = self.encoder(x)
+        memory = self.adapted.fused.memory(_call("encoder_bytes", x, ctypes.byref(encoder))) if self.backward else None
+        out = x.new_empty(encoder.sets, encoder.rows if self.first else x.shape[0], x.shape[1])
+        _call("encoder_forward", x, ctypes.byref(encoder), out, memory)
+        self.kept = None if memory is None else (x, memory)
+        return out
+
+    def go_backward(self, grad: Float[Tensor, "k n d"], into: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """From the gradient of the last states that of each adapter's A and B, written into the tensors given.
+
+        Raises:
+            RuntimeError: it has been done before, and what the forward pass kept is given back.
+        """
+        if self.kept is None:
+            raise RuntimeError("the memory of this forward pass has been given back: it can be gone through backwards only once")
+        (x, memory), self.kept = self.kept, None
+        grads = self.adapted.gradients()
+        encoder = self.encoder(x)
+        _call("encoder_backward", x, ctypes.byref(encoder), grad.contiguous(), memory, PARTS)
+        self.adapted.fused.free.append(memory)
+        self.adapted.low_rank_gradients(grads, into)
 
     def encoder(self, x: Tensor) -> _Encoder:
         """The description that the kernels read; it points into this batch and into ``x``."""
@@ -329,28 +360,16 @@ def _call(name: str, like: Tensor, *arguments: Any) -> Any:
 
 
 class _Encode(torch.autograd.Function):
+    """A batch as torch differentiates it: the matrices A and B of each adapted map in turn are its inputs."""
+
     @staticmethod
-    def forward(ctx: Any, batch: _Batch, *matrices: Tensor) -> Tensor:
-        x = batch.input()
-        encoder = batch.encoder(x)
-        memory = batch.adapted.fused.memory(_call("encoder_bytes", x, ctypes.byref(encoder))) if batch.backward else None
-        out = x.new_empty(encoder.sets, encoder.rows if batch.first else x.shape[0], x.shape[1])
-        _call("encoder_forward", x, ctypes.byref(encoder), out, memory)
-        if memory is not None:
-            ctx.save_for_backward(x, memory)
-            ctx.batch, ctx.spent = batch, False
-        return out
+    def forward(ctx: Any, batch: Batch, *matrices: Tensor) -> Tensor:
+        ctx.batch, ctx.sizes = batch, [matrix.shape for matrix in matrices]
+        return batch.go_forward()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, memory = ctx.saved_tensors
-        adapted: _Adapted = ctx.batch.adapted
-        if ctx.spent:
-            raise RuntimeError("the memory of this forward pass has been given back: it can be gone through backwards only once")
-        ctx.spent = True
-        grads = adapted.gradients()
-        encoder = ctx.batch.encoder(x)
-        _call("encoder_backward", x, ctypes.byref(encoder), grad.contiguous(), memory, PARTS)
-        adapted.fused.free.append(memory)
-        return None, *adapted.low_rank_gradients(grads)
+        grads = [torch.empty(size) for size in ctx.sizes]
+        ctx.batch.go_backward(grad, dict(zip(ctx.batch.adapted.stacks, zip(grads[::2], grads[1::2], strict=True), strict=True)))
+        return None, *grads

@@ -36,3 +36,9 @@ def pool(
 def classify(features: Float[Tensor, "j b d"], weight: Float[Tensor, "k c d"], bias: Float[Tensor, "k c"]) -> Float[Tensor, "k b c"]:
     """Logits of k classifiers; j is k, or 1 where all read the same features."""
     return torch.matmul(features.float(), weight.transpose(1, 2)) + bias[:, None]
+
+
+def cross_entropy(logits: Float[Tensor, "k b c"], labels: Int[Tensor, "b"]) -> Float[Tensor, "k"]:
+    """Mean negative log-likelihood over the rows, in nats, one number for each adapter."""
+    chosen = logits.gather(-1, labels.expand(logits.shape[0], -1)[..., None])[..., 0]
+    return (logits.logsumexp(-1) - chosen).mean(-1)

@@ -15,7 +15,8 @@ from torch import Tensor
 from loralet.nn.dropout import Draws, draw
 from loralet.nn.encoder import EncoderShape, Weights, encode
 from loralet.nn.fused import Fused, States, fits
-from loralet.nn.head import classify, first_token, mean_over_tokens, pool
+from loralet.nn.fused_head import ACTIVATION, head_pass
+from loralet.nn.head import classify, cross_entropy, first_token, mean_over_tokens, pool
 from loralet.nn.lora import Adapter, DropoutMasks, Stack, dropout_factors, merged, unmerged
 
 Logits = Callable[[Tensor, Tensor], Tensor]
@@ -82,6 +83,7 @@ class Pack:
         self.rank = max((adapter.rank for adapter in adapters), default=0)
         self.slots = tuple(self._slots())
         self.fused = Fused(weights, shape.encoder) if not shape.full and fits(weights, shape.encoder) else None
+        self.pooler = {name: tensor.float().contiguous() for name, tensor in weights.items() if name.startswith("pooler.")}
         device = weights["embeddings.word"].device
         self.scales = {name: torch.tensor([a.scale if name in a.linears else 0.0 for a in self.adapters], device=device) for name in self.adapted}
 
@@ -148,8 +150,7 @@ class Pack:
         if self.shape.full:
             dtype = weights["embeddings.word"].dtype
             weights = weights | {name: tensor[0].to(dtype) for name, tensor in tensors.items() if name in weights}
-        stacks = {name: Stack(tensors[f"{name}.A"], tensors[f"{name}.B"], self.scales[name]) for name in self.adapted}
-        encoder = self._encoder(weights, stacks, masks, trained=parameters.requires_grad)
+        encoder = self._encoder(weights, self._stacks(tensors), masks, trained=torch.is_grad_enabled() and parameters.requires_grad)
 
         def apply(ids: Int[Tensor, "b t"], lengths: Int[Tensor, "b"]) -> Float[Tensor, "k b c"]:
             read: Literal["first", "all"] = "all" if self.shape.head == "mean" else "first"
@@ -160,6 +161,41 @@ class Pack:
             return classify(features, tensors["classifier.weight"], tensors["classifier.bias"])
 
         return apply
+
+    def losses_and_gradient(
+        self,
+        parameters: Float[Tensor, "k n"],
+        ids: Int[Tensor, "b t"],
+        lengths: Int[Tensor, "b"],
+        labels: Int[Tensor, "b"],
+        masks: DropoutMasks | Draws | None = None,
+        head: Float[Tensor, "k b d"] | None = None,
+    ) -> tuple[Float[Tensor, "k"], Float[Tensor, "k n"]]:
+        """Each adapter's mean loss over a batch, in nats, and the gradient of the sum of them: each row is what it would be alone.
+
+        Where the kernels can, they do all of it, without torch's bookkeeping.
+
+        Args:
+            parameters, masks, head: see :meth:`logits`.
+            ids, lengths: the batch.
+            labels: class numbers.
+        """
+        if self.fused is None or isinstance(masks, DropoutMasks) or self.shape.activation != ACTIVATION:
+            leaf = parameters.detach().requires_grad_()
+            losses = cross_entropy(self.logits(leaf, masks, head)(ids, lengths), labels)
+            return losses.detach(), torch.autograd.grad(losses.sum(), leaf)[0]
+        parameters = parameters.detach().contiguous()
+        gradient = torch.empty_like(parameters)
+        tensors, gradients = self.split(parameters), self.split(gradient)
+        mean = self.shape.head == "mean"
+        batch = self.fused.adapted(self._stacks(tensors), masks, backward=True).batch(ids, lengths, "all" if mean else "first", backward=True)
+        losses, grad = head_pass(batch.go_forward(), batch.starts if mean else None, labels, head, self.pooler, tensors, gradients)
+        if batch.backward and grad is not None:
+            batch.go_backward(grad, {name: (gradients[f"{name}.A"], gradients[f"{name}.B"]) for name in self.adapted})
+        return losses, gradient
+
+    def _stacks(self, tensors: dict[str, Tensor]) -> dict[str, Stack]:
+        return {name: Stack(tensors[f"{name}.A"], tensors[f"{name}.B"], self.scales[name]) for name in self.adapted}
 
     @property
     def splits_by_itself(self) -> bool:
@@ -172,7 +208,7 @@ class Pack:
         if self.shape.full and not trained and fits(weights, self.shape.encoder):
             fused = Fused(weights, self.shape.encoder)
         if fused is not None and not isinstance(masks, DropoutMasks):
-            return fused.adapted(stacks, masks)
+            return fused.adapted(stacks, masks, backward=trained).states
         if isinstance(masks, DropoutMasks) and any(adapter.dropout for adapter in self.adapters):
             linear = unmerged(weights, stacks, masks)
         else:
