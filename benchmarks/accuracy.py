@@ -2,8 +2,8 @@
 
     python benchmarks/accuracy.py DATA MODEL [--out benchmarks/accuracy.json]
 
-DATA is a folder with train and test files, MODEL a backbone. Every row is trained through the same functions as ``loralet train``; the test split is
-read once, at the end of each study. Prints a table and writes JSON.
+DATA is a folder with train and test files, MODEL a backbone. Every row is three seeds of one configuration, side by side in one pack, trained through
+the same functions as ``loralet study``; the test split is read once, at the end of each study. Prints a table and writes JSON.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from machine import describe_machine
@@ -34,7 +35,8 @@ CELLS = [
     ("the same, pooler trained too", lora_run("", 16, 32.0, 0.0, ALL, "alpha/r", 2e-3, 0), replace(THREE, head="trained-pooler")),
     ("the same, mean over tokens", lora_run("", 16, 32.0, 0.0, ALL, "alpha/r", 2e-3, 0), replace(THREE, head="mean")),
 ]
-KEPT = ("role", "validation", "test", "trainable_parameters", "train_seconds", "steps")
+SEEDS = (0, 1, 2)
+KEPT = ("role", "trainable_parameters", "steps")
 ORDER = ["majority", "random-head", "tfidf-svm", "linear-probe", *(name for name, _, _ in CELLS)]
 GRID = [(rank, alpha) for rank in (4, 16, 32) for alpha in (64.0, 256.0, 512.0)]
 
@@ -49,6 +51,21 @@ def measure(data: str, runs: list[Any], training: TrainingOptions, baselines: bo
         results = carry_out(plan, prepared, run_folder, lambda event: None)
         run_folder.close()
     return results, time.perf_counter() - started
+
+
+def summary(name: str, entries: list[dict[str, Any]]) -> dict[str, Any]:
+    """One configuration's seeds as a row: means, the standard deviation over the seeds (None for one), and every seed's accuracy.
+
+    The interval is the mean of the seeds' own 95 % intervals: how far the test rows, not the seed, leave the accuracy open.
+    """
+    row: dict[str, Any] = {"name": name, "runs": len(entries)} | {key: entries[0][key] for key in KEPT}
+    seconds = [entry["train_seconds"] for entry in entries]
+    row["train_seconds"] = None if None in seconds else fmean(seconds)
+    for split in ("validation", "test"):
+        accuracies = [entry[split]["accuracy"] for entry in entries]
+        row[split] = {"accuracy": fmean(accuracies), "sd": stdev(accuracies) if len(entries) > 1 else None, "seeds": accuracies}
+    row["test"] |= {bound: fmean(entry["test"][bound] for entry in entries) for bound in ("accuracy_low", "accuracy_high")}
+    return row
 
 
 def main() -> None:
@@ -66,12 +83,13 @@ def main() -> None:
     for name, run, training in [("base rows", probe, THREE), *CELLS]:
         if arguments.only not in name:
             continue
-        results, _ = measure(arguments.data, [replace(run, model=arguments.model)], training, baselines=name == "base rows")
+        seeds = [replace(run, id=f"seed-{seed}", model=arguments.model, seed=seed) for seed in SEEDS]
+        results, _ = measure(arguments.data, seeds, training, baselines=name == "base rows")
         report["data"] = results["data"]
-        for entry in results["runs"]:
-            label = name if entry["role"] == "lora" else entry["role"]
-            rows[label] = {"name": label, **{key: entry[key] for key in KEPT}}
-            print(f"{label:75} test {entry['test']['accuracy']:.4f}", flush=True)
+        for role in dict.fromkeys(entry["role"] for entry in results["runs"]):
+            row = summary(name if role == "lora" else role, [entry for entry in results["runs"] if entry["role"] == role])
+            rows[row["name"]] = row
+            print(f"{row['name']:75} test {row['test']['accuracy']:.4f} {row['test']['seeds']}", flush=True)
     report["rows"] = sorted(rows.values(), key=lambda row: ORDER.index(row["name"]))
     report["machine"] = describe_machine()
     if arguments.only in "pack":
