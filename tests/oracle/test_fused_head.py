@@ -112,3 +112,10 @@ def test_a_pooler_that_the_kernel_does_not_have_goes_torchs_way(monkeypatch: pyt
     (losses, gradient), twin = both_ways(relu, parameters, None)
     assert apart(losses, twin[0]) <= TOLERANCE[torch.float32] < apart(losses, tanh[0])
     assert apart(gradient, twin[1]) <= TOLERANCE[torch.float32]
+
+
+@pytest.mark.parametrize("wrong", [-1, 4])
+def test_a_label_that_is_no_class_is_refused(wrong: int) -> None:
+    pack, parameters = make_pack(PLAIN, torch.float32, "pooler", TARGETS["query-value"])
+    with pytest.raises(IndexError, match=f"labels run .*{wrong}.*there are 4 classes"):
+        pack.losses_and_gradient(parameters, IDS, LENGTHS, torch.where(LABELS == 3, wrong, LABELS))

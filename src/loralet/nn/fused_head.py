@@ -53,30 +53,33 @@ def head_pass(
     Returns:
         Each adapter's mean loss in nats, and the gradient of the sum of them with respect to the states; None where all adapters share the states, as
         nothing trained lies behind those.
+
+    Raises:
+        IndexError: a label that is not a class.
     """
     sets, classes, width = trained["classifier.weight"].shape
-    values = states.float().contiguous()
-    losses = torch.empty(sets)
-    grad = torch.empty_like(values) if len(values) == sets else None
+    low, high = (int(x) for x in labels.aminmax())
+    if low < 0 or high >= classes:
+        raise IndexError(f"labels run from {low} to {high}; there are {classes} classes")
+    values, labels = states.float().contiguous(), labels.long().contiguous()
+    own = len(values) == sets
+    losses, grad = torch.empty(sets), torch.empty_like(values) if own else None
+    factors = None if factors is None else factors.contiguous()
     pooler = trained if "pooler.weight" in trained else frozen
-    pointers = {name: tensor.data_ptr() for name, tensor in _tensors(pooler, trained, gradients).items()}
-    sizes = {"sets": sets, "rows": len(labels), "width": width, "classes": classes, "threads": torch.get_num_threads()}
-    labels = labels.contiguous()
+    tensors = {"starts": starts, "factors": factors, "labels": labels, "states": values, "losses": losses, "grad_states": grad}
+    struct = HeadStruct(
+        sets=sets,
+        rows=len(labels),
+        width=width,
+        classes=classes,
+        threads=torch.get_num_threads(),
+        state_set=values.stride(0) if own else 0,
+        pooler_set=trained["pooler.weight"].stride(0) if "pooler.weight" in trained else 0,
+        trained_set=trained["classifier.weight"].stride(0),
+        **{name: tensor.data_ptr() for name, tensor in (tensors | _tensors(pooler, trained, gradients)).items() if tensor is not None},
+    )
     found = kernels(values)
     assert found is not None
-    struct = HeadStruct(
-        **sizes,
-        state_set=values.stride(0) if len(values) == sets else 0,
-        pooler_set=pooler["pooler.weight"].stride(0) if pooler is trained else 0,
-        trained_set=trained["classifier.weight"].stride(0),
-        starts=None if starts is None else starts.data_ptr(),
-        factors=None if factors is None else factors.data_ptr(),
-        labels=labels.data_ptr(),
-        states=values.data_ptr(),
-        losses=losses.data_ptr(),
-        grad_states=None if grad is None else grad.data_ptr(),
-        **pointers,
-    )
     found["head_pass"](ctypes.byref(struct))
     return losses, None if grad is None else grad.to(states.dtype)
 
