@@ -56,6 +56,8 @@ ROWS = [("the cat, sat", 1), ("a dog", 0)]
         ("a.csv", 'text,label\r\n"the cat, sat",1\r\na dog,0\r\n'),
         ("a.csv", 'text,label\n"the cat, sat",1\na dog,0'),
         ("a.csv", 'label,text\n1,"the cat, sat"\n0,a dog\n'),
+        ("a.csv", "text;label\nthe cat, sat;1\na dog;0\n"),
+        ("a.csv", '\ufeff"text";"label"\r\n"the cat, sat";1\r\na dog;0\r\n'),
         ("a.csv", '\ufefftext,label\n"the cat, sat",1\na dog,0\n'),
         ("a.csv", '\ufeff"text","label"\r\n"the cat, sat",1\r\na dog,0\r\n'),
         ("a.csv", 'text,label\r"the cat, sat",1\ra dog,0\r'),
@@ -180,6 +182,15 @@ def test_ragged_rows_are_told_with_their_number(tmp_path: Path, raw: str, told: 
         assert words in message
 
 
+def test_a_semicolon_parts_columns_only_where_the_first_row_has_several_of_them(tmp_path: Path) -> None:
+    plain = write(tmp_path / "b.csv", "cats; dogs\nbirds; fish\n")
+    assert read_table(plain, Columns(header=("text",)), labelled=False).texts.to_pylist() == ["cats; dogs", "birds; fish"]
+    assert content(read_table(write(tmp_path / "c.csv", "a dog;0\nthe cat, sat;1\n"), Columns(header=("text", "label")))) == ROWS[::-1]
+    assert "row 2 has 3 columns instead of 2: 'a;b;1'" in refusal(write(tmp_path / "d.csv", "text;label\na;b;1\nc;0\n"))
+    assert "a text with a ';' in it must be quoted" in refusal(write(tmp_path / "d.csv", "text;label\na;b;1\nc;0\n"))
+    assert content(read_table(write(tmp_path / "e.csv", 'text,label\n"a;b",1\n'), Columns())) == [("a;b", 1)]
+
+
 def test_five_ragged_rows_are_shown_and_the_rest_counted(tmp_path: Path) -> None:
     raw = "text\tlabel\n" + "a\t1\n" * 10 + "b\t1\tc\n" * 8
     message = refusal(write(tmp_path / "a.tsv", raw))
@@ -251,7 +262,7 @@ def test_a_missing_file_is_told(tmp_path: Path) -> None:
     [
         ("x,label\na,1\n", Columns(), ["looks like the text", "sentence", "the columns are x, label", "--text-column", "--columns"]),
         ("text,x\na,1\n", Columns(), ["looks like the label", "category", "the columns are text, x", "--label-column", "--columns"]),
-        ("text;label\na;1\n", Columns(), ["looks like the text", "the columns are text;label"]),
+        ("text|label\na|1\n", Columns(), ["looks like the text", "the columns are text|label"]),
         ("text,label\na,1\n", Columns(text="body"), ["no column 'body'", "the columns are text, label"]),
         ("text,label\na,1\n", Columns(label="kind"), ["no column 'kind'", "the columns are text, label"]),
         ("text,text,label\na,b,1\n", Columns(), ["2 columns are called 'text'", "rename all but one"]),

@@ -104,8 +104,8 @@ def read_table(path: Path, columns: Columns, labelled: bool = True, keep_empty: 
 
 
 def _read_csv(path: Path, header: Sequence[str]) -> tuple[pa.Table, Sequence[int]]:
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    names, skipped = (list(header), 0) if header else _header(path, delimiter)
+    delimiter = _delimiter(path, header)
+    names, skipped = (list(header), 0) if header else _first_record(path, delimiter)
     ragged: list[Any] = []
 
     def note(row: Any) -> str:
@@ -138,8 +138,16 @@ def _read_csv(path: Path, header: Sequence[str]) -> tuple[pa.Table, Sequence[int
     return table, rows
 
 
-def _header(path: Path, delimiter: str) -> tuple[list[str], int]:
-    """The column names of a file and the number of lines down to their end."""
+def _delimiter(path: Path, header: Sequence[str]) -> str:
+    """What parts the columns: in a CSV file a semicolon too, as spreadsheets write it where the comma is for decimals."""
+    if path.suffix.lower() == ".tsv":
+        return "\t"
+    fields, _ = _first_record(path, ",")
+    return ";" if len(fields) == 1 and ";" in fields[0] and len(header) != 1 else ","
+
+
+def _first_record(path: Path, delimiter: str) -> tuple[list[str], int]:
+    """The fields of a file's first record, its header where it has one, and the number of lines down to its end."""
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         reader = csv.reader(file, delimiter=delimiter)
         try:
