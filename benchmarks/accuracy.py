@@ -29,11 +29,15 @@ from loralet.studies.study import carry_out, prepare
 QV, ALL = ("query", "value"), ("all-linear",)
 THREE = TrainingOptions(epochs=3)
 CELLS = [
-    ("the mission's recipe: r16 alpha 64, query+value, dropout 0.1, lr 5e-5", lora_run("", 16, 64.0, 0.1, QV, "alpha/r", 5e-5, 0), THREE),
+    (
+        "the mission's recipe: r16 alpha 64, query+value, dropout 0.1, lr 5e-5, no weight decay",
+        lora_run("", 16, 64.0, 0.1, QV, "alpha/r", 5e-5, 0),
+        replace(THREE, weight_decay=0.0),
+    ),
     ("r16 alpha 64, query+value, lr 3e-3", lora_run("", 16, 64.0, 0.0, QV, "alpha/r", 3e-3, 0), THREE),
-    ("default: r16 alpha 32, all linears, lr 2e-3", lora_run("", 16, 32.0, 0.0, ALL, "alpha/r", 2e-3, 0), THREE),
-    ("the same, pooler trained too", lora_run("", 16, 32.0, 0.0, ALL, "alpha/r", 2e-3, 0), replace(THREE, head="trained-pooler")),
-    ("the same, mean over tokens", lora_run("", 16, 32.0, 0.0, ALL, "alpha/r", 2e-3, 0), replace(THREE, head="mean")),
+    ("default: r16 alpha 32, all linears, lr 3e-3", lora_run("", 16, 32.0, 0.0, ALL, "alpha/r", 3e-3, 0), THREE),
+    ("the same, pooler trained too", lora_run("", 16, 32.0, 0.0, ALL, "alpha/r", 3e-3, 0), replace(THREE, head="trained-pooler")),
+    ("the same, mean over tokens", lora_run("", 16, 32.0, 0.0, ALL, "alpha/r", 3e-3, 0), replace(THREE, head="mean")),
 ]
 SEEDS = (0, 1, 2)
 KEPT = ("role", "trainable_parameters", "steps")

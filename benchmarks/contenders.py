@@ -243,7 +243,7 @@ def our_state(task: Task, runs: list[Any], precision: str, steps: int | None = N
     weights = place(backbone.weights, device, choose_dtype(precision, device))
     options = TrainingOptions(steps=steps or task.steps, eval_every=eval_every)
     pack = build_pack(runs, weights, backbone.shape, len(corpus.dataset.labels), options.head, options.head_dropout)
-    return TrainingState.start(pack, runs, 0.0), corpus_rows(corpus, backbone, LENGTH), options
+    return TrainingState.start(pack, runs, options.weight_decay), corpus_rows(corpus, backbone, LENGTH), options
 
 
 def our_train(task: Task, grid: bool = False, precision: str = "auto", evaluate_every: int | None = None, dropout: float = 0.0) -> dict[str, float]:

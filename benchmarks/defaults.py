@@ -45,7 +45,9 @@ def ours(data: str, model: str, seed: int, epochs: float, way: dict[str, Any]) -
 
     if way.get("shuffled"):
         batches.GROUP = 1
-    options = TrainingOptions(epochs=epochs, precision=way.get("precision", "auto"), validation_sample=way.get("validation_sample", 512))
+    options = TrainingOptions(
+        epochs=epochs, precision=way.get("precision", "auto"), validation_sample=way.get("validation_sample", 512), weight_decay=0.0
+    )
     results, _ = measure(data, [lora_run(model, RANK, ALPHA, 0.0, TARGETS, "alpha/r", RATE, seed)], options, baselines=False)
     accuracy: float = results["runs"][0]["test"]["accuracy"]
     return accuracy

@@ -36,7 +36,7 @@ class TrainingOptions:
     """Course of the learning rate after the warm-up."""
     warmup: float = 0.06
     """Share of the steps over which the learning rate rises from zero."""
-    weight_decay: float = 0.0
+    weight_decay: float = 0.1
     """Decoupled weight decay (AdamW); biases are never decayed."""
     clip: float = 1.0
     """Largest gradient norm of one run; 0 turns clipping off."""
@@ -85,7 +85,7 @@ class LoraOptions:
     """Linear maps that get an adapter: query, key, value, attention-output, intermediate, output, or all-linear."""
     scaling: Scaling = "alpha/r"
     """Scale of the adapter: alpha / rank, or alpha / sqrt(rank) (rslora)."""
-    lr: float = 2e-3
+    lr: float = 3e-3
     """Peak learning rate."""
 
     def problems(self) -> Iterator[str]:

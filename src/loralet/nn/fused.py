@@ -365,7 +365,9 @@ class _Encode(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, batch: Batch, *matrices: Tensor) -> Tensor:
         ctx.batch, ctx.sizes = batch, [matrix.shape for matrix in matrices]
-        return batch.go_forward()
+        states = batch.go_forward()
+        ctx.save_for_backward(*batch.kept or ())  # the batch keeps them itself; this is for whoever asks torch what is kept
+        return states
 
     @staticmethod
     @once_differentiable
