@@ -57,6 +57,7 @@ ROWS = [("the cat, sat", 1), ("a dog", 0)]
         ("a.csv", 'text,label\n"the cat, sat",1\na dog,0'),
         ("a.csv", 'label,text\n1,"the cat, sat"\n0,a dog\n'),
         ("a.csv", "text;label\nthe cat, sat;1\na dog;0\n"),
+        ("a.csv", "text\tlabel\nthe cat, sat\t1\na dog\t0\n"),
         ("a.csv", '\ufeff"text";"label"\r\n"the cat, sat";1\r\na dog;0\r\n'),
         ("a.csv", '\ufefftext,label\n"the cat, sat",1\na dog,0\n'),
         ("a.csv", '\ufeff"text","label"\r\n"the cat, sat",1\r\na dog,0\r\n'),
@@ -189,6 +190,32 @@ def test_a_semicolon_parts_columns_only_where_the_first_row_has_several_of_them(
     assert "row 2 has 3 columns instead of 2: 'a;b;1'" in refusal(write(tmp_path / "d.csv", "text;label\na;b;1\nc;0\n"))
     assert "a text with a ';' in it must be quoted" in refusal(write(tmp_path / "d.csv", "text;label\na;b;1\nc;0\n"))
     assert content(read_table(write(tmp_path / "e.csv", 'text,label\n"a;b",1\n'), Columns())) == [("a;b", 1)]
+
+
+def test_names_that_the_header_gives_already_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "text,label\na dog,0\n")
+    for header in (("text", "label"), ("Text", "LABEL")):
+        assert "leave --columns out" in refusal(path, Columns(header=header))
+    assert len(read_table(path, Columns(header=("label", "text")))) == 2, "they are other names, so the first row is a row"
+
+
+@pytest.mark.parametrize(("name", "between"), [("a.csv", ","), ("a.tsv", "\t"), ("a.csv", ";")])
+def test_stray_quotes_do_not_swallow_the_rows_between_them(tmp_path: Path, name: str, between: str) -> None:
+    rows = [f"text {i}{between}{i % 2}" for i in range(9)]
+    rows[2], rows[6] = '"' + rows[2], '"' + rows[6]
+    path = write(tmp_path / name, "\n".join([f"text{between}label", *rows]) + "\n")
+    told = refusal(path)
+    for words in ("begins in row 4", "goes on to row 8", "stray quote", "double it"):
+        assert words in told
+    proper = write(tmp_path / f"b{name}", f'text{between}label\n"two\nlines, ""quoted"""{between}1\na dog{between}0\n')
+    assert content(read_table(proper, Columns())) == [('two\nlines, "quoted"', 1), ("a dog", 0)]
+
+
+def test_one_column_is_not_text_and_label_both(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "text,label\na dog,0\n")
+    assert "both the text and the label" in refusal(path, Columns(text="label"))
+    assert "both the text and the label" in refusal(path, Columns(label="text"))
+    assert read_table(path, Columns(text="label"), labelled=False).texts.to_pylist() == ["0"]
 
 
 def test_five_ragged_rows_are_shown_and_the_rest_counted(tmp_path: Path) -> None:
@@ -325,7 +352,9 @@ def test_labels_are_not_looked_at_where_none_are_wanted(tmp_path: Path, raw: str
 @pytest.mark.parametrize(
     ("values", "read"),
     [
-        (["1", "-2", " 03 "], [1, -2, 3]),
+        (["1", "-2", " 3 "], [1, -2, 3]),
+        (["01", "10", "1"], ["01", "10", "1"]),
+        (["-0", "0", "1"], ["-0", "0", "1"]),
         (["1", "two", "3"], ["1", "two", "3"]),
         (["true", "false", "true"], ["true", "false", "true"]),
         ([" good ", "bad", "good"], ["good", "bad", "good"]),
@@ -364,15 +393,21 @@ def test_parquet_labels(tmp_path: Path, values: pa.Array, read: list[int | str])
 
 
 def test_fractions_are_no_labels(tmp_path: Path) -> None:
-    told = ["column 'label'", "fraction", "double", "write them as whole numbers or as names"]
+    told = ["column 'label'", "fraction", "write them as whole numbers or as names"]
     path = write(tmp_path / "a.jsonl", '{"text": "a", "label": 1}\n\n{"text": "b", "label": 0.5}\n')
     for words in (*told, "row 3: 0.5"):
         assert words in refusal(path)
-    path = write_parquet(tmp_path / "a.parquet", text=["a", "b", "c"], label=[None, 1.0, 2.0])
-    for words in (*told, "row 2: 1.0"):
+    path = write_parquet(tmp_path / "a.parquet", text=["a", "b", "c"], label=[1.0, 2.5, None])
+    for words in (*told, "row 2: 2.5"):
         assert words in refusal(path)
+
+
+def test_whole_numbers_written_as_fractions_are_labels_as_pandas_makes_them(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "a.parquet", text=["a", "b", "c"], label=[None, 1.0, 2.0])
+    assert "row 1 without a label" in refusal(path)
     path = write_parquet(tmp_path / "a.parquet", text=["a"], label=pa.array([None], pa.float64()))
-    assert "fraction" in refusal(path)
+    assert "row 1 without a label" in refusal(path)
+    assert content(read_table(write_parquet(tmp_path / "a.parquet", text=["a", "b"], label=[1.0, 2.0]), Columns())) == [("a", 1), ("b", 2)]
     assert content(read_table(write_parquet(tmp_path / "a.parquet", text=["a", "b"], label=[1, 2]), Columns())) == [("a", 1), ("b", 2)]
 
 

@@ -358,13 +358,38 @@ NAMES = ("world", "sports", "business")
         ([2, 0, 2], NAMES, [2, 0, 2]),
         ([3, 1, 3], ("1", "2", "3"), [2, 0, 2]),
         ([2, 1, 2], ("1", "2", "3"), [1, 0, 1]),
-        ([2, 0, 2], ("1", "2", "3"), [2, 0, 2]),
         (["2", "n/a", "2"], ("2", "n/a"), [0, 1, 0]),
     ],
 )
 def test_labelled_rows_are_matched_by_name_or_by_place(tmp_path: Path, values: list[int | str], names: tuple[str, ...], numbers: list[int]) -> None:
     split = load_labelled(str(write(tmp_path / "a.csv", [(f"t{i}", value) for i, value in enumerate(values)])), COLUMNS, names)
     assert (split.labels.tolist(), split.texts.to_pylist()) == (numbers, ["t0", "t1", "t2"])
+
+
+@pytest.mark.parametrize(("values", "names", "strange"), [([2, 0, 2], ("1", "2", "3"), "'0'"), ([0, 1, 0], ("2", "7"), "'0', '1'")])
+def test_numbers_are_no_places_among_labels_that_are_numbers(tmp_path: Path, values: list[int | str], names: tuple[str, ...], strange: str) -> None:
+    with pytest.raises(DataError, match=f"unknown label \\({strange}\\)"):
+        load_labelled(str(write(tmp_path / "a.csv", [(f"t{i}", value) for i, value in enumerate(values)])), COLUMNS, names)
+
+
+@pytest.mark.parametrize(("values", "given"), [(["bad", "good"], ("good", "evil")), ([2, 7], ("7", "2")), ([0, 1], ("1", "zero"))])
+def test_a_label_is_not_given_another_labels_name(tmp_path: Path, values: list[int | str], given: tuple[str, ...]) -> None:
+    path = write(tmp_path / "a.csv", [(f"t{i}", values[i % 2]) for i in range(6)])
+    with pytest.raises(DataError, match="another label is called so"):
+        load_dataset(str(path), COLUMNS, given)
+    assert load_dataset(str(path), COLUMNS, ("yes", "no")).labels == ("yes", "no")
+
+
+def test_rows_of_training_in_a_validation_file_are_told_and_can_be_left_out(tmp_path: Path) -> None:
+    write(tmp_path / "train.csv", [(f"t{i}", i % 2) for i in range(8)])
+    write(tmp_path / "validation.csv", [(f"t{i}", i % 2) for i in range(6, 10)])
+    told = load_dataset(str(tmp_path), COLUMNS, ())
+    assert len(told.train) == 8
+    assert "2 rows also stand in" in told.notes[0]
+    assert "validation.csv" in told.notes[0]
+    dropped = load_dataset(str(tmp_path), COLUMNS, (), drop_overlap=True)
+    assert dropped.train.texts.to_pylist() == [f"t{i}" for i in range(6)]
+    assert "left out of training" in dropped.notes[0]
 
 
 def test_labelled_rows_of_a_file_with_names_of_its_own(tmp_path: Path) -> None:

@@ -95,3 +95,18 @@ def test_sample_takes_all_rows_where_there_are_no_more() -> None:
     assert sample(labels, 10, 0).tolist() == list(range(10))
     assert sample(labels, 11, 0).tolist() == list(range(10))
     assert len(sample(labels, 9, 0)) < 10
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=40).filter(sum), st.integers(1, 60), st.integers(0, 2**32))
+def test_sample_has_the_size_asked_for_and_every_class_where_it_can(counts: list[int], size: int, seed: int) -> None:
+    labels = counted(counts)
+    rows = sample(labels, size, seed)
+    assert len(rows) == len(set(rows.tolist())) == min(size, len(labels))
+    classes = sum(count > 0 for count in counts)
+    if classes <= size:
+        assert len(np.unique(labels[rows])) == classes
+
+
+def test_sample_of_many_rare_classes_is_not_a_few_rows() -> None:
+    assert len(sample(counted([2, *[1] * 599]), 512, 0)) == 512
+    assert len(np.unique(counted([2] * 450)[sample(counted([2] * 450), 512, 0)])) == 450

@@ -106,6 +106,8 @@ def read_table(path: Path, columns: Columns, labelled: bool = True, keep_empty: 
 def _read_csv(path: Path, header: Sequence[str]) -> tuple[pa.Table, Sequence[int]]:
     delimiter = _delimiter(path, header)
     names, skipped = (list(header), 0) if header else _first_record(path, delimiter)
+    if header and [name.strip().lower() for name in _first_record(path, delimiter)[0]] == [name.strip().lower() for name in header]:
+        raise DataError(f"{path}: row 1 holds the very names that --columns gives; the file has a header row, so leave --columns out")
     ragged: list[Any] = []
 
     def note(row: Any) -> str:
@@ -139,11 +141,12 @@ def _read_csv(path: Path, header: Sequence[str]) -> tuple[pa.Table, Sequence[int
 
 
 def _delimiter(path: Path, header: Sequence[str]) -> str:
-    """What parts the columns: in a CSV file a semicolon too, as spreadsheets write it where the comma is for decimals."""
+    """What parts the columns: in a CSV file a tab or a semicolon too, as spreadsheets write it where the comma is for decimals."""
     if path.suffix.lower() == ".tsv":
         return "\t"
     fields, _ = _first_record(path, ",")
-    return ";" if len(fields) == 1 and ";" in fields[0] and len(header) != 1 else ","
+    several = len(fields) == 1 and len(header) != 1
+    return next((other for other in "\t;" if several and other in fields[0]), ",")
 
 
 def _first_record(path: Path, delimiter: str) -> tuple[list[str], int]:
@@ -171,12 +174,17 @@ def _record_lines(path: Path, delimiter: str, records: int, skipped: int) -> Seq
     begins, line = [], 1
     try:
         with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-            reader = csv.reader(file, delimiter=delimiter)
+            reader = csv.reader(file, delimiter=delimiter, strict=True)
             for record in reader:
                 if record and line > skipped:
                     begins.append(line)
                 line = reader.line_num + 1
-    except csv.Error:  # one field beyond the csv module's limit
+    except csv.Error as error:
+        if "expected after" in str(error):  # else one field is beyond the csv module's limit
+            raise DataError(
+                f"{path}: the record that begins in row {line} goes on to row {reader.line_num}, where its quote closes in the middle of a text: "
+                "a stray quote swallows what lies between; double it, and put the text in quotes"
+            ) from error
         return plain
     return begins if len(begins) == records else plain
 
@@ -230,6 +238,8 @@ def _select(path: Path, raw: pa.Table, columns: Columns, rows: pa.Array, labelle
     for name in (*text_columns, label_column):
         if raw.column_names.count(name) > 1:
             raise DataError(f"{path}: {raw.column_names.count(name)} columns are called {name!r}; rename all but one")
+    if label_column in text_columns:
+        raise DataError(f"{path}: column {label_column!r} is to be both the text and the label; name two columns")
     parts = [_strings(path, raw[name], name, rows) for name in text_columns]
     texts = parts[0] if len(parts) == 1 else pc.binary_join_element_wise(*parts, " ")
     labels = None if label_column is None else _labels(path, raw[label_column], label_column, rows)
@@ -312,22 +322,23 @@ def _strings(path: Path, column: pa.ChunkedArray, name: str, rows: pa.Array) -> 
 
 
 def _labels(path: Path, column: pa.ChunkedArray, name: str, rows: pa.Array) -> pa.ChunkedArray:
-    """Labels as integers where all are, else as strings; an empty cell is null."""
+    """Labels as integers where all are, and are written as such (01 is a name), else as strings; an empty cell is null."""
     if pa.types.is_boolean(column.type) or pa.types.is_dictionary(column.type):
         column = column.cast(pa.string())
     if pa.types.is_integer(column.type):
         return column.cast(pa.int64())
     if pa.types.is_floating(column.type):
-        given = [(row, value) for row, value in zip(rows.to_pylist(), column.to_pylist(), strict=True) if value is not None]
-        row, value = next((pair for pair in given if not float(pair[1]).is_integer()), given[0] if given else (rows[0], None))
-        raise DataError(
-            f"{path}: column {name!r} holds numbers with a fraction ({column.type}; row {row}: {value}), not class labels; "
-            "write them as whole numbers or as names"
-        )
+        for row, value in zip(rows.to_pylist(), column.to_pylist(), strict=True):
+            if value is not None and not float(value).is_integer():
+                raise DataError(
+                    f"{path}: column {name!r} holds numbers with a fraction (row {row}: {value}), not class labels; "
+                    "write them as whole numbers or as names"
+                )
+        return column.cast(pa.int64())  # pandas makes whole numbers into these as soon as one is missing
     nulls = column.is_null()
     strings = pc.utf8_trim_whitespace(_strings(path, column, name, rows))
     strings = pc.if_else(pc.or_(nulls, pc.equal(strings, "")), pa.scalar(None, pa.string()), strings)
-    whole = pc.match_substring_regex(strings.drop_null(), r"^-?\d{1,18}$")
+    whole = pc.match_substring_regex(strings.drop_null(), r"^(0|-?[1-9]\d{0,17})$")
     return strings.cast(pa.int64()) if len(whole) and pc.all(whole).as_py() else strings
 
 

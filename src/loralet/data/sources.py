@@ -18,6 +18,7 @@ from loralet.store import hub
 from loralet.store.bundled import bundled
 
 SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)")
+NUMBER = re.compile(r"0|-?[1-9]\d*")
 SPLIT_NAMES = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 
 
@@ -81,7 +82,7 @@ def load_dataset(source: str, columns: Columns, label_names: Sequence[str] = (),
         source: a file (all of it is training data), a folder with train/validation/test files, or a hub id (``ag_news`` is fancyzhx/ag_news).
         columns: which columns hold what.
         label_names: names for the labels, in label order; the data's own when empty.
-        drop_overlap: remove training texts that also stand in the test split.
+        drop_overlap: remove training texts that also stand in the test split or in a validation split of the data's own.
 
     Raises:
         DataError: see :func:`loralet.data.files.read_table`; also one class only, unknown labels in another split, names that do not match.
@@ -95,16 +96,16 @@ def load_dataset(source: str, columns: Columns, label_names: Sequence[str] = (),
     values, names = _label_set(tables["train"], label_names)
     splits = {name: _joined([Split(t.source, t.texts, _numbered(t, values)) for t in parts]) for name, parts in tables.items()}
     train = splits["train"]
-    if "test" in splits:
-        shared = pc.is_in(train.texts, value_set=splits["test"].texts.unique())
+    for other in (splits[name] for name in ("test", "validation") if name in splits):
+        shared = pc.is_in(train.texts, value_set=other.texts.unique())
         count = int(pc.sum(shared).as_py() or 0)
+        if count == len(train) and drop_overlap:
+            raise DataError(f"{train.source}: every row also stands in {other.source}, so none is left for training; give other rows")
         if count and drop_overlap:
             train = train.take(np.flatnonzero(~shared.to_numpy()))
-            notes.append(f"{train.source}: {count} rows that also stand in {splits['test'].source} left out of training")
+            notes.append(f"{train.source}: {count} rows that also stand in {other.source} left out of training")
         elif count:
-            notes.append(f"{train.source}: {count} rows also stand in {splits['test'].source}; --drop-overlap leaves them out of training")
-    if not len(train):
-        raise DataError(f"{train.source}: every row also stands in {splits['test'].source}, so none is left for training; give other rows")
+            notes.append(f"{train.source}: {count} rows also stand in {other.source}; --drop-overlap leaves them out of training")
     if len(np.unique(train.labels)) < 2:
         raise DataError(f"{train.source}: only one class ({names[train.labels[0]]!r}); a classifier needs rows of at least two")
     validation, test = splits.get("validation"), splits.get("test")
@@ -190,7 +191,22 @@ def _label_set(parts: Sequence[Table], given: Sequence[str]) -> tuple[list[int |
             f"{train.source}: --label-names gives {len(given)} names ({', '.join(given)}), the data has {len(values)} labels ({', '.join(names)}); "
             "give one for each"
         )
+    require_no_exchange(train.source, names, given)
     return values, tuple(given)
+
+
+def require_no_exchange(source: str, names: Sequence[str], given: Sequence[str]) -> None:
+    """Check that no label is renamed to what another label is called already: answers would be turned round without a word.
+
+    Raises:
+        DataError: one is.
+    """
+    for old, new in zip(names, given, strict=True):
+        if new != old and new in names:
+            raise DataError(
+                f"{source}: {new!r} is given as the name of the label {old!r}, but another label is called so; "
+                f"the labels, in order, are {', '.join(names)}"
+            )
 
 
 def _numbered(table: Table, values: list[int | str]) -> np.ndarray:
@@ -214,8 +230,8 @@ def load_labelled(source: str, columns: Columns, names: Sequence[str]) -> Split:
     Args:
         source: a file, a folder or a hub id.
         columns: which columns hold what.
-        names: the classifier's labels. A label of the data is one of these names, or, as an integer, a place among them (among
-            the file's own names, where it carries these in an order of its own).
+        names: the classifier's labels. A label of the data is one of these names; or, where none of them is and the names are no numbers
+            themselves, as an integer a place among them (among the file's own names, where it carries these in an order of its own).
 
     Raises:
         DataError: see :func:`loralet.data.files.read_table`; also no test file, or a label that the classifier does not know.
@@ -227,7 +243,8 @@ def load_labelled(source: str, columns: Columns, names: Sequence[str]) -> Split:
     tables = [read_table(path, columns) for path in paths]
     found = {value for table in tables if table.labels is not None for value in table.labels.unique().to_pylist()}
     values: list[int | str] = list(range(len(names)))
-    if set(map(str, found)) <= set(names) or not all(isinstance(value, int) for value in found):
+    named = any(str(value) in names for value in found) or all(NUMBER.fullmatch(name) for name in names)
+    if named or not all(isinstance(value, int) for value in found):
         values = list(names)
     elif sorted(tables[0].names) == sorted(names):
         values = [tables[0].names.index(name) for name in names]

@@ -18,20 +18,29 @@ def carve(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, n
     Returns:
         Sorted row numbers of the training and of the validation part. A class of a single row stays in training.
     """
-    return _stratified(labels, min(round(len(labels) * fraction), LARGEST_VALIDATION), seed)
+    counts = np.bincount(labels)
+    if not (counts >= 2).any():
+        raise ValueError(f"{len(labels)} rows are too few to keep a validation part: no class has two")
+    able = np.where(counts >= 2, counts, 0)
+    quotas = _quotas(able, np.minimum(able, 1), np.maximum(able - 1, 0), min(round(len(labels) * fraction), LARGEST_VALIDATION))
+    return _stratified(labels, quotas, seed)
 
 
 def sample(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
-    """Sorted numbers of ``size`` stratified rows, or of all rows where there are no more than that."""
-    return np.arange(len(labels)) if size >= len(labels) else _stratified(labels, size, seed)[1]
+    """Sorted numbers of ``size`` rows, every class in the same proportion, or of all rows where there are no more than that.
 
-
-def _stratified(labels: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    At least one row of each class, unless there are more classes than that.
+    """
+    if size >= len(labels):
+        return np.arange(len(labels))
     counts = np.bincount(labels)
-    classes = int((counts >= 2).sum())
-    if classes == 0:
-        raise ValueError(f"{len(labels)} rows are too few to keep a validation part: no class has two")
-    quotas = _quotas(np.where(counts >= 2, counts, 0), size)
+    least = np.minimum(counts, 1) if (counts > 0).sum() <= size else np.zeros_like(counts)
+    return _stratified(labels, _quotas(counts, least, counts, size), seed)[1]
+
+
+def _stratified(labels: np.ndarray, quotas: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted numbers of the rows left and of those drawn, so many of each class."""
+    counts = np.bincount(labels)
     shuffled = np.random.default_rng(seed).permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     place = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -39,9 +48,8 @@ def _stratified(labels: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, n
     return np.sort(by_class[~drawn]), np.sort(by_class[drawn])
 
 
-def _quotas(counts: np.ndarray, size: int) -> np.ndarray:
-    """Rows to draw of each class: in proportion, but at least one and not all of them."""
-    least, most = np.minimum(counts, 1), np.maximum(counts - 1, 0)
+def _quotas(counts: np.ndarray, least: np.ndarray, most: np.ndarray, size: int) -> np.ndarray:
+    """Rows to draw of each class: in proportion, within the bounds."""
     size = int(np.clip(size, least.sum(), most.sum()))
     exact = counts * (size / counts.sum())
     quotas: np.ndarray = np.clip(np.round(exact).astype(np.int64), least, most)
