@@ -255,3 +255,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output has gone (`| head`); nothing is wrong, and Python must not complain when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        console.print(
+            f"loralet: {error.filename or 'input or output'}: {error.strerror or error}", style="red", highlight=False, markup=False, soft_wrap=True
+        )
+        return 2 if isinstance(error, (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)) else 1

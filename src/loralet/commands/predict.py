@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import sys
 from pathlib import Path
 
@@ -45,6 +46,7 @@ def _read_texts(file: str, text_column: str) -> list[str]:
         raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror})") from error
+    raw = raw.removeprefix(codecs.BOM_UTF8)
     lines = raw.removesuffix(b"\n").split(b"\n") if raw else []
     texts: list[str] = []
     for number, line in enumerate(lines, 1):

@@ -20,14 +20,18 @@ def write_reports(config: ReportConfig) -> tuple[list[Path], str]:
     """Write what is wanted; returns the files, and why there are no texts, where they were wanted and there are none.
 
     Raises:
-        ConfigError: a file would take the place of a folder.
+        ConfigError: a file would take the place of a folder, or of a file that is no report by its ending.
         RunError: see :func:`loralet.studies.analysis.analyse`.
     """
     folder = Path(config.folder)
     html, md = report_files(folder, config.out, config.format)
-    taken = [str(path) for path in (html, md, Path(config.json) if config.json else None) if path and path.is_dir()]
+    places = [(html, ".html"), (md, ".md"), (Path(config.json) if config.json else None, ".json")]
+    taken = [str(path) for path, _ in places if path and path.is_dir()]
     if taken:
         raise ConfigError(f"{', '.join(taken)}: there is a folder of that name; name a file")
+    foreign = [str(path) for path, ending in places if path and path.exists() and path.suffix.lower() != ending]
+    if foreign:
+        raise ConfigError(f"{', '.join(foreign)}: there is a file of that name, and a report has another ending; it would be lost, so name another")
     analysis = analyse(folder, config.texts)
     written = write_report(analysis, html, md)
     if config.json:
@@ -48,6 +52,7 @@ def say_reports(written: tuple[list[Path], str]) -> None:
 def report_files(folder: Path, out: str, form: str) -> tuple[Path | None, Path | None]:
     """Where the page and the Markdown go, None for the one that is not wanted. Of both, each takes its own ending."""
     path = Path(out) if out else folder / "report.html"
-    html = path if out and form == "html" else path.with_suffix(".html")
-    md = path if out and form == "md" else path.with_suffix(".md")
+    bare = path.with_suffix("") if path.suffix.lower() in (".html", ".md") else path  # the dot of lora-lr0.002 begins no ending
+    html = path if out and form == "html" else bare.with_name(f"{bare.name}.html")
+    md = path if out and form == "md" else bare.with_name(f"{bare.name}.md")
     return (None if form == "md" else html), (None if form == "html" else md)

@@ -25,7 +25,7 @@ class DataOptions:
     split_seed: int = 0
     """Seed of the validation split and of the sample used for the frequent checks."""
     drop_overlap: bool = False
-    """Remove from the training rows every text that also stands in the test split."""
+    """Remove from the training rows every text that also stands in the test split, or in a validation split of the data's own."""
     max_length: int = 128
     """Tokens kept of each text, the two special tokens included."""
 

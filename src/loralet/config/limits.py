@@ -24,6 +24,13 @@ def lora_problems(rank: int, alpha: float, dropout: float, lr: float) -> Iterato
         yield f"lr is {lr}: it must be above 0, and finite"
 
 
+def choice_problems(given: dict[str, tuple[str, tuple[str, ...]]]) -> Iterator[str]:
+    """What is no choice, in words: for each name the value given, and those that there are."""
+    for name, (value, known) in given.items():
+        if value not in known:
+            yield f"{name} is {value!r}: it must be one of {', '.join(known)}"
+
+
 def seed_problems(name: str, seed: int) -> Iterator[str]:
     """What is impossible about a seed, in words."""
     if seed < 0:

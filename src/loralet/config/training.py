@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import inf
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from tyro.conf import Positional, arg
 
 from loralet.config.data import DataOptions
-from loralet.config.limits import ALL_LINEAR, lora_problems, seed_problems, target_problems
+from loralet.config.limits import ALL_LINEAR, choice_problems, lora_problems, seed_problems, target_problems
 
 Head = Literal["pooler", "trained-pooler", "mean"]
 Scaling = Literal["alpha/r", "rslora"]
@@ -54,6 +54,8 @@ class TrainingOptions:
     """Processor threads; none: what torch chooses."""
 
     def problems(self) -> Iterator[str]:
+        choices = {"head": Head, "schedule": Schedule, "precision": Precision}
+        yield from choice_problems({name: (getattr(self, name), get_args(choice)) for name, choice in choices.items()})
         if not 0 <= self.head_dropout < 1:
             yield f"head_dropout is {self.head_dropout}: it must be at least 0 and below 1"
         if self.epochs is not None and not 0 < self.epochs < inf:
@@ -89,6 +91,7 @@ class LoraOptions:
     """Peak learning rate."""
 
     def problems(self) -> Iterator[str]:
+        yield from choice_problems({"scaling": (self.scaling, get_args(Scaling))})
         yield from lora_problems(self.rank, self.alpha, self.dropout, self.lr)
         yield from target_problems(self.targets)
 

@@ -80,6 +80,8 @@ def find_adapter(folder: Path, run: str = "") -> Path:
     adapters = folder / "adapters"
     if not run:
         run = str(chosen_run(results)["id"])
+    if (adapters / run).is_dir() and not (adapters / run / "loralet.json").exists():
+        raise RunError(f"{adapters / run}: loralet.json is missing, so nobody knows its labels; copy the run folder again, or train anew")
     if not (adapters / run / "loralet.json").exists():
         known = sorted(path.name for path in adapters.iterdir()) if adapters.is_dir() else []
         raise RunError(f"{folder} has no trained run {run!r}; it has: {', '.join(known) or 'none'}")

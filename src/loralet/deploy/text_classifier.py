@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from loralet.config import (
@@ -30,7 +32,7 @@ from loralet.deploy.classifier import LoadedClassifier, find_adapter, open_adapt
 from loralet.engine.corpus import settle
 from loralet.errors import ConfigError, InputError, TrainingError
 from loralet.events import Checked, Event
-from loralet.store.adapters import Artifact, save_artifact
+from loralet.store.adapters import ADAPTER_FILES, Artifact, save_artifact
 from loralet.store.backbone import Backbone
 from loralet.studies.bench import make_artifact, make_bench, train_pack
 from loralet.studies.plan import plan_train
@@ -130,7 +132,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
 
         Raises:
             InputError: an empty text, one class only, unlike lengths, too few rows; a ValueError.
-            ConfigError: impossible options, all in one message; a ValueError.
+            ConfigError: impossible options, or of the wrong type, all in one message; a ValueError.
             CheckpointError, HubError: the backbone cannot be loaded.
             TrainingError: the run diverged before its first check.
         """
@@ -178,12 +180,20 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
     def save(self, folder: str | Path) -> None:
         """Write the adapter folder (:mod:`loralet.store.adapters`), whole or not at all, after it was loaded back and compared.
 
+        An adapter folder that is there already is replaced.
+
         Raises:
             NotFittedError: neither fitted nor loaded.
+            InputError: a file of that name, or a folder that holds something else than an adapter; a ValueError, and nothing is touched.
             CheckError: what was written does not compute what is in memory; nothing is kept.
         """
         check_is_fitted(self, "artifact_")
-        save_artifact(Path(folder), self.artifact_, self.backbone_)
+        place = Path(folder).resolve()
+        if place.exists():
+            strange = sorted(path.name for path in place.iterdir() if path.name not in ADAPTER_FILES) if place.is_dir() else [place.name]
+            if strange:
+                raise InputError(f"{folder}: {', '.join(strange[:5])} would be lost; name a new folder, or one with nothing but an adapter in it")
+        save_artifact(place, self.artifact_, self.backbone_)
 
     @classmethod
     def load(cls, source: str | Path, run: str = "", force: bool = False, backbone: str = "", labels: tuple[str, ...] = ()) -> TextClassifier:
@@ -200,6 +210,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
             RunError: no such folder or run, a folder without a trained classifier, another backbone than the one trained on.
             CheckpointError, HubError: adapter or backbone cannot be had.
         """
+        if isinstance(labels, str):
+            raise InputError(f"labels is the text {labels!r}: give a tuple of names")
         artifact, found = open_adapter(find_adapter(Path(source), run), force, labels, backbone)
         loaded = cls(found.name, **_options_of(artifact))
         loaded._hold(artifact, found)
@@ -212,6 +224,9 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         Raises:
             ConfigError: no backbone, or impossible values.
         """
+        mistyped = [words for kind in _NAMES for words in _type_problems(kind, {name: getattr(self, name) for name in _NAMES[kind]})]
+        if mistyped:
+            raise ConfigError.listing(mistyped)
         parts = {kind: {name: getattr(self, name) for name in _NAMES[kind]} for kind in _NAMES}
         lora = LoraOptions(**parts[LoraOptions] | {"targets": tuple(self.targets)})
         training, reading = TrainingOptions(**parts[TrainingOptions]), DataOptions(**parts[DataOptions])
@@ -225,8 +240,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
     def _seed(self) -> int:
         if isinstance(self.random_state, (int, np.integer)):
             return int(self.random_state)
-        generator = np.random.RandomState() if self.random_state is None else self.random_state
-        return int(generator.randint(2**31 - 1))
+        return int(check_random_state(self.random_state).randint(2**31 - 1))
 
     def _hold(self, artifact: Artifact, backbone: Backbone) -> None:
         self.artifact_, self.backbone_ = artifact, backbone
@@ -255,6 +269,23 @@ _NAMES: dict[type, tuple[str, ...]] = {
     DataOptions: ("validation_fraction", "split_seed", "max_length"),
 }
 """The options that are parameters here. The other reading options name columns, which a list does not have."""
+
+
+def _type_problems(kind: type, given: dict[str, Any]) -> Iterator[str]:
+    """Values that are not of their option's type, in words; the command line's parser sees to that itself."""
+    wanted = get_type_hints(kind)
+    for name, value in given.items():
+        if name == "targets":
+            if isinstance(value, str) or not all(isinstance(target, str) for target in value):
+                yield f"targets is {value!r}: give a tuple of names"
+            continue
+        types = get_args(wanted[name]) if isinstance(wanted[name], UnionType) else (wanted[name],)
+        if value is None and NoneType in types:
+            continue
+        if int in types and (not isinstance(value, (int, np.integer)) or isinstance(value, bool)):
+            yield f"{name} is {value!r}: it must be a whole number"
+        elif float in types and (not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool)):
+            yield f"{name} is {value!r}: it must be a number"
 
 
 def _typed(artifact: Artifact, classes: np.ndarray) -> Artifact:

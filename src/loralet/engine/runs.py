@@ -45,7 +45,7 @@ def new_run_folder(out: str, kind: str) -> Path:
     """The folder for a new run: ``out``, or one named by the time under ``runs/``.
 
     Raises:
-        RunError: the folder exists and is not empty, so something would be lost.
+        RunError: the folder exists and is not empty, so something would be lost; or it would lie below a file.
     """
     if not out:
         name = f"{kind}-{datetime.now():%Y%m%d-%H%M%S}"
@@ -54,6 +54,9 @@ def new_run_folder(out: str, kind: str) -> Path:
     folder = Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder} exists and is not empty; name another folder with --out, or remove it")
+    above = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise RunError(f"{folder} cannot be made, as {above} is a file; name another folder with --out")
     return folder
 
 
@@ -153,6 +156,9 @@ def read_results(folder: Path) -> dict[str, Any]:
         raise RunError(f"{path}: not valid JSON ({error})") from error
     if not isinstance(results, dict) or results.get("schema") != SCHEMA:
         raise RunError(f"{path}: not results of schema {SCHEMA}, the one that loralet {__version__} reads")
+    lacking = [key for key in ("kind", "data", "runs") if key not in results]
+    if lacking:
+        raise RunError(f"{path}: incomplete ({', '.join(lacking)} missing); train again, or copy the run folder anew")
     return results
 
 

@@ -128,6 +128,12 @@ def save_artifact(folder: Path, artifact: Artifact, backbone: Backbone) -> None:
         verify(temporary, load_artifact(temporary), artifact, backbone)
 
 
+def _saved(path: Path) -> dict[str, Tensor]:
+    if not path.exists():
+        raise RunError(f"{path} is missing, and without it the classifier would only guess; copy the folder again, or train anew")
+    return load_file(path)
+
+
 def add_metrics(folder: Path, split: str, metrics: dict[str, Any]) -> None:
     """Note how a saved run did on a further split, in loralet.json and on the card."""
     artifact = load_artifact(folder)
@@ -150,13 +156,17 @@ def load_artifact(folder: Path) -> Artifact:
             raise RunError(f"{path}: written by a newer loralet ({described.get('loralet')}); this is {__version__}")
         described.pop("loralet")
         described |= {key: tuple(described[key]) for key in ("labels", "targets")}
-        tensors: dict[str, Tensor] = {}
-        if (folder / "adapter_model.safetensors").exists():
-            architecture = ARCHITECTURES[described["architecture"]]
-            tensors |= {_own_name(name, architecture): t for name, t in load_file(folder / "adapter_model.safetensors").items()}
-        if (folder / "head.safetensors").exists():
-            tensors |= load_file(folder / "head.safetensors")
-        return Artifact(**described, tensors=tensors)
+        artifact = Artifact(**described, tensors={})
+        adapted = artifact.role != "full" and artifact.rank > 0
+        if adapted:
+            architecture = ARCHITECTURES[artifact.architecture]
+            artifact.tensors.update((_own_name(name, architecture), t) for name, t in _saved(folder / "adapter_model.safetensors").items())
+        if not (adapted and _head_in_peft(artifact)):
+            artifact.tensors.update(_saved(folder / "head.safetensors"))
+        missing = {"classifier.weight", "classifier.bias"} - artifact.tensors.keys()
+        if missing:
+            raise RunError(f"{folder}: the classifier is not among its tensors ({', '.join(sorted(missing))}); what is left would only guess")
+        return artifact
     except FileNotFoundError as error:
         raise RunError(f"{folder}: not an adapter folder of loralet ({error.filename} is missing)") from error
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
