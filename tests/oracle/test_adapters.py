@@ -10,6 +10,7 @@ import pytest
 import torch
 from models import CLASSES, Pair, batch, make_pair
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from tolerances import EXACT, FP32
 from transformers import BertForSequenceClassification, BertModel
 
@@ -138,4 +139,30 @@ def test_a_broken_adapter_folder_is_told(pair: Pair, tmp_path: Path, damage: str
         path.write_text(json.dumps(described))
     wanted = {"missing": "not an adapter folder", "json": "cannot be read", "schema": "newer loralet", "key": "labels"}[damage]
     with pytest.raises(RunError, match=wanted):
+        load_artifact(tmp_path / "adapter")
+
+
+@pytest.mark.parametrize(
+    ("head", "gone"),
+    [
+        ("pooler", "adapter_model.safetensors"),
+        ("mean", "adapter_model.safetensors"),
+        ("mean", "head.safetensors"),
+        ("trained-pooler", "adapter_model.safetensors"),
+    ],
+)
+def test_an_adapter_without_its_weights_does_not_guess(pair: Pair, tmp_path: Path, head: str, gone: str) -> None:
+    _, _, artifact = trained(pair, RUNS["query-value"], head)
+    save_artifact(tmp_path / "adapter", artifact, pair.ours)
+    (tmp_path / "adapter" / f"{gone}.safetensors").unlink()
+    with pytest.raises(RunError, match=rf"adapter.{gone}.safetensors is missing.*would only guess"):
+        load_artifact(tmp_path / "adapter")
+
+
+def test_an_adapter_without_a_classifier_among_its_weights_does_not_guess(pair: Pair, tmp_path: Path) -> None:
+    _, _, artifact = trained(pair, RUNS["query-value"], "pooler")
+    save_artifact(tmp_path / "adapter", artifact, pair.ours)
+    path = tmp_path / "adapter" / "adapter_model.safetensors"
+    save_file({name: tensor for name, tensor in load_file(path).items() if "classifier" not in name}, path)
+    with pytest.raises(RunError, match=r"classifier.bias, classifier.weight"):
         load_artifact(tmp_path / "adapter")

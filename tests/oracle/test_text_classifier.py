@@ -240,6 +240,46 @@ def test_mistakes_in_the_options_are_told_all_at_once() -> None:
         assert words in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"head": "Mean"}, "head is 'Mean': it must be one of pooler, trained-pooler, mean"),
+        ({"schedule": "Cosine"}, "schedule is 'Cosine': it must be one of linear, cosine, constant"),
+        ({"scaling": "rsLoRA"}, "scaling is 'rsLoRA': it must be one of alpha/r, rslora"),
+        ({"precision": "fp16"}, "precision is 'fp16': it must be one of auto, fp32, bf16"),
+        ({"steps": 5.5}, "steps is 5.5: it must be a whole number"),
+        ({"rank": "4"}, "rank is '4': it must be a whole number"),
+        ({"batch_size": True}, "batch_size is True: it must be a whole number"),
+        ({"lr": None}, "lr is None: it must be a number"),
+        ({"targets": "query"}, "targets is 'query': give a tuple of names"),
+    ],
+)
+def test_an_option_that_is_no_choice_or_of_another_type_is_told(model: str, options: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        small(model, **options).fit(TEXTS, LABELS)
+    assert words in str(caught.value)
+    assert small(model, rank=np.int64(4), lr=np.float32(1e-2), steps=2, epochs=1, targets=["query"]).fit(TEXTS, LABELS).artifact_.rank == 4
+
+
+def test_saving_loses_nothing_that_is_no_adapter(fitted: TextClassifier, tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "thesis.txt").write_text("years of work")
+    (tmp_path / "file").write_text("a file")
+    for place, words in (("docs", "thesis.txt would be lost"), ("file", "file would be lost")):
+        with pytest.raises(InputError, match=words):
+            fitted.save(tmp_path / place)
+    assert (tmp_path / "docs" / "thesis.txt").read_text() == "years of work"
+    assert (tmp_path / "file").read_text() == "a file"
+    for _ in range(2):  # an adapter that is there is replaced, by way of a link too
+        fitted.save(tmp_path / "adapter")
+        (tmp_path / "link").symlink_to("adapter") if not (tmp_path / "link").exists() else None
+        fitted.save(tmp_path / "link")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "docs", "file", "link"]
+    assert (TextClassifier.load(tmp_path / "link").predict(UNSEEN) == fitted.predict(UNSEEN)).all()
+    with pytest.raises(InputError, match="give a tuple of names"):
+        TextClassifier.load(tmp_path / "adapter", labels="abc")
+
+
 def test_not_fitted_is_scikit_learns_error(model: str, tmp_path: Path) -> None:
     for call in (lambda c: c.predict(["a"]), lambda c: c.predict_proba(["a"]), lambda c: c.save(tmp_path / "x"), lambda c: c.score(["a"], ["b"])):
         with pytest.raises(NotFittedError):

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -281,10 +282,16 @@ def test_evaluate_on_data_and_once_more_on_the_own_test_split(place: Path) -> No
         (["predict", "grid", "text", "--file", "x.txt"], ["texts or --file, not both"]),
         (["train", "data", "--model", "model", "--out", "grid"], ["grid exists and is not empty", "--out"]),
         (["evaluate", "grid", "labels.csv"], ["labels.csv", "row 3", "dog"]),
+        (["train", "data", "--model", "model", "--out", "labels.csv/run"], ["labels.csv/run cannot be made", "labels.csv is a file"]),
+        (["export", "grid", "--out", "labels.csv/run"], ["labels.csv"]),
+        (["predict", "bare", "text"], ["bare/results.json", "incomplete", "data, runs missing"]),
+        (["report", "bare"], ["bare/results.json", "incomplete"]),
     ],
 )  # fmt: skip
 def test_a_users_mistake_is_one_message_and_status_2(studied: Path, place: Path, arguments: list[str], words: list[str]) -> None:
     (place / "labels.csv").write_text("text,label\na b,apple\nc,dog\n")
+    (place / "bare").mkdir(exist_ok=True)
+    (place / "bare" / "results.json").write_text('{"schema": 1, "kind": "train"}')
     done = run(place, *arguments)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
@@ -292,6 +299,22 @@ def test_a_users_mistake_is_one_message_and_status_2(studied: Path, place: Path,
     for word in words:
         assert word in done.stderr
     assert not (place / "runs").exists()  # a mistake leaves no folder behind
+
+
+def test_a_run_whose_description_is_gone_is_told(studied: Path, place: Path) -> None:
+    copy = place / "torn"
+    shutil.copytree(studied, copy)
+    id = chosen_run(json.loads((copy / "results.json").read_text()))["id"]
+    (copy / "adapters" / id / "loralet.json").unlink()
+    done = run(place, "predict", "torn", "text")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"torn/adapters/{id}: loralet.json is missing" in done.stderr
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_text(studied: Path, place: Path) -> None:
+    (place / "marked.txt").write_bytes("\ufeffa b\nc d\n".encode())
+    done = run(place, "predict", "grid", "--file", "marked.txt", "--format", "jsonl")
+    assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == ["a b", "c d"]
 
 
 def test_an_unknown_flag_is_status_2(place: Path) -> None:

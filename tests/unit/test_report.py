@@ -255,11 +255,22 @@ def test_mistakes_are_one_message(place: Path, tmp_path: Path) -> None:
         assert "Traceback" not in err
 
 
+def test_a_file_that_is_no_report_is_not_overwritten(place: Path, tmp_path: Path) -> None:
+    precious = tmp_path / "precious.csv"
+    for arguments in (["--out", str(precious), "--format", "md"], ["--out", str(precious), "--format", "html"], ["--json", str(precious)]):
+        precious.write_text("text,label\n")
+        status, _, err = told(str(place / "one"), *arguments)
+        assert status == 2
+        assert "it would be lost" in err
+        assert precious.read_text() == "text,label\n"
+
+
 def test_where_the_files_go() -> None:
     run = Path("run")
     assert report_files(run, "", "both") == (Path("run/report.html"), Path("run/report.md"))
     assert report_files(run, "", "md") == (None, Path("run/report.md"))
     assert report_files(run, "x.html", "both") == (Path("x.html"), Path("x.md"))
+    assert report_files(run, "lora-lr0.002", "both") == (Path("lora-lr0.002.html"), Path("lora-lr0.002.md"))
     assert report_files(run, "page.htm", "html") == (Path("page.htm"), None)
 
 
