@@ -224,10 +224,10 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         Raises:
             ConfigError: no backbone, or impossible values.
         """
-        mistyped = [words for kind in _NAMES for words in _type_problems(kind, {name: getattr(self, name) for name in _NAMES[kind]})]
+        parts = {kind: {name: _plain(getattr(self, name)) for name in _NAMES[kind]} for kind in _NAMES}
+        mistyped = [words for kind, given in parts.items() for words in _type_problems(kind, given)]
         if mistyped:
             raise ConfigError.listing(mistyped)
-        parts = {kind: {name: getattr(self, name) for name in _NAMES[kind]} for kind in _NAMES}
         lora = LoraOptions(**parts[LoraOptions] | {"targets": tuple(self.targets)})
         training, reading = TrainingOptions(**parts[TrainingOptions]), DataOptions(**parts[DataOptions])
         config = TrainConfig("rows given in Python", str(self.backbone), "", self._seed(), lora, training, reading)
@@ -271,6 +271,11 @@ _NAMES: dict[type, tuple[str, ...]] = {
 """The options that are parameters here. The other reading options name columns, which a list does not have."""
 
 
+def _plain(value: Any) -> Any:
+    """Python's own number for one of numpy's, as a grid of parameters may hold."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def _type_problems(kind: type, given: dict[str, Any]) -> Iterator[str]:
     """Values that are not of their option's type, in words; the command line's parser sees to that itself."""
     wanted = get_type_hints(kind)
@@ -282,9 +287,9 @@ def _type_problems(kind: type, given: dict[str, Any]) -> Iterator[str]:
         types = get_args(wanted[name]) if isinstance(wanted[name], UnionType) else (wanted[name],)
         if value is None and NoneType in types:
             continue
-        if int in types and (not isinstance(value, (int, np.integer)) or isinstance(value, bool)):
+        if int in types and (not isinstance(value, int) or isinstance(value, bool)):
             yield f"{name} is {value!r}: it must be a whole number"
-        elif float in types and (not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool)):
+        elif float in types and (not isinstance(value, (int, float)) or isinstance(value, bool)):
             yield f"{name} is {value!r}: it must be a number"
 
 
