@@ -261,6 +261,12 @@ def test_an_option_that_is_no_choice_or_of_another_type_is_told(model: str, opti
     assert small(model, rank=np.int64(4), lr=np.float32(1e-2), steps=2, epochs=1, targets=["query"]).fit(TEXTS, LABELS).artifact_.rank == 4
 
 
+def test_whole_numbers_do_for_fractions(model: str, tmp_path: Path) -> None:
+    small(model, alpha=8, epochs=1, steps=None, weight_decay=0).fit(TEXTS, LABELS).save(tmp_path / "adapter")
+    artifact = TextClassifier.load(tmp_path / "adapter").artifact_
+    assert (artifact.alpha, type(artifact.alpha)) == (8.0, float)
+
+
 def test_saving_loses_nothing_that_is_no_adapter(fitted: TextClassifier, tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "thesis.txt").write_text("years of work")

@@ -228,6 +228,10 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         mistyped = [words for kind, given in parts.items() for words in _type_problems(kind, given)]
         if mistyped:
             raise ConfigError.listing(mistyped)
+        parts = {
+            kind: {name: float(value) if name in _FLOATS[kind] and value is not None else value for name, value in given.items()}
+            for kind, given in parts.items()
+        }
         lora = LoraOptions(**parts[LoraOptions] | {"targets": tuple(self.targets)})
         training, reading = TrainingOptions(**parts[TrainingOptions]), DataOptions(**parts[DataOptions])
         config = TrainConfig("rows given in Python", str(self.backbone), "", self._seed(), lora, training, reading)
@@ -269,6 +273,8 @@ _NAMES: dict[type, tuple[str, ...]] = {
     DataOptions: ("validation_fraction", "split_seed", "max_length"),
 }
 """The options that are parameters here. The other reading options name columns, which a list does not have."""
+_FLOATS = {kind: {name for name in _NAMES[kind] if get_type_hints(kind)[name] in (float, float | None)} for kind in _NAMES}
+"""Those that are fractions, for which Python's users also give whole numbers."""
 
 
 def _plain(value: Any) -> Any:
