@@ -90,7 +90,7 @@ def start_up(report: dict[str, Any]) -> str:
 def defaults(report: dict[str, Any]) -> str:
     seeds = ", ".join(map(str, report["seeds"]))
     lines = [
-        f"Does accuracy pay for speed? r16 alpha 64 on query and value, lr 3e-3, {report['epochs']:g} epochs, seeds {seeds}",
+        f"Does accuracy pay for speed? r16 alpha 64 on query and value, lr 3e-3, no weight decay, {report['epochs']:g} epochs, seeds {seeds}",
         f"([benchmarks/defaults.py](benchmarks/defaults.py); {machine(report)}); each row but the last adds to the row above it:",
         "",
         "| how it is trained | test accuracy, mean | standard deviation |",

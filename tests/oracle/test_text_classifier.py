@@ -28,7 +28,7 @@ from loralet import TextClassifier
 from loralet.cli import main
 from loralet.config import DataOptions, LoraOptions, TrainConfig, TrainingOptions
 from loralet.deploy.classifier import load_classifier
-from loralet.errors import CheckError, ConfigError, InputError, RunError, TrainingError
+from loralet.errors import CheckError, ConfigError, DataError, InputError, RunError, TrainingError
 from loralet.events import Checked
 from loralet.store import adapters
 
@@ -284,6 +284,9 @@ def test_saving_loses_nothing_that_is_no_adapter(fitted: TextClassifier, tmp_pat
     assert (TextClassifier.load(tmp_path / "link").predict(UNSEEN) == fitted.predict(UNSEEN)).all()
     with pytest.raises(InputError, match="give a tuple of names"):
         TextClassifier.load(tmp_path / "adapter", labels="abc")
+    with pytest.raises(DataError, match="another label is called so"):
+        TextClassifier.load(tmp_path / "adapter", labels=("cat", "bird", "apple"))
+    assert TextClassifier.load(tmp_path / "adapter", labels=("apple", "tern", "lion")).classes_.tolist() == ["apple", "tern", "lion"]
 
 
 def test_not_fitted_is_scikit_learns_error(model: str, tmp_path: Path) -> None:

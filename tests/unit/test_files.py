@@ -197,6 +197,8 @@ def test_names_that_the_header_gives_already_are_refused(tmp_path: Path) -> None
     for header in (("text", "label"), ("Text", "LABEL")):
         assert "leave --columns out" in refusal(path, Columns(header=header))
     assert len(read_table(path, Columns(header=("label", "text")))) == 2, "they are other names, so the first row is a row"
+    longest = write(tmp_path / "long.csv", "a" * 200_000 + ",0\n")
+    assert read_table(longest, Columns(header=("text", "label"))).rows.to_pylist() == [1]
 
 
 @pytest.mark.parametrize(("name", "between"), [("a.csv", ","), ("a.tsv", "\t"), ("a.csv", ";")])

@@ -62,7 +62,7 @@ def encode_by_word(texts: pa.ChunkedArray, tokenizer: Tokenizer, frame: Frame, m
 
 
 def _ids_and_ends(texts: pa.StringArray, tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray]:
-    """All texts' ids without special tokens, and the place where each text's end (one more than the texts, from 0)."""
+    """All texts' ids without special tokens, and the places where they begin and end (one more than the texts)."""
     split = pc.split_pattern(texts, " ")
     words = split.flatten().dictionary_encode()
     pieces = _pieces(words.dictionary, tokenizer).take(words.indices)

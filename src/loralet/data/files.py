@@ -105,9 +105,11 @@ def read_table(path: Path, columns: Columns, labelled: bool = True, keep_empty: 
 
 def _read_csv(path: Path, header: Sequence[str]) -> tuple[pa.Table, Sequence[int]]:
     delimiter = _delimiter(path, header)
-    names, skipped = (list(header), 0) if header else _first_record(path, delimiter)
-    if header and [name.strip().lower() for name in _first_record(path, delimiter)[0]] == [name.strip().lower() for name in header]:
-        raise DataError(f"{path}: row 1 holds the very names that --columns gives; the file has a header row, so leave --columns out")
+    names, skipped = _first_record(path, delimiter, header)
+    if header:
+        if [name.strip().lower() for name in names] == [name.strip().lower() for name in header]:
+            raise DataError(f"{path}: row 1 holds the very names that --columns gives; the file has a header row, so leave --columns out")
+        names, skipped = list(header), 0
     ragged: list[Any] = []
 
     def note(row: Any) -> str:
@@ -144,19 +146,23 @@ def _delimiter(path: Path, header: Sequence[str]) -> str:
     """What parts the columns: in a CSV file a tab or a semicolon too, as spreadsheets write it where the comma is for decimals."""
     if path.suffix.lower() == ".tsv":
         return "\t"
-    fields, _ = _first_record(path, ",")
+    fields, _ = _first_record(path, ",", header)
     several = len(fields) == 1 and len(header) != 1
     return next((other for other in "\t;" if several and other in fields[0]), ",")
 
 
-def _first_record(path: Path, delimiter: str) -> tuple[list[str], int]:
-    """The fields of a file's first record, its header where it has one, and the number of lines down to its end."""
+def _first_record(path: Path, delimiter: str, header: Sequence[str]) -> tuple[list[str], int]:
+    """The fields of a file's first record, its own header unless one is given, and the number of lines down to its end."""
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         reader = csv.reader(file, delimiter=delimiter)
+        usual = csv.field_size_limit()
+        csv.field_size_limit(BLOCK if header else usual)  # a text may be that long; a column's name is not, so its quote is open
         try:
             names: list[str] = next((record for record in reader if record), [])
         except csv.Error as error:
             raise DataError(f"{path}: row 1, the header, cannot be read ({error}); close its quotes") from error
+        finally:
+            csv.field_size_limit(usual)
     if not names:
         raise DataError(f"{path}: the file has only blank lines; give it a header row and rows below")
     return names, reader.line_num

@@ -11,6 +11,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from loralet.data.sources import require_no_exchange
 from loralet.data.tokens import tokenise
 from loralet.engine.device import choose_device, choose_dtype, place
 from loralet.engine.evaluate import logits_of
@@ -104,6 +105,7 @@ def open_adapter(adapter: Path, force: bool = False, labels: Sequence[str] = (),
 
     Raises:
         RunError: the folder cannot be read, or the backbone found is not the one it was trained on.
+        DataError: one of the adapter's own labels is given as the name of another.
         CheckpointError, HubError: the backbone cannot be loaded.
     """
     if is_peft_folder(adapter):
@@ -115,6 +117,7 @@ def open_adapter(adapter: Path, force: bool = False, labels: Sequence[str] = (),
             raise RunError(
                 f"{adapter}: {len(labels)} label names are given, the classifier has {len(artifact.labels)} ({', '.join(artifact.labels)})"
             )
+        require_no_exchange(str(adapter), artifact.labels, labels)
         artifact = replace(artifact, labels=tuple(labels), label_type="str")
     if artifact.role == "full":
         return beside(adapter, artifact)
