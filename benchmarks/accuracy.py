@@ -19,12 +19,12 @@ from typing import Any
 
 from machine import describe_machine
 
+from loralet.atomic import write_json
 from loralet.config import DataOptions, TrainingOptions
-from loralet.engine.packs import lora_run
-from loralet.engine.runs import RunFolder
-from loralet.store.atomic import write_json
+from loralet.runs.folder import RunFolder
 from loralet.studies.plan import Plan
 from loralet.studies.study import carry_out, prepare
+from loralet.training.packs import lora_run
 
 QV, ALL = ("query", "value"), ("all-linear",)
 THREE = TrainingOptions(epochs=3)
@@ -36,7 +36,11 @@ CELLS = [
     ),
     ("r16 alpha 64, query+value, lr 3e-3", lora_run("", 16, 64.0, 0.0, QV, "alpha/r", 3e-3, 0), THREE),
     ("default: r16 alpha 32, all linears, lr 3e-3", lora_run("", 16, 32.0, 0.0, ALL, "alpha/r", 3e-3, 0), THREE),
-    ("the same, pooler trained too", lora_run("", 16, 32.0, 0.0, ALL, "alpha/r", 3e-3, 0), replace(THREE, head="trained-pooler")),
+    (
+        "the same, pooler trained too",
+        lora_run("", 16, 32.0, 0.0, ALL, "alpha/r", 3e-3, 0),
+        replace(THREE, head="trained-pooler"),
+    ),
     ("the same, mean over tokens", lora_run("", 16, 32.0, 0.0, ALL, "alpha/r", 3e-3, 0), replace(THREE, head="mean")),
 ]
 SEEDS = (0, 1, 2)
@@ -67,8 +71,14 @@ def summary(name: str, entries: list[dict[str, Any]]) -> dict[str, Any]:
     row["train_seconds"] = None if None in seconds else fmean(seconds)
     for split in ("validation", "test"):
         accuracies = [entry[split]["accuracy"] for entry in entries]
-        row[split] = {"accuracy": fmean(accuracies), "sd": stdev(accuracies) if len(entries) > 1 else None, "seeds": accuracies}
-    row["test"] |= {bound: fmean(entry["test"][bound] for entry in entries) for bound in ("accuracy_low", "accuracy_high")}
+        row[split] = {
+            "accuracy": fmean(accuracies),
+            "sd": stdev(accuracies) if len(entries) > 1 else None,
+            "seeds": accuracies,
+        }
+    row["test"] |= {
+        bound: fmean(entry["test"][bound] for entry in entries) for bound in ("accuracy_low", "accuracy_high")
+    }
     return row
 
 
@@ -77,11 +87,19 @@ def main() -> None:
     parser.add_argument("data")
     parser.add_argument("model")
     parser.add_argument("--out", default=str(Path(__file__).with_suffix(".json")))
-    parser.add_argument("--grid-steps", type=int, default=200, help="steps of the pack of nine and of the nine single runs")
-    parser.add_argument("--only", default="", help="measure only the rows whose name has this in it ('base rows', 'pack', ...); the others are kept")
+    parser.add_argument(
+        "--grid-steps", type=int, default=200, help="steps of the pack of nine and of the nine single runs"
+    )
+    parser.add_argument(
+        "--only",
+        default="",
+        help="measure only the rows whose name has this in it ('base rows', 'pack', ...); the others are kept",
+    )
     arguments = parser.parse_args()
     out = Path(arguments.out)
-    report: dict[str, Any] = json.loads(out.read_text(encoding="utf-8")) if out.exists() and arguments.only else {"rows": []}
+    report: dict[str, Any] = (
+        json.loads(out.read_text(encoding="utf-8")) if out.exists() and arguments.only else {"rows": []}
+    )
     rows = {row["name"]: row for row in report["rows"]}
     probe = lora_run(arguments.model, 0, 1.0, 0.0, (), "alpha/r", 1e-2, 0)
     for name, run, training in [("base rows", probe, THREE), *CELLS]:
@@ -91,14 +109,20 @@ def main() -> None:
         results, _ = measure(arguments.data, seeds, training, baselines=name == "base rows")
         report["data"] = results["data"]
         for role in dict.fromkeys(entry["role"] for entry in results["runs"]):
-            row = summary(name if role == "lora" else role, [entry for entry in results["runs"] if entry["role"] == role])
+            row = summary(
+                name if role == "lora" else role, [entry for entry in results["runs"] if entry["role"] == role]
+            )
             rows[row["name"]] = row
             print(f"{row['name']:75} test {row['test']['accuracy']:.4f} {row['test']['seeds']}", flush=True)
     report["rows"] = sorted(rows.values(), key=lambda row: ORDER.index(row["name"]))
     report["machine"] = describe_machine()
     if arguments.only in "pack":
         report["pack"] = pack_against_singles(arguments)
-        print("nine runs: pack {pack_seconds:.1f} s, singly {single_seconds:.1f} s, ratio {ratio:.2f}".format(**report["pack"]))
+        print(
+            "nine runs: pack {pack_seconds:.1f} s, singly {single_seconds:.1f} s, ratio {ratio:.2f}".format(
+                **report["pack"]
+            )
+        )
     write_json(out, report)
 
 
@@ -108,7 +132,13 @@ def pack_against_singles(arguments: argparse.Namespace) -> dict[str, float]:
     short = TrainingOptions(steps=arguments.grid_steps)
     _, pack = measure(arguments.data, grid, short, baselines=False)
     singles = sum(measure(arguments.data, [run], short, baselines=False)[1] for run in grid)
-    return {"runs": len(grid), "steps": arguments.grid_steps, "pack_seconds": pack, "single_seconds": singles, "ratio": singles / pack}
+    return {
+        "runs": len(grid),
+        "steps": arguments.grid_steps,
+        "pack_seconds": pack,
+        "single_seconds": singles,
+        "ratio": singles / pack,
+    }
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ class Task:
 
 def measured(rows: float, seconds: float) -> dict[str, float]:
     """Rows a second, and the largest resident memory of this process."""
-    from loralet.engine.runs import peak_memory
+    from loralet.runs.folder import peak_memory
 
     return {"rows_per_second": rows / seconds, "seconds": seconds, "peak_bytes": peak_memory()}
 
@@ -41,20 +41,33 @@ def peer_rows(split: Any, tokenizer: Any, padded: bool) -> Any:
 
     class Rows(Dataset):  # type: ignore[type-arg]
         def __init__(self) -> None:
-            self.encoded = tokenizer(split.texts.to_pylist(), truncation=True, max_length=LENGTH, padding="max_length" if padded else False)
+            self.encoded = tokenizer(
+                split.texts.to_pylist(), truncation=True, max_length=LENGTH, padding="max_length" if padded else False
+            )
             self.labels = split.labels.tolist()
 
         def __len__(self) -> int:
             return len(self.labels)
 
         def __getitem__(self, i: int) -> dict[str, Any]:
-            return {"input_ids": self.encoded["input_ids"][i], "attention_mask": self.encoded["attention_mask"][i], "labels": self.labels[i]}
+            return {
+                "input_ids": self.encoded["input_ids"][i],
+                "attention_mask": self.encoded["attention_mask"][i],
+                "labels": self.labels[i],
+            }
 
     return Rows()
 
 
 def peer_trainer(
-    task: Task, padded: bool, lora: bool, bf16: bool, evaluate_every: int | None, rate: float | None = None, dropout: float = 0.1, seed: int = 0
+    task: Task,
+    padded: bool,
+    lora: bool,
+    bf16: bool,
+    evaluate_every: int | None,
+    rate: float | None = None,
+    dropout: float = 0.1,
+    seed: int = 0,
 ) -> tuple[Any, dict[str, float], Any]:
     """A Trainer of the mission's recipe, its timing filled in as it trains, and the validation rows."""
     import numpy as np
@@ -65,9 +78,16 @@ def peer_trainer(
     transformers.utils.logging.disable_progress_bar()
     corpus = load(task)
     tokenizer = transformers.AutoTokenizer.from_pretrained(task.model)
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(task.model, num_labels=len(corpus.dataset.labels))
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(
+        task.model, num_labels=len(corpus.dataset.labels)
+    )
     if lora:
-        model = get_peft_model(model, LoraConfig(task_type="SEQ_CLS", r=16, lora_alpha=64, lora_dropout=dropout, target_modules=["query", "value"]))
+        model = get_peft_model(
+            model,
+            LoraConfig(
+                task_type="SEQ_CLS", r=16, lora_alpha=64, lora_dropout=dropout, target_modules=["query", "value"]
+            ),
+        )
     clock: dict[str, float] = {}
 
     class Clock(transformers.TrainerCallback):
@@ -131,11 +151,11 @@ def peer_onnx(task: Task) -> dict[str, float]:
     """Our own graph under ONNX Runtime, in batches of like length, tokenising included: the strongest form of that peer."""
     from pathlib import Path
 
+    from loralet.artifacts.folder import Artifact
+    from loralet.artifacts.merge import merge
     from loralet.data.tokens import tokenise
-    from loralet.deploy.merge import merge
-    from loralet.deploy.onnx import onnx_logits, write_onnx
-    from loralet.store.adapters import Artifact
-    from loralet.store.backbone import load_backbone
+    from loralet.export.onnx import onnx_logits, write_onnx
+    from loralet.hub.backbone import load_backbone
 
     backbone, texts = load_backbone(task.model), load(task).validation.texts
     state, _, _ = our_state(task, [our_run(task, 16, 64.0)], "fp32")
@@ -175,7 +195,9 @@ def fasttext_to(task: Task) -> dict[str, float]:
     corpus = load(task)
     path = Path(os.environ["BENCH_FOLDER"]) / "fasttext.txt"
     rows = zip(corpus.train.texts.to_pylist(), corpus.train.labels.tolist(), strict=True)
-    path.write_text("".join(f"__label__{label} {' '.join(text.lower().split())}\n" for text, label in rows), encoding="utf-8")
+    path.write_text(
+        "".join(f"__label__{label} {' '.join(text.lower().split())}\n" for text, label in rows), encoding="utf-8"
+    )
     started = time.perf_counter()
     model = fasttext.train_supervised(str(path), epoch=5, lr=0.5, wordNgrams=2, thread=os.cpu_count(), verbose=0)
     seconds = time.perf_counter() - started
@@ -192,11 +214,11 @@ def our_to(task: Task, accuracy: float) -> dict[str, float]:
     """
     from loralet.config import LoraOptions
     from loralet.data.tokens import tokenise
-    from loralet.engine.evaluate import accuracy_and_loss, logits_of
-    from loralet.engine.packs import lora_run
-    from loralet.engine.train import train
     from loralet.events import Checked, Stepped
-    from loralet.store.backbone import load_backbone
+    from loralet.hub.backbone import load_backbone
+    from loralet.inference.evaluation import accuracy_and_loss, logits_of
+    from loralet.training.loop import train
+    from loralet.training.packs import lora_run
 
     lora, seen, texts = LoraOptions(), 0, load(task).train.texts
     run = lora_run(task.model, lora.rank, lora.alpha, lora.dropout, lora.targets, lora.scaling, lora.lr, 0)
@@ -218,26 +240,28 @@ def our_to(task: Task, accuracy: float) -> dict[str, float]:
 
 def load(task: Task) -> Any:
     from loralet.config import DataOptions
-    from loralet.engine.corpus import load_corpus
+    from loralet.training.corpus import load_corpus
 
     return load_corpus(task.data, DataOptions(), SAMPLE)
 
 
 def our_run(task: Task, rank: int, alpha: float, dropout: float = 0.0) -> Any:
-    from loralet.engine.packs import lora_run
+    from loralet.training.packs import lora_run
 
     return lora_run(task.model, rank, alpha, dropout, ("query", "value"), "alpha/r", 1e-3, 0)
 
 
-def our_state(task: Task, runs: list[Any], precision: str, steps: int | None = None, eval_every: int = 10**9) -> tuple[Any, Any, Any]:
+def our_state(
+    task: Task, runs: list[Any], precision: str, steps: int | None = None, eval_every: int = 10**9
+) -> tuple[Any, Any, Any]:
     import torch
 
+    from loralet.backends.device import choose_dtype, place
     from loralet.config import TrainingOptions
-    from loralet.engine.corpus import corpus_rows
-    from loralet.engine.device import choose_dtype, place
-    from loralet.engine.packs import build_pack
-    from loralet.engine.train import TrainingState
-    from loralet.store.backbone import load_backbone
+    from loralet.hub.backbone import load_backbone
+    from loralet.training.corpus import corpus_rows
+    from loralet.training.loop import TrainingState
+    from loralet.training.packs import build_pack
 
     corpus, backbone, device = load(task), load_backbone(task.model), torch.device("cpu")
     weights = place(backbone.weights, device, choose_dtype(precision, device))
@@ -246,9 +270,11 @@ def our_state(task: Task, runs: list[Any], precision: str, steps: int | None = N
     return TrainingState.start(pack, runs, options.weight_decay), corpus_rows(corpus, backbone, LENGTH), options
 
 
-def our_train(task: Task, grid: bool = False, precision: str = "auto", evaluate_every: int | None = None, dropout: float = 0.0) -> dict[str, float]:
-    from loralet.engine.train import train
+def our_train(
+    task: Task, grid: bool = False, precision: str = "auto", evaluate_every: int | None = None, dropout: float = 0.0
+) -> dict[str, float]:
     from loralet.events import Stepped
+    from loralet.training.loop import train
 
     runs = [our_run(task, rank, alpha, dropout) for rank, alpha in (GRID if grid else [(16, 64.0)])]
     state, rows, options = our_state(task, runs, precision, eval_every=evaluate_every or 10**9)
@@ -259,7 +285,7 @@ def our_train(task: Task, grid: bool = False, precision: str = "auto", evaluate_
 
 
 def our_evaluate(task: Task, precision: str = "auto") -> dict[str, float]:
-    from loralet.engine.evaluate import logits_of
+    from loralet.inference.evaluation import logits_of
 
     state, rows, _ = our_state(task, [our_run(task, 16, 64.0)], precision)
     forward = state.pack.logits(state.parameters)
@@ -272,11 +298,15 @@ def our_evaluate(task: Task, precision: str = "auto") -> dict[str, float]:
 def our_predict(task: Task, precision: str = "auto") -> dict[str, float]:
     """Texts to probabilities, tokenising included, as the pipeline does it."""
     from loralet.data.tokens import tokenise
-    from loralet.engine.evaluate import logits_of
-    from loralet.store.backbone import load_backbone
+    from loralet.hub.backbone import load_backbone
+    from loralet.inference.evaluation import logits_of
 
     state, _, _ = our_state(task, [our_run(task, 16, 64.0)], precision)
-    forward, tokenizer, texts = state.pack.logits(state.parameters), load_backbone(task.model).tokenizer, load(task).validation.texts
+    forward, tokenizer, texts = (
+        state.pack.logits(state.parameters),
+        load_backbone(task.model).tokenizer,
+        load(task).validation.texts,
+    )
     logits_of(forward, tokenise(texts.slice(0, 64), tokenizer, LENGTH), 1)
     started = time.perf_counter()
     logits_of(forward, tokenise(texts, tokenizer, LENGTH), 1).softmax(-1).tolist()
@@ -293,7 +323,9 @@ CONTENDERS: dict[str, Callable[[Task], dict[str, float]]] = {
     "loralet, one run, fp32": lambda t: our_train(t, precision="fp32"),
     "loralet, pack of nine (rows x runs)": lambda t: our_train(t, grid=True),
     "peer b with a check every 50 steps": peer_checked,
-    "loralet, pack of nine with a check every 50 steps (rows x runs)": lambda t: our_train(t, grid=True, evaluate_every=EVERY),
+    "loralet, pack of nine with a check every 50 steps (rows x runs)": lambda t: our_train(
+        t, grid=True, evaluate_every=EVERY
+    ),
     "evaluation, peer b": peer_evaluate,
     "evaluation, loralet": our_evaluate,
     "evaluation, loralet, fp32": lambda t: our_evaluate(t, "fp32"),

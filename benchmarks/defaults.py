@@ -20,7 +20,7 @@ from typing import Any
 
 from machine import describe_machine
 
-from loralet.store.atomic import write_json
+from loralet.atomic import write_json
 
 RATE, RANK, ALPHA, TARGETS = 3e-3, 16, 64.0, ("query", "value")
 EVERYTHING = 10**6
@@ -41,14 +41,19 @@ def ours(data: str, model: str, seed: int, epochs: float, way: dict[str, Any]) -
 
     from loralet.config import TrainingOptions
     from loralet.data import batches
-    from loralet.engine.packs import lora_run
+    from loralet.training.packs import lora_run
 
     if way.get("shuffled"):
         batches.GROUP = 1
     options = TrainingOptions(
-        epochs=epochs, precision=way.get("precision", "auto"), validation_sample=way.get("validation_sample", 512), weight_decay=0.0
+        epochs=epochs,
+        precision=way.get("precision", "auto"),
+        validation_sample=way.get("validation_sample", 512),
+        weight_decay=0.0,
     )
-    results, _ = measure(data, [lora_run(model, RANK, ALPHA, 0.0, TARGETS, "alpha/r", RATE, seed)], options, baselines=False)
+    results, _ = measure(
+        data, [lora_run(model, RANK, ALPHA, 0.0, TARGETS, "alpha/r", RATE, seed)], options, baselines=False
+    )
     accuracy: float = results["runs"][0]["test"]["accuracy"]
     return accuracy
 
@@ -63,16 +68,31 @@ def trainers(data: str, model: str, seed: int, epochs: float) -> float:
     task = Task(data, model, 0, 0)
     corpus = load(task)
     steps = round(epochs * -(-len(corpus.train) // BATCH))
-    trainer, _, _ = peer_trainer(Task(data, model, steps, 0), False, True, False, None, rate=RATE, dropout=0.0, seed=seed)
+    trainer, _, _ = peer_trainer(
+        Task(data, model, steps, 0), False, True, False, None, rate=RATE, dropout=0.0, seed=seed
+    )
     trainer.train()
     test = corpus.dataset.test.read()
     found = trainer.predict(peer_rows(test, transformers.AutoTokenizer.from_pretrained(model), False))
-    return float((np.argmax(found.predictions, -1) == found.label_ids).mean())  # not in the rows' order: it groups these by length too
+    return float(
+        (np.argmax(found.predictions, -1) == found.label_ids).mean()
+    )  # not in the rows' order: it groups these by length too
 
 
 def run_apart(arguments: argparse.Namespace, name: str, seed: int) -> float:
     """One run in a process of its own, so that what it changes ends with it."""
-    command = [sys.executable, __file__, arguments.data, arguments.model, "--epochs", str(arguments.epochs), "--way", name, "--seeds", str(seed)]
+    command = [
+        sys.executable,
+        __file__,
+        arguments.data,
+        arguments.model,
+        "--epochs",
+        str(arguments.epochs),
+        "--way",
+        name,
+        "--seeds",
+        str(seed),
+    ]
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {"BENCH_FOLDER": folder, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
         environment |= {} if WAYS[name].get("native", True) else {"LORALET_NATIVE": "0"}
@@ -88,7 +108,9 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=float, default=3)
-    parser.add_argument("--way", default="", help="measure this one here and print its accuracy (used by the script itself)")
+    parser.add_argument(
+        "--way", default="", help="measure this one here and print its accuracy (used by the script itself)"
+    )
     parser.add_argument("--out", default=str(Path(__file__).with_suffix(".json")))
     arguments = parser.parse_args()
     if arguments.way:
@@ -99,9 +121,14 @@ def main() -> None:
     rows = []
     for name in WAYS:
         found = [run_apart(arguments, name, seed) for seed in arguments.seeds]
-        rows.append({"name": name, "accuracies": found, "mean": mean(found), "sd": stdev(found) if len(found) > 1 else None})
+        rows.append(
+            {"name": name, "accuracies": found, "mean": mean(found), "sd": stdev(found) if len(found) > 1 else None}
+        )
         print(f"{name:60} {mean(found):.4f}  {' '.join(f'{a:.4f}' for a in found)}", flush=True)
-    write_json(Path(arguments.out), {"machine": describe_machine(), "seeds": arguments.seeds, "epochs": arguments.epochs, "rows": rows})
+    write_json(
+        Path(arguments.out),
+        {"machine": describe_machine(), "seeds": arguments.seeds, "epochs": arguments.epochs, "rows": rows},
+    )
 
 
 if __name__ == "__main__":

@@ -22,7 +22,10 @@ def describe_machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
-        **{name: _version(name) for name in ("loralet", "torch", "transformers", "peft", "scikit-learn", "tokenizers", "onnxruntime")},
+        **{
+            name: _version(name)
+            for name in ("loralet", "torch", "transformers", "peft", "scikit-learn", "tokenizers", "onnxruntime")
+        },
         "commit": _commit(),
     }
 
@@ -36,5 +39,7 @@ def _version(name: str) -> str | None:
 
 def _commit() -> str | None:
     folder = Path(__file__).parent
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=folder, capture_output=True, text=True, check=False
+    )
     return done.stdout.strip() or None

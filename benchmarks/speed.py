@@ -21,7 +21,7 @@ from typing import Any
 from contenders import CONTENDERS
 from machine import describe_machine
 
-from loralet.store.atomic import write_json
+from loralet.atomic import write_json
 
 NINE_CHECKED = "loralet, pack of nine with a check every 50 steps (rows x runs)"
 RATIOS = [
@@ -44,7 +44,15 @@ def measure(name: str, arguments: argparse.Namespace, folder: str) -> dict[str, 
     environment = os.environ | {"BENCH_FOLDER": folder, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true"}
     if OURS in name:
         environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    command = [sys.executable, str(here / "contenders.py"), name, arguments.data, arguments.model, "--steps", str(arguments.steps)]
+    command = [
+        sys.executable,
+        str(here / "contenders.py"),
+        name,
+        arguments.data,
+        arguments.model,
+        "--steps",
+        str(arguments.steps),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         raise SystemExit(f"{name} failed:\n{done.stderr[-2000:]}")
@@ -62,7 +70,9 @@ def main() -> None:
     arguments = parser.parse_args()
     able = {"fasttext": find_spec("fasttext"), "onnx": find_spec("onnxruntime")}
     missing = [word for word, found in able.items() if found is None]
-    names = [name for name in CONTENDERS if arguments.only in name and not any(word in name.lower() for word in missing)]
+    names = [
+        name for name in CONTENDERS if arguments.only in name and not any(word in name.lower() for word in missing)
+    ]
     if missing:
         print(f"left out, as not installed: {', '.join(missing)} (pip install -e '.[bench,onnx]')", file=sys.stderr)
     results: dict[str, list[dict[str, float]]] = {name: [] for name in names}
@@ -70,7 +80,11 @@ def main() -> None:
         for i in range(arguments.rounds):
             for name in names:
                 results[name].append(measure(name, arguments, folder))
-                print(f"round {i + 1}  {name:66} {results[name][-1]['rows_per_second']:9,.0f} rows/s", file=sys.stderr, flush=True)
+                print(
+                    f"round {i + 1}  {name:66} {results[name][-1]['rows_per_second']:9,.0f} rows/s",
+                    file=sys.stderr,
+                    flush=True,
+                )
     rows = {name: {"rows_per_second": median(r["rows_per_second"] for r in rs), "all": [r["rows_per_second"] for r in rs],
                    "seconds": median(r["seconds"] for r in rs), "peak_bytes": max(r["peak_bytes"] for r in rs),
                    **({"accuracy": median(r["accuracy"] for r in rs)} if "accuracy" in rs[0] else {})} for name, rs in results.items()}  # fmt: skip
@@ -79,7 +93,13 @@ def main() -> None:
         for what, a, b, must, aim in RATIOS
         if a in rows and b in rows
     ]
-    report: dict[str, Any] = {"machine": describe_machine(), "steps": arguments.steps, "rounds": arguments.rounds, "rows": rows, "ratios": ratios}
+    report: dict[str, Any] = {
+        "machine": describe_machine(),
+        "steps": arguments.steps,
+        "rounds": arguments.rounds,
+        "rows": rows,
+        "ratios": ratios,
+    }
     write_json(Path(arguments.out), report)
     for name, row in rows.items():
         print(f"{name:66} {row['rows_per_second']:9,.0f} rows/s  {row['peak_bytes'] / 2**20:7,.0f} MiB")

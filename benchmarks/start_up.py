@@ -20,12 +20,12 @@ import numpy as np
 import pyarrow as pa
 from machine import describe_machine
 
+from loralet.atomic import write_json
 from loralet.config import DataOptions
 from loralet.data.tokens import tokenise
-from loralet.engine.corpus import load_corpus
-from loralet.engine.runs import peak_memory
-from loralet.store.atomic import write_json
-from loralet.store.backbone import load_backbone
+from loralet.hub.backbone import load_backbone
+from loralet.runs.folder import peak_memory
+from loralet.training.corpus import load_corpus
 
 SIZES = (10_000, 30_000, 100_000, 300_000)
 LENGTHS, TOKENS = (32, 64, 128, 256), 655_360
@@ -37,7 +37,9 @@ def seconds(command: list[str], rounds: int, **environment: str) -> list[float]:
     times: list[float] = []
     for _ in range(rounds):
         started = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "loralet", *command], check=True, capture_output=True, env=os.environ | environment)
+        subprocess.run(
+            [sys.executable, "-m", "loralet", *command], check=True, capture_output=True, env=os.environ | environment
+        )
         times.append(time.perf_counter() - started)
     return times
 
@@ -57,7 +59,12 @@ def tokenising(texts: pa.ChunkedArray, model: str, rows: int) -> dict[str, float
         first = time.perf_counter() - started
         started = time.perf_counter()
         tokenise(many, tokenizer, 128, Path(folder))
-        return {"rows": rows, "library_seconds": library, "first_seconds": first, "cached_seconds": time.perf_counter() - started}
+        return {
+            "rows": rows,
+            "library_seconds": library,
+            "first_seconds": first,
+            "cached_seconds": time.perf_counter() - started,
+        }
 
 
 def growth(data: str, model: str, rows: int, length: int = 0) -> dict[str, float]:
@@ -76,11 +83,13 @@ def one_epoch(data: str, model: str, rows: int, length: int) -> dict[str, float]
     from contenders import Task, our_state
 
     from loralet.data.tokens import Tokens
-    from loralet.engine.packs import lora_run
-    from loralet.engine.train import Rows, train
+    from loralet.training.loop import Rows, train
+    from loralet.training.packs import lora_run
 
     steps = rows // 32
-    state, corpus, options = our_state(Task(data, model, steps, 0), [lora_run(model, 16, 64.0, 0.0, ("query", "value"), "alpha/r", 1e-3, 0)], "auto")
+    state, corpus, options = our_state(
+        Task(data, model, steps, 0), [lora_run(model, 16, 64.0, 0.0, ("query", "value"), "alpha/r", 1e-3, 0)], "auto"
+    )
     own, times = corpus.train, -(-rows // len(corpus.train))
     lengths = np.full(rows, length) if length else np.tile(own.tokens.lengths, times)[:rows]
     ids = np.resize(own.tokens.ids, int(lengths.sum()))
@@ -118,7 +127,9 @@ def main() -> None:
         "tokenising": tokenising(texts, arguments.model, 120_000),
         "tokenising_once": tokenising(texts, arguments.model, len(texts)),
         "growth": [growth(arguments.data, arguments.model, rows) for rows in arguments.sizes],
-        "by_length": [growth(arguments.data, arguments.model, TOKENS // length, length) | {"length": length} for length in LENGTHS],
+        "by_length": [
+            growth(arguments.data, arguments.model, TOKENS // length, length) | {"length": length} for length in LENGTHS
+        ],
     }
     write_json(Path(arguments.out), report)
     print(json.dumps(report, indent=2))

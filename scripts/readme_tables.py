@@ -40,7 +40,9 @@ def accuracy(report: dict[str, Any], model: str = "a distilled 2 x 128 BERT") ->
         shown = f"{took:,.0f}" if took is not None else "–"
         interval = f"{test['accuracy']:.2%} ({test['accuracy_low']:.1%} – {test['accuracy_high']:.1%})"
         spread = "–" if test["sd"] is None else f"± {100 * test['sd']:.2f} points"
-        lines.append(f"| {NAMES.get(row['name'], row['name'])} | {interval} | {spread} | {row['trainable_parameters']:,} | {shown} |")
+        lines.append(
+            f"| {NAMES.get(row['name'], row['name'])} | {interval} | {spread} | {row['trainable_parameters']:,} | {shown} |"
+        )
     pack = report["pack"]
     lines += ["", f"Nine configurations, {pack['steps']} steps each: {pack['pack_seconds']:.0f} s as one pack, {pack['single_seconds']:.0f} s singly "
               f"({pack['ratio']:.1f} times)."]  # fmt: skip
@@ -60,11 +62,18 @@ def speed(report: dict[str, Any]) -> str:
         "|---|---|---|",
     ]
     rows = {name: row for name, row in report["rows"].items() if "accuracy" not in row}
-    lines += [f"| {name} | {row['rows_per_second']:,.0f} | {row['peak_bytes'] / 2**20:,.0f} MiB |" for name, row in rows.items()]
+    lines += [
+        f"| {name} | {row['rows_per_second']:,.0f} | {row['peak_bytes'] / 2**20:,.0f} MiB |"
+        for name, row in rows.items()
+    ]
     lines += ["", "| ratio | times |", "|---|---|"]
     lines += [f"| {ratio['what']} | {ratio['ratio']:.1f} |" for ratio in report["ratios"]]
     lines += ["", "| time to an accuracy on validation | accuracy | seconds |", "|---|---|---|"]
-    lines += [f"| {name} | {row['accuracy']:.1%} | {row['seconds']:.1f} |" for name, row in report["rows"].items() if "accuracy" in row]
+    lines += [
+        f"| {name} | {row['accuracy']:.1%} | {row['seconds']:.1f} |"
+        for name, row in report["rows"].items()
+        if "accuracy" in row
+    ]
     return "\n".join(lines)
 
 
@@ -81,7 +90,10 @@ def start_up(report: dict[str, Any]) -> str:
             f"| tokenising {once['rows']:,} rows; the library on whole texts | {once['first_seconds']:.2f}; {once['library_seconds']:.2f} |",
             f"| the same rows repeated to {tokens['rows']:,} | {tokens['first_seconds']:.2f}; {tokens['library_seconds']:.2f} |",
             f"| these from the cache | {tokens['cached_seconds']:.2f} |",
-            *(f"| one epoch of {g['rows']:,} rows (peak memory {g['peak_bytes'] / 2**20:,.0f} MiB) | {g['seconds']:.1f} |" for g in growth),
+            *(
+                f"| one epoch of {g['rows']:,} rows (peak memory {g['peak_bytes'] / 2**20:,.0f} MiB) | {g['seconds']:.1f} |"
+                for g in growth
+            ),
             *(f"| {g['tokens']:,} tokens in rows of {g['length']} | {g['seconds']:.1f} |" for g in report["by_length"]),
         ]
     )
@@ -97,12 +109,21 @@ def defaults(report: dict[str, Any]) -> str:
         "|---|---|---|",
     ]
     spread = [f"{100 * row['sd']:.2f} points" if row["sd"] is not None else "–" for row in report["rows"]]
-    return "\n".join(lines + [f"| {row['name']} | {row['mean']:.2%} | {sd} |" for row, sd in zip(report["rows"], spread, strict=True)])
+    return "\n".join(
+        lines
+        + [f"| {row['name']} | {row['mean']:.2%} | {sd} |" for row, sd in zip(report["rows"], spread, strict=True)]
+    )
 
 
 def render(readme: str) -> str:
     """The README with every table made anew from the JSON that is there."""
-    for name, make in (("accuracy", accuracy), ("news_tiny", news_tiny), ("speed", speed), ("start_up", start_up), ("defaults", defaults)):
+    for name, make in (
+        ("accuracy", accuracy),
+        ("news_tiny", news_tiny),
+        ("speed", speed),
+        ("start_up", start_up),
+        ("defaults", defaults),
+    ):
         path = BENCHMARKS / f"{name}.json"
         table = make(json.loads(path.read_text(encoding="utf-8"))) + "\n" if path.exists() else ""
         marks = re.compile(f"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)", re.DOTALL)

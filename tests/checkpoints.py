@@ -13,7 +13,24 @@ from tokenizers.implementations import ByteLevelBPETokenizer
 from torch import Tensor
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-WORDS = ("the", "stock", "stocks", "market", "team", "wins", "game", "play", "world", "news", "oil", "price", "new", "cafe", "naive", "2004")
+WORDS = (
+    "the",
+    "stock",
+    "stocks",
+    "market",
+    "team",
+    "wins",
+    "game",
+    "play",
+    "world",
+    "news",
+    "oil",
+    "price",
+    "new",
+    "cafe",
+    "naive",
+    "2004",
+)
 PIECES = ("##s", "##ing", "##ed", "##er", "##ly", "##ball", "##et", "##04")
 MARKS = (*".,;:!?'\"-()&#$%/\\@*+=<>[]_~`^|{}", *"中国東京€–ß😀")
 SPECIALS = ("[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -29,7 +46,16 @@ SENTENCES = (
 def vocabulary(size: int = 0, words: Sequence[str] = WORDS) -> list[str]:
     """A WordPiece vocabulary in BERT's order ([PAD], unused, specials, marks, letters, words, pieces), filled up with unused tokens to ``size``."""
     letters = [*LETTERS, *"0123456789"]
-    tokens = ["[PAD]", "[unused0]", *SPECIALS, *MARKS, *letters, *words, *(f"##{c}" for c in letters), *(p for p in PIECES if len(p) > 3)]
+    tokens = [
+        "[PAD]",
+        "[unused0]",
+        *SPECIALS,
+        *MARKS,
+        *letters,
+        *words,
+        *(f"##{c}" for c in letters),
+        *(p for p in PIECES if len(p) > 3),
+    ]
     return tokens + [f"[unused{i}]" for i in range(1, 1 + size - len(tokens))]
 
 
@@ -37,7 +63,9 @@ def write_vocabulary(folder: Path, tokens: Sequence[str]) -> None:
     (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
 
 
-def bert_config(layers: int = 2, width: int = 32, heads: int = 2, rows: int = 200, positions: int = 64) -> dict[str, Any]:
+def bert_config(
+    layers: int = 2, width: int = 32, heads: int = 2, rows: int = 200, positions: int = 64
+) -> dict[str, Any]:
     """prajjwal1/bert-tiny's config.json: these keys and no others. With its own sizes (128, 30522, 512) it has the real file's 285 bytes."""
     return {
         "hidden_size": width,
@@ -80,9 +108,17 @@ def bert_tensors(config: Mapping[str, Any], seed: int = 0) -> dict[str, Tensor]:
         for name in ("query", "key", "value"):
             tensors |= linear(f"{layer}.attention.self.{name}", d, d)
         tensors |= linear(f"{layer}.attention.output.dense", d, d) | norm(f"{layer}.attention.output.LayerNorm")
-        tensors |= linear(f"{layer}.intermediate.dense", d, f) | linear(f"{layer}.output.dense", f, d) | norm(f"{layer}.output.LayerNorm")
+        tensors |= (
+            linear(f"{layer}.intermediate.dense", d, f)
+            | linear(f"{layer}.output.dense", f, d)
+            | norm(f"{layer}.output.LayerNorm")
+        )
     tensors |= linear("bert.pooler.dense", d, d)
-    tensors |= {"cls.predictions.bias": rand(v)} | linear("cls.predictions.transform.dense", d, d) | norm("cls.predictions.transform.LayerNorm")
+    tensors |= (
+        {"cls.predictions.bias": rand(v)}
+        | linear("cls.predictions.transform.dense", d, d)
+        | norm("cls.predictions.transform.LayerNorm")
+    )
     tensors["cls.predictions.decoder.weight"] = tensors["bert.embeddings.word_embeddings.weight"]
     tensors["cls.predictions.decoder.bias"] = tensors["cls.predictions.bias"]
     return tensors | linear("cls.seq_relationship", d, 2)
@@ -90,7 +126,10 @@ def bert_tensors(config: Mapping[str, Any], seed: int = 0) -> dict[str, Tensor]:
 
 def old_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """LayerNorm tensors as gamma and beta, as conversions from TensorFlow had them before 2019."""
-    return {n.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): t for n, t in tensors.items()}
+    return {
+        n.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): t
+        for n, t in tensors.items()
+    }
 
 
 def prajjwal(
@@ -126,7 +165,10 @@ def to_safetensors(folder: Path, dtype: torch.dtype = torch.float32, keep_bin: b
     """Replace a folder's pytorch_model.bin by model.safetensors of the given floating type."""
     path = folder / "pytorch_model.bin"
     tensors = torch.load(path, weights_only=True)
-    save_file({n: (t.to(dtype) if t.is_floating_point() else t).clone() for n, t in tensors.items()}, folder / "model.safetensors")
+    save_file(
+        {n: (t.to(dtype) if t.is_floating_point() else t).clone() for n, t in tensors.items()},
+        folder / "model.safetensors",
+    )
     if not keep_bin:
         path.unlink()
     return folder
@@ -135,7 +177,9 @@ def to_safetensors(folder: Path, dtype: torch.dtype = torch.float32, keep_bin: b
 KINDS = ("bert", "roberta", "distilbert", "electra")
 
 
-def by_transformers(folder: Path, kind: str, seed: int = 0, headed: bool = True, rows: int = 0, positions: int = 66, **config: Any) -> Path:
+def by_transformers(
+    folder: Path, kind: str, seed: int = 0, headed: bool = True, rows: int = 0, positions: int = 66, **config: Any
+) -> Path:
     """A checkpoint written by transformers' save_pretrained, every parameter random, with the tokenizer files of its kind.
 
     Args:
@@ -163,8 +207,15 @@ def by_transformers(folder: Path, kind: str, seed: int = 0, headed: bool = True,
     if kind == "roberta":
         sizes |= {"type_vocab_size": 1, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "layer_norm_eps": 1e-5}
     name = {"bert": "Bert", "roberta": "Roberta", "distilbert": "DistilBert", "electra": "Electra"}[kind]
-    head = {"bert": "ForPreTraining", "roberta": "ForMaskedLM", "distilbert": "ForMaskedLM", "electra": "ForPreTraining"}[kind]
-    model = getattr(transformers, name + (head if headed else "Model"))(getattr(transformers, f"{name}Config")(**sizes | config))
+    head = {
+        "bert": "ForPreTraining",
+        "roberta": "ForMaskedLM",
+        "distilbert": "ForMaskedLM",
+        "electra": "ForPreTraining",
+    }[kind]
+    model = getattr(transformers, name + (head if headed else "Model"))(
+        getattr(transformers, f"{name}Config")(**sizes | config)
+    )
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -178,7 +229,11 @@ def write_byte_level(folder: Path) -> int:
     """RoBERTa's tokenizer files (vocab.json, merges.txt), trained on a few sentences; the number of tokens."""
     tokenizer = ByteLevelBPETokenizer()
     tokenizer.train_from_iterator(
-        SENTENCES, vocab_size=320, min_frequency=1, show_progress=False, special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+        SENTENCES,
+        vocab_size=320,
+        min_frequency=1,
+        show_progress=False,
+        special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
     )
     tokenizer.save_model(str(folder))
     return int(tokenizer.get_vocab_size())

@@ -7,7 +7,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 from jaxtyping import install_import_hook
 
-install_import_hook(["loralet.nn", "loralet.data.batches", "loralet.engine.evaluate"], "beartype.beartype")
+install_import_hook(
+    ["loralet.models", "loralet.adapters", "loralet.backends", "loralet.data.batches", "loralet.inference.evaluation"],
+    "beartype.beartype",
+)
 
 import pytest
 import torch

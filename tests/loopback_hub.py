@@ -21,7 +21,9 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 REPOSITORY = r"(?P<repo>[^/]+(?:/[^/]+)?)"
-API = re.compile(rf"/api/(?P<kind>models|datasets)/{REPOSITORY}(?:/(?P<what>revision|tree)/(?P<revision>[^/]+)(?P<under>/.*)?)?")
+API = re.compile(
+    rf"/api/(?P<kind>models|datasets)/{REPOSITORY}(?:/(?P<what>revision|tree)/(?P<revision>[^/]+)(?P<under>/.*)?)?"
+)
 RESOLVE = re.compile(rf"/(?P<kind>datasets/)?{REPOSITORY}/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
 
 
@@ -124,13 +126,19 @@ class _Handler(BaseHTTPRequestHandler):
             if self.served.broken:
                 raise _RefusedError(503)
             if match := API.fullmatch(path):
-                self._send(200, json.dumps(self._api(**match.groupdict())).encode(), {"Content-Type": "application/json"})
+                self._send(
+                    200, json.dumps(self._api(**match.groupdict())).encode(), {"Content-Type": "application/json"}
+                )
             elif match := RESOLVE.fullmatch(path):
                 self._resolve(path, **match.groupdict())
             else:
                 raise _RefusedError(404)
         except _RefusedError as refusal:
-            headers = {"X-Error-Code": refusal.code, "X-Repo-Commit": refusal.commit, "X-Error-Message": refusal.code or "refused"}
+            headers = {
+                "X-Error-Code": refusal.code,
+                "X-Repo-Commit": refusal.commit,
+                "X-Error-Message": refusal.code or "refused",
+            }
             self._send(refusal.status, b"", {name: value for name, value in headers.items() if value})
 
     def _api(self, kind: str, repo: str, what: str | None, revision: str | None, under: str | None) -> Any:
@@ -138,13 +146,27 @@ class _Handler(BaseHTTPRequestHandler):
         if what == "tree":
             inside = unquote(under or "").strip("/")
             return [
-                {"type": "file", "path": name, "size": (folder / name).stat().st_size, "oid": _etag((folder / name).read_bytes())}
+                {
+                    "type": "file",
+                    "path": name,
+                    "size": (folder / name).stat().st_size,
+                    "oid": _etag((folder / name).read_bytes()),
+                }
                 for name in _names(folder)
                 if not inside or name.startswith(f"{inside}/")
             ]
         siblings = [{"rfilename": name} for name in _names(folder)]
         gated = "manual" if repo in self.served.gated else False
-        return {"_id": commit[:24], "id": repo, "sha": commit, "siblings": siblings, "private": False, "gated": gated, "disabled": False, "tags": []}
+        return {
+            "_id": commit[:24],
+            "id": repo,
+            "sha": commit,
+            "siblings": siblings,
+            "private": False,
+            "gated": gated,
+            "disabled": False,
+            "tags": [],
+        }
 
     def _resolve(self, path: str, kind: str | None, repo: str, revision: str, file: str) -> None:
         folder, commit = self._find("datasets" if kind else "models", repo, revision)
@@ -198,7 +220,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--port", type=int, default=0, help="0: any free one")
     arguments = parser.parse_args()
-    with LoopbackHub(_repositories(arguments.folder / "models"), _repositories(arguments.folder / "datasets"), port=arguments.port) as hub:
+    with LoopbackHub(
+        _repositories(arguments.folder / "models"), _repositories(arguments.folder / "datasets"), port=arguments.port
+    ) as hub:
         print(f"HF_ENDPOINT={hub.url}", *sorted([*hub.models, *hub.datasets]), sep="\n", flush=True)
         try:
             threading.Event().wait()

@@ -15,11 +15,11 @@ from safetensors.torch import save_file
 from loralet.config import DataOptions, GridOptions, LoraOptions, StudyConfig, TrainConfig, TrainingOptions
 from loralet.data.files import Columns
 from loralet.data.sources import load_dataset
-from loralet.engine.evaluate import Scores, score
-from loralet.engine.packs import Run, lora_run
-from loralet.engine.runs import SCHEMA, RunFolder
 from loralet.events import Checked, PackStarted, RunEnded, Stepped
-from loralet.studies.rows import Row, base_run
+from loralet.inference.evaluation import Scores, score
+from loralet.runs.folder import SCHEMA, RunFolder
+from loralet.runs.results import Row, base_run
+from loralet.training.packs import Run, lora_run
 
 LABELS = ("apple", "bird", "cat <b>&")
 NASTY = "</td><script>alert('x')</script> | `a` *b* [c](http://example.org/) & 'd'"
@@ -38,7 +38,9 @@ def write_data(folder: Path) -> None:
         with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["text", "label"])
-            writer.writerows([NASTY if (i, name) == (0, "test") else f"{name} text {i}", LABELS[i % 3]] for i in range(rows))
+            writer.writerows(
+                [NASTY if (i, name) == (0, "test") else f"{name} text {i}", LABELS[i % 3]] for i in range(rows)
+            )
 
 
 def probabilities(right: int) -> np.ndarray:
@@ -66,15 +68,23 @@ def _row(run: Run, right: int, converged: int | None = None, status: str = "fini
 def _adapter(folder: Path, row: Row, fingerprint: str) -> None:
     run, path = row.run, folder / "adapters" / row.run.id
     path.mkdir(parents=True)
-    (path / "loralet.json").write_text(json.dumps({"backbone": run.model, "backbone_fingerprint": fingerprint, "rank": run.rank}))
+    (path / "loralet.json").write_text(
+        json.dumps({"backbone": run.model, "backbone_fingerprint": fingerprint, "rank": run.rank})
+    )
     if run.rank:
-        tensors = {"q.lora_A.weight": torch.zeros(run.rank, INPUTS), "q.lora_B.weight": torch.zeros(OUTPUTS, run.rank), "head": torch.zeros(9)}
+        tensors = {
+            "q.lora_A.weight": torch.zeros(run.rank, INPUTS),
+            "q.lora_B.weight": torch.zeros(OUTPUTS, run.rank),
+            "head": torch.zeros(9),
+        }
         save_file(tensors, path / "adapter_model.safetensors")
     else:
         save_file({"head": torch.zeros(9)}, path / "head.safetensors")
 
 
-def write_study(folder: Path, data: Path, models: tuple[str, ...] = ("./base",), seeds: tuple[int, ...] = (0,), test: bool = True) -> Path:
+def write_study(
+    folder: Path, data: Path, models: tuple[str, ...] = ("./base",), seeds: tuple[int, ...] = (0,), test: bool = True
+) -> Path:
     """A study of two ranks and two alphas; all models are one by their fingerprint, and do alike."""
     grid = GridOptions(models=models, ranks=(2, 4), alphas=(8.0, 16.0), lrs=(0.0015,), seeds=seeds)
     training = TrainingOptions(steps=STEPS, batch_size=BATCH, eval_every=EVERY, target_accuracy=0.7)
@@ -96,7 +106,9 @@ def write_study(folder: Path, data: Path, models: tuple[str, ...] = ("./base",),
 def write_train(folder: Path, data: Path, test: bool = True) -> Path:
     """A single run."""
     run = lora_run("./base", 4, 8.0, 0.0, ("query",), "alpha/r", 0.0015, 0)
-    config = TrainConfig(str(data), "./base", str(folder), 0, LoraOptions(rank=4, alpha=8.0), TrainingOptions(steps=STEPS), DataOptions())
+    config = TrainConfig(
+        str(data), "./base", str(folder), 0, LoraOptions(rank=4, alpha=8.0), TrainingOptions(steps=STEPS), DataOptions()
+    )
     return _write(folder, data, config, [_row(run, 50, 30, trainable=4 * (INPUTS + OUTPUTS) + 9)], "train", test)
 
 
@@ -112,9 +124,15 @@ def _write(folder: Path, data: Path, config: Any, rows: list[Row], kind: str, te
             _events(run_folder, members)
         if test:
             kept = [row for row in rows if row.run.role in ("lora", "linear-probe", "random-head") and row.test]
-            tensors = {row.run.id: torch.from_numpy(probabilities(round(row.test.accuracy * TEST_ROWS))) for row in kept if row.test}
+            tensors = {
+                row.run.id: torch.from_numpy(probabilities(round(row.test.accuracy * TEST_ROWS)))
+                for row in kept
+                if row.test
+            }
             plain = {row.run.id: round(row.test.accuracy * TEST_ROWS) for row in rows if row.test and not row.run.model}
-            tensors |= {f"predicted/{run}": torch.from_numpy(probabilities(right).argmax(1)) for run, right in plain.items()}
+            tensors |= {
+                f"predicted/{run}": torch.from_numpy(probabilities(right).argmax(1)) for run, right in plain.items()
+            }
             run_folder.save_predictions({"labels": torch.arange(TEST_ROWS) % 3, **tensors})
         else:
             for row in rows:

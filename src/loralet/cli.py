@@ -198,7 +198,8 @@ def parse(arguments: Sequence[str]) -> Callable[[], None]:
         raise SystemExit(0)
     defaults = _chosen_defaults(arguments)
     choices = [
-        Annotated[kind, tyro.conf.subcommand(name, **({"default": defaults[name]} if name in defaults else {}))] for name, kind in COMMANDS.items()
+        Annotated[kind, tyro.conf.subcommand(name, **({"default": defaults[name]} if name in defaults else {}))]
+        for name, kind in COMMANDS.items()
     ]
     command: Any = tyro.cli(  # type: ignore[call-overload]  # a union made at run time, so that a file can set defaults
         Union[tuple(choices)],
@@ -221,7 +222,7 @@ def _chosen_defaults(arguments: Sequence[str]) -> dict[str, Any]:
         return {}
     options: Any = CONFIGURED[name]()
     if file:
-        from loralet.store.options import read_options
+        from loralet.config.toml import read_options
 
         options = read_options(Path(file), CONFIGURED[name])
     return {name: COMMANDS[name](options=with_preset(options, preset) if name == "study" else options)}
@@ -229,7 +230,11 @@ def _chosen_defaults(arguments: Sequence[str]) -> dict[str, Any]:
 
 def _last_value(arguments: Sequence[str], flag: str) -> str:
     """The value that a flag has on the command line, empty where it is not given; the last one counts."""
-    given = [a.removeprefix(f"{flag}=") if a.startswith(f"{flag}=") else b for a, b in pairwise([*arguments, ""]) if a.split("=")[0] == flag]
+    given = [
+        a.removeprefix(f"{flag}=") if a.startswith(f"{flag}=") else b
+        for a, b in pairwise([*arguments, ""])
+        if a.split("=")[0] == flag
+    ]
     return given[-1] if given else ""
 
 
@@ -257,6 +262,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:
         console.print(
-            f"loralet: {error.filename or 'input or output'}: {error.strerror or error}", style="red", highlight=False, markup=False, soft_wrap=True
+            f"loralet: {error.filename or 'input or output'}: {error.strerror or error}",
+            style="red",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
         )
         return 2 if isinstance(error, (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)) else 1

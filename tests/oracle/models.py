@@ -9,9 +9,17 @@ import torch
 from torch import Tensor
 from transformers import BertConfig, BertForSequenceClassification
 
-from loralet.store.backbone import Backbone, load_backbone
+from loralet.hub.backbone import Backbone, load_backbone
 
-VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz", *(f"w{i}" for i in range(69))]
+VOCABULARY = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    *"abcdefghijklmnopqrstuvwxyz",
+    *(f"w{i}" for i in range(69)),
+]
 CLASSES = 4
 
 

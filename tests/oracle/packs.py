@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import torch
 
-from loralet.nn.encoder import EncoderShape, Weights
-from loralet.nn.fused import MAPS
-from loralet.nn.lora import Adapter
-from loralet.nn.pack import Pack, PackShape
+from loralet.adapters.lora import Adapter
+from loralet.adapters.pack import Pack, PackShape
+from loralet.backends.native.encoder import MAPS
+from loralet.models.encoder import EncoderShape, Weights
 
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
 """Of the norm. fp32: another order of summation. bf16: a few roundings of 2^-9 a layer, in other places."""
@@ -38,11 +38,16 @@ def make_weights(shape: EncoderShape, dtype: torch.dtype) -> Weights:
     generator = torch.Generator().manual_seed(0)
     weights = {name: 0.15 * torch.randn(size, generator=generator) for name, size in shape.tensors().items()}
     weights |= {name: 1 + t for name, t in weights.items() if name.endswith("norm.weight")}
-    weights |= {"pooler.weight": 0.1 * torch.randn(shape.width, shape.width, generator=generator), "pooler.bias": torch.zeros(shape.width)}
+    weights |= {
+        "pooler.weight": 0.1 * torch.randn(shape.width, shape.width, generator=generator),
+        "pooler.bias": torch.zeros(shape.width),
+    }
     return {name: t.to(dtype) for name, t in weights.items()}
 
 
-def make_pack(shape: EncoderShape, dtype: torch.dtype, head: str, targets: tuple[str, ...]) -> tuple[Pack, torch.Tensor]:
+def make_pack(
+    shape: EncoderShape, dtype: torch.dtype, head: str, targets: tuple[str, ...]
+) -> tuple[Pack, torch.Tensor]:
     """Three adapters: on all targets, on the first alone, a head alone; trained numbers that are not zero."""
     targets = tuple(name for name in targets if int(name.split(".")[1]) < shape.layers)
     adapters = [Adapter(4, 2.0, 0.0, targets, 0), Adapter(7, 1.0, 0.0, targets[:1], 1), Adapter(0, 0.0, 0.0, (), 2)]

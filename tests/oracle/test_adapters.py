@@ -14,12 +14,12 @@ from safetensors.torch import load_file, save_file
 from tolerances import EXACT, FP32
 from transformers import BertForSequenceClassification, BertModel
 
+from loralet.adapters.pack import Pack
+from loralet.artifacts.folder import Artifact, load_artifact, save_artifact
 from loralet.config import TARGETS
-from loralet.deploy.classifier import load_classifier
-from loralet.engine.packs import Run, build_pack, lora_run
 from loralet.errors import RunError
-from loralet.nn.pack import Pack
-from loralet.store.adapters import Artifact, load_artifact, save_artifact
+from loralet.inference.predictor import load_classifier
+from loralet.training.packs import Run, build_pack, lora_run
 
 LABELS = ("World", "Sports", "Business", "Sci/Tech")
 
@@ -137,7 +137,9 @@ def test_a_broken_adapter_folder_is_told(pair: Pair, tmp_path: Path, damage: str
     else:
         described.pop("labels")
         path.write_text(json.dumps(described))
-    wanted = {"missing": "not an adapter folder", "json": "cannot be read", "schema": "newer loralet", "key": "labels"}[damage]
+    wanted = {"missing": "not an adapter folder", "json": "cannot be read", "schema": "newer loralet", "key": "labels"}[
+        damage
+    ]
     with pytest.raises(RunError, match=wanted):
         load_artifact(tmp_path / "adapter")
 

@@ -17,11 +17,11 @@ from test_adapters import RUNS, trained
 from transformers import BertForSequenceClassification
 
 from loralet import TextClassifier
-from loralet.engine.packs import lora_run
-from loralet.engine.seeds import chosen_seeds
+from loralet.artifacts.average import average
+from loralet.artifacts.folder import Artifact, load_artifact, save_artifact
 from loralet.errors import RunError
-from loralet.store.adapters import Artifact, load_artifact, save_artifact
-from loralet.store.average import average
+from loralet.runs.selection import chosen_seeds
+from loralet.training.packs import lora_run
 
 MERGED = 1e-6
 """Sums of a few products in fp32 by another order, on weights of size 0.1."""
@@ -32,7 +32,9 @@ def pair(tmp_path: Path) -> Pair:
     return make_pair(tmp_path / "base")
 
 
-def member(pair: Pair, seed: int, rank: int = 4, alpha: float = 16.0, scaling: str = "alpha/r", head: str = "pooler") -> Artifact:
+def member(
+    pair: Pair, seed: int, rank: int = 4, alpha: float = 16.0, scaling: str = "alpha/r", head: str = "pooler"
+) -> Artifact:
     """An adapter with random tensors of its own."""
     _, _, artifact = trained(pair, lora_run("m", rank, alpha, 0.0, ("query", "output"), scaling, 1e-3, seed), head)
     torch.manual_seed(100 + seed)
@@ -68,7 +70,15 @@ def test_the_mean_is_that_of_the_weights_that_peft_merges(pair: Pair, tmp_path: 
         assert (tensor - wanted).abs().max() <= MERGED, key
     query = "bert.encoder.layer.0.attention.self.query.weight"
     assert all((found[query] - single[query]).abs().max() > 1e-3 for single in singles)
-    a, b = (torch.stack([m.tensors[f"layers.0.query.{x}"][:2] if x == "A" else m.tensors["layers.0.query.B"][:, :2] for m in members]) for x in "AB")
+    a, b = (
+        torch.stack(
+            [
+                m.tensors[f"layers.0.query.{x}"][:2] if x == "A" else m.tensors["layers.0.query.B"][:, :2]
+                for m in members
+            ]
+        )
+        for x in "AB"
+    )
     assert (b.mean(0) @ a.mean(0) - (b @ a).mean(0)).abs().max() > 1e-3  # the mean of factors is something else
     assert made.rank == sum(m.rank for m in members)
 
@@ -93,13 +103,25 @@ def test_probes_average_their_heads(pair: Pair) -> None:
 def test_every_difference_is_listed(pair: Pair) -> None:
     first = member(pair, 0)
     odd = replace(
-        first, labels=tuple(reversed(first.labels)), head="mean", max_length=8, targets=("query",), backbone_fingerprint="f" * 64, backbone="other"
+        first,
+        labels=tuple(reversed(first.labels)),
+        head="mean",
+        max_length=8,
+        targets=("query",),
+        backbone_fingerprint="f" * 64,
+        backbone="other",
     )
     with pytest.raises(RunError) as caught:
         average({"a": first, "b": odd, "c": first}, "made")
     lines = str(caught.value).splitlines()
     assert lines[0] == "these adapters have no mean:"
-    assert [line.split(":")[0].strip(" -") for line in lines[1:]] == ["backbone", "labels", "head", "max length", "targets"]
+    assert [line.split(":")[0].strip(" -") for line in lines[1:]] == [
+        "backbone",
+        "labels",
+        "head",
+        "max length",
+        "targets",
+    ]
     assert "b has other (fingerprint ffffffffffff)" in lines[1]
     assert "a has World, Sports, Business, Sci/Tech, b has Sci/Tech" in lines[2]
     _, _, full = trained(pair, RUNS["full"], "pooler")
@@ -114,7 +136,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_pair(folder / "model")
     words = {"apple": "a b c d", "bird": "h i j k", "cat": "p q r s"}
     generator = np.random.default_rng(0)
-    rows = [" ".join(generator.choice([*words[label].split(), *"xyz"], generator.integers(2, 12))) for label in list(words) * 60]
+    rows = [
+        " ".join(generator.choice([*words[label].split(), *"xyz"], generator.integers(2, 12)))
+        for label in list(words) * 60
+    ]
     for name, count in (("rows", 180), ("fewer", 90)):
         lines = [f"{text},{label}" for text, label in zip(rows[:count], list(words) * (count // 3), strict=True)]
         (folder / f"{name}.csv").write_text("\n".join(["text,label", *lines]) + "\n")
@@ -129,7 +154,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_study_gives_the_seeds_of_its_best_configuration(place: Path) -> None:
     results = json.loads((place / "grid" / "results.json").read_text())
     seeds = chosen_seeds(results)
-    by_rank = {r: [run["validation"]["accuracy"] for run in results["runs"] if run["role"] == "lora" and run["rank"] == r] for r in (2, 4)}
+    by_rank = {
+        r: [run["validation"]["accuracy"] for run in results["runs"] if run["role"] == "lora" and run["rank"] == r]
+        for r in (2, 4)
+    }
     best = max(by_rank, key=lambda rank: sum(by_rank[rank]))
     assert seeds == [f"lora-r{best}-a8-lr0.01-s{seed}" for seed in (0, 1)]
     done = command(place, "average", "grid", "--out", "seeds")
@@ -137,7 +165,10 @@ def test_a_study_gives_the_seeds_of_its_best_configuration(place: Path) -> None:
     made = load_artifact(place / "seeds")
     assert (made.rank, made.alpha, made.id) == (2 * best, 8.0, "seeds")
     assert made.training["averaged_from"] == seeds
-    assert f"seeds                            rank {2 * best}    validation accuracy {made.metrics['validation']['accuracy']:.4f}" in done.stdout
+    assert (
+        f"seeds                            rank {2 * best}    validation accuracy {made.metrics['validation']['accuracy']:.4f}"
+        in done.stdout
+    )
     card = (place / "seeds" / "README.md").read_text()
     assert "A mean of 2 LoRA adapters on model" in card
     assert f"| averaged from | {', '.join(seeds)} |" in card
@@ -152,7 +183,9 @@ def test_a_run_that_left_early_is_no_seed(place: Path) -> None:
     best = chosen_seeds(results)
     for run in results["runs"]:
         run["status"] = "halved" if run["id"] == best[0] else run["status"]
-    assert chosen_seeds(results) == [f"lora-r{6 - int(best[0][6])}-a8-lr0.01-s{seed}" for seed in (0, 1)]  # the other rank's
+    assert chosen_seeds(results) == [
+        f"lora-r{6 - int(best[0][6])}-a8-lr0.01-s{seed}" for seed in (0, 1)
+    ]  # the other rank's
     for run in results["runs"]:
         run["status"] = "diverged"
     with pytest.raises(RunError, match="with two seeds"):

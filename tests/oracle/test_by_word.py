@@ -13,7 +13,7 @@ from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, proce
 
 from loralet.data import by_word
 from loralet.data.by_word import encode_by_word, frame_of
-from loralet.store.bundled import bundled
+from loralet.hub.bundled import bundled
 
 NEWS_TINY = bundled("news-tiny")
 AWKWARD = [
@@ -34,7 +34,11 @@ def news_tiny(**normalizer: bool | None) -> Tokenizer:
 def with_more_tokens() -> Tokenizer:
     """Added tokens of every kind that takes what stands beside it into account."""
     tokenizer = news_tiny()
-    added = [AddedToken("zap", single_word=True), AddedToken("Qu", lstrip=True, rstrip=True), AddedToken("##", normalized=True)]
+    added = [
+        AddedToken("zap", single_word=True),
+        AddedToken("Qu", lstrip=True, rstrip=True),
+        AddedToken("##", normalized=True),
+    ]
     tokenizer.add_tokens(added)
     tokenizer.add_special_tokens([AddedToken("<news>", lstrip=True, rstrip=True)])
     return tokenizer
@@ -43,7 +47,9 @@ def with_more_tokens() -> Tokenizer:
 def framed(before: str, after: str) -> Tokenizer:
     tokenizer = news_tiny()
     known = {token: tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]", "[MASK]")}
-    tokenizer.post_processor = processors.TemplateProcessing(single=f"{before} $A {after}".strip(), special_tokens=list(known.items()))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{before} $A {after}".strip(), special_tokens=list(known.items())
+    )
     return tokenizer
 
 
@@ -79,10 +85,17 @@ def test_awkward_texts_give_the_librarys_ids(name: str, max_length: int) -> None
     assert by_words(AWKWARD, TOKENIZERS[name], max_length) == whole(AWKWARD, TOKENIZERS[name], max_length)
 
 
-LETTERS = st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from(" \t\n\x00\x1c\x85\u00a0\u0301\u0345Σσİ東[MASK]zapQu#<news>"))
+LETTERS = st.one_of(
+    st.characters(exclude_categories=["Cs"]),
+    st.sampled_from(" \t\n\x00\x1c\x85\u00a0\u0301\u0345Σσİ東[MASK]zapQu#<news>"),
+)
 
 
-@given(texts=st.lists(st.text(LETTERS, max_size=40), min_size=1, max_size=6), name=st.sampled_from(sorted(TOKENIZERS)), max_length=st.integers(3, 20))
+@given(
+    texts=st.lists(st.text(LETTERS, max_size=40), min_size=1, max_size=6),
+    name=st.sampled_from(sorted(TOKENIZERS)),
+    max_length=st.integers(3, 20),
+)
 def test_any_texts_give_the_librarys_ids(texts: list[str], name: str, max_length: int) -> None:
     assert by_words(texts, TOKENIZERS[name], max_length) == whole(texts, TOKENIZERS[name], max_length)
 
@@ -114,6 +127,8 @@ def two_words_in_one_token() -> Tokenizer:
     return tokenizer
 
 
-@pytest.mark.parametrize("tokenizer", [other_normalizer(), splits_elsewhere(), two_words_in_one_token(), framed("[CLS]", "[SEP] $A")])
+@pytest.mark.parametrize(
+    "tokenizer", [other_normalizer(), splits_elsewhere(), two_words_in_one_token(), framed("[CLS]", "[SEP] $A")]
+)
 def test_a_tokenizer_that_looks_across_spaces_is_not_used_word_by_word(tokenizer: Tokenizer) -> None:
     assert frame_of(tokenizer) is None

@@ -13,16 +13,29 @@ from models import make_pair
 from safetensors.numpy import load_file
 
 from loralet import TextClassifier
+from loralet.artifacts.folder import load_artifact
 from loralet.config import DataOptions
-from loralet.deploy.ensemble import load_ensemble
-from loralet.engine.corpus import load_corpus
-from loralet.engine.evaluate import score_logits
-from loralet.engine.runs import chosen_run
-from loralet.store.adapters import load_artifact
-from loralet.studies.analysis import analyse
+from loralet.inference.ensemble import load_ensemble
+from loralet.inference.evaluation import score_logits
+from loralet.report.analysis import analyse
+from loralet.runs.folder import chosen_run
+from loralet.training.corpus import load_corpus
 
 SEEDS = (0, 1, 2)
-FLAGS = ("--batch-size", "16", "--targets", "all-linear", "--precision", "fp32", "--quiet", "--combine", "--models", "model", "--lrs", "1e-2")
+FLAGS = (
+    "--batch-size",
+    "16",
+    "--targets",
+    "all-linear",
+    "--precision",
+    "fp32",
+    "--quiet",
+    "--combine",
+    "--models",
+    "model",
+    "--lrs",
+    "1e-2",
+)
 CLOSE = 1e-5
 """Probabilities of merged weights in packs of unlike make-up, fp32."""
 
@@ -36,7 +49,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "data").mkdir()
     for name, count in (("train", 240), ("test", 90)):
         labels = list(words) * (count // 3)
-        texts = [" ".join(generator.choice([*words[label].split(), *"xyz"], generator.integers(2, 12))) for label in labels]
+        texts = [
+            " ".join(generator.choice([*words[label].split(), *"xyz"], generator.integers(2, 12))) for label in labels
+        ]
         lines = [f"{text},{label}" for text, label in zip(texts, labels, strict=True)]
         (folder / "data" / f"{name}.csv").write_text("\n".join(["text,label", *lines]) + "\n")
     grid = ("--ranks", "2", "4", "--alphas", "8", "--seeds", *map(str, SEEDS), "--steps", "40", "--eval-every", "10")
@@ -74,7 +89,9 @@ def test_one_row_of_each_role_comes_last(place: Path, results: dict[str, Any]) -
         assert row["train_seconds"] == pytest.approx(sum(run["train_seconds"] for run in own))
     assert all(run["members"] is None for run in results["runs"][:-2])
     members = row_of(results, "ensemble")["members"]
-    assert row_of(results, "ensemble")["trainable_parameters"] == sum(r["trainable_parameters"] for r in results["runs"] if r["id"] in members)
+    assert row_of(results, "ensemble")["trainable_parameters"] == sum(
+        r["trainable_parameters"] for r in results["runs"] if r["id"] in members
+    )
     assert results["test_reads"] == 1
 
 
@@ -96,7 +113,9 @@ def test_the_average_is_the_commands_and_the_best_of_them(place: Path, results: 
     assert all(by_hand.tensors[name].equal(tensor) for name, tensor in mine.tensors.items())
     predicted = load_file(place / "grid" / "predictions.safetensors")
     texts = [line.split(",")[0] for line in (place / "data" / "test.csv").read_text().splitlines()[1:]]
-    alone = TextClassifier.load(place / "grid" / "adapters" / "average", backbone=str(place / "model")).predict_proba(texts)
+    alone = TextClassifier.load(place / "grid" / "adapters" / "average", backbone=str(place / "model")).predict_proba(
+        texts
+    )
     assert np.abs(predicted["average"] - alone).max() <= CLOSE
 
 
@@ -107,7 +126,10 @@ def test_the_ensemble_is_the_mean_of_its_members_and_the_best(place: Path, resul
     labels = predicted["labels"]
     assert row["test"]["accuracy"] == pytest.approx((mean.argmax(1) == labels).mean())
     assert row["test"]["loss"] == pytest.approx(-np.log(mean[np.arange(len(labels)), labels]).mean(), abs=1e-5)
-    ranked = sorted((r for r in results["runs"] if r["role"] == "lora"), key=lambda r: (r["validation"]["accuracy"], -r["validation"]["loss"]))
+    ranked = sorted(
+        (r for r in results["runs"] if r["role"] == "lora"),
+        key=lambda r: (r["validation"]["accuracy"], -r["validation"]["loss"]),
+    )
     candidates = [*groups(), [run["id"] for run in ranked[::-1][:3]]]
     validation = load_corpus(str(place / "data"), DataOptions(), 512).validation
     found: dict[tuple[str, ...], tuple[float, float]] = {}
@@ -158,7 +180,9 @@ def test_the_report_compares_them_with_the_best_single_run(place: Path, results:
     ],
 )
 def test_what_cannot_be_made_is_left_out(place: Path, tmp_path: Path, flags: tuple[str, ...], roles: list[str]) -> None:
-    done = command(place, "study", "data", *flags, "--steps", "24", "--eval-every", "6", *FLAGS, "--out", str(tmp_path / "few"))
+    done = command(
+        place, "study", "data", *flags, "--steps", "24", "--eval-every", "6", *FLAGS, "--out", str(tmp_path / "few")
+    )
     assert done.returncode == 0, done.stderr
     runs = json.loads((tmp_path / "few" / "results.json").read_text())["runs"]
     assert [run["role"] for run in runs if run["role"] in ("average", "ensemble")] == roles

@@ -14,9 +14,9 @@ from checkpoints import KINDS, by_transformers, prajjwal
 from torch import Tensor
 from torch.nn import functional as F
 
-from loralet.nn.encoder import ACTIVATIONS, encode
-from loralet.nn.head import mean_over_tokens, pool
-from loralet.store.backbone import Backbone, load_backbone
+from loralet.hub.backbone import Backbone, load_backbone
+from loralet.models.encoder import ACTIVATIONS, encode
+from loralet.models.head import mean_over_tokens, pool
 
 CLOSE = 1e-5
 """Absolute, on states of size about one: fp32 sums of a few dozen terms, taken in another order, through two layers and their norms."""
@@ -31,7 +31,9 @@ ORDINARY = 10
 """Token ids from here up are ordinary tokens in both stand-in vocabularies; RoBERTa's positions pass over its padding id."""
 
 
-def batch(backbone: Backbone, lengths: tuple[int, ...], tokens: int = 0, padding: int = 0, seed: int = 0) -> tuple[Tensor, Tensor]:
+def batch(
+    backbone: Backbone, lengths: tuple[int, ...], tokens: int = 0, padding: int = 0, seed: int = 0
+) -> tuple[Tensor, Tensor]:
     """Random ids ``[b t]``, padded to the longest or to ``tokens``, and their lengths ``[b]``."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.full((len(lengths), max(tokens, *lengths)), padding)

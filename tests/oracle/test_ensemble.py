@@ -16,8 +16,8 @@ from test_average import place as place
 from tolerances import FP32
 
 from loralet import TextClassifier
-from loralet.deploy.ensemble import load_ensemble
-from loralet.store.adapters import Artifact, save_artifact
+from loralet.artifacts.folder import Artifact, save_artifact
+from loralet.inference.ensemble import load_ensemble
 
 TEXTS = ["a w3 w60 z", "w9", "k l m n o p q r s t u v w x y z a b c d e f g", "w1 w2 w3 w4 w5"]
 
@@ -36,7 +36,12 @@ def test_the_mean_is_that_of_the_members(tmp_path: Path, kind: str) -> None:
     other = make_pair(tmp_path / "other", seed=3) if kind == "unlike backbones" else pair
     members = {
         "seeds": [loud(pair, "all-linear", seed=seed) for seed in range(3)],
-        "unlike runs": [loud(pair, "query-value"), loud(pair, "rslora", seed=1), loud(pair, "all-linear", "mean"), loud(pair, "probe")],
+        "unlike runs": [
+            loud(pair, "query-value"),
+            loud(pair, "rslora", seed=1),
+            loud(pair, "all-linear", "mean"),
+            loud(pair, "probe"),
+        ],
         "unlike backbones": [loud(pair, "query-value"), replace(loud(other, "query-value"), max_length=6)],
         "one": [loud(pair, "query-value")],
     }[kind]
@@ -63,10 +68,12 @@ def test_the_mean_is_that_of_the_members(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_text_is_tokenised_once_for_each_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from loralet.deploy import ensemble as module
+    from loralet.inference import ensemble as module
 
     pair = make_pair(tmp_path / "base")
-    for i, artifact in enumerate([loud(pair, "query-value"), loud(pair, "all-linear", "mean"), replace(loud(pair, "probe"), max_length=4)]):
+    for i, artifact in enumerate(
+        [loud(pair, "query-value"), loud(pair, "all-linear", "mean"), replace(loud(pair, "probe"), max_length=4)]
+    ):
         save_artifact(tmp_path / str(i), artifact, pair.ours)
     lengths: list[int] = []
     plain = module.tokenise

@@ -26,15 +26,15 @@ from tolerances import FP32
 from transformers import pipeline
 
 from loralet import TextClassifier
-from loralet.deploy import export as exports
-from loralet.deploy.classifier import load_classifier, ready
-from loralet.deploy.export import LARGEST_DROP, export_bundle, export_hf, export_onnx, holds
-from loralet.deploy.merge import merge
-from loralet.deploy.onnx import onnx_logits
+from loralet.artifacts.card import for_hub
+from loralet.artifacts.folder import add_metrics, save_artifact
+from loralet.artifacts.merge import merge
 from loralet.errors import CheckError, RunError
-from loralet.store.adapters import add_metrics, save_artifact
-from loralet.store.backbone import load_backbone
-from loralet.store.card import for_hub
+from loralet.export import export as exports
+from loralet.export.export import LARGEST_DROP, export_bundle, export_hf, export_onnx, holds
+from loralet.export.onnx import onnx_logits
+from loralet.hub.backbone import load_backbone
+from loralet.inference.predictor import load_classifier, ready
 
 TEXTS = ["a w3 w60 z", "w9", "k l m n o p q r s t u v w x y z a b c d e f g", "w1 w2 w3 w4 w5"]
 
@@ -47,7 +47,9 @@ def pair(tmp_path: Path) -> Pair:
 def saved(pair: Pair, folder: Path, head: str = "pooler", name: str = "all-linear") -> Path:
     """An adapter folder with random tensors, large enough to move the probabilities."""
     _, _, artifact = trained(pair, RUNS[name], head)
-    tensors = {n: t * (20 if n == "classifier.weight" else 4 if n.endswith(".B") else 1) for n, t in artifact.tensors.items()}
+    tensors = {
+        n: t * (20 if n == "classifier.weight" else 4 if n.endswith(".B") else 1) for n, t in artifact.tensors.items()
+    }
     save_artifact(folder, replace(artifact, tensors=tensors), pair.ours)
     return folder
 
@@ -81,7 +83,9 @@ def test_robertas_head_takes_the_pooler_in(tmp_path: Path) -> None:
     by_transformers(tmp_path / "base", "roberta", headed=False)
     backbone = load_backbone(str(tmp_path / "base"))
     texts, labels = ["the game", "oil price", "team wins", "stock market"] * 4, [1, 0, 1, 0] * 4
-    classifier = TextClassifier(str(tmp_path / "base"), rank=2, steps=10, batch_size=4, head="trained-pooler", lr=1e-2).fit(texts, labels)
+    classifier = TextClassifier(
+        str(tmp_path / "base"), rank=2, steps=10, batch_size=4, head="trained-pooler", lr=1e-2
+    ).fit(texts, labels)
     export_hf(classifier.artifact_, ready(classifier.artifact_, backbone), tmp_path / "hf")
     classify = pipeline("text-classification", model=str(tmp_path / "hf"), top_k=None)
     rows = [{entry["label"]: entry["score"] for entry in row} for row in classify(texts[:4])]
@@ -115,15 +119,28 @@ def test_a_bundle_needs_no_hub_no_cache_and_no_backbone(pair: Pair, tmp_path: Pa
         "print(json.dumps([c.classes_.tolist(), c.predict_proba(sys.argv[2:]).tolist(), 'transformers' in sys.modules]))"
     )
     (tmp_path / "empty").mkdir()
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "empty"), "XDG_CACHE_HOME": str(tmp_path / "empty")}
+    environment = os.environ | {
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(tmp_path / "empty"),
+        "XDG_CACHE_HOME": str(tmp_path / "empty"),
+    }
     environment |= {"OMP_NUM_THREADS": "1", "HF_ENDPOINT": "http://127.0.0.1:9"}
-    done = subprocess.run([sys.executable, "-c", code, "bundle", *TEXTS], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, "bundle", *TEXTS],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     labels, probabilities, transformers = json.loads(done.stdout)
     assert labels == list(LABELS)
     assert not transformers
     assert np.abs(np.array(probabilities) - wanted).max() <= FP32
     assert wanted.std(0).max() > 1e-3
-    assert {"loralet.json", "model.safetensors", "tokenizer.json", "export.json"} <= {path.name for path in (tmp_path / "bundle").iterdir()}
+    assert {"loralet.json", "model.safetensors", "tokenizer.json", "export.json"} <= {
+        path.name for path in (tmp_path / "bundle").iterdir()
+    }
     with pytest.raises(Exception, match="base"):
         load_classifier(adapter)  # the adapter itself needs its backbone
 
@@ -140,8 +157,26 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         writer.writerow(["text", "label"])
         for i in range(300):
             label = list(words)[i % 3]
-            writer.writerow([" ".join(generator.choice([*words[label].split(), *"xyz"], generator.integers(2, 12))), label])
-    flags = ["--rank", "4", "--alpha", "8", "--lr", "1e-2", "--steps", "60", "--batch-size", "16", "--precision", "fp32", "--out", "run", "--quiet"]
+            writer.writerow(
+                [" ".join(generator.choice([*words[label].split(), *"xyz"], generator.integers(2, 12))), label]
+            )
+    flags = [
+        "--rank",
+        "4",
+        "--alpha",
+        "8",
+        "--lr",
+        "1e-2",
+        "--steps",
+        "60",
+        "--batch-size",
+        "16",
+        "--precision",
+        "fp32",
+        "--out",
+        "run",
+        "--quiet",
+    ]
     done = command(folder, "train", "rows.csv", "--model", "model", *flags)
     assert done.returncode == 0, done.stderr
     return folder
@@ -183,7 +218,11 @@ def test_eight_bits_are_smaller_and_as_good(exported: Path) -> None:
     assert gate["rows"] == 30
     assert gate["accuracy_fp32"] > 0.9
     assert gate["accuracy_fp32"] - gate["accuracy_int8"] <= LARGEST_DROP
-    assert (exported / "model.int8.onnx").stat().st_size == gate["bytes"]["model.int8.onnx"] == report["bytes"]["model.int8.onnx"]
+    assert (
+        (exported / "model.int8.onnx").stat().st_size
+        == gate["bytes"]["model.int8.onnx"]
+        == report["bytes"]["model.int8.onnx"]
+    )
     operations = (exported / "model.int8.onnx").read_bytes()
     assert b"MatMulInteger" in operations
     assert b"MatMulInteger" not in (exported / "model.onnx").read_bytes()
@@ -219,7 +258,9 @@ def test_a_graph_that_is_not_torchs_is_not_kept(pair: Pair, tmp_path: Path, monk
         export_onnx(*pieces(adapter), tmp_path / "onnx", None, False)
     assert not (tmp_path / "onnx").exists()
     monkeypatch.undo()
-    assert export_onnx(*pieces(adapter), tmp_path / "onnx", None, False).report["largest_difference"] <= 1e-4  # a mean head, on fixed rows
+    assert (
+        export_onnx(*pieces(adapter), tmp_path / "onnx", None, False).report["largest_difference"] <= 1e-4
+    )  # a mean head, on fixed rows
 
 
 @pytest.mark.parametrize(
@@ -278,7 +319,10 @@ def test_the_cards_snippet_runs_as_it_stands(
     export(*pieces(adapter), tmp_path / "export")
     card = (tmp_path / "export" / "README.md").read_text()
     front = yaml.safe_load(card.split("---\n")[1])
-    assert (front["library_name"], front["pipeline_tag"]) == ({"hf": "transformers", "onnx": "onnx"}[kind], "text-classification")
+    assert (front["library_name"], front["pipeline_tag"]) == (
+        {"hf": "transformers", "onnx": "onnx"}[kind],
+        "text-classification",
+    )
     assert front["model-index"][0]["results"][0]["metrics"][0]["value"] == 0.91
     assert "| validation | 1,234 | 0.9100 | 0.9000 | 0.2500 |" in card
     assert ", ".join(LABELS) in card

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from loralet.native import build
-from loralet.nn import fast
-from loralet.nn.fast import attention, attention_twin
+from loralet.backends.native import attention as fast
+from loralet.backends.native import build
+from loralet.backends.native.attention import attention, attention_twin
 
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 1.6e-2}
 """As a share, of results above 1. fp32: another order of summation. bf16: two last digits, as the kernel rounds the probabilities too."""
@@ -30,12 +30,16 @@ needs_compiler = pytest.mark.skipif(not any(map(shutil.which, build.COMPILERS)),
 @pytest.mark.parametrize(("heads", "size"), [(2, 16), (2, 64), (1, 48)])
 @pytest.mark.parametrize("axes", [(1, 1, 1), (3, 1, 3), (3, 3, 3), (1, 3, 1)], ids=str)
 @pytest.mark.parametrize("read", ["first", "all"])
-def test_forward_and_gradients_are_the_twins(dtype: torch.dtype, heads: int, size: int, axes: tuple[int, int, int], read: str) -> None:
+def test_forward_and_gradients_are_the_twins(
+    dtype: torch.dtype, heads: int, size: int, axes: tuple[int, int, int], read: str
+) -> None:
     assert build.library() is not None
     torch.manual_seed(0)
     rows, tokens, sets = 5, 37, max(axes)
     reads = 1 if read == "first" else tokens
-    q, k, v = (torch.randn(n, rows, m, heads * size).to(dtype) for n, m in zip(axes, (reads, tokens, tokens), strict=True))
+    q, k, v = (
+        torch.randn(n, rows, m, heads * size).to(dtype) for n, m in zip(axes, (reads, tokens, tokens), strict=True)
+    )
     for x in (q, k, v):
         x.requires_grad_(x.shape[0] == sets)
     lengths = torch.tensor([37, 3, 20, 16, 1])
@@ -46,7 +50,9 @@ def test_forward_and_gradients_are_the_twins(dtype: torch.dtype, heads: int, siz
     assert (twin - attention_twin(q, k, v, torch.full((rows,), tokens), heads)).abs().max() > TOLERANCE[dtype]
     wanted = [x for x in (q, k, v) if x.requires_grad]
     grad = torch.randn(twin.shape).to(dtype) * inside
-    for own, reference in zip(torch.autograd.grad(ours, wanted, grad), torch.autograd.grad(twin, wanted, grad), strict=True):
+    for own, reference in zip(
+        torch.autograd.grad(ours, wanted, grad), torch.autograd.grad(twin, wanted, grad), strict=True
+    ):
         assert apart(own, reference) <= TOLERANCE[dtype]
         assert reference.abs().max() > 10 * TOLERANCE[dtype]
 
@@ -70,7 +76,9 @@ def test_without_the_library_the_twin_serves(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("why", ["no compiler", "broken source", "turned off"])
-def test_a_machine_that_cannot_build_goes_on(why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_machine_that_cannot_build_goes_on(
+    why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv("LORALET_CACHE", str(tmp_path))
     build.library.cache_clear()
     if why == "no compiler":

@@ -10,13 +10,14 @@ import pytest
 import torch
 from packs import LENGTHS, PLAIN, SHAPES, TARGETS, TOLERANCE, apart, make_pack, make_weights
 
-from loralet.native import build
-from loralet.nn import fused, optim
-from loralet.nn.dropout import Draw, Draws, DropoutStruct, dropout_struct
-from loralet.nn.fused import MAPS, fits
-from loralet.nn.fused_head import HeadStruct
-from loralet.nn.lora import Adapter, DropoutMasks
-from loralet.nn.pack import Pack, PackShape
+from loralet.adapters.lora import Adapter, DropoutMasks
+from loralet.adapters.pack import Pack, PackShape
+from loralet.backends.native import build
+from loralet.backends.native import encoder as fused
+from loralet.backends.native.dropout import Draw, Draws, DropoutStruct, dropout_struct
+from loralet.backends.native.encoder import MAPS, fits
+from loralet.backends.native.head import HeadStruct
+from loralet.training import optimizer as optim
 
 pytestmark = pytest.mark.skipif(not any(map(shutil.which, build.COMPILERS)), reason="no C compiler on this machine")
 
@@ -100,7 +101,13 @@ def kernel_factors(drawn: Draw, name: str, tokens: int, width: int) -> torch.Ten
     _, layer, target = name.split(".")
     factors, found = torch.empty(tokens, width), build.library()
     assert found is not None
-    found["fp32"]["mask_factors"](ctypes.byref(dropout_struct(drawn)), int(layer) * len(MAPS) + MAPS.index(target), tokens, width, factors.data_ptr())
+    found["fp32"]["mask_factors"](
+        ctypes.byref(dropout_struct(drawn)),
+        int(layer) * len(MAPS) + MAPS.index(target),
+        tokens,
+        width,
+        factors.data_ptr(),
+    )
     return factors
 
 
@@ -110,8 +117,16 @@ def kernel_factors(drawn: Draw, name: str, tokens: int, width: int) -> torch.Ten
 @pytest.mark.parametrize("kind", ["bert", "distilbert", "one-layer"])
 def test_dropout_on_the_adapters_is_the_twins(kind: str, targets: str, head: str, dtype: torch.dtype) -> None:
     shape = SHAPES[kind]
-    names = tuple(name for name in TARGETS[targets] if int(name.split(".")[1]) < shape.layers) or ("layers.0.query", "layers.0.key")
-    adapters = [Adapter(4, 2.0, 0.3, names, 0), Adapter(8, 1.0, 0.0, names, 1), Adapter(20, 1.0, 0.1, names[-1:], 2), Adapter(0, 0.0, 0.0, (), 3)]
+    names = tuple(name for name in TARGETS[targets] if int(name.split(".")[1]) < shape.layers) or (
+        "layers.0.query",
+        "layers.0.key",
+    )
+    adapters = [
+        Adapter(4, 2.0, 0.3, names, 0),
+        Adapter(8, 1.0, 0.0, names, 1),
+        Adapter(20, 1.0, 0.1, names[-1:], 2),
+        Adapter(0, 0.0, 0.0, (), 3),
+    ]
     pack = Pack(make_weights(shape, dtype), PackShape(shape, 4, head), adapters)
     parameters = pack.start()
     parameters += 0.05 * torch.randn(parameters.shape, generator=torch.Generator().manual_seed(1))
@@ -137,7 +152,13 @@ def test_masks_are_independent_and_of_the_probability_asked_for() -> None:
 
     first = factors(0.5, (1, 2))
     assert torch.equal(first, factors(0.5, (1, 2)))
-    for other in (factors(0.5, (3, 2)), factors(0.5, (1, 3)), factors(0.5, (1, 2), "layers.0.value"), first.roll(1, 0), first.roll(1, 1)):
+    for other in (
+        factors(0.5, (3, 2)),
+        factors(0.5, (1, 3)),
+        factors(0.5, (1, 2), "layers.0.value"),
+        first.roll(1, 0),
+        first.roll(1, 1),
+    ):
         assert ((first == 0) & (other == 0)).float().mean().item() == pytest.approx(0.25, abs=0.01)
     for p in (0.1, 0.3, 0.9):
         drawn = factors(p, (7, 8))
@@ -148,7 +169,12 @@ def test_masks_are_independent_and_of_the_probability_asked_for() -> None:
 def test_what_the_kernels_cannot_do_goes_the_other_way() -> None:
     weights = make_weights(PLAIN, torch.float32)
     assert fits(weights, PLAIN)
-    for shape in (replace(PLAIN, activation="relu"), replace(PLAIN, width=48), replace(PLAIN, heads=8), replace(PLAIN, feed_forward=100)):
+    for shape in (
+        replace(PLAIN, activation="relu"),
+        replace(PLAIN, width=48),
+        replace(PLAIN, heads=8),
+        replace(PLAIN, feed_forward=100),
+    ):
         assert not fits(weights, shape)
     assert not fits({name: t.double() for name, t in weights.items()}, PLAIN)
 
@@ -181,7 +207,10 @@ def test_adapters_on_different_maps_and_the_longest_rows() -> None:
     ]
     pack = Pack(make_weights(shape, torch.float32), PackShape(shape, 4, "pooler"), adapters)
     parameters = pack.start() + 0.05 * torch.randn(pack.start().shape, generator=torch.Generator().manual_seed(1))
-    ids, lengths = torch.randint(0, 50, (3, 512), generator=torch.Generator().manual_seed(2)), torch.tensor([512, 1, 300])
+    ids, lengths = (
+        torch.randint(0, 50, (3, 512), generator=torch.Generator().manual_seed(2)),
+        torch.tensor([512, 1, 300]),
+    )
     results = []
     for way in (pack.fused, None):
         pack.fused = way

@@ -9,9 +9,9 @@ import torch
 from packs import LENGTHS, PLAIN, SHAPES, TARGETS, TOLERANCE, apart, make_pack
 from torch import Tensor
 
-from loralet.native import build
-from loralet.nn import pack as module
-from loralet.nn.pack import Pack, PackShape
+from loralet.adapters import pack as module
+from loralet.adapters.pack import Pack, PackShape
+from loralet.backends.native import build
 
 pytestmark = pytest.mark.skipif(not any(map(shutil.which, build.COMPILERS)), reason="no C compiler on this machine")
 
@@ -21,11 +21,18 @@ LABELS = torch.arange(len(LENGTHS)) % 4
 
 def dropped(pack: Pack, seed: int = 5) -> Tensor:
     """Factors of the features: 0, or 1 / 0.7."""
-    kept = torch.rand(len(pack.adapters), len(LENGTHS), pack.shape.encoder.width, generator=torch.Generator().manual_seed(seed)) > 0.3
+    kept = (
+        torch.rand(
+            len(pack.adapters), len(LENGTHS), pack.shape.encoder.width, generator=torch.Generator().manual_seed(seed)
+        )
+        > 0.3
+    )
     return kept / 0.7
 
 
-def both_ways(pack: Pack, parameters: Tensor, head: Tensor | None, labels: Tensor = LABELS) -> list[tuple[Tensor, Tensor]]:
+def both_ways(
+    pack: Pack, parameters: Tensor, head: Tensor | None, labels: Tensor = LABELS
+) -> list[tuple[Tensor, Tensor]]:
     """Losses and gradient by the kernels, and by torch."""
     found = []
     fused = pack.fused
@@ -68,7 +75,9 @@ def test_an_adapter_in_a_pack_has_the_loss_and_the_gradient_it_has_alone() -> No
     losses, gradient = pack.losses_and_gradient(parameters, IDS, LENGTHS, LABELS, head=factors)
     for i, adapter in enumerate(pack.adapters[:2]):
         alone = Pack(pack.weights, pack.shape, [adapter])
-        loss, own = alone.losses_and_gradient(alone.fill([pack.extract(parameters, i)]), IDS, LENGTHS, LABELS, head=factors[i : i + 1])
+        loss, own = alone.losses_and_gradient(
+            alone.fill([pack.extract(parameters, i)]), IDS, LENGTHS, LABELS, head=factors[i : i + 1]
+        )
         assert loss[0] == losses[i]
         for name, tensor in alone.extract(own, 0).items():
             torch.testing.assert_close(pack.extract(gradient, i)[name], tensor, rtol=1e-5, atol=1e-6)
@@ -100,7 +109,8 @@ def test_large_features_and_logits_saturate_and_what_is_not_a_number_stays_so() 
     for i in (0, 2):
         assert losses[i].isfinite()
         assert float(losses[i]) == pytest.approx(float(twin[i]), rel=1e-5)
-        assert apart(gradient[i], twin_gradient[i]) <= 1e-4
+        # A feature within 1e-4 of 1 leaves 1 - f * f three or four digits, in either order of summation.
+        assert apart(gradient[i], twin_gradient[i]) <= 1e-3
     assert float(losses[0]) > 100
 
 

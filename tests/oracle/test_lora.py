@@ -12,12 +12,12 @@ from tolerances import FP32, FP32_TRAINED
 from torch import Tensor
 from torch.nn import functional as F
 
+from loralet.adapters.lora import Stack, merged, unmerged
+from loralet.adapters.pack import Pack
 from loralet.config import TARGETS, resolve_targets
-from loralet.engine.packs import Run, build_pack, lora_run
-from loralet.nn.head import cross_entropy
-from loralet.nn.lora import Stack, merged, unmerged
-from loralet.nn.optim import AdamW
-from loralet.nn.pack import Pack
+from loralet.models.head import cross_entropy
+from loralet.training.optimizer import AdamW
+from loralet.training.packs import Run, build_pack, lora_run
 
 PEFT_TARGETS = {
     ("query", "value"): ["query", "value"],
@@ -31,7 +31,14 @@ def pair(tmp_path: Path) -> Pair:
 
 
 def peft_of(pair: Pair, targets: tuple[str, ...], rank: int, alpha: float, rslora: bool) -> PeftModel:
-    config = LoraConfig(task_type="SEQ_CLS", r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=PEFT_TARGETS[targets], use_rslora=rslora)
+    config = LoraConfig(
+        task_type="SEQ_CLS",
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=0.0,
+        target_modules=PEFT_TARGETS[targets],
+        use_rslora=rslora,
+    )
     return get_peft_model(pair.theirs, config)
 
 
@@ -94,12 +101,16 @@ def test_forward_gradient_and_twenty_steps(pair: Pair, targets: tuple[str, ...],
         F.cross_entropy(model(ids, attention_mask=mask).logits, labels).backward()
         optimiser.step()
         parameters.requires_grad_()
-        (gradient,) = torch.autograd.grad(cross_entropy(pack.logits(parameters)(ids, lengths), labels).sum(), parameters)
+        (gradient,) = torch.autograd.grad(
+            cross_entropy(pack.logits(parameters)(ids, lengths), labels).sum(), parameters
+        )
         parameters = parameters.detach()
         own_optimiser.update(parameters, gradient, 1.0)
     assert (parameters - before).abs().max() > lr
     for name, own in pack.split(parameters).items():
-        assert (own[0] - theirs[name]).abs().max() <= 5 * FP32_TRAINED, name  # five: near-zero gradients make Adam's first steps touchy
+        assert (own[0] - theirs[name]).abs().max() <= 5 * FP32_TRAINED, (
+            name
+        )  # five: near-zero gradients make Adam's first steps touchy
 
 
 def test_merged_is_unmerged(pair: Pair) -> None:
@@ -120,13 +131,24 @@ def test_merged_is_unmerged(pair: Pair) -> None:
         assert (together(name, source)[1] - plain[0]).abs().max() > 1e-3
     # the first adapter sits on query alone
     name = "layers.0.key"
-    assert (together(name, x)[0] - F.linear(x, pack.weights[f"{name}.weight"], pack.weights[f"{name}.bias"])[0]).abs().max() <= FP32
+    assert (
+        together(name, x)[0] - F.linear(x, pack.weights[f"{name}.weight"], pack.weights[f"{name}.bias"])[0]
+    ).abs().max() <= FP32
 
 
 def test_trainable_count_is_the_formula_and_pefts(pair: Pair) -> None:
     d, f = pair.ours.shape.width, pair.ours.shape.feed_forward
-    pairs = {"query": 2 * d, "key": 2 * d, "value": 2 * d, "attention-output": 2 * d, "intermediate": d + f, "output": d + f}
-    runs = [lora_run("m", r, 16.0, 0.0, t, "alpha/r", 1e-3, 0) for r, t in ((4, ("query", "value")), (0, ()), (16, TARGETS))]
+    pairs = {
+        "query": 2 * d,
+        "key": 2 * d,
+        "value": 2 * d,
+        "attention-output": 2 * d,
+        "intermediate": d + f,
+        "output": d + f,
+    }
+    runs = [
+        lora_run("m", r, 16.0, 0.0, t, "alpha/r", 1e-3, 0) for r, t in ((4, ("query", "value")), (0, ()), (16, TARGETS))
+    ]
     pack = build_pack(runs, pair.ours.weights, pair.ours.shape, CLASSES, "pooler", 0.0)
     head = CLASSES * d + CLASSES
     for i, run in enumerate(runs):

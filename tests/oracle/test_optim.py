@@ -7,8 +7,8 @@ import torch
 from tolerances import FP32
 from transformers import get_scheduler
 
-from loralet.nn import optim
-from loralet.nn.optim import AdamW, clip_rows, schedule
+from loralet.training import optimizer as optim
+from loralet.training.optimizer import AdamW, clip_rows, schedule
 
 
 @pytest.mark.parametrize("kind", ["linear", "cosine", "constant"])
@@ -37,7 +37,9 @@ def test_adamw_is_torchs_row_by_row(weight_decay: float) -> None:
         optimiser.update(ours, gradient, schedule("linear", step, 20, 0.2))
     for row in range(3):
         decayed, plain = start[row, :4].clone().requires_grad_(), start[row, 4:].clone().requires_grad_()
-        theirs = torch.optim.AdamW([{"params": [decayed], "weight_decay": weight_decay}, {"params": [plain], "weight_decay": 0.0}], lr=1.0)
+        theirs = torch.optim.AdamW(
+            [{"params": [decayed], "weight_decay": weight_decay}, {"params": [plain], "weight_decay": 0.0}], lr=1.0
+        )
         for step, gradient in enumerate(gradients):
             for group in theirs.param_groups:
                 group["lr"] = float(lrs[row]) * schedule("linear", step, 20, 0.2)
@@ -67,7 +69,11 @@ def test_the_kernel_is_its_twin(count: int, clip: float, monkeypatch: pytest.Mon
     torch.manual_seed(0)
     start, gradients = torch.randn(4, count), torch.randn(10, 4, count)
     gradients[4:6, 1, 0] = torch.inf
-    lrs, decay, sound = torch.tensor([1e-1, 1e-2, 1e-3, 1e-2]), torch.full((count,), 0.1), torch.tensor([True, True, True, False])
+    lrs, decay, sound = (
+        torch.tensor([1e-1, 1e-2, 1e-3, 1e-2]),
+        torch.full((count,), 0.1),
+        torch.tensor([True, True, True, False]),
+    )
     results = []
     for way in ("kernel", "twin"):
         if way == "twin":

@@ -9,12 +9,12 @@ from models import CLASSES, VOCABULARY, Pair, make_pair
 from tolerances import FP32_TRAINED
 from torch import Tensor
 
+from loralet.adapters.lora import Adapter, DropoutMasks
 from loralet.config import TARGETS, TrainingOptions
 from loralet.data.tokens import Tokens
-from loralet.engine.packs import Run, build_pack, lora_run
-from loralet.engine.train import Rows, TrainingState, train
 from loralet.events import Checked, RunEnded, Stepped
-from loralet.nn.lora import Adapter, DropoutMasks
+from loralet.training.loop import Rows, TrainingState, train
+from loralet.training.packs import Run, build_pack, lora_run
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,10 @@ def test_fifty_steps_are_those_of_the_runs_alone(pair: Pair) -> None:
         assert own.keys() == alone.keys()
         worst = max(float((own[name] - alone[name]).abs().max()) for name in own)
         assert worst <= FP32_TRAINED, (run.id, worst)
-    first, last = ended(together, RUNS[0]), ended(carry_out(pair, [RUNS[0]], TrainingOptions(steps=49, batch_size=8)), RUNS[0])
+    first, last = (
+        ended(together, RUNS[0]),
+        ended(carry_out(pair, [RUNS[0]], TrainingOptions(steps=49, batch_size=8)), RUNS[0]),
+    )
     assert max(float((first[n] - last[n]).abs().max()) for n in first) > FP32_TRAINED
 
 

@@ -26,16 +26,18 @@ from transformers import (
 )
 
 from loralet import TextClassifier
-from loralet.deploy.classifier import find_adapter, load_classifier, ready
-from loralet.deploy.export import export_bundle, export_hf, export_onnx
+from loralet.artifacts.card import for_hub
+from loralet.artifacts.folder import add_metrics, load_artifact, save_artifact
 from loralet.errors import HubError, RunError
-from loralet.store.adapters import add_metrics, load_artifact, save_artifact
-from loralet.store.card import for_hub
+from loralet.export.export import export_bundle, export_hf, export_onnx
+from loralet.inference.predictor import find_adapter, load_classifier, ready
 
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Pair:
-    return make_pair(tmp_path / "base", id2label=dict(enumerate(LABELS)), label2id={name: i for i, name in enumerate(LABELS)})
+    return make_pair(
+        tmp_path / "base", id2label=dict(enumerate(LABELS)), label2id={name: i for i, name in enumerate(LABELS)}
+    )
 
 
 def base_of(pair: Pair) -> Any:
@@ -79,7 +81,10 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "regex": {"target_modules": ENCODER_LAYER},
     "feed-forward": {"target_modules": ["intermediate.dense", "output.dense"]},
     "one layer": {"layers_to_transform": [1]},
-    "rank pattern": {"target_modules": ["query", "key", "value"], "rank_pattern": {"query": 2, r"layer\.1\.attention\.self\.key": 7}},
+    "rank pattern": {
+        "target_modules": ["query", "key", "value"],
+        "rank_pattern": {"query": 2, r"layer\.1\.attention\.self\.key": 7},
+    },
     "alpha pattern": {"alpha_pattern": {r"layer\.0\.attention\.self\.query": 1, "value": 40}},
     "both patterns rslora": {"rank_pattern": {"query": 6}, "alpha_pattern": {"query": 5}, "use_rslora": True},
     "dropout": {"lora_dropout": 0.3},
@@ -110,8 +115,16 @@ def test_roberta_whose_head_is_a_trained_pooler(tmp_path: Path) -> None:
     torch.manual_seed(2)
     (tmp_path / "base").mkdir()
     rows = write_byte_level(tmp_path / "base")
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "max_position_embeddings": 42}
-    config = RobertaConfig(vocab_size=rows, num_labels=CLASSES, type_vocab_size=1, pad_token_id=1, bos_token_id=0, eos_token_id=2, **sizes)
+    sizes = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 42,
+    }
+    config = RobertaConfig(
+        vocab_size=rows, num_labels=CLASSES, type_vocab_size=1, pad_token_id=1, bos_token_id=0, eos_token_id=2, **sizes
+    )
     RobertaForSequenceClassification(config).save_pretrained(tmp_path / "base")
     base = RobertaForSequenceClassification.from_pretrained(tmp_path / "base").eval()
     model, folder = by_peft(base, tmp_path / "adapter")
@@ -175,12 +188,17 @@ def test_what_we_do_not_compute_is_refused(pair: Pair, tmp_path: Path, options: 
 
 
 def test_another_kind_of_adapter_is_refused(pair: Pair, tmp_path: Path) -> None:
-    get_peft_model(base_of(pair), LoHaConfig(task_type="SEQ_CLS", target_modules=["query"])).save_pretrained(tmp_path / "loha")
+    get_peft_model(base_of(pair), LoHaConfig(task_type="SEQ_CLS", target_modules=["query"])).save_pretrained(
+        tmp_path / "loha"
+    )
     with pytest.raises(RunError, match="peft_type is LOHA"):
         load_classifier(tmp_path / "loha")
 
 
-HEADED = {"distilbert": (DistilBertForSequenceClassification, "q_lin"), "electra": (ElectraForSequenceClassification, "query")}
+HEADED = {
+    "distilbert": (DistilBertForSequenceClassification, "q_lin"),
+    "electra": (ElectraForSequenceClassification, "query"),
+}
 
 
 @pytest.mark.parametrize("kind", HEADED)
@@ -199,7 +217,9 @@ def test_the_heads_of_distilbert_and_electra(tmp_path: Path, kind: str, where: s
         if not (tmp_path / "base" / path.name).exists():
             (tmp_path / "base" / path.name).write_bytes(path.read_bytes())
     base = form.from_pretrained(tmp_path / "base").eval()
-    model, folder = by_peft(base, tmp_path / "adapter", target_modules=[target], task_type="SEQ_CLS" if where == "in the adapter" else None)
+    model, folder = by_peft(
+        base, tmp_path / "adapter", target_modules=[target], task_type="SEQ_CLS" if where == "in the adapter" else None
+    )
     assert any("classifier" in name for name in torch_names(folder)) == (where == "in the adapter")
     compare(model, folder)
     loaded = load_classifier(folder)
@@ -212,7 +232,9 @@ def test_the_heads_of_distilbert_and_electra(tmp_path: Path, kind: str, where: s
         other = ready(replace(loaded.artifact, head_activation="tanh"), loaded.backbone).forward(ids, lengths)[0]
         assert (other - theirs).abs().max() > 1e-3  # the activation counts
         export_hf(loaded.artifact, loaded, tmp_path / "hf")
-        assert (form.from_pretrained(tmp_path / "hf").eval()(ids, attention_mask=mask).logits - theirs).abs().max() <= FP32
+        assert (
+            form.from_pretrained(tmp_path / "hf").eval()(ids, attention_mask=mask).logits - theirs
+        ).abs().max() <= FP32
     export_bundle(loaded.artifact, loaded, tmp_path / "bundle")
     compare(model, tmp_path / "bundle")
     assert export_onnx(loaded.artifact, loaded, tmp_path / "onnx", None, False).report["largest_difference"] <= 1e-4
@@ -222,10 +244,19 @@ def test_a_head_that_is_only_half_there_is_refused(tmp_path: Path) -> None:
     from checkpoints import by_transformers
 
     base = by_transformers(tmp_path / "base", "distilbert")
-    _, folder = by_peft(DistilBertForSequenceClassification.from_pretrained(base, num_labels=4), tmp_path / "adapter", target_modules=["q_lin"])
+    _, folder = by_peft(
+        DistilBertForSequenceClassification.from_pretrained(base, num_labels=4),
+        tmp_path / "adapter",
+        target_modules=["q_lin"],
+    )
     tensors = load_file(folder / "adapter_model.safetensors")
-    save_file({name: t for name, t in tensors.items() if "pre_classifier" not in name}, folder / "adapter_model.safetensors")
-    with pytest.raises(RunError, match=r"it has no pre_classifier, and neither has its base; save it with modules_to_save=\['pre_classifier'"):
+    save_file(
+        {name: t for name, t in tensors.items() if "pre_classifier" not in name}, folder / "adapter_model.safetensors"
+    )
+    with pytest.raises(
+        RunError,
+        match=r"it has no pre_classifier, and neither has its base; save it with modules_to_save=\['pre_classifier'",
+    ):
         load_classifier(folder)
 
 
@@ -244,9 +275,18 @@ def test_a_broken_peft_folder_is_told(pair: Pair, tmp_path: Path, damage: str) -
     elif damage == "base":
         config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": None}))
     else:
-        tensors = {n: t for n, t in tensors.items() if n != query} | ({query: torch.ones(4, 31)} if damage == "sizes" else {})
+        tensors = {n: t for n, t in tensors.items() if n != query} | (
+            {query: torch.ones(4, 31)} if damage == "sizes" else {}
+        )
         save_file(tensors, path)
-    words = {"weights": "no weights", "config": "JSON object", "cut": "cannot be read", "sizes": "does not fit", "half": "half", "base": "--backbone"}
+    words = {
+        "weights": "no weights",
+        "config": "JSON object",
+        "cut": "cannot be read",
+        "sizes": "does not fit",
+        "half": "half",
+        "base": "--backbone",
+    }
     with pytest.raises(RunError, match=words[damage]):
         load_classifier(folder)
 
@@ -304,7 +344,7 @@ def test_the_card_says_what_the_folder_is(pair: Pair, tmp_path: Path, name: str)
 def test_a_base_from_the_hub_is_named_in_the_front_matter(pair: Pair, tmp_path: Path) -> None:
     from dataclasses import replace
 
-    from loralet.store.card import card
+    from loralet.artifacts.card import card
 
     _, _, artifact = trained(pair, RUNS["query-value"], "pooler")
     assert 'base_model: "google/tiny"\n' in card(replace(artifact, backbone="google/tiny"), True)
@@ -330,7 +370,9 @@ def test_names_that_are_no_adapter(pair: Pair, tmp_path: Path, monkeypatch: pyte
 
 def test_the_command_line_predicts_with_pefts_adapter_and_refuses_a_changed_base(pair: Pair, tmp_path: Path) -> None:
     model, folder = by_peft(base_of(pair), tmp_path / "adapter")
-    done = command(tmp_path, "predict", "adapter", "a w3 w60 z", "--format", "jsonl", "--label-names", "N", "E", "S", "W")
+    done = command(
+        tmp_path, "predict", "adapter", "a w3 w60 z", "--format", "jsonl", "--label-names", "N", "E", "S", "W"
+    )
     assert done.returncode == 0, done.stderr
     probabilities = json.loads(done.stdout)["probabilities"]
     tokens = pair.ours.tokenizer.encode("a w3 w60 z").ids

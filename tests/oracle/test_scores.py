@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from loralet.engine.evaluate import accuracy_and_loss, score
-from loralet.nn.head import cross_entropy, mean_over_tokens
+from loralet.inference.evaluation import accuracy_and_loss, score
+from loralet.models.head import cross_entropy, mean_over_tokens
 
 
 def test_cross_entropy_is_torchs() -> None:
@@ -30,7 +30,10 @@ def test_interval_is_wilsons() -> None:
     predicted = np.array([0] * 87 + [1] * 13)
     scores = score(predicted, labels, 2, None)
     p, n, z = 0.87, 100, 1.959963984540054
-    middle, half = (p + z * z / (2 * n)) / (1 + z * z / n), z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    middle, half = (
+        (p + z * z / (2 * n)) / (1 + z * z / n),
+        z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)),
+    )
     assert scores.accuracy == 0.87
     assert scores.accuracy_low == pytest.approx(middle - half, abs=1e-9)
     assert scores.accuracy_high == pytest.approx(middle + half, abs=1e-9)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from loralet.studies.stats import (
+from loralet.report.statistics import (
     accuracy_interval,
     check_error,
     converged,
@@ -49,7 +49,9 @@ def test_mean_deviation_and_interval_over_seeds() -> None:
     ours = over_seeds(values)
     assert (ours.count, ours.mean) == (5, pytest.approx(np.mean(values)))
     assert ours.sd == pytest.approx(np.std(values, ddof=1))
-    theirs = scipy_stats.bootstrap((values,), np.mean, method="percentile", n_resamples=10_000, rng=np.random.default_rng(1)).confidence_interval
+    theirs = scipy_stats.bootstrap(
+        (values,), np.mean, method="percentile", n_resamples=10_000, rng=np.random.default_rng(1)
+    ).confidence_interval
     assert ours.low == pytest.approx(theirs.low, abs=0.001)
     assert ours.high == pytest.approx(theirs.high, abs=0.001)
     single = over_seeds([0.9])
@@ -58,7 +60,9 @@ def test_mean_deviation_and_interval_over_seeds() -> None:
 
 def test_interval_over_seeds_and_rows() -> None:
     one = rows_right(0.8)
-    theirs = scipy_stats.bootstrap((one[0],), np.mean, method="percentile", n_resamples=10_000, rng=np.random.default_rng(1)).confidence_interval
+    theirs = scipy_stats.bootstrap(
+        (one[0],), np.mean, method="percentile", n_resamples=10_000, rng=np.random.default_rng(1)
+    ).confidence_interval
     assert accuracy_interval(one) == pytest.approx((theirs.low, theirs.high), abs=MONTE_CARLO)
     apart, alike = rows_right(0.6, 0.8, 0.9), np.repeat(rows_right(0.77), 3, axis=0)
     widths = [high - low for low, high in (accuracy_interval(apart), accuracy_interval(alike))]
@@ -81,13 +85,19 @@ def test_mcnemar_by_hand() -> None:
 def test_paired_interval_is_the_bootstrap_of_the_differences() -> None:
     first, second = rows_right(0.7), rows_right(0.76, seed=1)
     difference = second[0].astype(float) - first[0]
-    theirs = scipy_stats.bootstrap((difference,), np.mean, method="percentile", n_resamples=10_000, rng=np.random.default_rng(1)).confidence_interval
+    theirs = scipy_stats.bootstrap(
+        (difference,), np.mean, method="percentile", n_resamples=10_000, rng=np.random.default_rng(1)
+    ).confidence_interval
     ours = paired(first, second)
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=MONTE_CARLO)
 
 
 def test_paired_over_several_seeds() -> None:
-    first, same, better = rows_right(0.7, 0.7, 0.7), rows_right(0.7, 0.7, 0.7, seed=1), rows_right(0.85, 0.85, 0.85, seed=2)
+    first, same, better = (
+        rows_right(0.7, 0.7, 0.7),
+        rows_right(0.7, 0.7, 0.7, seed=1),
+        rows_right(0.85, 0.85, 0.85, seed=2),
+    )
     assert paired(first, same).p > 0.05
     found = paired(first, better)
     assert 0 < found.p < 0.001
@@ -107,7 +117,10 @@ def test_calibration_by_hand() -> None:
     probabilities = np.array([[0.95, 0.05], [0.85, 0.15], [0.9, 0.1], [0.45, 0.55]])
     found = reliability(probabilities, np.array([0, 1, 0, 1]), bins=5)
     # (0.8, 1]: three rows, 0.9 sure, 2/3 right; (0.4, 0.6]: one row, 0.55 sure, right
-    assert [(b.rows, b.confidence, b.accuracy) for b in found.bins] == [(1, 0.55, 1.0), (3, pytest.approx(0.9), pytest.approx(2 / 3))]
+    assert [(b.rows, b.confidence, b.accuracy) for b in found.bins] == [
+        (1, 0.55, 1.0),
+        (3, pytest.approx(0.9), pytest.approx(2 / 3)),
+    ]
     assert found.ece == pytest.approx(0.25 * 0.45 + 0.75 * (0.9 - 2 / 3))
     assert all(b.low <= b.accuracy <= b.high for b in found.bins)
     exact = reliability(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([0, 1]))

@@ -9,17 +9,36 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from loralet.adapters.lora import frozen
 from loralet.config import DistillConfig
 from loralet.distil.build import build_student
 from loralet.distil.forward import states
-from loralet.nn.encoder import encode
-from loralet.nn.head import first_token, pool
-from loralet.nn.lora import frozen
-from loralet.store.backbone import load_backbone
+from loralet.hub.backbone import load_backbone
+from loralet.models.encoder import encode
+from loralet.models.head import first_token, pool
 
 CLOSE = 1e-5
 """fp32 and two orders of summation."""
-WORDS = ["market", "oil", "bank", "trade", "team", "cup", "coach", "final", "vote", "war", "treaty", "chip", "probe", "orbit", "the", "a", "in", "of"]
+WORDS = [
+    "market",
+    "oil",
+    "bank",
+    "trade",
+    "team",
+    "cup",
+    "coach",
+    "final",
+    "vote",
+    "war",
+    "treaty",
+    "chip",
+    "probe",
+    "orbit",
+    "the",
+    "a",
+    "in",
+    "of",
+]
 TEXTS = ["The coach of the TEAM", "oil", "a Treaty, in orbit: vote vote vote vote"]
 
 
@@ -46,7 +65,13 @@ def make_teacher(kind: str, folder: Path) -> torch.nn.Module:
     import transformers
 
     vocabulary = byte_level(folder) if kind == "roberta" else word_piece(folder)
-    sizes = {"num_hidden_layers": 4, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64, "max_position_embeddings": 70}
+    sizes = {
+        "num_hidden_layers": 4,
+        "hidden_size": 32,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "max_position_embeddings": 70,
+    }
     if kind == "distilbert":
         sizes = {"n_layers": 4, "dim": 32, "n_heads": 4, "hidden_dim": 64, "max_position_embeddings": 70}
     if kind == "electra":
@@ -88,7 +113,10 @@ def test_transformers_loads_the_student(kind: str, tmp_path: Path) -> None:
     (tmp_path / "texts.txt").write_text("\n".join(lines), encoding="utf-8")
     out = tmp_path / "student"
     sizes = {"width": 16, "feed_forward": 32, "epochs": 1, "pooled_epochs": 1, "batch_size": 8, "max_length": 48}
-    build_student(DistillConfig(str(tmp_path / "teacher"), (str(tmp_path / "texts.txt"),), out=str(out), **sizes), lambda event: None)
+    build_student(
+        DistillConfig(str(tmp_path / "teacher"), (str(tmp_path / "texts.txt"),), out=str(out), **sizes),
+        lambda event: None,
+    )
 
     tokenizer = AutoTokenizer.from_pretrained(out)
     student = load_backbone(str(out))
@@ -102,7 +130,9 @@ def test_transformers_loads_the_student(kind: str, tmp_path: Path) -> None:
     assert type(AutoModel.from_pretrained(out)) is BertModel
     with torch.no_grad():
         theirs = model.eval()(batch["input_ids"], attention_mask=batch["attention_mask"])
-        own = encode(student.weights, student.shape, batch["input_ids"], batch["attention_mask"].sum(1), frozen(student.weights))
+        own = encode(
+            student.weights, student.shape, batch["input_ids"], batch["attention_mask"].sum(1), frozen(student.weights)
+        )
     inside = batch["attention_mask"].bool()
     assert (own[0] - theirs.last_hidden_state)[inside].abs().max() < CLOSE
     pooled = pool(first_token(own), student.weights["pooler.weight"][None], student.weights["pooler.bias"][None])[0]

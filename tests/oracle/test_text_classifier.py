@@ -25,12 +25,12 @@ from sklearn.utils import estimator_checks
 
 import loralet
 from loralet import TextClassifier
+from loralet.artifacts import folder as adapters
 from loralet.cli import main
 from loralet.config import DataOptions, LoraOptions, TrainConfig, TrainingOptions
-from loralet.deploy.classifier import load_classifier
 from loralet.errors import CheckError, ConfigError, DataError, InputError, RunError, TrainingError
 from loralet.events import Checked
-from loralet.store import adapters
+from loralet.inference.predictor import load_classifier
 
 WORDS = {"apple": "a b c d", "bird": "h i j k", "cat": "p q r s"}
 
@@ -39,7 +39,9 @@ def rows(count: int, seed: int) -> tuple[list[str], list[str]]:
     """Texts of letters; each label has letters of its own, and all share some."""
     generator = np.random.default_rng(seed)
     labels = [list(WORDS)[i % 3] for i in range(count)]
-    return [" ".join(generator.choice([*WORDS[label].split(), *"xyz"], generator.integers(2, 12))) for label in labels], labels
+    return [
+        " ".join(generator.choice([*WORDS[label].split(), *"xyz"], generator.integers(2, 12))) for label in labels
+    ], labels
 
 
 TEXTS, LABELS = rows(180, 0)
@@ -54,7 +56,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def small(model: str, **options: object) -> TextClassifier:
-    return TextClassifier(model, **({"rank": 4, "alpha": 8.0, "lr": 1e-2, "steps": 80, "batch_size": 16, "eval_every": 40} | options))  # type: ignore[arg-type]
+    return TextClassifier(
+        model, **({"rank": 4, "alpha": 8.0, "lr": 1e-2, "steps": 80, "batch_size": 16, "eval_every": 40} | options)
+    )  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +85,10 @@ def test_every_training_option_is_a_parameter_with_the_command_lines_default() -
 
 def test_it_learns_and_scores(model: str, fitted: TextClassifier) -> None:
     # The mean over tokens, and three seeds: on a random encoder of this size some seeds of the pooler's head learn one label's letters only.
-    scores = [small(model, head="mean", steps=160, random_state=seed).fit(TEXTS, LABELS).score(UNSEEN, TRUTH) for seed in range(3)]
+    scores = [
+        small(model, head="mean", steps=160, random_state=seed).fit(TEXTS, LABELS).score(UNSEEN, TRUTH)
+        for seed in range(3)
+    ]
     assert np.mean(scores) > 0.9
     assert fitted.classes_.tolist() == sorted(WORDS)
     probabilities = fitted.predict_proba(UNSEEN)
@@ -95,7 +102,21 @@ def test_it_learns_and_scores(model: str, fitted: TextClassifier) -> None:
 
 def test_it_is_the_command_lines_training(model: str, fitted: TextClassifier, tmp_path: Path) -> None:
     pd.DataFrame({"text": TEXTS, "label": LABELS}).to_csv(tmp_path / "train.csv", index=False)
-    flags = ["--rank", "4", "--alpha", "8", "--lr", "1e-2", "--steps", "80", "--batch-size", "16", "--eval-every", "40", "--quiet"]
+    flags = [
+        "--rank",
+        "4",
+        "--alpha",
+        "8",
+        "--lr",
+        "1e-2",
+        "--steps",
+        "80",
+        "--batch-size",
+        "16",
+        "--eval-every",
+        "40",
+        "--quiet",
+    ]
     assert main(["train", str(tmp_path / "train.csv"), "--model", model, "--out", str(tmp_path / "run"), *flags]) == 0
     of_command = TextClassifier.load(tmp_path / "run")
     assert (of_command.predict_proba(UNSEEN) == fitted.predict_proba(UNSEEN)).all()
@@ -108,9 +129,14 @@ def test_it_is_the_command_lines_training(model: str, fitted: TextClassifier, tm
 def test_random_state_repeats_and_none_draws(model: str, fitted: TextClassifier) -> None:
     again = clone(fitted).fit(TEXTS, LABELS)
     assert (again.predict_proba(UNSEEN) == fitted.predict_proba(UNSEEN)).all()
-    first, second = (small(model, steps=2, random_state=None).fit(TEXTS, LABELS).predict_proba(UNSEEN) for _ in range(2))
+    first, second = (
+        small(model, steps=2, random_state=None).fit(TEXTS, LABELS).predict_proba(UNSEEN) for _ in range(2)
+    )
     assert (first != second).any()
-    drawn = (small(model, steps=2, random_state=np.random.RandomState(5)).fit(TEXTS, LABELS).predict_proba(UNSEEN) for _ in range(2))
+    drawn = (
+        small(model, steps=2, random_state=np.random.RandomState(5)).fit(TEXTS, LABELS).predict_proba(UNSEEN)
+        for _ in range(2)
+    )
     assert np.array_equal(*drawn)
 
 
@@ -254,11 +280,18 @@ def test_mistakes_in_the_options_are_told_all_at_once() -> None:
         ({"targets": "query"}, "targets is 'query': give a tuple of names"),
     ],
 )
-def test_an_option_that_is_no_choice_or_of_another_type_is_told(model: str, options: dict[str, object], words: str) -> None:
+def test_an_option_that_is_no_choice_or_of_another_type_is_told(
+    model: str, options: dict[str, object], words: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         small(model, **options).fit(TEXTS, LABELS)
     assert words in str(caught.value)
-    assert small(model, rank=np.int64(4), lr=np.float32(1e-2), steps=2, epochs=1, targets=["query"]).fit(TEXTS, LABELS).artifact_.rank == 4
+    assert (
+        small(model, rank=np.int64(4), lr=np.float32(1e-2), steps=2, epochs=1, targets=["query"])
+        .fit(TEXTS, LABELS)
+        .artifact_.rank
+        == 4
+    )
 
 
 def test_whole_numbers_do_for_fractions(model: str, tmp_path: Path) -> None:
@@ -286,11 +319,20 @@ def test_saving_loses_nothing_that_is_no_adapter(fitted: TextClassifier, tmp_pat
         TextClassifier.load(tmp_path / "adapter", labels="abc")
     with pytest.raises(DataError, match="another label is called so"):
         TextClassifier.load(tmp_path / "adapter", labels=("cat", "bird", "apple"))
-    assert TextClassifier.load(tmp_path / "adapter", labels=("apple", "tern", "lion")).classes_.tolist() == ["apple", "tern", "lion"]
+    assert TextClassifier.load(tmp_path / "adapter", labels=("apple", "tern", "lion")).classes_.tolist() == [
+        "apple",
+        "tern",
+        "lion",
+    ]
 
 
 def test_not_fitted_is_scikit_learns_error(model: str, tmp_path: Path) -> None:
-    for call in (lambda c: c.predict(["a"]), lambda c: c.predict_proba(["a"]), lambda c: c.save(tmp_path / "x"), lambda c: c.score(["a"], ["b"])):
+    for call in (
+        lambda c: c.predict(["a"]),
+        lambda c: c.predict_proba(["a"]),
+        lambda c: c.save(tmp_path / "x"),
+        lambda c: c.score(["a"], ["b"]),
+    ):
         with pytest.raises(NotFittedError):
             call(small(model))
     assert not (tmp_path / "x").exists()
@@ -335,7 +377,9 @@ def test_what_is_no_classifier_is_never_run(model: str, fitted: TextClassifier, 
         TextClassifier.load(tmp_path / "saved", labels=("A", "B"))
 
 
-def test_a_save_that_does_not_give_the_trained_logits_is_not_kept(fitted: TextClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_save_that_does_not_give_the_trained_logits_is_not_kept(
+    fitted: TextClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def spoil(tensors: dict[str, object], path: Path, **rest: object) -> None:
         written = {name: tensor * 1.001 if "lora_B" in name else tensor for name, tensor in tensors.items()}  # type: ignore[operator]
         real(written, path, **rest)  # type: ignore[arg-type]

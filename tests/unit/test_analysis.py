@@ -10,13 +10,13 @@ import pytest
 from run_folders import INPUTS, NASTY, OUTPUTS, RIGHT, TEST_ROWS, write_data, write_study, write_train
 from safetensors.numpy import load_file, save_file
 
-from loralet.engine.runs import event_line
 from loralet.errors import RunError
 from loralet.events import Checked, Halved
-from loralet.studies.analysis import Analysis, analyse
-from loralet.studies.configurations import Configuration
-from loralet.studies.stats import holm, paired, wilson
-from loralet.studies.words import NO_BREAK, Trend, p_value, points, trend_sentence
+from loralet.report.analysis import Analysis, analyse
+from loralet.report.configurations import Configuration
+from loralet.report.statistics import holm, paired, wilson
+from loralet.report.text import NO_BREAK, Trend, p_value, points, trend_sentence
+from loralet.runs.folder import event_line
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,9 @@ def test_a_baseline_without_seeds_stands_against_every_seed_of_the_winner(seeds:
     versus = row(seeds, "TF-IDF + linear SVM").versus
     assert versus is not None
     expected = paired(np.stack([rows < 52, rows < 52]), np.stack([rows < 54, rows < 55]))
-    assert (versus.difference, versus.low, versus.high, versus.p) == pytest.approx((2.5 / 60, expected.low, expected.high, expected.p))
+    assert (versus.difference, versus.low, versus.high, versus.p) == pytest.approx(
+        (2.5 / 60, expected.low, expected.high, expected.p)
+    )
     assert "2 seeds" in versus.method
     assert any("set against each of the winner's 2 seeds row by row" in sentence for sentence in seeds.caveats)
 
@@ -96,11 +98,18 @@ def test_a_baseline_without_seeds_stands_against_every_seed_of_the_winner(seeds:
 def test_what_is_said_of_the_linear_model_on_words(one: Analysis, place: Path, tmp_path: Path) -> None:
     versus = row(one, "TF-IDF + linear SVM").versus
     assert versus is not None
-    assert f"86.7\u00a0%, which the paired test cannot tell from it (−3.3 points, {p_value(versus.p_holm)}; LoRA's gain" in one.answer[1]
+    assert (
+        f"86.7\u00a0%, which the paired test cannot tell from it (−3.3 points, {p_value(versus.p_holm)}; LoRA's gain"
+        in one.answer[1]
+    )
     assert any(f"TF-IDF + linear SVM −3.3 points ({p_value(versus.p_holm)})" in sentence for sentence in one.caveats)
     assert any(sentence.startswith("Before any of this, consider TF-IDF") for sentence in one.recommendations)
     worse = write_study(tmp_path / "worse", place / "data")
-    predict(worse, "predicted/tfidf-svm", np.where(np.arange(TEST_ROWS) < 30, np.arange(TEST_ROWS) % 3, (np.arange(TEST_ROWS) + 1) % 3))
+    predict(
+        worse,
+        "predicted/tfidf-svm",
+        np.where(np.arange(TEST_ROWS) < 30, np.arange(TEST_ROWS) % 3, (np.arange(TEST_ROWS) + 1) % 3),
+    )
     told = analyse(worse, with_texts=False)
     assert f"{NO_BREAK}%, −40.0 points, p{NO_BREAK}<{NO_BREAK}0.001." in told.answer[1]
     # the file's figure still lies within the interval, so the recommendation is the paired test's
@@ -126,7 +135,10 @@ def predict(folder: Path, name: str, classes: np.ndarray | None) -> None:
     save_file({key: value for key, value in tensors.items() if key != name or classes is not None}, path)
 
 
-@pytest.mark.parametrize(("difference", "said"), [(0.031, "+3.1 points"), (-0.031, "−3.1 points"), (-0.0004, "+0.0 points"), (0.0, "+0.0 points")])
+@pytest.mark.parametrize(
+    ("difference", "said"),
+    [(0.031, "+3.1 points"), (-0.031, "−3.1 points"), (-0.0004, "+0.0 points"), (0.0, "+0.0 points")],
+)
 def test_a_difference_that_rounds_to_nothing_is_no_loss(difference: float, said: str) -> None:
     assert points(difference) == said
 
@@ -143,8 +155,15 @@ def test_grids_and_trends(one: Analysis) -> None:
     (grid,) = one.grids
     assert (grid.ranks, grid.alphas) == ((2, 4), (8.0, 16.0))
     cells = {(c.rank, c.alpha): c for c in grid.cells}
-    assert {key: cell.accuracy for key, cell in cells.items()} == {key: pytest.approx(right / 60) for key, right in RIGHT.items()}
-    assert {key: cell.text for key, cell in cells.items()} == {(2, 8.0): ">60", (2, 16.0): "40", (4, 8.0): "30", (4, 16.0): "20"}
+    assert {key: cell.accuracy for key, cell in cells.items()} == {
+        key: pytest.approx(right / 60) for key, right in RIGHT.items()
+    }
+    assert {key: cell.text for key, cell in cells.items()} == {
+        (2, 8.0): ">60",
+        (2, 16.0): "40",
+        (4, 8.0): "30",
+        (4, 16.0): "20",
+    }
     assert {key: cell.effective for key, cell in cells.items()} == {
         (2, 8.0): 0.006, (2, 16.0): 0.012, (4, 8.0): 0.003, (4, 16.0): 0.006,
     }  # fmt: skip
@@ -200,10 +219,13 @@ def test_without_texts_nothing_of_the_data_is_read(place: Path, monkeypatch: pyt
     def refuse(*_: object) -> None:
         raise AssertionError("the data source was read")
 
-    monkeypatch.setattr("loralet.studies.examples.load_dataset", refuse)
+    monkeypatch.setattr("loralet.report.examples.load_dataset", refuse)
     analysis = analyse(place / "one", with_texts=False)
     assert analysis.examples is not None
-    assert all(example.text is None for example in (*analysis.examples.sampled, *analysis.examples.wrong, *analysis.examples.suspects))
+    assert all(
+        example.text is None
+        for example in (*analysis.examples.sampled, *analysis.examples.wrong, *analysis.examples.suspects)
+    )
     assert "test text" not in json.dumps(analysis.to_json())
     with pytest.raises(AssertionError, match="data source was read"):
         analyse(place / "one")
@@ -252,7 +274,10 @@ def test_seeds_are_gathered_and_twins_are_one_model(seeds: Analysis) -> None:
 
 
 def test_words(one: Analysis) -> None:
-    assert one.question == "How good does LoRA make base, and how do rank and alpha change convergence, accuracy and stability?"
+    assert (
+        one.question
+        == "How good does LoRA make base, and how do rank and alpha change convergence, accuracy and stability?"
+    )
     assert len(one.answer) == 3
     assert "rank 4, alpha 16" in one.answer[0]
     assert "90.0\u00a0%" in one.answer[0]
@@ -265,7 +290,10 @@ def test_words(one: Analysis) -> None:
 
 def test_a_check_is_as_exact_as_the_rows_it_looks_at(one: Analysis) -> None:
     # three validation rows, not the 512 that the sample may have: Wilson's interval of 2 in 3 is 0.21 to 0.94
-    assert any("a fixed sample of 3 validation rows; a check is right to about ± 37 points." in sentence for sentence in one.caveats)
+    assert any(
+        "a fixed sample of 3 validation rows; a check is right to about ± 37 points." in sentence
+        for sentence in one.caveats
+    )
 
 
 def test_two_configurations_that_do_alike(place: Path, tmp_path: Path) -> None:
@@ -279,12 +307,24 @@ def test_two_configurations_that_do_alike(place: Path, tmp_path: Path) -> None:
     (folder / "results.json").write_text(json.dumps(results))
     told = analyse(folder, with_texts=False)
     assert "; the other LoRA configuration cannot be told apart from it)" in told.answer[0]
-    assert told.answer[2] == f"Over the grid accuracy is 90.0{NO_BREAK}% everywhere; there are too few cells to speak of a trend."
+    assert (
+        told.answer[2]
+        == f"Over the grid accuracy is 90.0{NO_BREAK}% everywhere; there are too few cells to speak of a trend."
+    )
 
 
 def trend(**numbers: float | None) -> Trend:
     given: dict[str, float | None] = dict.fromkeys(
-        ("accuracy_alpha", "accuracy_rank", "accuracy_effective", "late_alpha", "late_rank", "late_effective", "alpha_is_effective"), 0.0
+        (
+            "accuracy_alpha",
+            "accuracy_rank",
+            "accuracy_effective",
+            "late_alpha",
+            "late_rank",
+            "late_effective",
+            "alpha_is_effective",
+        ),
+        0.0,
     )
     return Trend(title="", cells=9, equal=(), **(given | numbers))  # type: ignore[arg-type]
 
@@ -296,8 +336,16 @@ def trend(**numbers: float | None) -> Trend:
         ({"accuracy_rank": 0.9}, "rises with rank (Spearman +0.90), but does not follow alpha", "chance"),
         ({"accuracy_alpha": -0.7, "accuracy_effective": -0.75}, "so what looks like alpha is also step size", "chance"),
         ({"accuracy_alpha": -0.6, "accuracy_effective": -0.6}, "which 9 cells cannot tell from chance", "rank"),
-        ({"accuracy_alpha": 0.8, "accuracy_effective": 0.3}, "rises with alpha (Spearman +0.80) more than", "step size"),
-        ({"accuracy_alpha": None, "accuracy_effective": -0.9, "accuracy_rank": 0.9}, "rises with rank (Spearman +0.90); it falls", "step size"),
+        (
+            {"accuracy_alpha": 0.8, "accuracy_effective": 0.3},
+            "rises with alpha (Spearman +0.80) more than",
+            "step size",
+        ),
+        (
+            {"accuracy_alpha": None, "accuracy_effective": -0.9, "accuracy_rank": 0.9},
+            "rises with rank (Spearman +0.90); it falls",
+            "step size",
+        ),
     ],
 )
 def test_what_is_said_of_a_trend(numbers: dict[str, float | None], words: str, absent: str) -> None:
@@ -321,7 +369,9 @@ def test_early_exits_are_counted(place: Path, tmp_path: Path) -> None:
 def halved(folder: Path) -> Path:
     """A study in which two rungs of its pack let three LoRA runs go; the checks are those of the folder, rising to each run's accuracy."""
     names = {(rank, alpha): f"lora-r{rank}-a{alpha:g}-lr0.0015-s0" for rank, alpha in RIGHT}
-    first = Halved(20, 1, tuple(names[key] for key in ((4, 16.0), (4, 8.0), (2, 16.0), (2, 8.0))), (0.30, 0.28, 0.25, 0.10), 2)
+    first = Halved(
+        20, 1, tuple(names[key] for key in ((4, 16.0), (4, 8.0), (2, 16.0), (2, 8.0))), (0.30, 0.28, 0.25, 0.10), 2
+    )
     second = Halved(30, 2, (names[4, 16.0], names[4, 8.0]), (0.45, 0.44), 1)
     with (folder / "metrics.jsonl").open("a") as file:
         early = Checked(10, names[4, 8.0], 0.99, 1.0, 100, True)  # what a run had before its rung is no gain after it
@@ -340,7 +390,9 @@ def test_what_halving_may_have_cost(place: Path, tmp_path: Path, one: Analysis) 
     cost = told.savings.cost
     assert cost is not None
     assert cost.gaps == pytest.approx((0.03, 0.18, 0.01))
-    assert cost.errors == pytest.approx(((wilson(28, 100)[1] - wilson(28, 100)[0]) / 2,) * 2 + ((wilson(45, 100)[1] - wilson(45, 100)[0]) / 2,))
+    assert cost.errors == pytest.approx(
+        ((wilson(28, 100)[1] - wilson(28, 100)[0]) / 2,) * 2 + ((wilson(45, 100)[1] - wilson(45, 100)[0]) / 2,)
+    )
     # the two that went on at step 20 end at 54 and 50 of 60 rows; the one that went on at step 30 at 54
     assert cost.gains == pytest.approx((0.9 - 0.30, 50 / 60 - 0.28, 0.9 - 0.45))
     (said,) = [sentence for sentence in told.findings if "halving" in sentence]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from loralet.store.atomic import new_file, new_folder, write_json
+from loralet.atomic import new_file, new_folder, write_json
 
 
 class InterruptedWriteError(Exception):

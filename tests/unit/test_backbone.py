@@ -9,19 +9,32 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import KINDS, bert_config, bert_tensors, by_transformers, google, old_names, prajjwal, to_safetensors, vocabulary, write_vocabulary
+from checkpoints import (
+    KINDS,
+    bert_config,
+    bert_tensors,
+    by_transformers,
+    google,
+    old_names,
+    prajjwal,
+    to_safetensors,
+    vocabulary,
+    write_vocabulary,
+)
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from loralet.errors import CheckpointError
-from loralet.store.backbone import Backbone, fingerprint_of, load_backbone
+from loralet.hub.backbone import Backbone, fingerprint_of, load_backbone
 
 HALF = 2**-11
 """Relative error of rounding to fp16's 11 significant bits."""
 
 
 def same(a: Backbone, b: Backbone) -> bool:
-    return a.weights.keys() == b.weights.keys() and all(torch.equal(a.weights[name], b.weights[name]) for name in a.weights)
+    return a.weights.keys() == b.weights.keys() and all(
+        torch.equal(a.weights[name], b.weights[name]) for name in a.weights
+    )
 
 
 def change(folder: Path, **keys: Any) -> None:
@@ -51,16 +64,30 @@ def test_the_bare_checkpoint_loads(tmp_path: Path) -> None:
     backbone = load_backbone(str(folder))
     raw = bert_tensors(bert_config())
     assert backbone.architecture.model_type == "bert"
-    assert (backbone.shape.layers, backbone.shape.width, backbone.shape.heads, backbone.shape.feed_forward) == (2, 32, 2, 128)
-    assert (backbone.shape.positions, backbone.shape.longest, backbone.shape.epsilon, backbone.shape.activation) == (64, 64, 1e-12, "gelu")
+    assert (backbone.shape.layers, backbone.shape.width, backbone.shape.heads, backbone.shape.feed_forward) == (
+        2,
+        32,
+        2,
+        128,
+    )
+    assert (backbone.shape.positions, backbone.shape.longest, backbone.shape.epsilon, backbone.shape.activation) == (
+        64,
+        64,
+        1e-12,
+        "gelu",
+    )
     assert backbone.has_pooler
     assert backbone.config == bert_config()
     assert torch.equal(backbone.weights["embeddings.word"], raw["bert.embeddings.word_embeddings.weight"])
-    assert torch.equal(backbone.weights["layers.1.attention-output.weight"], raw["bert.encoder.layer.1.attention.output.dense.weight"])
+    assert torch.equal(
+        backbone.weights["layers.1.attention-output.weight"], raw["bert.encoder.layer.1.attention.output.dense.weight"]
+    )
     assert torch.equal(backbone.weights["layers.0.output-norm.bias"], raw["bert.encoder.layer.0.output.LayerNorm.bias"])
     assert torch.equal(backbone.weights["pooler.weight"], raw["bert.pooler.dense.weight"])
     # Every encoder tensor of the file is read once, and none of the buffer and the pretraining heads.
-    assert backbone.parameters == sum(t.numel() for n, t in raw.items() if n.startswith("bert.") and not n.endswith("position_ids"))
+    assert backbone.parameters == sum(
+        t.numel() for n, t in raw.items() if n.startswith("bert.") and not n.endswith("position_ids")
+    )
     assert {tensor.dtype for tensor in backbone.weights.values()} == {torch.float32}
 
 
@@ -73,7 +100,10 @@ def test_the_stand_ins_have_the_real_files_sizes(tmp_path: Path) -> None:
 
 
 def test_both_mission_checkpoints_are_one_model(tmp_path: Path) -> None:
-    a, b, c = (load_backbone(str(f)) for f in (prajjwal(tmp_path / "a"), google(tmp_path / "b"), prajjwal(tmp_path / "c", seed=1)))
+    a, b, c = (
+        load_backbone(str(f))
+        for f in (prajjwal(tmp_path / "a"), google(tmp_path / "b"), prajjwal(tmp_path / "c", seed=1))
+    )
     assert same(a, b)
     assert a.fingerprint == b.fingerprint
     assert not same(a, c)
@@ -81,8 +111,12 @@ def test_both_mission_checkpoints_are_one_model(tmp_path: Path) -> None:
 
 
 def test_gamma_and_beta_are_weight_and_bias(tmp_path: Path) -> None:
-    modern, old = (load_backbone(str(f)) for f in (prajjwal(tmp_path / "a"), prajjwal(tmp_path / "b", rename=old_names)))
-    assert any(name.endswith("LayerNorm.gamma") for name in torch.load(tmp_path / "b" / "pytorch_model.bin", weights_only=True))
+    modern, old = (
+        load_backbone(str(f)) for f in (prajjwal(tmp_path / "a"), prajjwal(tmp_path / "b", rename=old_names))
+    )
+    assert any(
+        name.endswith("LayerNorm.gamma") for name in torch.load(tmp_path / "b" / "pytorch_model.bin", weights_only=True)
+    )
     assert same(modern, old)
     assert not torch.equal(old.weights["layers.0.output-norm.weight"], old.weights["layers.0.output-norm.bias"])
 
@@ -139,13 +173,18 @@ class TestFingerprint:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_becomes_fp32(dtype: torch.dtype, tmp_path: Path) -> None:
-    full, half = load_backbone(str(prajjwal(tmp_path / "a"))), load_backbone(str(to_safetensors(prajjwal(tmp_path / "b"), dtype)))
+    full, half = (
+        load_backbone(str(prajjwal(tmp_path / "a"))),
+        load_backbone(str(to_safetensors(prajjwal(tmp_path / "b"), dtype))),
+    )
     assert {tensor.dtype for tensor in half.weights.values()} == {torch.float32}
     assert half.fingerprint != full.fingerprint
     for name, tensor in half.weights.items():
         assert torch.equal(tensor, full.weights[name].to(dtype).float()), name
     if dtype == torch.float16:
-        torch.testing.assert_close(half.weights["embeddings.norm.weight"], full.weights["embeddings.norm.weight"], rtol=HALF, atol=0)
+        torch.testing.assert_close(
+            half.weights["embeddings.norm.weight"], full.weights["embeddings.norm.weight"], rtol=HALF, atol=0
+        )
 
 
 def test_safetensors_is_read_before_bin(tmp_path: Path) -> None:
@@ -185,7 +224,9 @@ class TestRefused:
 
     def test_a_pointer_file_instead_of_weights(self, tmp_path: Path) -> None:
         folder = prajjwal(tmp_path / "a")
-        (folder / "pytorch_model.bin").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 17756393\n")
+        (folder / "pytorch_model.bin").write_text(
+            "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 17756393\n"
+        )
         assert f"{folder / 'pytorch_model.bin'}: cannot be read as weights" in refusal(folder)
 
     def test_a_list_of_tensors(self, tmp_path: Path) -> None:
@@ -249,7 +290,8 @@ class TestRefused:
         assert f"{folder}: there is no config.json" in refusal(folder)
 
     @pytest.mark.parametrize(
-        ("text", "reason"), [("{", "not valid JSON"), ("", "not valid JSON"), ("\udcff", "not valid JSON"), ("[1]", "is a JSON object")]
+        ("text", "reason"),
+        [("{", "not valid JSON"), ("", "not valid JSON"), ("\udcff", "not valid JSON"), ("[1]", "is a JSON object")],
     )
     def test_a_broken_config(self, text: str, reason: str, tmp_path: Path) -> None:
         folder = prajjwal(tmp_path / "a")
@@ -258,7 +300,9 @@ class TestRefused:
         assert str(folder / "config.json") in message
         assert reason in message
 
-    @pytest.mark.parametrize("key", ["hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size"])
+    @pytest.mark.parametrize(
+        "key", ["hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size"]
+    )
     def test_a_key_that_the_config_lacks(self, key: str, tmp_path: Path) -> None:
         folder = prajjwal(tmp_path / "a")
         change(folder, **{key: None})
@@ -339,7 +383,9 @@ def test_a_smaller_vocabulary_than_the_embedding_is_fine(tmp_path: Path) -> None
 
 
 def test_electra_without_a_narrow_embedding_has_no_projection(tmp_path: Path) -> None:
-    narrow, wide = (load_backbone(str(by_transformers(tmp_path / str(size), "electra", embedding_size=size))) for size in (16, 32))
+    narrow, wide = (
+        load_backbone(str(by_transformers(tmp_path / str(size), "electra", embedding_size=size))) for size in (16, 32)
+    )
     assert narrow.shape.embedding_width == 16
     assert "embeddings.projection.weight" in narrow.weights
     assert wide.shape.embedding_width == 0

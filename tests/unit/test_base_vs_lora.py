@@ -34,8 +34,15 @@ def write_news(folder: Path) -> None:
 
 def loralet(place: Path, hub: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own, as the hub client reads its environment when it is imported; no variable of ours leads it elsewhere."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING")) and not k.lower().endswith("_proxy")}
-    environment |= {"HF_ENDPOINT": hub, "HF_HOME": str(place / "home"), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    environment = {
+        k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING")) and not k.lower().endswith("_proxy")
+    }
+    environment |= {
+        "HF_ENDPOINT": hub,
+        "HF_HOME": str(place / "home"),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
     environment |= {"OMP_NUM_THREADS": "1", "LORALET_CACHE": str(place / "cache")}
     command = [sys.executable, "-W", "error", "-m", "loralet", *arguments]
     return subprocess.run(command, env=environment, cwd=place, capture_output=True, text=True, timeout=300, check=False)
@@ -78,7 +85,9 @@ def test_checkpoints_of_equal_tensors_are_one_model_under_two_names(equal: tuple
     assert said in analysis["caveats"]
     assert said in page
     assert f"How good does LoRA make {GOOGLE} = {PRAJJWAL}?" in page
-    assert any("6 runs of equal settings, seed and tensors left out as doubles" in sentence for sentence in analysis["caveats"])
+    assert any(
+        "6 runs of equal settings, seed and tensors left out as doubles" in sentence for sentence in analysis["caveats"]
+    )
     assert table.count("bert-tiny-") == 6
 
 

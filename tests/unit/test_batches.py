@@ -97,7 +97,9 @@ def test_collate_pads_on_the_right_with_0() -> None:
     assert ids.tolist() == [[2, 3, 0, 0, 0], [2, 8, 9, 9, 3], [2, 7, 3, 0, 0]]
     assert lengths.tolist() == [2, 5, 3]
     assert (ids.dtype, lengths.dtype) == (torch.int64, torch.int64)
-    assert collate(tokens, np.array([1]))[0].tolist() == [[2, 3, 0, 0, 0]]  # up to 8 tokens, but never past the longest of all rows
+    assert collate(tokens, np.array([1]))[0].tolist() == [
+        [2, 3, 0, 0, 0]
+    ]  # up to 8 tokens, but never past the longest of all rows
     longer = flat([[2, 3], list(range(1, 10)), list(range(1, 20))])
     assert [collate(longer, np.array([i]))[0].shape[1] for i in range(3)] == [8, 16, 19]
 

@@ -67,7 +67,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_study(folder / "run", folder / "data", seeds=(0, 1))
     assert main(["report", str(folder / "run"), "--format", "html"]) == 0
     text = (folder / "run" / "report.html").read_text()
-    (folder / "page.html").write_text(text.replace("<head>", f"<head>{LISTEN}", 1).replace("</body>", f"{MEASURE}</body>", 1))
+    (folder / "page.html").write_text(
+        text.replace("<head>", f"<head>{LISTEN}", 1).replace("</body>", f"{MEASURE}</body>", 1)
+    )
     return folder
 
 
@@ -111,23 +113,31 @@ def test_long_names_leave_room_for_numbers_on_a_phone(page: Path) -> None:
     long = page / "long"
     long.mkdir()
     name = "linear probe · google/bert_uncased_L-2_H-128_A-2"
-    (long / "page.html").write_text((page / "page.html").read_text().replace(">linear probe<", f">{name}<").replace(">majority class<", f">{name}<"))
+    (long / "page.html").write_text(
+        (page / "page.html").read_text().replace(">linear probe<", f">{name}<").replace(">majority class<", f">{name}<")
+    )
     seen = browse(long, 400)
     assert 100 < seen["names"] < 200
     assert seen["overflow"] <= 0
     assert browse(long, 1280)["names"] > 250  # on a desk's screen a name stays on its line
 
 
-@pytest.mark.skipif(shutil.which("pdftotext") is None, reason="no pdftotext is installed (Debian: apt-get install poppler-utils)")
+@pytest.mark.skipif(
+    shutil.which("pdftotext") is None, reason="no pdftotext is installed (Debian: apt-get install poppler-utils)"
+)
 def test_the_page_on_paper(page: Path) -> None:
     """Each figure's heading and whole caption are on one sheet, and nothing is said of what paper cannot do."""
     assert CHROMIUM
     pdf, report = page / "page.pdf", page / "run" / "report.html"
     flags = (*FLAGS, f"--user-data-dir={page / 'profile-print'}", "--no-pdf-header-footer")
-    subprocess.run([CHROMIUM, *flags, f"--print-to-pdf={pdf}", f"file://{report}"], capture_output=True, timeout=120, check=True)
+    subprocess.run(
+        [CHROMIUM, *flags, f"--print-to-pdf={pdf}", f"file://{report}"], capture_output=True, timeout=120, check=True
+    )
     text = subprocess.run(["pdftotext", "-raw", str(pdf), "-"], capture_output=True, text=True, check=True).stdout
     sheets = [" ".join(sheet.split()) for sheet in text.split("\f")]
-    figures = re.findall(r"<h2>([^<]*)</h2>\s*<figure.*?<figcaption[^>]*>(.*?)</figcaption>", report.read_text(), flags=re.DOTALL)
+    figures = re.findall(
+        r"<h2>([^<]*)</h2>\s*<figure.*?<figcaption[^>]*>(.*?)</figcaption>", report.read_text(), flags=re.DOTALL
+    )
     assert len(figures) == 5
     for heading, caption in figures:
         assert any(heading in sheet and " ".join(unescape(caption).split()) in sheet for sheet in sheets), heading

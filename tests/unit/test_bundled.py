@@ -17,8 +17,8 @@ from sklearn.svm import LinearSVC
 from loralet.cli import parse
 from loralet.data.files import Columns
 from loralet.data.sources import load_dataset
-from loralet.store.backbone import load_backbone
-from loralet.store.bundled import DATA, FOLDER, MODEL, bundled
+from loralet.hub.backbone import load_backbone
+from loralet.hub.bundled import DATA, FOLDER, MODEL, bundled
 
 LABELS = ("Business", "Sci/Tech", "Sports", "World")
 AG_NEWS_TEST = Path(__file__).parents[3] / "shared" / "data" / "ag_news" / "test.csv"
@@ -31,7 +31,9 @@ def test_the_news_is_balanced_and_every_item_is_its_own() -> None:
     assert dataset.notes == ()
     assert dataset.test is not None
     test = dataset.test.read()
-    assert [Counter(split.labels.tolist()) for split in (dataset.train, test)] == [dict.fromkeys(range(4), n) for n in (120, 30)]
+    assert [Counter(split.labels.tolist()) for split in (dataset.train, test)] == [
+        dict.fromkeys(range(4), n) for n in (120, 30)
+    ]
     texts = dataset.train.texts.to_pylist() + test.texts.to_pylist()
     assert len(set(texts)) == 600
     assert all(20 <= len(text.split()) <= 60 for text in texts)
@@ -68,6 +70,10 @@ def test_a_linear_model_taught_on_it_knows_real_news() -> None:
         own = list(csv.DictReader(file))
     with AG_NEWS_TEST.open(encoding="utf-8") as file:
         real = list(csv.DictReader(file))
-    model = make_pipeline(TfidfVectorizer(sublinear_tf=True), LinearSVC()).fit([row["text"] for row in own], [row["label"] for row in own])
-    right = model.predict([row["text"] for row in real]) == np.array([AG_NEWS_LABELS[int(row["label"])] for row in real])
+    model = make_pipeline(TfidfVectorizer(sublinear_tf=True), LinearSVC()).fit(
+        [row["text"] for row in own], [row["label"] for row in own]
+    )
+    right = model.predict([row["text"] for row in real]) == np.array(
+        [AG_NEWS_LABELS[int(row["label"])] for row in real]
+    )
     assert right.mean() >= 0.60

@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from loralet.engine.checkout import source_commit
-from loralet.engine.runs import environment
+from loralet.runs.checkout import source_commit
+from loralet.runs.folder import environment
 
 OURS = '[project]\nname = "loralet"\n'
 
 
 def git(folder: Path, *arguments: str) -> str:
     own = ["-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
-    return subprocess.run(["git", *own, *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        ["git", *own, *arguments], cwd=folder, capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def repository(folder: Path, project: str, package: str = "src/loralet") -> Path:
@@ -53,10 +55,14 @@ def test_the_users_repository_is_not_loralets(tmp_path: Path, monkeypatch: pytes
     ours = repository(tmp_path / "ours", OURS)
     monkeypatch.chdir(tmp_path / "theirs")
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "theirs" / ".git"))
-    assert source_commit(ours) == git(tmp_path / "ours", "--git-dir", str(tmp_path / "ours" / ".git"), "rev-parse", "HEAD")
+    assert source_commit(ours) == git(
+        tmp_path / "ours", "--git-dir", str(tmp_path / "ours" / ".git"), "rev-parse", "HEAD"
+    )
 
 
-@pytest.mark.parametrize("project", ["", "[project", '[project]\nname = "loralet-fork"\n', '[tool]\nname = "loralet"\n'])
+@pytest.mark.parametrize(
+    "project", ["", "[project", '[project]\nname = "loralet-fork"\n', '[tool]\nname = "loralet"\n']
+)
 def test_a_project_file_that_says_nothing_is_no_checkout(tmp_path: Path, project: str) -> None:
     assert source_commit(repository(tmp_path / "odd", project)) is None
 

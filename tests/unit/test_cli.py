@@ -19,7 +19,7 @@ from models import make_pair
 from safetensors.numpy import load_file
 
 from loralet.cli import COMMANDS, main
-from loralet.engine.runs import chosen_run
+from loralet.runs.folder import chosen_run
 
 LABELS = ("apple", "bird", "cat")
 WORDS = {"apple": "a b c d", "bird": "h i j k", "cat": "p q r s"}
@@ -100,7 +100,10 @@ def test_study_leaves_results_of_schema_1(studied: Path) -> None:
     assert max(entry["test"]["accuracy"] for entry in results["runs"] if entry["role"] == "lora") > 0.9
     assert by_role["lora"]["converged_step"] % 10 == 0
     for entry in results["runs"]:
-        assert entry["test"]["accuracy_low"] < entry["test"]["accuracy"] < entry["test"]["accuracy_high"] or entry["test"]["accuracy"] == 1
+        assert (
+            entry["test"]["accuracy_low"] < entry["test"]["accuracy"] < entry["test"]["accuracy_high"]
+            or entry["test"]["accuracy"] == 1
+        )
     assert len({entry["id"] for entry in results["runs"]}) == len(results["runs"])
 
 
@@ -117,14 +120,35 @@ def test_predictions_of_every_row_are_kept_and_score_as_the_results_say(studied:
 def test_study_writes_every_event_and_the_environment(studied: Path) -> None:
     events = [json.loads(line) for line in (studied / "metrics.jsonl").read_text().splitlines()]
     packs = [e for e in events if e["event"] == "PackStarted"]
-    assert [len(p["runs"]) for p in packs] == [3, 3, 1, 1]  # one pack per seed, full fine-tuning alone; the longest first
+    assert [len(p["runs"]) for p in packs] == [
+        3,
+        3,
+        1,
+        1,
+    ]  # one pack per seed, full fine-tuning alone; the longest first
     steps = [e for e in events if e["event"] == "Stepped"]
     assert len(steps) == 4 * 60
     assert min(steps[59]["losses"]) < 0.5 < min(steps[0]["losses"])
     assert json.loads((studied / "environment.json").read_text())["command"][:3] == ["loralet", "study", "data"]
 
 
-GRID = ("data", "--models", "model", "--ranks", "2", "4", "--alphas", "8", "16", "--steps", "24", "--batch-size", "16", "--eval-every", "6")
+GRID = (
+    "data",
+    "--models",
+    "model",
+    "--ranks",
+    "2",
+    "4",
+    "--alphas",
+    "8",
+    "16",
+    "--steps",
+    "24",
+    "--batch-size",
+    "16",
+    "--eval-every",
+    "6",
+)
 
 
 def test_a_dry_run_prints_the_plan_and_leaves_nothing(place: Path) -> None:
@@ -207,7 +231,10 @@ def test_show_and_adapters_and_predict_agree(studied: Path, place: Path) -> None
     rows = [json.loads(line) for line in jsonl.stdout.splitlines()]
     assert [row["text"] for row in rows] == texts
     assert [row["label"] for row in rows[:3]] == list(LABELS)
-    assert all(sum(row["probabilities"].values()) == pytest.approx(1) and list(row["probabilities"]) == list(LABELS) for row in rows)
+    assert all(
+        sum(row["probabilities"].values()) == pytest.approx(1) and list(row["probabilities"]) == list(LABELS)
+        for row in rows
+    )
     named = run(place, "predict", f"grid/adapters/{chosen}", *texts, "--format", "jsonl")
     assert named.stdout == jsonl.stdout
     other = next(p.name for p in (studied / "adapters").iterdir() if p.name != chosen)
@@ -226,7 +253,9 @@ def test_predict_reads_files_and_standard_input_in_order(studied: Path, place: P
     assert run(place, "predict", "grid", "--file", "table.csv", "--format", "csv").stdout == from_file.stdout
     assert run(place, "predict", "grid", "--format", "csv", stdin="\n".join(texts) + "\n").stdout == from_file.stdout
     alone = run(place, "predict", "grid", texts[1], "--format", "jsonl").stdout
-    assert max(json.loads(alone)["probabilities"].values()) == pytest.approx(max(float(v) for k, v in rows[1].items() if "prob" in k), abs=1e-5)
+    assert max(json.loads(alone)["probabilities"].values()) == pytest.approx(
+        max(float(v) for k, v in rows[1].items() if "prob" in k), abs=1e-5
+    )
     table = run(place, "predict", "grid", "a b", "[red]c")
     assert "apple" in table.stdout
     assert "[red]c" in table.stdout
@@ -252,7 +281,23 @@ def test_train_then_repeat_from_its_config(place: Path) -> None:
 
 
 def test_evaluate_on_data_and_once_more_on_the_own_test_split(place: Path) -> None:
-    done = run(place, "train", "data", "--model", "model", "--rank", "4", "--lr", "1e-2", "--steps", "30", "--batch-size", "16", "--out", "judged")
+    done = run(
+        place,
+        "train",
+        "data",
+        "--model",
+        "model",
+        "--rank",
+        "4",
+        "--lr",
+        "1e-2",
+        "--steps",
+        "30",
+        "--batch-size",
+        "16",
+        "--out",
+        "judged",
+    )
     assert done.returncode == 0, done.stderr
     recorded = json.loads((place / "judged" / "results.json").read_text())
     on_file = json.loads(run(place, "evaluate", "judged", "data/test.csv", "--format", "json").stdout)
@@ -288,7 +333,9 @@ def test_evaluate_on_data_and_once_more_on_the_own_test_split(place: Path) -> No
         (["report", "bare"], ["bare/results.json", "incomplete"]),
     ],
 )  # fmt: skip
-def test_a_users_mistake_is_one_message_and_status_2(studied: Path, place: Path, arguments: list[str], words: list[str]) -> None:
+def test_a_users_mistake_is_one_message_and_status_2(
+    studied: Path, place: Path, arguments: list[str], words: list[str]
+) -> None:
     (place / "labels.csv").write_text("text,label\na b,apple\nc,dog\n")
     (place / "bare").mkdir(exist_ok=True)
     (place / "bare" / "results.json").write_text('{"schema": 1, "kind": "train"}')
@@ -324,7 +371,23 @@ def test_an_unknown_flag_is_status_2(place: Path) -> None:
 
 
 def test_a_training_that_only_diverges_is_status_1(place: Path) -> None:
-    done = run(place, "train", "data", "--model", "model", "--rank", "4", "--alpha", "1e30", "--lr", "1e20", "--steps", "20", "--out", "wild")
+    done = run(
+        place,
+        "train",
+        "data",
+        "--model",
+        "model",
+        "--rank",
+        "4",
+        "--alpha",
+        "1e30",
+        "--lr",
+        "1e20",
+        "--steps",
+        "20",
+        "--out",
+        "wild",
+    )
     assert done.returncode == 1
     assert "diverged" in done.stderr
     assert "Traceback" not in done.stderr
@@ -340,7 +403,9 @@ def test_interrupt_is_status_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 
 def test_the_installed_command_is_this_one() -> None:
-    done = subprocess.run([sys.executable, "-m", "loralet", "show", "nowhere"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "loralet", "show", "nowhere"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 2
     assert "nowhere: not a run folder" in done.stderr
 

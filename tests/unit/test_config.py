@@ -28,14 +28,16 @@ from loralet.config import (
     TrainingOptions,
     resolve_targets,
 )
+from loralet.config.toml import read_options, write_options
 from loralet.errors import ConfigError
-from loralet.store.options import read_options, write_options
 
 SOURCES = Path(loralet.__file__).parent
 NAN, INF = math.nan, math.inf
 
 
-@pytest.mark.parametrize("options", [DataOptions(), TrainingOptions(), LoraOptions(), GridOptions(), TrainConfig(), StudyConfig()])
+@pytest.mark.parametrize(
+    "options", [DataOptions(), TrainingOptions(), LoraOptions(), GridOptions(), TrainConfig(), StudyConfig()]
+)
 def test_defaults_are_possible(options: Any) -> None:
     assert list(options.problems()) == []
 
@@ -82,7 +84,9 @@ IMPOSSIBLE: list[tuple[type, str, list[Any], list[Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "name", "value"), [(kind, name, value) for kind, name, wrong, _ in IMPOSSIBLE for value in wrong])
+@pytest.mark.parametrize(
+    ("kind", "name", "value"), [(kind, name, value) for kind, name, wrong, _ in IMPOSSIBLE for value in wrong]
+)
 def test_every_impossible_value_is_told_by_its_name(kind: type, name: str, value: Any) -> None:
     required = {"folder": "run"} if kind in (EvaluateConfig, PredictConfig) else {}
     problems = list(kind(**required, **{name: value}).problems())
@@ -91,7 +95,9 @@ def test_every_impossible_value_is_told_by_its_name(kind: type, name: str, value
     assert ":" in problems[0]  # what was given, then what is allowed
 
 
-@pytest.mark.parametrize(("kind", "name", "value"), [(kind, name, value) for kind, name, _, right in IMPOSSIBLE for value in right])
+@pytest.mark.parametrize(
+    ("kind", "name", "value"), [(kind, name, value) for kind, name, _, right in IMPOSSIBLE for value in right]
+)
 def test_values_at_the_limit_are_taken(kind: type, name: str, value: Any) -> None:
     required = {"folder": "run"} if kind in (EvaluateConfig, PredictConfig) else {}
     assert list(kind(**required, **{name: value}).problems()) == []
@@ -115,10 +121,17 @@ def test_one_impossible_value_of_a_grid_is_told_alone(options: GridOptions, word
 
 
 def test_all_problems_of_all_parts_are_told() -> None:
-    config = TrainConfig(seed=-1, lora=LoraOptions(rank=-1, alpha=0.0), training=TrainingOptions(batch_size=0), reading=DataOptions(max_length=1))
+    config = TrainConfig(
+        seed=-1,
+        lora=LoraOptions(rank=-1, alpha=0.0),
+        training=TrainingOptions(batch_size=0),
+        reading=DataOptions(max_length=1),
+    )
     told = [problem.split()[0] for problem in config.problems()]
     assert told == ["seed", "rank", "alpha", "batch_size", "max_length"]
-    study = StudyConfig(grid=GridOptions(ranks=()), training=TrainingOptions(epochs=0.0), reading=DataOptions(split_seed=-1))
+    study = StudyConfig(
+        grid=GridOptions(ranks=()), training=TrainingOptions(epochs=0.0), reading=DataOptions(split_seed=-1)
+    )
     assert [problem.split()[0] for problem in study.problems()] == ["ranks", "epochs", "split_seed"]
     message = str(ConfigError.listing(study.problems(), "study.toml"))
     assert message.splitlines()[0] == "3 problems in the options (study.toml):"
@@ -150,7 +163,9 @@ training = st.builds(
     eval_every=count, validation_sample=count, target_accuracy=share, patience=st.none() | count,
     precision=st.sampled_from(["auto", "fp32", "bf16"]), threads=st.none() | count,
 )  # fmt: skip
-lora = st.builds(LoraOptions, rank=st.integers(0, 512), alpha=above_0, dropout=share, targets=targets, scaling=scaling, lr=above_0)
+lora = st.builds(
+    LoraOptions, rank=st.integers(0, 512), alpha=above_0, dropout=share, targets=targets, scaling=scaling, lr=above_0
+)
 grid = st.builds(
     GridOptions, models=several(text), ranks=several(st.integers(0, 512), 1), alphas=several(above_0, 1), lrs=several(above_0, 1),
     seeds=several(seed, 1), dropouts=several(share, 1), targets=targets, scalings=several(scaling, 1),
@@ -174,7 +189,9 @@ study_config = st.builds(
 
 
 @given(train_config | study_config)
-def test_options_go_to_toml_and_back(tmp_path_factory: pytest.TempPathFactory, options: TrainConfig | StudyConfig) -> None:
+def test_options_go_to_toml_and_back(
+    tmp_path_factory: pytest.TempPathFactory, options: TrainConfig | StudyConfig
+) -> None:
     path = tmp_path_factory.getbasetemp() / "options.toml"
     write_options(path, options)
     assert read_options(path, type(options)) == options
@@ -188,7 +205,10 @@ def test_the_round_trip_draws_every_option() -> None:
     built = {
         node.args[0].id: {keyword.arg for keyword in node.keywords}
         for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "builds" and isinstance(node.args[0], ast.Name)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "builds"
+        and isinstance(node.args[0], ast.Name)
     }
     for kind in (DataOptions, TrainingOptions, LoraOptions, GridOptions, TrainConfig, StudyConfig):
         assert built[kind.__name__] == {field.name for field in dataclasses.fields(kind)}
@@ -203,7 +223,9 @@ def read(tmp_path: Path, raw: str, kind: type = TrainConfig) -> Any:
 def test_what_a_file_does_not_name_keeps_its_default(tmp_path: Path) -> None:
     assert read(tmp_path, "") == TrainConfig()
     made = read(tmp_path, 'data = "x"\n[lora]\nrank = 4\nalpha = 8\ntargets = ["query"]\n[training]\nsteps = 7\n')
-    assert made == TrainConfig(data="x", lora=LoraOptions(rank=4, alpha=8.0, targets=("query",)), training=TrainingOptions(steps=7))
+    assert made == TrainConfig(
+        data="x", lora=LoraOptions(rank=4, alpha=8.0, targets=("query",)), training=TrainingOptions(steps=7)
+    )
     assert isinstance(made.lora.alpha, float)
     assert made != TrainConfig()
 
@@ -298,7 +320,11 @@ def option_classes() -> dict[str, ast.ClassDef]:
 
 def test_the_source_shows_every_option() -> None:
     kinds = {name for name, value in vars(module).items() if dataclasses.is_dataclass(value)}
-    assert set(option_classes()) == kinds >= {"TrainConfig", "StudyConfig", "EvaluateConfig", "PredictConfig", "ShowConfig", "Interface"}
+    assert (
+        set(option_classes())
+        == kinds
+        >= {"TrainConfig", "StudyConfig", "EvaluateConfig", "PredictConfig", "ShowConfig", "Interface"}
+    )
 
 
 @pytest.mark.parametrize("kind", sorted(option_classes()))
@@ -316,15 +342,26 @@ def test_every_option_has_a_docstring(kind: str) -> None:
         assert after.value.value.endswith("."), f"{kind}.{field.target.id}: a sentence ends with a full stop"
         assert "\n" not in after.value.value, f"{kind}.{field.target.id}: one line, as --help shows it"
         described += 1
-    nested = sum(field.name in ("lora", "training", "reading", "grid") for field in dataclasses.fields(getattr(module, kind)))
+    nested = sum(
+        field.name in ("lora", "training", "reading", "grid") for field in dataclasses.fields(getattr(module, kind))
+    )
     assert described + nested == len(dataclasses.fields(getattr(module, kind)))
 
 
 @functools.cache
 def attributes_read() -> set[str]:
     """Names of the attributes that the package reads anywhere outside the option classes."""
-    trees = (ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES.rglob("*.py") if path.parent != SOURCES / "config")
-    return {node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)}
+    trees = (
+        ast.parse(path.read_text(encoding="utf-8"))
+        for path in SOURCES.rglob("*.py")
+        if path.parent != SOURCES / "config"
+    )
+    return {
+        node.attr
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+    }
 
 
 @pytest.mark.parametrize("kind", sorted(option_classes()))

@@ -24,9 +24,28 @@ from loralet.distil.student import compressed_embeddings, matched_layers, studen
 from loralet.distil.texts import hold_out, read_texts
 from loralet.errors import ConfigError, DataError, RunError, TrainingError
 from loralet.events import Advanced, EpochEnded, Event
-from loralet.store.backbone import load_backbone
+from loralet.hub.backbone import load_backbone
 
-WORDS = ["market", "oil", "bank", "trade", "team", "cup", "coach", "final", "vote", "war", "treaty", "chip", "probe", "orbit", "the", "a", "in", "of"]
+WORDS = [
+    "market",
+    "oil",
+    "bank",
+    "trade",
+    "team",
+    "cup",
+    "coach",
+    "final",
+    "vote",
+    "war",
+    "treaty",
+    "chip",
+    "probe",
+    "orbit",
+    "the",
+    "a",
+    "in",
+    "of",
+]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +60,13 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     tokenizer.save(str(folder / "tokenizer.json"))
     torch.manual_seed(0)
-    sizes = {"num_hidden_layers": 4, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64, "max_position_embeddings": 40}
+    sizes = {
+        "num_hidden_layers": 4,
+        "hidden_size": 32,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "max_position_embeddings": 40,
+    }
     BertModel(BertConfig(vocab_size=len(vocabulary), initializer_range=0.3, **sizes)).save_pretrained(folder)
     return folder
 
@@ -51,7 +76,9 @@ def config(large: Path, tmp_path: Path) -> DistillConfig:
     generator = np.random.default_rng(0)
     lines = [" ".join(generator.choice(WORDS, size)) for size in generator.integers(3, 12, 60)]
     (tmp_path / "news.txt").write_text("\n".join(lines[:40]) + "\n\n", encoding="utf-8")
-    (tmp_path / "more.csv").write_text("text,label\n" + "".join(f"{line},1\n" for line in lines[40:]) + f"{lines[0]},2\n", encoding="utf-8")
+    (tmp_path / "more.csv").write_text(
+        "text,label\n" + "".join(f"{line},1\n" for line in lines[40:]) + f"{lines[0]},2\n", encoding="utf-8"
+    )
     return DistillConfig(
         teacher=str(large),
         text=(str(tmp_path / "news.txt"), str(tmp_path / "more.csv")),
@@ -75,7 +102,11 @@ def quiet(event: Event) -> None:
 
 def metrics(folder: str) -> list[dict[str, object]]:
     lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines if line["event"] == "EpochEnded"]
+    return [
+        {key: value for key, value in line.items() if key != "seconds"}
+        for line in lines
+        if line["event"] == "EpochEnded"
+    ]
 
 
 def interrupted(after: int) -> Callable[[Event], None]:
@@ -124,7 +155,13 @@ def test_the_folder_is_a_checkpoint_with_a_card_and_nothing_left_over(config: Di
     assert student.has_pooler
     assert (student.shape.layers, student.shape.width, student.shape.positions) == (2, 16, 40)
     card = (folder / "README.md").read_text(encoding="utf-8")
-    texts = ("news.txt: 40 texts", "more.csv: 21 texts", "1 of them", "60 different texts, 20% of them held out", "3 mixtures of each")
+    texts = (
+        "news.txt: 40 texts",
+        "more.csv: 21 texts",
+        "1 of them",
+        "60 different texts, 20% of them held out",
+        "3 mixtures of each",
+    )
     for said in (*texts, "layers 2, 4", "120 steps"):
         assert said in card, said
     assert str(folder.parent) not in card
@@ -156,7 +193,9 @@ def test_a_resumed_distillation_equals_an_uninterrupted_one(config: DistillConfi
     assert metrics(config.out) == metrics(second.out)
     other = dataclasses.replace(config, out=config.out + "-other", seed=1)
     build_student(other, quiet)
-    assert not torch.equal(load_file(Path(other.out) / "model.safetensors")["pooler.dense.weight"], one["pooler.dense.weight"])
+    assert not torch.equal(
+        load_file(Path(other.out) / "model.safetensors")["pooler.dense.weight"], one["pooler.dense.weight"]
+    )
 
 
 def _at_once(event: Event) -> None:
@@ -222,12 +261,39 @@ def test_a_loss_that_is_not_finite_ends_the_work(config: DistillConfig) -> None:
 
 
 def test_every_bad_option_is_listed() -> None:
-    bad = ["distill", "--width", "10", "--heads", "3", "--layers", "0", "--epochs", "0", "--pooled-epochs", "-1", "--mixtures", "-1"]
+    bad = [
+        "distill",
+        "--width",
+        "10",
+        "--heads",
+        "3",
+        "--layers",
+        "0",
+        "--epochs",
+        "0",
+        "--pooled-epochs",
+        "-1",
+        "--mixtures",
+        "-1",
+    ]
     with pytest.raises(ConfigError) as caught:
         parse([*bad, "--lr", "0", "--batch-size", "1", "--max-length", "2", "--held-out", "1", "--match", "3", "2"])
     said = str(caught.value)
     assert said.startswith("14 problems")
-    for name in ("teacher", "text", "out", "width", "layers", "epochs", "pooled_epochs", "mixtures", "lr", "batch_size", "max_length", "match"):
+    for name in (
+        "teacher",
+        "text",
+        "out",
+        "width",
+        "layers",
+        "epochs",
+        "pooled_epochs",
+        "mixtures",
+        "lr",
+        "batch_size",
+        "max_length",
+        "match",
+    ):
         assert f"  - {name} " in said, name
 
 
@@ -258,7 +324,8 @@ def test_held_out_rows_are_a_seeded_partition() -> None:
 
 
 @pytest.mark.parametrize(
-    ("teacher_layers", "student_layers", "expected"), [(6, 2, (3, 6)), (12, 4, (3, 6, 9, 12)), (4, 4, (1, 2, 3, 4)), (12, 1, (12,))]
+    ("teacher_layers", "student_layers", "expected"),
+    [(6, 2, (3, 6)), (12, 4, (3, 6, 9, 12)), (4, 4, (1, 2, 3, 4)), (12, 1, (12,))],
 )
 def test_matched_layers_are_evenly_spaced(teacher_layers: int, student_layers: int, expected: tuple[int, ...]) -> None:
     assert matched_layers(teacher_layers, student_layers, ()) == expected
@@ -273,7 +340,11 @@ def test_compressed_embeddings_keep_what_the_principal_axes_can(config: DistillC
     ratio = torch.pdist(whole["embeddings.word"]) / torch.pdist(source.weights["embeddings.word"])
     assert (ratio / ratio.mean() - 1).abs().max() < 1e-4
     total = whole["embeddings.word"] + whole["embeddings.type"][0] + whole["embeddings.position"][3]
-    own = source.weights["embeddings.word"] + source.weights["embeddings.type"][0] + source.weights["embeddings.position"][3]
+    own = (
+        source.weights["embeddings.word"]
+        + source.weights["embeddings.type"][0]
+        + source.weights["embeddings.position"][3]
+    )
     norms = total.norm(dim=1) / own.norm(dim=1)
     assert (norms / norms.mean() - 1).abs().max() < 1e-4
     narrow = compressed_embeddings(source, student_shape(config, source.shape), counts)
@@ -306,9 +377,37 @@ def test_losses_are_the_textbook_ones() -> None:
     assert disagreement(a, -2 * a) < 1e-9 < disagreement(a, b)
 
 
-def test_the_command_prints_losses_and_plain_progress(config: DistillConfig, capsys: pytest.CaptureFixture[str]) -> None:
-    sizes = ["--width", "16", "--feed-forward", "32", "--batch-size", "8", "--max-length", "16", "--held-out", "0.2", "--precision", "fp32"]
-    words = ["distill", config.teacher, "--text", *config.text, "--out", config.out, "--epochs", "1", "--pooled-epochs", "0", "--licence", "mit"]
+def test_the_command_prints_losses_and_plain_progress(
+    config: DistillConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = [
+        "--width",
+        "16",
+        "--feed-forward",
+        "32",
+        "--batch-size",
+        "8",
+        "--max-length",
+        "16",
+        "--held-out",
+        "0.2",
+        "--precision",
+        "fp32",
+    ]
+    words = [
+        "distill",
+        config.teacher,
+        "--text",
+        *config.text,
+        "--out",
+        config.out,
+        "--epochs",
+        "1",
+        "--pooled-epochs",
+        "0",
+        "--licence",
+        "mit",
+    ]
     assert main([*words, *sizes]) == 0
     printed = capsys.readouterr()
     assert "held-out losses after 1 epochs: tokens" in printed.out
@@ -358,7 +457,9 @@ def test_a_mixture_is_the_beginning_of_one_row_and_the_end_of_another() -> None:
 def test_without_mixtures_there_are_only_the_texts(config: DistillConfig, tmp_path: Path) -> None:
     events: list[Event] = []
     build_student(dataclasses.replace(config, mixtures=0, epochs=1, pooled_epochs=0), events.append)
-    assert max(event.total for event in events if isinstance(event, Advanced) and "states" not in event.task) == 6  # 48 texts, 8 a step
+    assert (
+        max(event.total for event in events if isinstance(event, Advanced) and "states" not in event.task) == 6
+    )  # 48 texts, 8 a step
     assert "mixtures of" not in (Path(config.out) / "README.md").read_text(encoding="utf-8")
     events.clear()
     more = dataclasses.replace(config, mixtures=2, epochs=1, pooled_epochs=0, out=config.out + "-mixed")

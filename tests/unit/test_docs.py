@@ -26,7 +26,9 @@ def test_every_command_is_told_of() -> None:
 
 
 def test_every_command_line_of_the_readme_is_understood() -> None:
-    lines = re.findall(r"`loralet ([^`]+)`", README) + re.findall(r"^\.venv/bin/loralet (.+?)(?:  +#.*| > .*)?$", README, re.MULTILINE)
+    lines = re.findall(r"`loralet ([^`]+)`", README) + re.findall(
+        r"^\.venv/bin/loralet (.+?)(?:  +#.*| > .*)?$", README, re.MULTILINE
+    )
     commands = [line for line in lines if line.split()[0] in COMMANDS and "--help" not in line]
     assert len(commands) >= 10
     for line in commands:
@@ -42,7 +44,7 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_results_documentation_names_every_field() -> None:
-    from loralet.studies.rows import Row, base_run
+    from loralet.runs.results import Row, base_run
 
     text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     for field in Row(base_run("majority", "majority")).to_json():
@@ -50,4 +52,6 @@ def test_results_documentation_names_every_field() -> None:
 
 
 def test_the_project_speaks_of_itself_alone() -> None:
-    assert not re.search(r"TODO|FIXME", "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py")))
+    assert not re.search(
+        r"TODO|FIXME", "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
+    )

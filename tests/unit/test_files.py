@@ -78,7 +78,9 @@ def test_every_text_format_reads_alike(tmp_path: Path, name: str, raw: str) -> N
     assert content(read_table(write(tmp_path / name, raw.replace("dog", "hen")), Columns())) == [ROWS[0], ("a hen", 0)]
 
 
-@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())])
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())]
+)
 @pytest.mark.parametrize("whole", [pa.int8(), pa.int64(), pa.uint16()])
 def test_parquet_reads_alike(tmp_path: Path, kind: pa.DataType, whole: pa.DataType) -> None:
     texts, labels = pa.array([text for text, _ in ROWS]).cast(kind), pa.array([label for _, label in ROWS], whole)
@@ -122,7 +124,10 @@ def test_a_file_without_a_header(tmp_path: Path) -> None:
     table = read_table(path, columns)
     assert content(table) == [("Wall St. falls Again", 3), ("Chips,\nfaster Now", 4)]
     assert table.rows.to_pylist() == [1, 2]
-    assert content(read_table(path, Columns(text="x", label="y", header=("y", "x", "z")))) == [("Wall St. falls", 3), ("Chips,\nfaster", 4)]
+    assert content(read_table(path, Columns(text="x", label="y", header=("y", "x", "z")))) == [
+        ("Wall St. falls", 3),
+        ("Chips,\nfaster", 4),
+    ]
     assert "--columns" in refusal(path)
     assert "row 1 has 3 columns instead of 2: '3,Wall St. falls" in refusal(path, Columns(header=("label", "text")))
 
@@ -153,7 +158,9 @@ def test_quoted_texts_hold_commas_quotes_and_line_breaks(tmp_path: Path) -> None
         ("text,label\ra,1\r,1\rb,0\r", [2, 4], (3,)),
     ],
 )
-def test_rows_are_numbered_as_an_editor_counts_lines(tmp_path: Path, raw: str, rows: list[int], left_out: tuple[int, ...]) -> None:
+def test_rows_are_numbered_as_an_editor_counts_lines(
+    tmp_path: Path, raw: str, rows: list[int], left_out: tuple[int, ...]
+) -> None:
     table = read_table(write(tmp_path / "a.csv", raw), Columns())
     assert (table.rows.to_pylist(), table.left_out) == (rows, left_out)
     assert [label for _, label in content(table)] == [1, 0]
@@ -185,8 +192,14 @@ def test_ragged_rows_are_told_with_their_number(tmp_path: Path, raw: str, told: 
 
 def test_a_semicolon_parts_columns_only_where_the_first_row_has_several_of_them(tmp_path: Path) -> None:
     plain = write(tmp_path / "b.csv", "cats; dogs\nbirds; fish\n")
-    assert read_table(plain, Columns(header=("text",)), labelled=False).texts.to_pylist() == ["cats; dogs", "birds; fish"]
-    assert content(read_table(write(tmp_path / "c.csv", "a dog;0\nthe cat, sat;1\n"), Columns(header=("text", "label")))) == ROWS[::-1]
+    assert read_table(plain, Columns(header=("text",)), labelled=False).texts.to_pylist() == [
+        "cats; dogs",
+        "birds; fish",
+    ]
+    assert (
+        content(read_table(write(tmp_path / "c.csv", "a dog;0\nthe cat, sat;1\n"), Columns(header=("text", "label"))))
+        == ROWS[::-1]
+    )
     assert "row 2 has 3 columns instead of 2: 'a;b;1'" in refusal(write(tmp_path / "d.csv", "text;label\na;b;1\nc;0\n"))
     assert "a text with a ';' in it must be quoted" in refusal(write(tmp_path / "d.csv", "text;label\na;b;1\nc;0\n"))
     assert content(read_table(write(tmp_path / "e.csv", 'text,label\n"a;b",1\n'), Columns())) == [("a;b", 1)]
@@ -196,7 +209,9 @@ def test_names_that_the_header_gives_already_are_refused(tmp_path: Path) -> None
     path = write(tmp_path / "a.csv", "text,label\na dog,0\n")
     for header in (("text", "label"), ("Text", "LABEL")):
         assert "leave --columns out" in refusal(path, Columns(header=header))
-    assert len(read_table(path, Columns(header=("label", "text")))) == 2, "they are other names, so the first row is a row"
+    assert len(read_table(path, Columns(header=("label", "text")))) == 2, (
+        "they are other names, so the first row is a row"
+    )
     longest = write(tmp_path / "long.csv", "a" * 200_000 + ",0\n")
     assert read_table(longest, Columns(header=("text", "label"))).rows.to_pylist() == [1]
 
@@ -264,9 +279,17 @@ def test_utf16_is_named(tmp_path: Path, coding: str) -> None:
         ("a.tsv", "text\tlabel\r\n\r\n", "no rows below its header"),
         ("a.csv", "\n\n", "only blank lines; give it a header row"),
         ("a.jsonl", "\n\n", "the file has no rows"),
-        ("a.csv", "text,label\n ,1\n\u3000,2\n", "every text in column 'text' is empty; name another with --text-column"),
+        (
+            "a.csv",
+            "text,label\n ,1\n\u3000,2\n",
+            "every text in column 'text' is empty; name another with --text-column",
+        ),
         ("a.csv", "title,description,label\n,,2\n", "every text in column 'title + description' is empty"),
-        ("a.csv", '"text,label\n' + "a,1\n" * 40_000, "row 1, the header, cannot be read (field larger than field limit (131072)); close its quotes"),
+        (
+            "a.csv",
+            '"text,label\n' + "a,1\n" * 40_000,
+            "row 1, the header, cannot be read (field larger than field limit (131072)); close its quotes",
+        ),
         ("a.parquet", "PAR1 cut short", "not readable as Parquet"),
         ("a.txt", "a", "cannot tell the format from '.txt'; known: .csv, .tsv, .jsonl, .json, .parquet"),
         ("a", "a", "cannot tell the format from 'a name without an ending'; known: .csv"),
@@ -289,8 +312,16 @@ def test_a_missing_file_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("raw", "columns", "words"),
     [
-        ("x,label\na,1\n", Columns(), ["looks like the text", "sentence", "the columns are x, label", "--text-column", "--columns"]),
-        ("text,x\na,1\n", Columns(), ["looks like the label", "category", "the columns are text, x", "--label-column", "--columns"]),
+        (
+            "x,label\na,1\n",
+            Columns(),
+            ["looks like the text", "sentence", "the columns are x, label", "--text-column", "--columns"],
+        ),
+        (
+            "text,x\na,1\n",
+            Columns(),
+            ["looks like the label", "category", "the columns are text, x", "--label-column", "--columns"],
+        ),
         ("text|label\na|1\n", Columns(), ["looks like the text", "the columns are text|label"]),
         ("text,label\na,1\n", Columns(text="body"), ["no column 'body'", "the columns are text, label"]),
         ("text,label\na,1\n", Columns(label="kind"), ["no column 'kind'", "the columns are text, label"]),
@@ -298,7 +329,9 @@ def test_a_missing_file_is_told(tmp_path: Path) -> None:
         ("text,label,label\na,1,1\n", Columns(), ["2 columns are called 'label'", "rename all but one"]),
     ],
 )
-def test_missing_and_doubled_columns_are_told_with_those_there(tmp_path: Path, raw: str, columns: Columns, words: list[str]) -> None:
+def test_missing_and_doubled_columns_are_told_with_those_there(
+    tmp_path: Path, raw: str, columns: Columns, words: list[str]
+) -> None:
     message = refusal(write(tmp_path / "a.csv", raw), columns)
     for word in words:
         assert word in message
@@ -326,9 +359,17 @@ def test_null_texts_are_empty_texts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "raw", "words"),
     [
-        ("a.csv", "text,label\na,1\n\nb,\nc,2\n", "row 4 without a label in column 'label'; label them or leave them out"),
+        (
+            "a.csv",
+            "text,label\na,1\n\nb,\nc,2\n",
+            "row 4 without a label in column 'label'; label them or leave them out",
+        ),
         ("a.csv", "text,label\na,x\nb, \nc,\n", "2 rows (3, 4) without a label in column 'label'"),
-        ("a.jsonl", '{"text": "a", "label": 1}\n{"text": "b"}\n{"text": "c", "label": null}\n', "2 rows (2, 3) without a label"),
+        (
+            "a.jsonl",
+            '{"text": "a", "label": 1}\n{"text": "b"}\n{"text": "c", "label": null}\n',
+            "2 rows (2, 3) without a label",
+        ),
         ("a.csv", "text,label\n" + "a,\n" * 9, "9 rows (2, 3, 4, 5, 6, ...) without a label"),
     ],
 )
@@ -364,8 +405,12 @@ def test_labels_are_not_looked_at_where_none_are_wanted(tmp_path: Path, raw: str
         (["1" * 19, "1", "2"], ["1" * 19, "1", "2"]),
     ],
 )
-def test_csv_labels_are_integers_where_all_are_and_else_strings(tmp_path: Path, values: list[str], read: list[int | str]) -> None:
-    table = read_table(write(tmp_path / "a.csv", "text,label\n" + "".join(f"a,{value}\n" for value in values)), Columns())
+def test_csv_labels_are_integers_where_all_are_and_else_strings(
+    tmp_path: Path, values: list[str], read: list[int | str]
+) -> None:
+    table = read_table(
+        write(tmp_path / "a.csv", "text,label\n" + "".join(f"a,{value}\n" for value in values)), Columns()
+    )
     assert table.labels is not None
     assert table.labels.to_pylist() == read
 
@@ -388,10 +433,16 @@ def test_json_labels(tmp_path: Path, values: list[Any], read: list[int | str]) -
 
 @pytest.mark.parametrize(
     ("values", "read"),
-    [(pa.array([True, False]), ["true", "false"]), (pa.array(["x", "y"]).dictionary_encode(), ["x", "y"]), (pa.array(["1", "2"]), [1, 2])],
+    [
+        (pa.array([True, False]), ["true", "false"]),
+        (pa.array(["x", "y"]).dictionary_encode(), ["x", "y"]),
+        (pa.array(["1", "2"]), [1, 2]),
+    ],
 )
 def test_parquet_labels(tmp_path: Path, values: pa.Array, read: list[int | str]) -> None:
-    assert content(read_table(write_parquet(tmp_path / "a.parquet", text=["a", "b"], label=values), Columns())) == list(zip("ab", read, strict=True))
+    assert content(read_table(write_parquet(tmp_path / "a.parquet", text=["a", "b"], label=values), Columns())) == list(
+        zip("ab", read, strict=True)
+    )
 
 
 def test_fractions_are_no_labels(tmp_path: Path) -> None:
@@ -409,8 +460,14 @@ def test_whole_numbers_written_as_fractions_are_labels_as_pandas_makes_them(tmp_
     assert "row 1 without a label" in refusal(path)
     path = write_parquet(tmp_path / "a.parquet", text=["a"], label=pa.array([None], pa.float64()))
     assert "row 1 without a label" in refusal(path)
-    assert content(read_table(write_parquet(tmp_path / "a.parquet", text=["a", "b"], label=[1.0, 2.0]), Columns())) == [("a", 1), ("b", 2)]
-    assert content(read_table(write_parquet(tmp_path / "a.parquet", text=["a", "b"], label=[1, 2]), Columns())) == [("a", 1), ("b", 2)]
+    assert content(read_table(write_parquet(tmp_path / "a.parquet", text=["a", "b"], label=[1.0, 2.0]), Columns())) == [
+        ("a", 1),
+        ("b", 2),
+    ]
+    assert content(read_table(write_parquet(tmp_path / "a.parquet", text=["a", "b"], label=[1, 2]), Columns())) == [
+        ("a", 1),
+        ("b", 2),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -430,13 +487,25 @@ def test_columns_of_another_type_are_refused(tmp_path: Path, value: dict[str, An
     ("raw", "words"),
     [
         ('{"text": "a", "label": 1}\n\n{"text": "b",\n', ["row 3 is not valid JSON", "one object a line"]),
-        ('{"text": "a", "label": 1}\r\n{"text": "b" "label": 1}\r\n', ["row 2 is not valid JSON", "Expecting ',' delimiter", "one object a line"]),
+        (
+            '{"text": "a", "label": 1}\r\n{"text": "b" "label": 1}\r\n',
+            ["row 2 is not valid JSON", "Expecting ',' delimiter", "one object a line"],
+        ),
         ('[{"text": "a", "label": 1}]', ["row 1 is list, not an object", "one object a line"]),
         ('{"text": "a", "label": 1}\n"b"\n', ["row 2 is str, not an object", "one object a line"]),
         ('[\n{"text": "a", "label": 1}\n]\n', ["row 1 is not valid JSON", "one object a line"]),
-        ('{"text": "a", "label": 1}\n{"text": "b", "label": "x"}\n', ["row 2 has str for 'label'", "earlier rows have int", "write them all alike"]),
-        ('{"text": "a", "label": true}\n\n{"text": "b", "label": 1}\n', ["row 3 has int for 'label'", "earlier rows have bool"]),
-        ('{"text": "a", "label": null}\n{"text": "b", "label": 1}\n{"text": 3, "label": 1}', ["row 3 has int for 'text'", "earlier rows have str"]),
+        (
+            '{"text": "a", "label": 1}\n{"text": "b", "label": "x"}\n',
+            ["row 2 has str for 'label'", "earlier rows have int", "write them all alike"],
+        ),
+        (
+            '{"text": "a", "label": true}\n\n{"text": "b", "label": 1}\n',
+            ["row 3 has int for 'label'", "earlier rows have bool"],
+        ),
+        (
+            '{"text": "a", "label": null}\n{"text": "b", "label": 1}\n{"text": 3, "label": 1}',
+            ["row 3 has int for 'text'", "earlier rows have str"],
+        ),
         ('{"text": "a", "label": 1}\n{"text": "\\ud800", "label": 1}\n', ["row 2 is not valid JSON", "surrogate"]),
     ],
 )
@@ -447,19 +516,26 @@ def test_broken_and_mixed_json_is_told_with_its_line(tmp_path: Path, raw: str, w
 
 
 def test_json_objects_over_several_lines_are_read(tmp_path: Path) -> None:
-    table = read_table(write(tmp_path / "a.json", '{\n"text": "a",\n"label": 1}\n{"text": "b", "label": 0}\n'), Columns())
+    table = read_table(
+        write(tmp_path / "a.json", '{\n"text": "a",\n"label": 1}\n{"text": "b", "label": 0}\n'), Columns()
+    )
     assert (content(table), table.rows.to_pylist()) == ([("a", 1), ("b", 0)], [1, 2])
 
 
 def test_parquet_carries_the_names_of_its_labels(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", ["World", "Sports"], text=["a", "b"], label=[1, 0])
-    assert (read_table(path, Columns()).names, content(read_table(path, Columns()))) == (("World", "Sports"), [("a", 1), ("b", 0)])
+    assert (read_table(path, Columns()).names, content(read_table(path, Columns()))) == (
+        ("World", "Sports"),
+        [("a", 1), ("b", 0)],
+    )
     path = write_parquet(tmp_path / "b.parquet", ["World", "Sports"], text=["a", "b"], label=[1, 0], kind=[0, 1])
     assert read_table(path, Columns(label="kind")).names == ()
     assert read_table(path, Columns(), labelled=False).names == ()
 
 
-@pytest.mark.parametrize("metadata", [b"{", b"[]", b'{"info": {"features": {"label": {"dtype": "int64"}}}}', b'{"info": null}'])
+@pytest.mark.parametrize(
+    "metadata", [b"{", b"[]", b'{"info": {"features": {"label": {"dtype": "int64"}}}}', b'{"info": null}']
+)
 def test_metadata_of_another_form_gives_no_names(tmp_path: Path, metadata: bytes) -> None:
     table = pa.table({"text": ["a"], "label": [1]}).replace_schema_metadata({b"huggingface": metadata})
     pa.parquet.write_table(table, tmp_path / "a.parquet")
@@ -473,7 +549,10 @@ def test_listed_rows() -> None:
     assert listed_rows(range(1, 7)) == "6 rows (1, 2, 3, 4, 5, ...)"
 
 
-@pytest.mark.parametrize(("name", "line"), [("a.csv", '"{text}{text}\n{text}",{label}\n'), ("a.jsonl", '{{"text": "{text}", "label": {label}}}\n')])
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [("a.csv", '"{text}{text}\n{text}",{label}\n'), ("a.jsonl", '{{"text": "{text}", "label": {label}}}\n')],
+)
 def test_blocks_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, line: str) -> None:
     """A file of many blocks reads as one of a single block, and its faults keep their row numbers."""
     head = "text,label\n" if name == "a.csv" else ""

@@ -11,10 +11,10 @@ from models import CLASSES, VOCABULARY, Pair, make_pair
 
 from loralet.config import TrainingOptions
 from loralet.data.tokens import Tokens
-from loralet.engine.halving import Exits, halve, has_enough, ranking, rungs_of
-from loralet.engine.packs import Run, build_pack, lora_run
-from loralet.engine.train import Rows, TrainingState, train
 from loralet.events import Checked, Event, Halved, RunEnded
+from loralet.training.halving import Exits, halve, has_enough, ranking, rungs_of
+from loralet.training.loop import Rows, TrainingState, train
+from loralet.training.packs import Run, build_pack, lora_run
 
 
 def checked(run: str, accuracy: float, loss: float = 1.0) -> Checked:
@@ -29,7 +29,13 @@ def test_rungs_are_an_eighth_a_quarter_and_half_of_the_steps(steps: int, rungs: 
 
 
 def test_runs_rank_by_accuracy_then_loss_then_place() -> None:
-    checks = [checked("a", 0.5), checked("b", 0.9, 2.0), checked("c", 0.9, 1.0), checked("d", 0.5), checked("e", 0.5, nan)]
+    checks = [
+        checked("a", 0.5),
+        checked("b", 0.9, 2.0),
+        checked("c", 0.9, 1.0),
+        checked("d", 0.5),
+        checked("e", 0.5, nan),
+    ]
     assert [c.run for c in ranking(checks)] == ["c", "b", "a", "d", "e"]
 
 
@@ -63,10 +69,15 @@ def rows(count: int, seed: int) -> Rows:
 
 
 PROBE = lora_run("m", 0, 1.0, 0.0, (), "alpha/r", 1e-9, 0)
-RUNS = [PROBE, *(lora_run("m", 4, float(alpha), 0.1, ("query", "value"), "alpha/r", 3e-3, 0) for alpha in (1, 8, 16, 32, 64))]
+RUNS = [
+    PROBE,
+    *(lora_run("m", 4, float(alpha), 0.1, ("query", "value"), "alpha/r", 3e-3, 0) for alpha in (1, 8, 16, 32, 64)),
+]
 
 
-def carry_out(pair: Pair, runs: list[Run], options: TrainingOptions, halving: bool, target: float | None = None) -> tuple[TrainingState, list[Event]]:
+def carry_out(
+    pair: Pair, runs: list[Run], options: TrainingOptions, halving: bool, target: float | None = None
+) -> tuple[TrainingState, list[Event]]:
     pack = build_pack(runs, pair.ours.weights, pair.ours.shape, CLASSES, "pooler", 0.0)
     state = TrainingState.start(pack, runs, 0.0)
     exits = Exits(rungs_of(options.steps or 0) if halving else (), target)
@@ -80,9 +91,15 @@ def test_each_rung_halves_the_lora_runs_and_spares_the_probe(pair: Pair) -> None
     assert [(r.step, r.rung, len(r.runs), r.kept) for r in rungs] == [(5, 1, 5, 3), (10, 2, 3, 2), (20, 3, 2, 1)]
     for rung in rungs:
         assert list(rung.accuracies) == sorted(rung.accuracies, reverse=True)
-        left = [event.run for event in events if isinstance(event, RunEnded) and event.status == "halved" and event.step == rung.step]
+        left = [
+            event.run
+            for event in events
+            if isinstance(event, RunEnded) and event.status == "halved" and event.step == rung.step
+        ]
         assert set(left) == set(rung.runs[rung.kept :])
-        measured = {event.run: event.accuracy for event in events if isinstance(event, Checked) and event.step == rung.step}
+        measured = {
+            event.run: event.accuracy for event in events if isinstance(event, Checked) and event.step == rung.step
+        }
         assert rung.accuracies == tuple(measured[run] for run in rung.runs)
     ended = {s.run.id: (s.status, s.steps) for s in state.ended}
     assert ended[PROBE.id] == ("finished", 40)
@@ -117,4 +134,8 @@ def test_a_run_at_its_target_leaves_with_the_step_of_its_convergence(pair: Pair)
     for s in stopped:
         assert s.converged_step == s.steps < 40
         assert s.best_accuracy >= 0.3
-    assert all(s.best_accuracy < 0.3 for s in state.ended if s.status == "finished" and s.steps == 40 and s.converged_step is None)
+    assert all(
+        s.best_accuracy < 0.3
+        for s in state.ended
+        if s.status == "finished" and s.steps == 40 and s.converged_step is None
+    )

@@ -18,8 +18,8 @@ import pytest
 from checkpoints import google, prajjwal, to_safetensors
 from loopback_hub import LoopbackHub, commit_of
 
-from loralet.store.backbone import load_backbone
-from loralet.store.hub import is_hub_id
+from loralet.hub.backbone import load_backbone
+from loralet.hub.client import is_hub_id
 
 PRAJJWAL = "prajjwal1/bert-tiny"
 GOOGLE = "google/bert_uncased_L-2_H-128_A-2"
@@ -33,7 +33,7 @@ import json, logging, sys
 from loralet.data.files import Columns
 from loralet.data.sources import load_dataset
 from loralet.errors import UserError
-from loralet.store.backbone import load_backbone
+from loralet.hub.backbone import load_backbone
 
 said = []
 class Listener(logging.Handler):
@@ -71,21 +71,37 @@ class User:
 
     home: Path
 
-    def asks(self, hub: str, models: Sequence[str] = (), datasets: Sequence[str] = (), **environment: str) -> Mapping[str, Any]:
+    def asks(
+        self, hub: str, models: Sequence[str] = (), datasets: Sequence[str] = (), **environment: str
+    ) -> Mapping[str, Any]:
         """What a new process makes of the names."""
-        answer = json.loads(self.runs(hub, SCRIPT, json.dumps({"models": models, "datasets": datasets}), **environment).splitlines()[-1])
+        answer = json.loads(
+            self.runs(hub, SCRIPT, json.dumps({"models": models, "datasets": datasets}), **environment).splitlines()[-1]
+        )
         assert not answer["imported_early"]
         outcomes: Mapping[str, Any] = answer["outcomes"]
         return outcomes
 
     def runs(self, hub: str, script: str, *arguments: str, **environment: str) -> str:
         """What a new process prints."""
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING")) and not k.lower().endswith("_proxy")}
-        own = {"HF_ENDPOINT": hub, "HF_HOME": str(self.home), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1"}
+        clean = {
+            k: v
+            for k, v in os.environ.items()
+            if not k.startswith(("HF_", "HUGGING")) and not k.lower().endswith("_proxy")
+        }
+        own = {
+            "HF_ENDPOINT": hub,
+            "HF_HOME": str(self.home),
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "OMP_NUM_THREADS": "1",
+        }
         here = self.home.parent / "here"
         here.mkdir(exist_ok=True)
         command = [sys.executable, "-W", "error", "-c", script, *arguments]
-        done = subprocess.run(command, env=clean | own | environment, cwd=here, capture_output=True, text=True, timeout=PROCESS_LIMIT)
+        done = subprocess.run(
+            command, env=clean | own | environment, cwd=here, capture_output=True, text=True, timeout=PROCESS_LIMIT
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -98,10 +114,16 @@ def user(tmp_path: Path) -> User:
 def ag_news(folder: Path) -> Path:
     """The data set's real file names and schema metadata, a few rows."""
     features = {"text": {"dtype": "string", "_type": "Value"}, "label": {"names": list(LABELS), "_type": "ClassLabel"}}
-    schema = pa.schema([("text", pa.string()), ("label", pa.int64())], metadata={"huggingface": json.dumps({"info": {"features": features}})})
+    schema = pa.schema(
+        [("text", pa.string()), ("label", pa.int64())],
+        metadata={"huggingface": json.dumps({"info": {"features": features}})},
+    )
     (folder / "data").mkdir(parents=True)
     for split, rows in {"train": 8, "test": 4}.items():
-        table = pa.table({"text": [f"{split} text number {i}" for i in range(rows)], "label": [3 - i % 4 for i in range(rows)]}, schema=schema)
+        table = pa.table(
+            {"text": [f"{split} text number {i}" for i in range(rows)], "label": [3 - i % 4 for i in range(rows)]},
+            schema=schema,
+        )
         pyarrow.parquet.write_table(table, folder / "data" / f"{split}-00000-of-00001.parquet")
     (folder / "README.md").write_text("# AG News\n")
     return folder
@@ -113,7 +135,11 @@ def closed_port() -> str:
 
 
 def test_mission_checkpoints_and_data_then_the_hub_goes_away(user: User, tmp_path: Path) -> None:
-    models = {PRAJJWAL: prajjwal(tmp_path / "a"), GOOGLE: google(tmp_path / "b"), "some/other": prajjwal(tmp_path / "c", seed=1)}
+    models = {
+        PRAJJWAL: prajjwal(tmp_path / "a"),
+        GOOGLE: google(tmp_path / "b"),
+        "some/other": prajjwal(tmp_path / "c", seed=1),
+    }
     expected = {name: load_backbone(str(folder)).fingerprint for name, folder in models.items()}
     news = ag_news(tmp_path / "d")
     (news / "train.csv").write_text("text,label\nan older form of the same,1\n")
@@ -134,7 +160,8 @@ def test_mission_checkpoints_and_data_then_the_hub_goes_away(user: User, tmp_pat
             f"/{GOOGLE}/resolve/{at[GOOGLE]}/{file}" for file in ("config.json", "pytorch_model.bin", "vocab.txt")
         ]
         assert [path for path in hub.downloaded() if AG_NEWS in path] == [
-            f"/datasets/{AG_NEWS}/resolve/{commit_of(news)}/data/{split}-00000-of-00001.parquet" for split in ("test", "train")
+            f"/datasets/{AG_NEWS}/resolve/{commit_of(news)}/data/{split}-00000-of-00001.parquet"
+            for split in ("test", "train")
         ]
         assert not any("/datasets/ag_news" in request.path for request in hub.requests)
         hub.requests.clear()
@@ -149,7 +176,9 @@ def test_mission_checkpoints_and_data_then_the_hub_goes_away(user: User, tmp_pat
     offline = user.asks(hub.url, list(models), ["ag_news"], HF_HUB_OFFLINE="1")
     for found in (down, offline):
         assert {name: found[name].get("fingerprint") for name in models} == expected, found
-        assert {k: v for k, v in found["ag_news"].items() if k != "said"} == {k: v for k, v in online["ag_news"].items() if k != "said"}
+        assert {k: v for k, v in found["ag_news"].items() if k != "said"} == {
+            k: v for k, v in online["ag_news"].items() if k != "said"
+        }
         for name in (PRAJJWAL, AG_NEWS):
             (warning,) = found[name if name in models else "ag_news"]["said"]
             assert warning.startswith("WARNING: ")
@@ -240,7 +269,9 @@ def test_repositories_that_cannot_be_used(user: User, tmp_path: Path) -> None:
     (text_only / "corpus.txt").write_text("words\n")
     models = {"me/gated": prajjwal(tmp_path / "gated"), "me/bare": bare, "me/no-weights": no_weights}
     with LoopbackHub(models, {"me/text": text_only}, gated=frozenset({"me/gated"})) as hub:
-        found = user.asks(hub.url, ["me/unknown", "me/gated", "me/bare", "me/no-weights", "me/a--b"], ["me/text", "me/none"])
+        found = user.asks(
+            hub.url, ["me/unknown", "me/gated", "me/bare", "me/no-weights", "me/a--b"], ["me/text", "me/none"]
+        )
     kinds = {name: outcome["error"] for name, outcome in found.items()}
     assert kinds == {name: "CheckpointError" if name == "me/no-weights" else "HubError" for name in found}
     for name, kind in (("me/unknown", "model"), ("me/none", "dataset"), ("me/a--b", "model")):
@@ -266,13 +297,26 @@ def test_a_local_folder_of_that_name_wins_without_a_request(user: User, tmp_path
         assert found[PRAJJWAL]["fingerprint"] == load_backbone(str(local)).fingerprint
         assert found["ag_news"]["labels"] == list(LABELS)
         assert hub.requests == []
-        assert user.asks(hub.url, [GOOGLE])[GOOGLE]["fingerprint"] == load_backbone(str(there)).fingerprint != found[PRAJJWAL]["fingerprint"]
+        assert (
+            user.asks(hub.url, [GOOGLE])[GOOGLE]["fingerprint"]
+            == load_backbone(str(there)).fingerprint
+            != found[PRAJJWAL]["fingerprint"]
+        )
         assert hub.requests
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [(PRAJJWAL, True), ("ag_news", True), ("bert-base-uncased", True), ("a/b/c", False), ("./a", False), ("/a", False), ("a b", False), ("", False)],
+    [
+        (PRAJJWAL, True),
+        ("ag_news", True),
+        ("bert-base-uncased", True),
+        ("a/b/c", False),
+        ("./a", False),
+        ("/a", False),
+        ("a b", False),
+        ("", False),
+    ],
 )
 def test_the_form_of_a_hub_id(name: str, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -12,9 +12,9 @@ from command_line import command
 from safetensors.torch import load_file, save_file
 
 from loralet import TextClassifier
-from loralet.deploy.inspect import compare, inspect_path
 from loralet.errors import RunError
-from loralet.show.inspection import cell
+from loralet.report.inspection import compare, inspect_path
+from loralet.report.inspection_table import cell
 
 TEXTS, LABELS = ["the game", "oil price", "team wins", "stock market"] * 5, [1, 0, 1, 0] * 5
 
@@ -26,7 +26,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     prajjwal(folder / "tiny")
     google(folder / "same")
     prajjwal(folder / "other", seed=1)
-    TextClassifier(str(folder / "tiny"), rank=2, steps=4, batch_size=4, targets=("query",)).fit(TEXTS, LABELS).save(folder / "adapter")
+    TextClassifier(str(folder / "tiny"), rank=2, steps=4, batch_size=4, targets=("query",)).fit(TEXTS, LABELS).save(
+        folder / "adapter"
+    )
     (folder / "data").mkdir()
     rows = "".join(f"{text},{label}\n" for text, label in zip(TEXTS, LABELS, strict=True))
     (folder / "data" / "train.csv").write_text("text,label\n" + rows)
@@ -45,8 +47,15 @@ def facts(place: Path, *paths: str) -> dict[str, list[dict[str, dict[str, object
 def test_a_model(place: Path) -> None:
     (found,) = facts(place, "tiny")["found"]
     assert found["kind"] == "model"
-    assert found["architecture"] | {"type": "bert", "layers": 2, "width": 32, "heads": 2, "pooler": True} == found["architecture"]
-    tensors = {n: t for n, t in bert_tensors({**json.loads((place / "tiny" / "config.json").read_text())}).items() if n.startswith("bert.")}
+    assert (
+        found["architecture"] | {"type": "bert", "layers": 2, "width": 32, "heads": 2, "pooler": True}
+        == found["architecture"]
+    )
+    tensors = {
+        n: t
+        for n, t in bert_tensors({**json.loads((place / "tiny" / "config.json").read_text())}).items()
+        if n.startswith("bert.")
+    }
     total = sum(t.numel() for n, t in tensors.items() if not n.endswith("position_ids"))
     assert found["parameters"]["all"] == total
     assert sum(int(str(n)) for part, n in found["parameters"].items() if part != "all") == total
@@ -80,7 +89,10 @@ def test_a_run_folder_and_a_data_set(place: Path) -> None:
 def test_two_names_of_one_model(place: Path) -> None:
     (pair,) = facts(place, "tiny", "same")["comparisons"]
     assert (pair["encoders_equal"], pair["differing"]) == (True, [])
-    assert "the encoders' weights are equal (39 of 39 tensors equal bit for bit)" in command(place, "inspect", "tiny", "same").stdout
+    assert (
+        "the encoders' weights are equal (39 of 39 tensors equal bit for bit)"
+        in command(place, "inspect", "tiny", "same").stdout
+    )
 
 
 def test_one_number_apart_is_told_with_its_tensor(place: Path, tmp_path: Path) -> None:
@@ -117,7 +129,16 @@ def test_models_of_other_sizes_or_without_a_pooler(place: Path, tmp_path: Path) 
 
 def test_the_table_shows_every_kind(place: Path) -> None:
     shown = command(place, "inspect", "tiny", "adapter", "run", "data").stdout
-    for words in ("tiny: model", "adapter: adapter", "run: run folder", "data: data set", "feed-forward", "labels", "fingerprint", "pooler"):
+    for words in (
+        "tiny: model",
+        "adapter: adapter",
+        "run: run folder",
+        "data: data set",
+        "feed-forward",
+        "labels",
+        "fingerprint",
+        "pooler",
+    ):
         assert words in shown
 
 
@@ -132,6 +153,9 @@ def test_what_is_nothing_is_told(place: Path, tmp_path: Path) -> None:
     assert "paths is empty" in command(place, "inspect").stderr
 
 
-@pytest.mark.parametrize(("value", "shown"), [(True, "yes"), (1234567, "1,234,567"), (0.5, "0.5"), (None, "–"), (["a", 2], "a 2"), ("x", "x")])
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(True, "yes"), (1234567, "1,234,567"), (0.5, "0.5"), (None, "–"), (["a", 2], "a 2"), ("x", "x")],
+)
 def test_cells(value: object, shown: str) -> None:
     assert cell(value) == shown

@@ -13,18 +13,29 @@ from models import CLASSES
 from torch import Tensor
 
 from loralet.config import TARGETS
-from loralet.engine import footprint
-from loralet.engine.footprint import GIB, SHARE_OF_FREE, Load, budget, free_memory, pack_bytes, pack_work, trained_numbers
-from loralet.engine.packs import Run, build_pack, group, lora_run
-from loralet.engine.runs import peak_memory
-from loralet.nn.encoder import EncoderShape
+from loralet.models.encoder import EncoderShape
+from loralet.runs.folder import peak_memory
+from loralet.training import memory as footprint
+from loralet.training.memory import (
+    GIB,
+    SHARE_OF_FREE,
+    Load,
+    budget,
+    free_memory,
+    pack_bytes,
+    pack_work,
+    trained_numbers,
+)
+from loralet.training.packs import Run, build_pack, group, lora_run
 
 QV = ("query", "value")
 FULL = Run("full", "m", "full", 0, 1.0, 0.0, (), "alpha/r", 1e-3, 0)
 PROBE = lora_run("m", 0, 1.0, 0.0, (), "alpha/r", 1e-2, 0)
 
 
-def lora(rank: int, dropout: float = 0.0, targets: tuple[str, ...] = QV, seed: int = 0, model: str = "m", alpha: float = 8.0) -> Run:
+def lora(
+    rank: int, dropout: float = 0.0, targets: tuple[str, ...] = QV, seed: int = 0, model: str = "m", alpha: float = 8.0
+) -> Run:
     return lora_run(model, rank, alpha, dropout, targets, "alpha/r", 1e-3, seed)
 
 
@@ -36,7 +47,10 @@ def test_runs_that_see_other_batches_never_share() -> None:
         assert len({(run.model, run.seed, run.role == "full") for run in pack}) == 1
 
 
-@pytest.mark.parametrize(("count", "room", "sizes"), [(9, 9, [9]), (9, 8, [4, 5]), (9, 4, [3, 3, 3]), (10, 3, [2, 3, 2, 3]), (3, 0, [1, 1, 1])])
+@pytest.mark.parametrize(
+    ("count", "room", "sizes"),
+    [(9, 9, [9]), (9, 8, [4, 5]), (9, 4, [3, 3, 3]), (10, 3, [2, 3, 2, 3]), (3, 0, [1, 1, 1])],
+)
 def test_a_group_that_does_not_fit_is_cut_into_the_fewest_equal_packs(count: int, room: int, sizes: list[int]) -> None:
     runs = [lora(4, alpha=float(i + 1)) for i in range(count)]
     packs = group(runs, lambda members: len(members) <= room)
@@ -47,7 +61,9 @@ def test_a_group_that_does_not_fit_is_cut_into_the_fewest_equal_packs(count: int
 def test_like_runs_stay_together() -> None:
     runs = [lora(r, d, t) for t in (TARGETS, QV) for d in (0.1, 0.0) for r in (32, 4)]
     packs = group(runs, lambda members: len(members) <= 2)
-    assert [{(run.targets, run.dropout) for run in pack} for pack in packs] == [{(t, d)} for t in (QV, TARGETS) for d in (0.0, 0.1)]
+    assert [{(run.targets, run.dropout) for run in pack} for pack in packs] == [
+        {(t, d)} for t in (QV, TARGETS) for d in (0.0, 0.1)
+    ]
 
 
 SHAPE = EncoderShape(layers=2, width=128, heads=2, feed_forward=512, vocabulary=400, positions=64)
@@ -89,7 +105,9 @@ KINDS: dict[str, list[Run]] = {
 
 @pytest.mark.parametrize("head", ["pooler", "mean"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_estimate_is_within_a_factor_of_two_of_what_torch_keeps(kind: str, head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_estimate_is_within_a_factor_of_two_of_what_torch_keeps(
+    kind: str, head: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     runs = KINDS[kind]
     measured, numbers = kept_bytes(runs, head)
     load = Load(SHAPE, CLASSES, head, BATCH, LENGTH, 4)
@@ -107,10 +125,10 @@ import torch
 import numpy as np
 from loralet.config import TrainingOptions
 from loralet.data.tokens import Tokens
-from loralet.engine.footprint import Load, pack_bytes
-from loralet.engine.packs import build_pack, lora_run
-from loralet.engine.train import Rows, TrainingState, take_step
-from loralet.nn.encoder import EncoderShape
+from loralet.training.memory import Load, pack_bytes
+from loralet.training.packs import build_pack, lora_run
+from loralet.training.loop import Rows, TrainingState, take_step
+from loralet.models.encoder import EncoderShape
 
 torch.set_num_threads(2)
 shape, rows, length = EncoderShape(2, 128, 2, 512, 400, 128), 64, 96
@@ -146,7 +164,12 @@ def test_the_estimate_grows_with_what_it_should_grow_with() -> None:
     assert pack_bytes(KINDS["nine"], Load(SHAPE, CLASSES, "mean", 64, LENGTH, 2)) < nine
     assert pack_bytes(KINDS["nine"], Load(SHAPE, CLASSES, "mean", 128, LENGTH, 4)) > 1.8 * nine
     assert pack_work(KINDS["nine"], load) > 3 * pack_work(KINDS["nine"][:1], load)
-    assert pack_work([PROBE], load) < pack_work([lora(4)], load) < pack_work([lora(4, targets=TARGETS)], load) < pack_work([FULL], load)
+    assert (
+        pack_work([PROBE], load)
+        < pack_work([lora(4)], load)
+        < pack_work([lora(4, targets=TARGETS)], load)
+        < pack_work([FULL], load)
+    )
 
 
 def test_a_budget_is_what_was_granted_or_a_share_of_what_is_free(tmp_path: Path) -> None:
@@ -163,4 +186,6 @@ def test_peak_memory_is_the_process_s_own_where_the_system_counts_it(tmp_path: P
     (tmp_path / "status").write_text("Name:\tpython\nVmPeak:\t  900 kB\nVmHWM:\t     640 kB\n")
     assert peak_memory(tmp_path / "status") == 640 * 1024
     assert peak_memory() > 10 * 1024**2
-    assert peak_memory(tmp_path / "absent") > 10 * 1024**2, "elsewhere it is what the system says of the process and its start"
+    assert peak_memory(tmp_path / "absent") > 10 * 1024**2, (
+        "elsewhere it is what the system says of the process and its start"
+    )

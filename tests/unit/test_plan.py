@@ -15,14 +15,14 @@ from models import make_pair
 
 from loralet.cli import parse
 from loralet.config import ALL_LINEAR, TARGETS, GridOptions, StudyConfig, TrainingOptions
-from loralet.engine.footprint import GIB, pack_work
-from loralet.engine.packs import Run
-from loralet.engine.runs import RunFolder
+from loralet.config.toml import write_options
 from loralet.events import Checked, Event, Stepped
-from loralet.store.options import write_options
-from loralet.studies.outline import Pace, course, load_of, probe, survey, training_seconds
+from loralet.runs.folder import RunFolder
+from loralet.studies.estimate import Pace, course, load_of, probe, survey, training_seconds
 from loralet.studies.plan import Plan, plan_study
 from loralet.studies.study import Prepared, carry_out, prepare
+from loralet.training.memory import GIB, pack_work
+from loralet.training.packs import Run
 
 
 def planned(**grid: object) -> list[Run]:
@@ -35,14 +35,23 @@ def test_ids_of_a_plain_grid_are_what_they_were() -> None:
         "probe-s0", "lora-r4-a64-lr0.001-s0", "lora-r4-a64-lr0.002-s0", "full-lr0.0003-s0",
         "probe-s7", "lora-r4-a64-lr0.001-s7", "lora-r4-a64-lr0.002-s7", "full-lr0.0003-s7",
     ]  # fmt: skip
-    assert [run.id for run in planned(ranks=(4,), alphas=(64.0,), dropouts=(0.1,), scalings=("rslora",), target_sets=("query",))] == [
+    assert [
+        run.id
+        for run in planned(ranks=(4,), alphas=(64.0,), dropouts=(0.1,), scalings=("rslora",), target_sets=("query",))
+    ] == [
         "probe-s0",
         "lora-r4-a64-lr0.001-s0",
     ]
 
 
 def test_an_id_names_what_varies_and_nothing_else() -> None:
-    runs = planned(ranks=(4,), alphas=(8.0,), dropouts=(0.0, 0.1), scalings=("alpha/r", "rslora"), target_sets=("query+value", "all-linear"))
+    runs = planned(
+        ranks=(4,),
+        alphas=(8.0,),
+        dropouts=(0.0, 0.1),
+        scalings=("alpha/r", "rslora"),
+        target_sets=("query+value", "all-linear"),
+    )
     assert [run.id for run in runs[1:4]] == [
         "lora-r4-a8-lr0.001-d0-alphar-q+v-s0",
         "lora-r4-a8-lr0.001-d0-alphar-all-s0",
@@ -84,14 +93,19 @@ def test_a_preset_is_its_grid_and_nothing_else() -> None:
     assert config.grid == GridOptions(models=BERTS, ranks=(16,), alphas=(64.0,), dropouts=(0.1,))
     assert (config.training, config.data) == (StudyConfig().training, StudyConfig().data)
     assert [run.id for run in plan_study(config).runs] == [
-        f"{name}-{run}" for name in ("bert_uncased_L-2_H-128_A-2", "bert-tiny") for run in ("probe-s0", "lora-r16-a64-lr0.001-s0")
+        f"{name}-{run}"
+        for name in ("bert_uncased_L-2_H-128_A-2", "bert-tiny")
+        for run in ("probe-s0", "lora-r16-a64-lr0.001-s0")
     ]
     grid = chosen("--preset=rank-alpha").grid
     assert (grid.ranks, grid.alphas, grid.dropouts) == ((4, 16, 32), (64.0, 256.0, 512.0), (0.0,))
 
 
 def test_flags_beside_a_preset_win_and_the_rest_of_it_stays() -> None:
-    for arguments in (["--preset", "base-vs-lora", "--ranks", "8", "--steps", "7"], ["--ranks", "8", "--steps", "7", "--preset", "base-vs-lora"]):
+    for arguments in (
+        ["--preset", "base-vs-lora", "--ranks", "8", "--steps", "7"],
+        ["--ranks", "8", "--steps", "7", "--preset", "base-vs-lora"],
+    ):
         config = chosen("rows.csv", *arguments)
         assert (config.grid.ranks, config.grid.alphas, config.grid.models) == ((8,), (64.0,), BERTS)
         assert (config.data, config.training.steps) == ("rows.csv", 7)
@@ -103,7 +117,13 @@ def test_flags_beside_a_preset_win_and_the_rest_of_it_stays() -> None:
 def test_a_preset_stands_between_file_and_flags(tmp_path: Path) -> None:
     write_options(tmp_path / "a.toml", StudyConfig(data="x", grid=GridOptions(ranks=(2,), lrs=(0.5,)), halving=True))
     config = chosen("--config", str(tmp_path / "a.toml"), "--preset", "base-vs-lora", "--alphas", "9")
-    assert (config.data, config.halving, config.grid.lrs, config.grid.ranks, config.grid.alphas) == ("x", True, (0.5,), (16,), (9.0,))
+    assert (config.data, config.halving, config.grid.lrs, config.grid.ranks, config.grid.alphas) == (
+        "x",
+        True,
+        (0.5,),
+        (16,),
+        (9.0,),
+    )
     assert chosen("--config", str(tmp_path / "a.toml")).grid.ranks == (2,)
 
 
@@ -123,17 +143,32 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> StudyConfig:
     generator = np.random.default_rng(0)
     for name, count in (("train", 120), ("test", 30)):
         with (folder / "data" / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-            rows = [(" ".join(generator.choice([*"abcd"] if i % 2 else [*"pqrs"], generator.integers(2, 9))), "ab"[i % 2]) for i in range(count)]
+            rows = [
+                (" ".join(generator.choice([*"abcd"] if i % 2 else [*"pqrs"], generator.integers(2, 9))), "ab"[i % 2])
+                for i in range(count)
+            ]
             csv.writer(file).writerows([("text", "label"), *rows])
-    grid = GridOptions(models=(str(folder / "model"),), ranks=(2, 4), alphas=(8.0,), lrs=(1e-2,), dropouts=(0.0, 0.2), seeds=(0, 1), full=True)
-    return StudyConfig(data=str(folder / "data"), grid=grid, training=TrainingOptions(steps=12, batch_size=16, eval_every=6))
+    grid = GridOptions(
+        models=(str(folder / "model"),),
+        ranks=(2, 4),
+        alphas=(8.0,),
+        lrs=(1e-2,),
+        dropouts=(0.0, 0.2),
+        seeds=(0, 1),
+        full=True,
+    )
+    return StudyConfig(
+        data=str(folder / "data"), grid=grid, training=TrainingOptions(steps=12, batch_size=16, eval_every=6)
+    )
 
 
 def outcome(plan: Plan, prepared: Prepared, folder: Path) -> list[dict[str, Any]]:
     """What a plan came to, but for times and memory."""
     with closing(RunFolder(folder, StudyConfig())) as run_folder:
         results = carry_out(plan, prepared, run_folder, lambda event: None)
-    return [{k: v for k, v in run.items() if k not in ("train_seconds", "peak_memory_bytes")} for run in results["runs"]]
+    return [
+        {k: v for k, v in run.items() if k not in ("train_seconds", "peak_memory_bytes")} for run in results["runs"]
+    ]
 
 
 def test_a_survey_changes_no_result(config: StudyConfig, tmp_path: Path) -> None:
@@ -145,7 +180,9 @@ def test_a_survey_changes_no_result(config: StudyConfig, tmp_path: Path) -> None
     assert torch.equal(torch.get_rng_state(), before)
     assert outcome(plan, prepared, tmp_path / "with") == without
     assert [[run.id for run in pack] for pack in prepared.packs.packs] == [list(pack.runs) for pack in surveyed.packs]
-    assert [run["id"] for run in without if run["role"] in ("lora", "linear-probe", "full")] == [run.id for run in plan.runs]
+    assert [run["id"] for run in without if run["role"] in ("lora", "linear-probe", "full")] == [
+        run.id for run in plan.runs
+    ]
 
 
 def test_runs_that_reach_their_target_leave_only_where_that_is_asked_for(config: StudyConfig, tmp_path: Path) -> None:
@@ -165,7 +202,10 @@ def test_the_plan_has_steps_numbers_memory_and_time_of_every_pack(config: StudyC
     surveyed = survey(prepared.packs, prepared.benches, plan)
     assert sorted(len(pack.runs) for pack in surveyed.packs) == [1, 1, 5, 5]
     assert [pack.seconds for pack in surveyed.packs] == sorted((pack.seconds for pack in surveyed.packs), reverse=True)
-    assert all(pack.steps == 12 and pack.batch_size == 16 and pack.memory_bytes > 0 and pack.seconds > 0 for pack in surveyed.packs)
+    assert all(
+        pack.steps == 12 and pack.batch_size == 16 and pack.memory_bytes > 0 and pack.seconds > 0
+        for pack in surveyed.packs
+    )
     first = next(pack for pack in surveyed.packs if len(pack.runs) == 5)
     # two layers of query and value, 32 wide: rank x (32 + 32) each; the head has 2 x 32 + 2 numbers
     assert first.trainable == (66, *(66 + 4 * rank * 64 for rank in (2, 2, 4, 4)))
@@ -214,12 +254,20 @@ def test_the_estimate_of_halving_is_the_sum_of_its_stretches(config: StudyConfig
     assert training_seconds(pace, bench, course(runs, load, 12, 6)) == pytest.approx(12 + 20 + measuring)
     surveyed = survey(prepared.packs, prepared.benches, replace(plan, halving=True))
     assert surveyed.halving
-    assert next(pack for pack in surveyed.packs if len(pack.runs) == 5).shares == tuple(zip((0, 2, 3, 6), shares, strict=True))
-    assert next(pack for pack in surveyed.packs if len(pack.runs) == 1).shares == tuple((start, 1.0) for start in (0, 2, 3, 6))
+    assert next(pack for pack in surveyed.packs if len(pack.runs) == 5).shares == tuple(
+        zip((0, 2, 3, 6), shares, strict=True)
+    )
+    assert next(pack for pack in surveyed.packs if len(pack.runs) == 1).shares == tuple(
+        (start, 1.0) for start in (0, 2, 3, 6)
+    )
 
 
-@pytest.mark.parametrize(("patience", "at_target", "stopping"), [(None, False, False), (3, False, True), (None, True, True)])
-def test_a_plan_knows_that_runs_may_stop(config: StudyConfig, patience: int | None, at_target: bool, stopping: bool) -> None:
+@pytest.mark.parametrize(
+    ("patience", "at_target", "stopping"), [(None, False, False), (3, False, True), (None, True, True)]
+)
+def test_a_plan_knows_that_runs_may_stop(
+    config: StudyConfig, patience: int | None, at_target: bool, stopping: bool
+) -> None:
     plan = plan_study(replace(config, stop_at_target=at_target, training=replace(config.training, patience=patience)))
     prepared = prepare(plan, lambda event: None)
     assert survey(prepared.packs, prepared.benches, plan).stopping == stopping

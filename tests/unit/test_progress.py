@@ -11,13 +11,33 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from loralet.events import Advanced, Checked, EpochEnded, Event, Finished, Halved, PackStarted, Planned, PlannedPack, RunEnded, Stage, Stepped
-from loralet.show.board import Board, RunLine, cells, draw, head_line
-from loralet.show.plan import duration, plan_cells, plan_table, plan_words, size
-from loralet.show.progress import LINE_EVERY, ProgressView, open_view
-from loralet.show.table import columns_that_fit
+from loralet.events import (
+    Advanced,
+    Checked,
+    EpochEnded,
+    Event,
+    Finished,
+    Halved,
+    PackStarted,
+    Planned,
+    PlannedPack,
+    RunEnded,
+    Stage,
+    Stepped,
+)
+from loralet.progress.plan import duration, plan_cells, plan_table, plan_words, size
+from loralet.progress.table import Board, RunLine, cells, draw, head_line
+from loralet.progress.view import LINE_EVERY, ProgressView, open_view
+from loralet.report.results_table import columns_that_fit
 
-PLAN = Planned((PlannedPack(("a", "b"), (516, 4_612), 100, 32, 300 * 2**20, 50.0), PlannedPack(("c",), (516,), 100, 32, 2**20, 30.0)), 432, 4 * 2**30)
+PLAN = Planned(
+    (
+        PlannedPack(("a", "b"), (516, 4_612), 100, 32, 300 * 2**20, 50.0),
+        PlannedPack(("c",), (516,), 100, 32, 2**20, 30.0),
+    ),
+    432,
+    4 * 2**30,
+)
 
 
 def events(steps: int = 10) -> Iterator[tuple[Event, float]]:
@@ -151,7 +171,11 @@ def test_a_long_line_breaks_between_words_on_a_terminal_and_nowhere_in_a_pipe() 
         shown, file = view(terminal)
         with shown:
             shown(Stage(words))
-        lines = [line for line in re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", file.getvalue()).replace("\r", "").split("\n") if line.strip()]
+        lines = [
+            line
+            for line in re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", file.getvalue()).replace("\r", "").split("\n")
+            if line.strip()
+        ]
         assert [line for line in lines if len(line) > 100] == ([] if terminal else [f"· {words}"])
         assert " ".join(line.strip() for line in lines) == f"· {words}"
 
@@ -197,9 +221,12 @@ def test_the_plan_in_words_and_cells() -> None:
     assert plan_words(PLAN) == (
         "plan: 3 runs in 2 packs, 100 steps of 32 rows, 432 training rows; about 80 s of training, and 0.3 GiB of memory out of 4.0 GiB"
     )
-    assert "; about 80 s of training (runs that leave at the rungs of --halving counted until then), and" in plan_words(replace(PLAN, halving=True))
-    assert "; at most about 80 s of training (runs that stop at their target or out of patience need less), and" in plan_words(
-        replace(PLAN, stopping=True)
+    assert "; about 80 s of training (runs that leave at the rungs of --halving counted until then), and" in plan_words(
+        replace(PLAN, halving=True)
+    )
+    assert (
+        "; at most about 80 s of training (runs that stop at their target or out of patience need less), and"
+        in plan_words(replace(PLAN, stopping=True))
     )
     assert "at most about 80 s of training (runs that leave" in plan_words(replace(PLAN, halving=True, stopping=True))
     assert plan_cells(PLAN) == [
@@ -213,7 +240,9 @@ def test_the_plan_in_words_and_cells() -> None:
     assert "nothing was trained or written" in text
 
 
-@pytest.mark.parametrize(("seconds", "words"), [(0.2, "1 s"), (89, "89 s"), (90, "2 min"), (3600, "60 min"), (9000, "2 h 30 min")])
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.2, "1 s"), (89, "89 s"), (90, "2 min"), (3600, "60 min"), (9000, "2 h 30 min")]
+)
 def test_durations_are_as_exact_as_an_estimate(seconds: float, words: str) -> None:
     assert duration(seconds) == words
 
@@ -223,7 +252,9 @@ def test_sizes() -> None:
 
 
 def test_a_narrow_terminal_leaves_columns_out_and_cuts_none() -> None:
-    rows = [("LoRA", "lora-r4-a64-lr0.001-s0", "0.9123", "0.9000 (0.850–0.940)", "0.9000", ">60", "4,612", "12", "halved")]
+    rows = [
+        ("LoRA", "lora-r4-a64-lr0.001-s0", "0.9123", "0.9000 (0.850–0.940)", "0.9000", ">60", "4,612", "12", "halved")
+    ]
     assert columns_that_fit(rows, None) == columns_that_fit(rows, 200) == list(range(9))
     assert columns_that_fit(rows, 104) == [0, 1, 2, 3, 4, 5, 6, 8]
     assert columns_that_fit(rows, 80) == [1, 2, 3, 5, 8]

@@ -22,8 +22,8 @@ from loopback_hub import LoopbackHub
 from loopback_hub import _Handler as Handler
 
 from loralet import TextClassifier
-from loralet.deploy.push import bare_name, contents, plan_push
 from loralet.errors import ConfigError
+from loralet.export.push import bare_name, contents, plan_push
 
 TEXTS, LABELS = ["the game", "oil price", "team wins", "stock market"] * 5, ["sports", "business"] * 10
 TOKEN = "hf_of_the_test"
@@ -68,7 +68,12 @@ class _Writing(Handler):
         elif path.startswith("/api/validate-yaml"):
             answer = {"errors": [], "warnings": []}
         elif "/preupload/" in path:
-            answer = {"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in json.loads(body)["files"]]}
+            answer = {
+                "files": [
+                    {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False}
+                    for f in json.loads(body)["files"]
+                ]
+            }
         elif "/commit/" in path:
             answer = self._commit(path, body)
         else:
@@ -97,7 +102,12 @@ class _Writing(Handler):
                 (self.served.root / repo / entry["value"]["path"]).write_bytes(content)
         self.served.commits.append(repo)
         oid = hashlib.sha1(body, usedforsecurity=False).hexdigest()
-        return {"success": True, "commitOid": oid, "commitUrl": f"{self.served.url}/{repo}/commit/{oid}", "hookOutput": ""}
+        return {
+            "success": True,
+            "commitOid": oid,
+            "commitUrl": f"{self.served.url}/{repo}/commit/{oid}",
+            "hookOutput": "",
+        }
 
 
 @pytest.fixture
@@ -117,10 +127,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def elsewhere(place: Path, hub: WritableHub, home: Path, *arguments: str, token: str = TOKEN, code: str = "") -> Any:
     """loralet in a process of its own, as the hub client reads its environment when it is imported."""
     environment = {k: v for k, v in os.environ.items() if k not in ("HF_HUB_OFFLINE", "HF_TOKEN")}
-    environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1"}
+    environment |= {
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(home),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "OMP_NUM_THREADS": "1",
+    }
     environment |= {"HF_TOKEN": token} if token else {}
     start = ["-c", code] if code else ["-m", "loralet"]
-    return subprocess.run([sys.executable, *start, *arguments], cwd=place, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, *start, *arguments], cwd=place, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 def test_what_is_pushed_is_what_a_stranger_loads(place: Path, hub: WritableHub, tmp_path: Path) -> None:
@@ -176,7 +194,9 @@ def test_no_path_of_this_machine_is_sent(place: Path, hub: WritableHub, tmp_path
 
 def test_an_export_names_no_path_either(place: Path, tmp_path: Path) -> None:
     for kind in ("hf", "safetensors-bundle"):
-        done = command(place, "export", "adapter", "--to", kind, "--out", str(tmp_path / kind), "--push", "me/mine", "--dry-run")
+        done = command(
+            place, "export", "adapter", "--to", kind, "--out", str(tmp_path / kind), "--push", "me/mine", "--dry-run"
+        )
         assert done.returncode == 0, done.stderr
         assert "warning" not in done.stderr  # it needs nothing beside it
         for name, content in contents(tmp_path / kind, "me/mine").items():
@@ -215,10 +235,22 @@ def test_a_backbone_that_nobody_else_has_is_told(place: Path, hub: WritableHub, 
         assert not plan_push(adapter, "me/mine").warning
 
 
-def test_an_adapter_whose_backbone_is_not_here_says_how_to_name_it(place: Path, hub: WritableHub, tmp_path: Path) -> None:
+def test_an_adapter_whose_backbone_is_not_here_says_how_to_name_it(
+    place: Path, hub: WritableHub, tmp_path: Path
+) -> None:
     assert elsewhere(place, hub, tmp_path / "home", "push", "adapter", "me/mine").returncode == 0
     (tmp_path / "empty").mkdir()
-    done = elsewhere(tmp_path / "empty", hub, tmp_path / "other home", "predict", "me/mine", "oil price", "--format", "jsonl", token="")
+    done = elsewhere(
+        tmp_path / "empty",
+        hub,
+        tmp_path / "other home",
+        "predict",
+        "me/mine",
+        "oil price",
+        "--format",
+        "jsonl",
+        token="",
+    )
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "'tiny' is neither a folder here nor a model on the hub" in done.stderr
@@ -231,13 +263,19 @@ def test_an_adapter_whose_backbone_is_not_here_says_how_to_name_it(place: Path, 
 
 
 def test_an_export_is_pushed(place: Path, hub: WritableHub, tmp_path: Path) -> None:
-    done = elsewhere(place, hub, tmp_path / "home", "export", "adapter", "--out", str(tmp_path / "bundle"), "--push", "me/bundle")
+    done = elsewhere(
+        place, hub, tmp_path / "home", "export", "adapter", "--out", str(tmp_path / "bundle"), "--push", "me/bundle"
+    )
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "hub" / "me" / "bundle" / "model.safetensors").read_bytes() == (tmp_path / "bundle" / "model.safetensors").read_bytes()
+    assert (tmp_path / "hub" / "me" / "bundle" / "model.safetensors").read_bytes() == (
+        tmp_path / "bundle" / "model.safetensors"
+    ).read_bytes()
 
 
 @pytest.mark.parametrize(("token", "words"), [("", "no token for the hub"), ("hf_wrong", "could not be written")])
-def test_without_a_good_token_nothing_is_sent(place: Path, hub: WritableHub, tmp_path: Path, token: str, words: str) -> None:
+def test_without_a_good_token_nothing_is_sent(
+    place: Path, hub: WritableHub, tmp_path: Path, token: str, words: str
+) -> None:
     done = elsewhere(place, hub, tmp_path / "home", "push", "adapter", "me/mine", token=token)
     assert done.returncode == 2
     assert words in done.stderr

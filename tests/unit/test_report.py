@@ -19,13 +19,13 @@ from run_folders import NASTY, write_data, write_study, write_train
 
 from loralet.cli import main
 from loralet.commands.report import report_files
-from loralet.show.figures import draw
-from loralet.show.figures.grids import level
-from loralet.show.figures.labels import Label, place_labels
-from loralet.show.figures.style import MUTED, VARIABLES, sheet, styled
-from loralet.show.figures.tradeoffs import amount, even_ticks, pareto_points
-from loralet.show.report import cut, facts, markdown, tables, training_length
-from loralet.studies.analysis import Analysis, analyse
+from loralet.report.analysis import Analysis, analyse
+from loralet.report.figures import draw
+from loralet.report.figures.grids import level
+from loralet.report.figures.labels import Label, place_labels
+from loralet.report.figures.style import MUTED, VARIABLES, sheet, styled
+from loralet.report.figures.tradeoffs import amount, even_ticks, pareto_points
+from loralet.report.page import cut, facts, markdown, tables, training_length
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "col", "wbr"}
 FIGURES = {
@@ -150,7 +150,7 @@ def test_texts_are_escaped(html: str, place: Path) -> None:
 
 
 def test_the_nasty_row_can_be_shown(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loralet.studies.examples.SHOWN", 60)
+    monkeypatch.setattr("loralet.report.examples.SHOWN", 60)
     assert told(str(place / "one"), "--out", str(place / "all.html"))[0] == 0
     page = (place / "all.html").read_text()
     assert "&lt;script&gt;alert(&#39;x&#39;)" in page
@@ -218,7 +218,14 @@ def test_the_same_folder_gives_the_same_page(place: Path, html: str) -> None:
 
 
 def test_no_texts_leaves_every_text_out(place: Path) -> None:
-    arguments = [str(place / "one"), "--no-texts", "--out", str(place / "bare.html"), "--json", str(place / "bare.json")]
+    arguments = [
+        str(place / "one"),
+        "--no-texts",
+        "--out",
+        str(place / "bare.html"),
+        "--json",
+        str(place / "bare.json"),
+    ]
     assert told(*arguments)[0] == 0
     for name in ("bare.html", "bare.md", "bare.json"):
         assert "test text" not in (place / name).read_text()
@@ -257,7 +264,11 @@ def test_mistakes_are_one_message(place: Path, tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_report_is_not_overwritten(place: Path, tmp_path: Path) -> None:
     precious = tmp_path / "precious.csv"
-    for arguments in (["--out", str(precious), "--format", "md"], ["--out", str(precious), "--format", "html"], ["--json", str(precious)]):
+    for arguments in (
+        ["--out", str(precious), "--format", "md"],
+        ["--out", str(precious), "--format", "html"],
+        ["--json", str(precious)],
+    ):
         precious.write_text("text,label\n")
         status, _, err = told(str(place / "one"), *arguments)
         assert status == 2
@@ -281,7 +292,14 @@ def test_numbers_behind_the_ink(analysis: Analysis) -> None:
     assert [amount(v, "trainable") for v in (516, 33284, 4.4e6)] == ["516", "33.3K", "4.4M"]
     assert [amount(v, "seconds") for v in (28.8, 1200)] == ["29 s", "20 min"]
     # ticks of a short training are told apart
-    assert [amount(v, "seconds") for v in (0.03, 0.2, 0.8, 1.0, 9.4, 9.96)] == ["0.03 s", "0.2 s", "0.8 s", "1 s", "9.4 s", "10 s"]
+    assert [amount(v, "seconds") for v in (0.03, 0.2, 0.8, 1.0, 9.4, 9.96)] == [
+        "0.03 s",
+        "0.2 s",
+        "0.8 s",
+        "1 s",
+        "9.4 s",
+        "10 s",
+    ]
     assert even_ticks(33.0, 1.0) == [0, 10, 20, 30]
     assert even_ticks(4.5 * 2**30, 2.0**20) == [i * 2.0**30 for i in range(5)]
     assert cut("a \n b") == "a b"
@@ -298,7 +316,9 @@ def test_the_commit_is_told_where_there_is_one(analysis: Analysis) -> None:
         assert dict(facts(known))["Versions"] == words
 
 
-def boxes(labels: Sequence[Label], dots: Sequence[tuple[float, float]]) -> tuple[list[Bbox], Bbox, list[tuple[float, float]]]:
+def boxes(
+    labels: Sequence[Label], dots: Sequence[tuple[float, float]]
+) -> tuple[list[Bbox], Bbox, list[tuple[float, float]]]:
     """Where names lie, the frame about them, and the dots, in pixels."""
     with styled():
         axes = sheet(height=3.4).add_subplot()
@@ -328,7 +348,10 @@ def test_names_in_a_figure_lie_on_nothing_and_within_the_frame() -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "epochs", "words"), [(1200, None, "1,200 steps"), (None, 3.0, "3 epochs"), (None, None, "3 epochs (at least 500 steps)")]
+    ("steps", "epochs", "words"),
+    [(1200, None, "1,200 steps"), (None, 3.0, "3 epochs"), (None, None, "3 epochs (at least 500 steps)")],
 )
-def test_the_length_of_training_is_told_as_it_was_asked_for(steps: int | None, epochs: float | None, words: str) -> None:
+def test_the_length_of_training_is_told_as_it_was_asked_for(
+    steps: int | None, epochs: float | None, words: str
+) -> None:
     assert training_length(steps, epochs) == words

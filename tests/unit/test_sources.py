@@ -31,7 +31,9 @@ def write(path: Path, rows: Rows, names: Sequence[str] = ()) -> Path:
     if path.suffix == ".parquet":
         table = pa.table({"text": texts, "label": labels})
         if names:
-            table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": {"label": {"names": names}}}})})
+            table = table.replace_schema_metadata(
+                {"huggingface": json.dumps({"info": {"features": {"label": {"names": names}}}})}
+            )
         pa.parquet.write_table(table, path)
     elif path.suffix == ".jsonl":
         path.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows))
@@ -102,7 +104,9 @@ def test_a_missing_shard_is_told(tmp_path: Path) -> None:
     write(tmp_path / "train-00000-of-00003.parquet", TRAIN)
     write(tmp_path / "train-00002-of-00003.parquet", TRAIN)
     message = refusal(tmp_path)
-    assert "only 2 of 3 train files (train-00000-of-00003.parquet, train-00002-of-00003.parquet); add the rest" in message
+    assert (
+        "only 2 of 3 train files (train-00000-of-00003.parquet, train-00002-of-00003.parquet); add the rest" in message
+    )
     write(tmp_path / "train-00001-of-00003.parquet", TRAIN)
     assert len(load_dataset(str(tmp_path), COLUMNS).train) == 12
 
@@ -113,7 +117,9 @@ def test_a_fault_in_a_shard_names_that_shard(tmp_path: Path) -> None:
     write(tmp_path / "test-00001-of-00002.csv", [("d one", 1), ("", 1), ("d three", 5)])
     assert "test-00001-of-00002.csv: row 4 with an unknown label (5); known from training: 0, 1" in refusal(tmp_path)
     write(tmp_path / "test-00001-of-00002.csv", [("d one", 1), ("", 1)])
-    assert load_dataset(str(tmp_path), COLUMNS).notes == (f"{tmp_path}/test-00001-of-00002.csv: row 3 with an empty text left out",)
+    assert load_dataset(str(tmp_path), COLUMNS).notes == (
+        f"{tmp_path}/test-00001-of-00002.csv: row 3 with an empty text left out",
+    )
 
 
 def test_shards_may_differ_in_what_their_labels_look_like(tmp_path: Path) -> None:
@@ -147,7 +153,10 @@ def test_two_sets_of_one_split_are_refused(tmp_path: Path, first: str, second: s
 
 
 def test_what_is_not_there_is_told(tmp_path: Path) -> None:
-    assert refusal(tmp_path) == f"{tmp_path.name}: no train, validation or test file (.csv, .tsv, .jsonl, .json, .parquet) in this folder"
+    assert (
+        refusal(tmp_path)
+        == f"{tmp_path.name}: no train, validation or test file (.csv, .tsv, .jsonl, .json, .parquet) in this folder"
+    )
     write(tmp_path / "test.csv", TRAIN)
     assert refusal(tmp_path) == f"{tmp_path.name}: there is no training file; found test.csv"
     assert refusal(tmp_path / "gone.csv") == "gone.csv: no such file or folder"
@@ -155,12 +164,20 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
         load_dataset("gone.parquet", COLUMNS)
 
 
-def test_a_hub_id_is_fetched_and_only_parquet_splits_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_id_is_fetched_and_only_parquet_splits_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(tmp_path / "data" / "train-00000-of-00001.parquet", TRAIN)
     asked: list[object] = []
 
     def fetch(repo: str, choose: object, kind: str) -> Path:
-        names = ["README.md", "data/train-00000-of-00001.parquet", "data/extra-00000-of-00001.parquet", "test.csv", "dev.parquet"]
+        names = [
+            "README.md",
+            "data/train-00000-of-00001.parquet",
+            "data/extra-00000-of-00001.parquet",
+            "test.csv",
+            "dev.parquet",
+        ]
         asked.append((repo, kind, choose(names)))  # type: ignore[operator]
         return tmp_path
 
@@ -361,19 +378,33 @@ NAMES = ("world", "sports", "business")
         (["2", "n/a", "2"], ("2", "n/a"), [0, 1, 0]),
     ],
 )
-def test_labelled_rows_are_matched_by_name_or_by_place(tmp_path: Path, values: list[int | str], names: tuple[str, ...], numbers: list[int]) -> None:
-    split = load_labelled(str(write(tmp_path / "a.csv", [(f"t{i}", value) for i, value in enumerate(values)])), COLUMNS, names)
+def test_labelled_rows_are_matched_by_name_or_by_place(
+    tmp_path: Path, values: list[int | str], names: tuple[str, ...], numbers: list[int]
+) -> None:
+    split = load_labelled(
+        str(write(tmp_path / "a.csv", [(f"t{i}", value) for i, value in enumerate(values)])), COLUMNS, names
+    )
     assert (split.labels.tolist(), split.texts.to_pylist()) == (numbers, ["t0", "t1", "t2"])
 
 
-@pytest.mark.parametrize(("values", "names", "strange"), [([2, 0, 2], ("1", "2", "3"), "'0'"), ([0, 1, 0], ("2", "7"), "'0', '1'")])
-def test_numbers_are_no_places_among_labels_that_are_numbers(tmp_path: Path, values: list[int | str], names: tuple[str, ...], strange: str) -> None:
+@pytest.mark.parametrize(
+    ("values", "names", "strange"), [([2, 0, 2], ("1", "2", "3"), "'0'"), ([0, 1, 0], ("2", "7"), "'0', '1'")]
+)
+def test_numbers_are_no_places_among_labels_that_are_numbers(
+    tmp_path: Path, values: list[int | str], names: tuple[str, ...], strange: str
+) -> None:
     with pytest.raises(DataError, match=f"unknown label \\({strange}\\)"):
-        load_labelled(str(write(tmp_path / "a.csv", [(f"t{i}", value) for i, value in enumerate(values)])), COLUMNS, names)
+        load_labelled(
+            str(write(tmp_path / "a.csv", [(f"t{i}", value) for i, value in enumerate(values)])), COLUMNS, names
+        )
 
 
-@pytest.mark.parametrize(("values", "given"), [(["bad", "good"], ("good", "evil")), ([2, 7], ("7", "2")), ([0, 1], ("1", "zero"))])
-def test_a_label_is_not_given_another_labels_name(tmp_path: Path, values: list[int | str], given: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("values", "given"), [(["bad", "good"], ("good", "evil")), ([2, 7], ("7", "2")), ([0, 1], ("1", "zero"))]
+)
+def test_a_label_is_not_given_another_labels_name(
+    tmp_path: Path, values: list[int | str], given: tuple[str, ...]
+) -> None:
     path = write(tmp_path / "a.csv", [(f"t{i}", values[i % 2]) for i in range(6)])
     with pytest.raises(DataError, match="another label is called so"):
         load_dataset(str(path), COLUMNS, given)
@@ -394,15 +425,24 @@ def test_rows_of_training_in_a_validation_file_are_told_and_can_be_left_out(tmp_
 
 def test_labelled_rows_of_a_file_with_names_of_its_own(tmp_path: Path) -> None:
     rows: Rows = [("a", 0), ("b", 2)]
-    assert load_labelled(str(write(tmp_path / "a.parquet", rows, NAMES[::-1])), COLUMNS, NAMES).labels.tolist() == [2, 0]
+    assert load_labelled(str(write(tmp_path / "a.parquet", rows, NAMES[::-1])), COLUMNS, NAMES).labels.tolist() == [
+        2,
+        0,
+    ]
     assert load_labelled(str(write(tmp_path / "b.parquet", rows, NAMES)), COLUMNS, NAMES).labels.tolist() == [0, 2]
-    assert load_labelled(str(write(tmp_path / "c.parquet", rows, ["x", "y", "z"])), COLUMNS, NAMES).labels.tolist() == [0, 2]
+    assert load_labelled(str(write(tmp_path / "c.parquet", rows, ["x", "y", "z"])), COLUMNS, NAMES).labels.tolist() == [
+        0,
+        2,
+    ]
 
 
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        (["world", "Sport"], "row 3 with an unknown label ('Sport'); known from training: 'world', 'sports', 'business'"),
+        (
+            ["world", "Sport"],
+            "row 3 with an unknown label ('Sport'); known from training: 'world', 'sports', 'business'",
+        ),
         ([0, 3], "row 3 with an unknown label (3); known from training: 0, 1, 2"),
         ([-1, -1], "2 rows (2, 3) with an unknown label (-1)"),
     ],
@@ -425,9 +465,18 @@ def test_labelled_rows_of_a_folder_are_its_test_file(tmp_path: Path) -> None:
 
 
 def test_find_files_names_the_files_of_each_split(tmp_path: Path) -> None:
-    for name in ("data/train-00000-of-00002.csv", "data/train-00001-of-00002.csv", "data/dev.csv", "test.csv", "contest.csv", "test_old.csv"):
+    for name in (
+        "data/train-00000-of-00002.csv",
+        "data/train-00001-of-00002.csv",
+        "data/dev.csv",
+        "test.csv",
+        "contest.csv",
+        "test_old.csv",
+    ):
         write(tmp_path / name, TRAIN)
-    found = {split: [str(path.relative_to(tmp_path)) for path in paths] for split, paths in find_files(str(tmp_path)).items()}
+    found = {
+        split: [str(path.relative_to(tmp_path)) for path in paths] for split, paths in find_files(str(tmp_path)).items()
+    }
     assert found == {
         "train": ["data/train-00000-of-00002.csv", "data/train-00001-of-00002.csv"],
         "validation": ["data/dev.csv"],

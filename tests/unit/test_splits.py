@@ -19,13 +19,18 @@ class_counts = st.lists(st.integers(0, 40), min_size=1, max_size=8).filter(lambd
 
 
 @given(class_counts, st.floats(0.01, 0.99), st.integers(0, 2**32))
-def test_carve_is_disjoint_complete_sorted_and_leaves_every_class_in_both_parts(counts: list[int], fraction: float, seed: int) -> None:
+def test_carve_is_disjoint_complete_sorted_and_leaves_every_class_in_both_parts(
+    counts: list[int], fraction: float, seed: int
+) -> None:
     labels = counted(counts)
     train, validation = carve(labels, fraction, seed)
     assert sorted([*train, *validation]) == list(range(len(labels)))
     assert (np.diff(train) > 0).all()
     assert (np.diff(validation) > 0).all()
-    kept, drawn = np.bincount(labels[train], minlength=len(counts)), np.bincount(labels[validation], minlength=len(counts))
+    kept, drawn = (
+        np.bincount(labels[train], minlength=len(counts)),
+        np.bincount(labels[validation], minlength=len(counts)),
+    )
     for count, in_train, in_validation in zip(counts, kept, drawn, strict=True):
         assert (in_train, in_validation) == (count, 0) if count < 2 else min(in_train, in_validation) >= 1
 

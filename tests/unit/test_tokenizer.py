@@ -11,7 +11,7 @@ from checkpoints import SENTENCES, SPECIALS, vocabulary, write_byte_level, write
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from loralet.errors import CheckpointError
-from loralet.store.tokenizer import load_tokenizer
+from loralet.hub.tokenizer import load_tokenizer
 
 ROWS = 1000
 """More embedding rows than any vocabulary here has tokens."""
@@ -55,7 +55,15 @@ def word_piece(folder: Path, tokens: list[str], **config: object) -> Path:
 
 
 def cased_vocabulary() -> list[str]:
-    return [*vocabulary(), *"ABCDEFGHIJKLMNOPQRSTUVWXYZ", *(f"##{c}" for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"), "The", "\u00e9", "##\u00e9", "##\u00ef"]
+    return [
+        *vocabulary(),
+        *"ABCDEFGHIJKLMNOPQRSTUVWXYZ",
+        *(f"##{c}" for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
+        "The",
+        "\u00e9",
+        "##\u00e9",
+        "##\u00ef",
+    ]
 
 
 def refusal(folder: Path, rows: int = ROWS) -> str:
@@ -109,13 +117,18 @@ class TestWordPiece:
         strange = load_tokenizer(folder, len(tokens))
         assert strange.token_to_id(odd) == 1
         assert strange.encode("the team").ids == plain.encode("the team").ids
-        assert strange.encode("the team").ids == transformers.BertTokenizer.from_pretrained(folder)("the team")["input_ids"]
+        assert (
+            strange.encode("the team").ids
+            == transformers.BertTokenizer.from_pretrained(folder)("the team")["input_ids"]
+        )
 
     def test_windows_line_ends_and_a_missing_last_one(self, tmp_path: Path) -> None:
         folder = word_piece(tmp_path / "a", vocabulary())
         expected = ids(load_tokenizer(folder, ROWS))
         (folder / "vocab.txt").write_bytes("\r\n".join(vocabulary()).encode())
-        assert load_tokenizer(folder, len(vocabulary())).get_vocab() == {token: i for i, token in enumerate(vocabulary())}
+        assert load_tokenizer(folder, len(vocabulary())).get_vocab() == {
+            token: i for i, token in enumerate(vocabulary())
+        }
         assert ids(load_tokenizer(folder, ROWS)) == expected
 
     @pytest.mark.parametrize("missing", [("[UNK]",), ("[CLS]",), ("[SEP]",), ("[CLS]", "[SEP]")])
@@ -139,7 +152,14 @@ class TestWordPiece:
 class TestByteLevel:
     def test_equals_transformers(self, tmp_path: Path) -> None:
         tokens = write_byte_level(tmp_path)
-        texts = (*NASTY, *SENTENCES, "literal <s> and </s> and <mask> and <pad> and <unk>", "a  <mask>  b", " leading", "trailing ")
+        texts = (
+            *NASTY,
+            *SENTENCES,
+            "literal <s> and </s> and <mask> and <pad> and <unk>",
+            "a  <mask>  b",
+            " leading",
+            "trailing ",
+        )
         ours = ids(load_tokenizer(tmp_path, tokens), texts)
         theirs = transformers.RobertaTokenizer.from_pretrained(tmp_path)
         assert ours == {text: theirs(text)["input_ids"] for text in texts}
@@ -189,7 +209,9 @@ class TestTokenizerFile:
 
     def test_is_read_before_the_vocabulary(self, tmp_path: Path) -> None:
         folder = word_piece(tmp_path / "a", vocabulary())
-        load_tokenizer(word_piece(tmp_path / "b", [*SPECIALS, "[PAD]", "team"]), ROWS).save(str(folder / "tokenizer.json"))
+        load_tokenizer(word_piece(tmp_path / "b", [*SPECIALS, "[PAD]", "team"]), ROWS).save(
+            str(folder / "tokenizer.json")
+        )
         assert load_tokenizer(folder, ROWS).encode("team").ids == [1, 5, 2]
 
     def test_survives_saving(self, tmp_path: Path) -> None:
@@ -220,7 +242,12 @@ class TestTokenizerFile:
 class TestBroken:
     @pytest.mark.parametrize(
         ("name", "content"),
-        [("tokenizer.json", b"{"), ("tokenizer.json", b"{}"), ("tokenizer_config.json", b"{"), ("vocab.txt", b"\xff\xfe[CLS]\n")],
+        [
+            ("tokenizer.json", b"{"),
+            ("tokenizer.json", b"{}"),
+            ("tokenizer_config.json", b"{"),
+            ("vocab.txt", b"\xff\xfe[CLS]\n"),
+        ],
     )
     def test_files_that_cannot_be_read(self, name: str, content: bytes, tmp_path: Path) -> None:
         folder = word_piece(tmp_path / "a", vocabulary())

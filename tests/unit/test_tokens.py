@@ -69,7 +69,9 @@ def test_truncation_keeps_the_last_special_token(tokenizer: Tokenizer) -> None:
     assert max(len(tokenizer.encode(text).ids) for text in TEXTS) > 5
 
 
-def test_truncation_and_padding_of_the_tokenizer_itself_are_set_aside_and_left_as_they_were(tokenizer: Tokenizer) -> None:
+def test_truncation_and_padding_of_the_tokenizer_itself_are_set_aside_and_left_as_they_were(
+    tokenizer: Tokenizer,
+) -> None:
     plain = rows(tokenise(column(TEXTS), tokenizer, 6))
     tokenizer.enable_truncation(3)
     tokenizer.enable_padding(length=50)
@@ -93,7 +95,11 @@ def test_what_differs_misses_the_cache(tokenizer: Tokenizer, tmp_path: Path, cal
     variants = [
         (column(TEXTS), tokenizer, 128),
         (column([*TEXTS[:-1], TEXTS[-1] + "!"]), tokenizer, 128),
-        (column([*TEXTS[:2], TEXTS[2] + TEXTS[3], "", *TEXTS[4:]]), tokenizer, 128),  # the same characters in all, other rows
+        (
+            column([*TEXTS[:2], TEXTS[2] + TEXTS[3], "", *TEXTS[4:]]),
+            tokenizer,
+            128,
+        ),  # the same characters in all, other rows
         (column(TEXTS[:-1]), tokenizer, 128),
         (column(TEXTS), tokenizer, 5),
         (column(TEXTS), other, 128),

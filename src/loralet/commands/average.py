@@ -8,19 +8,19 @@ from pathlib import Path
 
 from rich.console import Console
 
+from loralet.artifacts.average import average as mean_of
+from loralet.artifacts.folder import Artifact, save_artifact
 from loralet.commands.threads import set_threads
 from loralet.config import AverageConfig
 from loralet.data.files import Columns
-from loralet.deploy.calibration import calibration_rows
-from loralet.deploy.classifier import open_adapter, ready
-from loralet.deploy.ensemble import find_adapters
-from loralet.engine.evaluate import score_logits
-from loralet.engine.runs import new_run_folder, read_results
-from loralet.engine.seeds import chosen_seeds
 from loralet.errors import ConfigError, RunError
-from loralet.store.adapters import Artifact, save_artifact
-from loralet.store.average import average as mean_of
-from loralet.store.backbone import Backbone
+from loralet.export.calibration import calibration_rows
+from loralet.hub.backbone import Backbone
+from loralet.inference.ensemble import find_adapters
+from loralet.inference.evaluation import score_logits
+from loralet.inference.predictor import open_adapter, ready
+from loralet.runs.folder import new_run_folder, read_results
+from loralet.runs.selection import chosen_seeds
 
 
 def average(config: AverageConfig) -> None:
@@ -36,7 +36,11 @@ def average(config: AverageConfig) -> None:
     console = Console(highlight=False, soft_wrap=True)
     for artifact in (*members.values(), made):
         told = artifact.metrics.get("validation")
-        console.print(f"  {artifact.id:<32} rank {artifact.rank:<4}" + (f" validation accuracy {told['accuracy']:.4f}" if told else ""), markup=False)
+        console.print(
+            f"  {artifact.id:<32} rank {artifact.rank:<4}"
+            + (f" validation accuracy {told['accuracy']:.4f}" if told else ""),
+            markup=False,
+        )
     console.print(f"mean of {len(members)} adapters: {out}", markup=False)
 
 

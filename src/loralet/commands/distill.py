@@ -5,7 +5,7 @@ from __future__ import annotations
 from loralet.commands.threads import set_threads
 from loralet.config import DistillConfig, Interface
 from loralet.events import Finished
-from loralet.show.progress import open_view
+from loralet.progress.view import open_view
 
 
 def distill(config: DistillConfig, interface: Interface) -> None:

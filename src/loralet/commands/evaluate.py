@@ -8,18 +8,18 @@ from pathlib import Path
 
 from rich.console import Console
 
+from loralet.artifacts.folder import Artifact
+from loralet.atomic import write_json
 from loralet.commands.threads import set_threads
 from loralet.config import EvaluateConfig, StudyConfig, TrainConfig
+from loralet.config.toml import read_options
 from loralet.data.files import Columns
 from loralet.data.sources import Split, load_dataset, load_labelled
-from loralet.deploy.ensemble import find_adapters, load_ensemble
-from loralet.engine.corpus import columns_of
-from loralet.engine.evaluate import Scores, score_logits
-from loralet.engine.runs import read_results
 from loralet.errors import RunError
-from loralet.store.adapters import Artifact
-from loralet.store.atomic import write_json
-from loralet.store.options import read_options
+from loralet.inference.ensemble import find_adapters, load_ensemble
+from loralet.inference.evaluation import Scores, score_logits
+from loralet.runs.folder import read_results
+from loralet.training.corpus import columns_of
 
 
 def evaluate(config: EvaluateConfig) -> None:
@@ -29,7 +29,9 @@ def evaluate(config: EvaluateConfig) -> None:
     adapters = find_adapters(folder, config.run, config.runs, config.also)
     ensemble = load_ensemble(adapters, force=config.any_backbone, labels=config.label_names, backbone=config.backbone)
     if config.data:
-        split = load_labelled(config.data, Columns(config.text_column, config.label_column, config.columns), ensemble.labels)
+        split = load_labelled(
+            config.data, Columns(config.text_column, config.label_column, config.columns), ensemble.labels
+        )
     else:
         split = _own_test(folder, ensemble.artifacts)
     scores = score_logits(ensemble.log_probabilities(split.texts), split.labels)
@@ -65,5 +67,9 @@ def _own_test(folder: Path, artifacts: Sequence[Artifact]) -> Split:
 def _print_scores(run: str, source: str, rows: int, scores: Scores) -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"{run} on {source}: {rows:,} rows", markup=False)
-    console.print(f"accuracy  {scores.accuracy:.4f}  (95 % interval {scores.accuracy_low:.4f}–{scores.accuracy_high:.4f})")
-    console.print(f"macro precision {scores.macro_precision:.4f}  recall {scores.macro_recall:.4f}  F1 {scores.macro_f1:.4f}  loss {scores.loss:.4f}")
+    console.print(
+        f"accuracy  {scores.accuracy:.4f}  (95 % interval {scores.accuracy_low:.4f}–{scores.accuracy_high:.4f})"
+    )
+    console.print(
+        f"macro precision {scores.macro_precision:.4f}  recall {scores.macro_recall:.4f}  F1 {scores.macro_f1:.4f}  loss {scores.loss:.4f}"
+    )

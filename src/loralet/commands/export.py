@@ -6,18 +6,18 @@ from pathlib import Path
 
 from rich.console import Console
 
+from loralet.artifacts.folder import Artifact
 from loralet.commands.push import push_folder
 from loralet.commands.threads import set_threads
 from loralet.config import ExportConfig
 from loralet.data.files import Columns
 from loralet.data.sources import Split
-from loralet.deploy.calibration import calibration_rows
-from loralet.deploy.classifier import find_adapter, open_adapter, ready
-from loralet.deploy.export import Exported, export_bundle, export_hf, export_onnx
-from loralet.deploy.onnx import require_onnx
-from loralet.engine.runs import new_run_folder
 from loralet.errors import CheckError, RunError
-from loralet.store.adapters import Artifact
+from loralet.export.calibration import calibration_rows
+from loralet.export.export import Exported, export_bundle, export_hf, export_onnx
+from loralet.export.onnx import require_onnx
+from loralet.inference.predictor import find_adapter, open_adapter, ready
+from loralet.runs.folder import new_run_folder
 
 
 def export(config: ExportConfig) -> None:
@@ -45,7 +45,9 @@ def export(config: ExportConfig) -> None:
 def _calibration(config: ExportConfig, adapter: Path, artifact: Artifact) -> Split | None:
     """Rows to measure on; the gate cannot do without, the comparison with torch can."""
     try:
-        return calibration_rows(adapter, artifact, config.data, Columns(config.text_column, config.label_column, config.columns))
+        return calibration_rows(
+            adapter, artifact, config.data, Columns(config.text_column, config.label_column, config.columns)
+        )
     except RunError:
         if config.int8 or config.data:
             raise
@@ -58,7 +60,11 @@ def _say(done: Exported) -> None:
     for name, size in done.report["bytes"].items():
         console.print(f"  {name:<24} {size:>12,} bytes", markup=False)
     if "largest_difference" in done.report:
-        console.print(f"largest difference of a logit to torch: {done.report['largest_difference']:.1e} on {done.report['rows_compared']:,} rows")
+        console.print(
+            f"largest difference of a logit to torch: {done.report['largest_difference']:.1e} on {done.report['rows_compared']:,} rows"
+        )
     if done.report.get("int8", {}).get("kept"):
         gate = done.report["int8"]
-        console.print(f"accuracy on {gate['rows']:,} rows: fp32 {gate['accuracy_fp32']:.4f}, int8 {gate['accuracy_int8']:.4f}")
+        console.print(
+            f"accuracy on {gate['rows']:,} rows: fp32 {gate['accuracy_fp32']:.4f}, int8 {gate['accuracy_int8']:.4f}"
+        )

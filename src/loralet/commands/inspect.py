@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 from loralet.config import InspectConfig
-from loralet.deploy.inspect import inspect_path
-from loralet.show.inspection import comparison_view, comparisons, inspection_json, inspection_view
-from loralet.show.table import table_console
+from loralet.report.inspection import inspect_path
+from loralet.report.inspection_table import comparison_view, comparisons, inspection_json, inspection_view
+from loralet.report.results_table import table_console
 
 
 def inspect(config: InspectConfig) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 from loralet.commands.threads import set_threads
 from loralet.config import PredictConfig
 from loralet.data.files import SUFFIXES, Columns, read_table
-from loralet.deploy.ensemble import find_adapters, load_ensemble
 from loralet.errors import ConfigError, DataError
-from loralet.show.predictions import WRITERS
-from loralet.store.bundled import DATA, FOLDER
+from loralet.hub.bundled import DATA, FOLDER
+from loralet.inference.ensemble import find_adapters, load_ensemble
+from loralet.report.predictions import WRITERS
 
 
 def predict(config: PredictConfig) -> None:
@@ -41,7 +41,9 @@ def _bundled_texts() -> list[str]:
 
 def _read_texts(file: str, text_column: str) -> list[str]:
     if file != "-" and Path(file).suffix.lower() in SUFFIXES:
-        return list(read_table(Path(file), Columns(text=text_column), labelled=False, keep_empty=True).texts.to_pylist())
+        return list(
+            read_table(Path(file), Columns(text=text_column), labelled=False, keep_empty=True).texts.to_pylist()
+        )
     try:
         raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
@@ -53,7 +55,9 @@ def _read_texts(file: str, text_column: str) -> list[str]:
         try:
             texts.append(line.removesuffix(b"\r").decode())
         except UnicodeDecodeError as error:
-            raise DataError(f"{'standard input' if file == '-' else file}: row {number} is not UTF-8; save it as UTF-8") from error
+            raise DataError(
+                f"{'standard input' if file == '-' else file}: row {number} is not UTF-8; save it as UTF-8"
+            ) from error
     if not texts:
         raise DataError(f"{'standard input' if file == '-' else file}: there is no text in it")
     return texts

@@ -7,8 +7,8 @@ from pathlib import Path
 from rich.console import Console
 
 from loralet.config import PushConfig
-from loralet.deploy.classifier import find_adapter
-from loralet.deploy.push import plan_push, upload
+from loralet.export.push import plan_push, upload
+from loralet.inference.predictor import find_adapter
 
 
 def push(config: PushConfig) -> None:
@@ -26,6 +26,9 @@ def push_folder(folder: Path, repo: str, private: bool, dry_run: bool) -> None:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"warning: {planned.warning}", markup=False)
     total = sum(planned.files.values())
     if dry_run:
-        console.print(f"dry run: {len(planned.files)} files, {total:,} bytes would be sent to {planned.repo} on {planned.endpoint}", markup=False)
+        console.print(
+            f"dry run: {len(planned.files)} files, {total:,} bytes would be sent to {planned.repo} on {planned.endpoint}",
+            markup=False,
+        )
         return
     console.print(f"{len(planned.files)} files, {total:,} bytes: {upload(planned, private)}", markup=False)

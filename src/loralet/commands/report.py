@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from loralet.atomic import write_json
 from loralet.config import ReportConfig
 from loralet.errors import ConfigError
-from loralet.show.report import write_report
-from loralet.store.atomic import write_json
-from loralet.studies.analysis import analyse
+from loralet.report.analysis import analyse
+from loralet.report.page import write_report
 
 
 def report(config: ReportConfig) -> None:
@@ -21,7 +21,7 @@ def write_reports(config: ReportConfig) -> tuple[list[Path], str]:
 
     Raises:
         ConfigError: a file would take the place of a folder, or of a file that is no report by its ending.
-        RunError: see :func:`loralet.studies.analysis.analyse`.
+        RunError: see :func:`loralet.report.analysis.analyse`.
     """
     folder = Path(config.folder)
     html, md = report_files(folder, config.out, config.format)
@@ -31,7 +31,9 @@ def write_reports(config: ReportConfig) -> tuple[list[Path], str]:
         raise ConfigError(f"{', '.join(taken)}: there is a folder of that name; name a file")
     foreign = [str(path) for path, ending in places if path and path.exists() and path.suffix.lower() != ending]
     if foreign:
-        raise ConfigError(f"{', '.join(foreign)}: there is a file of that name, and a report has another ending; it would be lost, so name another")
+        raise ConfigError(
+            f"{', '.join(foreign)}: there is a file of that name, and a report has another ending; it would be lost, so name another"
+        )
     analysis = analyse(folder, config.texts)
     written = write_report(analysis, html, md)
     if config.json:
@@ -52,7 +54,9 @@ def say_reports(written: tuple[list[Path], str]) -> None:
 def report_files(folder: Path, out: str, form: str) -> tuple[Path | None, Path | None]:
     """Where the page and the Markdown go, None for the one that is not wanted. Of both, each takes its own ending."""
     path = Path(out) if out else folder / "report.html"
-    bare = path.with_suffix("") if path.suffix.lower() in (".html", ".md") else path  # the dot of lora-lr0.002 begins no ending
+    bare = (
+        path.with_suffix("") if path.suffix.lower() in (".html", ".md") else path
+    )  # the dot of lora-lr0.002 begins no ending
     html = path if out and form == "html" else bare.with_name(f"{bare.name}.html")
     md = path if out and form == "md" else bare.with_name(f"{bare.name}.md")
     return (None if form == "md" else html), (None if form == "html" else md)

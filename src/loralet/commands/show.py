@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from loralet.config import ShowConfig
-from loralet.engine.runs import read_results
-from loralet.show.table import results_table, table_console
+from loralet.report.results_table import results_table, table_console
+from loralet.runs.folder import read_results
 
 
 def show(config: ShowConfig) -> None:

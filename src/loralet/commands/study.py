@@ -9,13 +9,13 @@ from typing import Any
 from loralet.commands.report import say_reports, write_reports
 from loralet.commands.threads import set_threads
 from loralet.config import Interface, Planning, ReportConfig, StudyConfig, TrainConfig
-from loralet.engine.runs import RunFolder, new_run_folder
 from loralet.events import Event, Finished, Stage
-from loralet.show.plan import plan_table
-from loralet.show.progress import open_view
-from loralet.show.table import results_table, table_console
-from loralet.store.bundled import bundled
-from loralet.studies.outline import survey
+from loralet.hub.bundled import bundled
+from loralet.progress.plan import plan_table
+from loralet.progress.view import open_view
+from loralet.report.results_table import results_table, table_console
+from loralet.runs.folder import RunFolder, new_run_folder
+from loralet.studies.estimate import survey
 from loralet.studies.plan import Plan, plan_study, plan_train
 from loralet.studies.study import carry_out, prepare
 

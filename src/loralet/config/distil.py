@@ -69,7 +69,11 @@ class DistillConfig:
     """The student's licence for the model card, which the teacher's decides; unstated when empty."""
 
     def problems(self) -> Iterator[str]:
-        needed = {"teacher": "a folder or a hub id", "text": "one file or more with --text", "out": "the student's folder with --out"}
+        needed = {
+            "teacher": "a folder or a hub id",
+            "text": "one file or more with --text",
+            "out": "the student's folder with --out",
+        }
         yield from (f"{name} is empty: give {what}" for name, what in needed.items() if not getattr(self, name))
         yield from student_problems(self.layers, self.width, self.heads, self.feed_forward, self.match)
         for name, (least, why) in LEAST.items():

@@ -37,7 +37,9 @@ def frame_of(tokenizer: Tokenizer) -> Frame | None:
     """
     parts = json.loads(tokenizer.to_str())
     kinds = [(parts[part] or {}).get("type") for part in ("normalizer", "pre_tokenizer", "model")]
-    if kinds != ["BertNormalizer", "BertPreTokenizer", "WordPiece"] or any(" " in token["content"] for token in parts["added_tokens"]):
+    if kinds != ["BertNormalizer", "BertPreTokenizer", "WordPiece"] or any(
+        " " in token["content"] for token in parts["added_tokens"]
+    ):
         return None
     framed, bare = tokenizer.encode("a"), tokenizer.encode("a", add_special_tokens=False)
     text = [place for place, special in enumerate(framed.special_tokens_mask) if not special]
@@ -46,7 +48,9 @@ def frame_of(tokenizer: Tokenizer) -> Frame | None:
     return Frame(tuple(framed.ids[: text[0]]), tuple(framed.ids[text[-1] + 1 :]))
 
 
-def encode_by_word(texts: pa.ChunkedArray, tokenizer: Tokenizer, frame: Frame, max_length: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def encode_by_word(
+    texts: pa.ChunkedArray, tokenizer: Tokenizer, frame: Frame, max_length: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Ids of the texts, one after another (int32), and the ids of each (int64): a pair for some rows at a time.
 
     Args:
@@ -78,7 +82,9 @@ def _pieces(words: pa.StringArray, tokenizer: Tokenizer) -> pa.LargeListArray:
         ids.append(np.array(encoding.ids, np.int32))
         owners.append(np.array(encoding.word_ids, np.int64) + i * WORDS)
     counts = np.bincount(np.concatenate(owners), minlength=len(words))
-    return pa.LargeListArray.from_arrays(np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]), np.concatenate(ids))
+    return pa.LargeListArray.from_arrays(
+        np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]), np.concatenate(ids)
+    )
 
 
 def _framed(ids: np.ndarray, ends: np.ndarray, frame: Frame, max_length: int) -> tuple[np.ndarray, np.ndarray]:

@@ -34,10 +34,14 @@ def text_column(texts: Any, keep_empty: bool = False) -> pa.ChunkedArray:
     strange = [i for i, value in enumerate(values) if not isinstance(value, str)]
     if strange:
         kind = type(values[strange[0]]).__name__
-        raise InputError(f"{listed_rows(strange)} (counted from 0) hold{'s' if len(strange) == 1 else ''} no text but {kind}; drop or fill them")
+        raise InputError(
+            f"{listed_rows(strange)} (counted from 0) hold{'s' if len(strange) == 1 else ''} no text but {kind}; drop or fill them"
+        )
     empty = [] if keep_empty else [i for i, value in enumerate(values) if not value.strip()]
     if empty:
-        raise InputError(f"{listed_rows(empty)} (counted from 0) {'is' if len(empty) == 1 else 'are'} empty; leave them out, with their labels")
+        raise InputError(
+            f"{listed_rows(empty)} (counted from 0) {'is' if len(empty) == 1 else 'are'} empty; leave them out, with their labels"
+        )
     return pa.chunked_array([pa.array(list(map(str, values)), pa.string())])
 
 
@@ -63,12 +67,16 @@ def label_column(labels: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
             raise InputError(f"{listed_rows(missing)} (counted from 0) ha{'s' if len(missing) == 1 else 've'} no label")
         kinds = {type(value) for value in given}
         if len(kinds) > 1:
-            raise InputError(f"the labels are of several types ({', '.join(sorted(kind.__name__ for kind in kinds))}); make them all strings, say")
+            raise InputError(
+                f"the labels are of several types ({', '.join(sorted(kind.__name__ for kind in kinds))}); make them all strings, say"
+            )
         values = np.array(given)
     if values.dtype.kind not in LABEL_TYPES:
         raise InputError(f"labels of type {values.dtype} cannot be classes; give strings or whole numbers")
     if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.round(values)).all()):
-        raise InputError("Unknown label type: continuous numbers; a classifier needs classes, as strings or whole numbers")
+        raise InputError(
+            "Unknown label type: continuous numbers; a classifier needs classes, as strings or whole numbers"
+        )
     classes, numbers = np.unique(values, return_inverse=True)
     if len(classes) < 2:
         raise InputError(f"there is only one class ({classes.tolist()[0]!r}); a classifier needs rows of at least two")

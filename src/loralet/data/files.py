@@ -81,7 +81,9 @@ def read_table(path: Path, columns: Columns, labelled: bool = True, keep_empty: 
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise DataError(f"{path}: cannot tell the format from {path.suffix or 'a name without an ending'!r}; known: {', '.join(SUFFIXES)}")
+        raise DataError(
+            f"{path}: cannot tell the format from {path.suffix or 'a name without an ending'!r}; known: {', '.join(SUFFIXES)}"
+        )
     if not path.exists():
         raise DataError(f"{path}: no such file")
     if path.stat().st_size == 0:
@@ -90,7 +92,9 @@ def read_table(path: Path, columns: Columns, labelled: bool = True, keep_empty: 
         if suffix != ".parquet" and file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
             raise DataError(f"{path}: row 1 begins as UTF-16 does; save the file as UTF-8")
     if columns.header and suffix not in (".csv", ".tsv"):
-        raise DataError(f"{path}: --columns names the columns of a CSV or TSV file without a header; this file carries its own names")
+        raise DataError(
+            f"{path}: --columns names the columns of a CSV or TSV file without a header; this file carries its own names"
+        )
     if suffix in (".csv", ".tsv"):
         raw, rows = _read_csv(path, columns.header)
     elif suffix in (".jsonl", ".json"):
@@ -108,7 +112,9 @@ def _read_csv(path: Path, header: Sequence[str]) -> tuple[pa.Table, Sequence[int
     names, skipped = _first_record(path, delimiter, header)
     if header:
         if [name.strip().lower() for name in names] == [name.strip().lower() for name in header]:
-            raise DataError(f"{path}: row 1 holds the very names that --columns gives; the file has a header row, so leave --columns out")
+            raise DataError(
+                f"{path}: row 1 holds the very names that --columns gives; the file has a header row, so leave --columns out"
+            )
         names, skipped = list(header), 0
     ragged: list[Any] = []
 
@@ -120,8 +126,12 @@ def _read_csv(path: Path, header: Sequence[str]) -> tuple[pa.Table, Sequence[int
         table = pyarrow.csv.read_csv(
             path,
             # Single-threaded, because only then does Arrow number the rows that it refuses.
-            read_options=pyarrow.csv.ReadOptions(use_threads=False, block_size=BLOCK, column_names=names, skip_rows=skipped),
-            parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=note),
+            read_options=pyarrow.csv.ReadOptions(
+                use_threads=False, block_size=BLOCK, column_names=names, skip_rows=skipped
+            ),
+            parse_options=pyarrow.csv.ParseOptions(
+                delimiter=delimiter, newlines_in_values=True, invalid_row_handler=note
+            ),
             convert_options=pyarrow.csv.ConvertOptions(
                 column_types={name: pa.binary() for name in names}, strings_can_be_null=False, check_utf8=False
             ),
@@ -133,7 +143,10 @@ def _read_csv(path: Path, header: Sequence[str]) -> tuple[pa.Table, Sequence[int
     rows = _record_lines(path, delimiter, table.num_rows + len(ragged), skipped)
     if ragged:
         places = [(rows[row.number - skipped - 1], row) for row in ragged[:SHOWN]]
-        listed = [f"  - row {place} has {row.actual_columns} columns instead of {row.expected_columns}: {row.text[:60]!r}" for place, row in places]
+        listed = [
+            f"  - row {place} has {row.actual_columns} columns instead of {row.expected_columns}: {row.text[:60]!r}"
+            for place, row in places
+        ]
         listed += [f"  ... and {len(ragged) - SHOWN} more"] if len(ragged) > SHOWN else []
         raise DataError(
             f"{path}: {len(ragged)} row{'s do' if len(ragged) > 1 else ' does'} not fit the {len(names)} columns {', '.join(names)}; "
@@ -156,7 +169,9 @@ def _first_record(path: Path, delimiter: str, header: Sequence[str]) -> tuple[li
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         reader = csv.reader(file, delimiter=delimiter)
         usual = csv.field_size_limit()
-        csv.field_size_limit(BLOCK if header else usual)  # a text may be that long; a column's name is not, so its quote is open
+        csv.field_size_limit(
+            BLOCK if header else usual
+        )  # a text may be that long; a column's name is not, so its quote is open
         try:
             names: list[str] = next((record for record in reader if record), [])
         except csv.Error as error:
@@ -255,10 +270,14 @@ def _select(path: Path, raw: pa.Table, columns: Columns, rows: pa.Array, labelle
         texts, rows = texts.filter(full), rows.filter(full.combine_chunks())
         labels = None if labels is None else labels.filter(full)
     if len(texts) == 0:
-        raise DataError(f"{path}: every text in column {' + '.join(text_columns)!r} is empty; name another with --text-column")
+        raise DataError(
+            f"{path}: every text in column {' + '.join(text_columns)!r} is empty; name another with --text-column"
+        )
     if labels is not None and labels.null_count:
         missing = rows.filter(pc.is_null(labels).combine_chunks()).to_pylist()
-        raise DataError(f"{path}: {listed_rows(missing)} without a label in column {label_column!r}; label them or leave them out")
+        raise DataError(
+            f"{path}: {listed_rows(missing)} without a label in column {label_column!r}; label them or leave them out"
+        )
     names = _label_names(raw, label_column) if label_column else ()
     return Table(str(path), texts, labels, rows, names, left_out)
 
@@ -309,8 +328,12 @@ def _strings(path: Path, column: pa.ChunkedArray, name: str, rows: pa.Array) -> 
         column = column.cast(column.type.value_type)
     if pa.types.is_null(column.type) or pa.types.is_string_view(column.type):
         column = column.cast(pa.string())
-    if not (pa.types.is_binary(column.type) or pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        raise DataError(f"{path}: column {name!r} holds {column.type}, not text; write it as strings, or name another column")
+    if not (
+        pa.types.is_binary(column.type) or pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    ):
+        raise DataError(
+            f"{path}: column {name!r} holds {column.type}, not text; write it as strings, or name another column"
+        )
     binary = column.cast(pa.binary()) if pa.types.is_string(column.type) else column.cast(pa.large_binary())
     try:
         strings = binary.cast(pa.string())

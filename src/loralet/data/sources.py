@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 
 from loralet.data.files import SUFFIXES, Columns, Table, listed_rows, read_table
 from loralet.errors import DataError
-from loralet.store import hub
-from loralet.store.bundled import bundled
+from loralet.hub import client as hub
+from loralet.hub.bundled import bundled
 
 SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)")
 NUMBER = re.compile(r"0|-?[1-9]\d*")
@@ -90,24 +90,39 @@ def load_dataset(source: str, columns: Columns, label_names: Sequence[str] = (),
     """
     files = find_files(source)
     if "train" not in files:
-        raise DataError(f"{source}: there is no training file; found {', '.join(str(path) for paths in files.values() for path in paths)}")
+        raise DataError(
+            f"{source}: there is no training file; found {', '.join(str(path) for paths in files.values() for path in paths)}"
+        )
     tables = {name: [read_table(path, columns) for path in paths] for name, paths in files.items()}
-    notes = [f"{t.source}: {listed_rows(t.left_out)} with an empty text left out" for parts in tables.values() for t in parts if t.left_out]
+    notes = [
+        f"{t.source}: {listed_rows(t.left_out)} with an empty text left out"
+        for parts in tables.values()
+        for t in parts
+        if t.left_out
+    ]
     values, names = _label_set(tables["train"], label_names)
-    splits = {name: _joined([Split(t.source, t.texts, _numbered(t, values)) for t in parts]) for name, parts in tables.items()}
+    splits = {
+        name: _joined([Split(t.source, t.texts, _numbered(t, values)) for t in parts]) for name, parts in tables.items()
+    }
     train = splits["train"]
     for other in (splits[name] for name in ("test", "validation") if name in splits):
         shared = pc.is_in(train.texts, value_set=other.texts.unique())
         count = int(pc.sum(shared).as_py() or 0)
         if count == len(train) and drop_overlap:
-            raise DataError(f"{train.source}: every row also stands in {other.source}, so none is left for training; give other rows")
+            raise DataError(
+                f"{train.source}: every row also stands in {other.source}, so none is left for training; give other rows"
+            )
         if count and drop_overlap:
             train = train.take(np.flatnonzero(~shared.to_numpy()))
             notes.append(f"{train.source}: {count} rows that also stand in {other.source} left out of training")
         elif count:
-            notes.append(f"{train.source}: {count} rows also stand in {other.source}; --drop-overlap leaves them out of training")
+            notes.append(
+                f"{train.source}: {count} rows also stand in {other.source}; --drop-overlap leaves them out of training"
+            )
     if len(np.unique(train.labels)) < 2:
-        raise DataError(f"{train.source}: only one class ({names[train.labels[0]]!r}); a classifier needs rows of at least two")
+        raise DataError(
+            f"{train.source}: only one class ({names[train.labels[0]]!r}); a classifier needs rows of at least two"
+        )
     validation, test = splits.get("validation"), splits.get("test")
     fingerprint = fingerprint_splits([train, *(s for s in (validation, test) if s)])
     return Dataset(source, names, train, validation, HeldOut(test) if test else None, fingerprint, tuple(notes))
@@ -128,7 +143,9 @@ def find_files(source: str) -> dict[str, list[Path]]:
             raise DataError(f"{source}: no such file or folder")
         path = hub.fetch(source, _wanted, kind="dataset")
     found: dict[str, list[Path]] = {}
-    for file in sorted(p for p in path.rglob("*") if not any(part.startswith(".") for part in p.relative_to(path).parts)):
+    for file in sorted(
+        p for p in path.rglob("*") if not any(part.startswith(".") for part in p.relative_to(path).parts)
+    ):
         split = _split_of(file.name)
         if split:
             found.setdefault(split, []).append(file)
@@ -146,7 +163,9 @@ def _check_parts(source: str, split: str, files: list[Path]) -> None:
     if len(sets) > 1 or (len(files) > 1 and not parts[0]):
         raise DataError(f"{source}: several sets of {split} files ({', '.join(map(str, files))}); keep one")
     if parts[0] and len(files) != int(parts[0][3]):
-        raise DataError(f"{source}: only {len(files)} of {int(parts[0][3])} {split} files ({', '.join(map(str, files))}); add the rest")
+        raise DataError(
+            f"{source}: only {len(files)} of {int(parts[0][3])} {split} files ({', '.join(map(str, files))}); add the rest"
+        )
 
 
 def _wanted(names: Sequence[str]) -> list[str]:
@@ -220,7 +239,9 @@ def _numbered(table: Table, values: list[int | str]) -> np.ndarray:
         unknown = pc.is_null(numbers).combine_chunks()
         rows = table.rows.filter(unknown).to_pylist()
         strange = ", ".join(repr(v) for v in labels.filter(unknown).unique().to_pylist()[:5])
-        raise DataError(f"{table.source}: {listed_rows(rows)} with an unknown label ({strange}); known from training: {', '.join(map(repr, values))}")
+        raise DataError(
+            f"{table.source}: {listed_rows(rows)} with an unknown label ({strange}); known from training: {', '.join(map(repr, values))}"
+        )
     return np.asarray(numbers.to_numpy(), np.int64)
 
 
@@ -239,7 +260,9 @@ def load_labelled(source: str, columns: Columns, names: Sequence[str]) -> Split:
     files = find_files(source)
     paths = files.get("test") or (files["train"] if Path(source).is_file() else [])
     if not paths:
-        raise DataError(f"{source}: there is no test file; found {', '.join(str(p) for ps in files.values() for p in ps)}")
+        raise DataError(
+            f"{source}: there is no test file; found {', '.join(str(p) for ps in files.values() for p in ps)}"
+        )
     tables = [read_table(path, columns) for path in paths]
     found = {value for table in tables if table.labels is not None for value in table.labels.unique().to_pylist()}
     values: list[int | str] = list(range(len(names)))

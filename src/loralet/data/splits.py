@@ -22,7 +22,9 @@ def carve(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, n
     if not (counts >= 2).any():
         raise ValueError(f"{len(labels)} rows are too few to keep a validation part: no class has two")
     able = np.where(counts >= 2, counts, 0)
-    quotas = _quotas(able, np.minimum(able, 1), np.maximum(able - 1, 0), min(round(len(labels) * fraction), LARGEST_VALIDATION))
+    quotas = _quotas(
+        able, np.minimum(able, 1), np.maximum(able - 1, 0), min(round(len(labels) * fraction), LARGEST_VALIDATION)
+    )
     return _stratified(labels, quotas, seed)
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 from tokenizers import Tokenizer
 
+from loralet.atomic import new_folder
 from loralet.data.by_word import encode_by_word, frame_of
 from loralet.data.sources import hash_texts
-from loralet.store.atomic import new_folder
 
 CHUNK = 8192
 """Rows handed at once to a tokenizer that takes whole texts: enough to keep all cores busy, few enough to keep memory flat."""
@@ -72,12 +72,16 @@ def _tokenise(texts: pa.ChunkedArray, tokenizer: Tokenizer, max_length: int) -> 
     plain.no_padding()
     plain.no_truncation()
     frame = frame_of(plain)
-    parts = list(encode_by_word(texts, plain, frame, max_length) if frame else _encode_by_text(texts, plain, max_length))
+    parts = list(
+        encode_by_word(texts, plain, frame, max_length) if frame else _encode_by_text(texts, plain, max_length)
+    )
     lengths = np.concatenate([np.zeros(1, np.int64), *(lengths for _, lengths in parts)])
     return Tokens(np.concatenate([np.zeros(0, np.int32), *(ids for ids, _ in parts)]), np.cumsum(lengths))
 
 
-def _encode_by_text(texts: pa.ChunkedArray, tokenizer: Tokenizer, max_length: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _encode_by_text(
+    texts: pa.ChunkedArray, tokenizer: Tokenizer, max_length: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Ids of the texts, one after another, and the ids of each, for some rows at a time; any tokenizer. It truncates from then on."""
     tokenizer.enable_truncation(max_length)
     for start in range(0, len(texts), CHUNK):

@@ -17,8 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
+from loralet.atomic import new_file
+from loralet.backends.device import choose_device, choose_dtype
 from loralet.cache import cache_folder
 from loralet.config import DistillConfig
+from loralet.config.toml import read_options
 from loralet.data.tokens import Tokens, tokenise
 from loralet.distil.card import card
 from loralet.distil.checkpoint import NAME, load_checkpoint, save_checkpoint
@@ -28,14 +31,11 @@ from loralet.distil.student import matched_layers, start_maps, start_student, st
 from loralet.distil.teacher import teacher_targets
 from loralet.distil.texts import Texts, hold_out, read_texts
 from loralet.distil.train import DistilState, Lessons, Pupil, distil
-from loralet.engine.device import choose_device, choose_dtype
-from loralet.engine.runs import RunFolder, new_run_folder
 from loralet.errors import ConfigError, RunError
 from loralet.events import Advanced, EpochEnded, Event, Stage
-from loralet.nn.encoder import EncoderShape
-from loralet.store.atomic import new_file
-from loralet.store.backbone import Backbone, load_backbone
-from loralet.store.options import read_options
+from loralet.hub.backbone import Backbone, load_backbone
+from loralet.models.encoder import EncoderShape
+from loralet.runs.folder import RunFolder, new_run_folder
 
 Listen = Callable[[Event], None]
 FREE = ("threads", "resume", "out")
@@ -114,17 +114,25 @@ def open_folder(config: DistillConfig) -> Path:
     before = read_options(folder / "config.toml", DistillConfig)
     names = (option.name for option in dataclasses.fields(config) if option.name not in FREE)
     changed = [
-        f"{name} is {getattr(config, name)!r}, it was {getattr(before, name)!r}" for name in names if getattr(config, name) != getattr(before, name)
+        f"{name} is {getattr(config, name)!r}, it was {getattr(before, name)!r}"
+        for name in names
+        if getattr(config, name) != getattr(before, name)
     ]
     if changed:
-        raise ConfigError.listing([f"{change}: a resumed distillation keeps its options" for change in changed], str(folder))
+        raise ConfigError.listing(
+            [f"{change}: a resumed distillation keeps its options" for change in changed], str(folder)
+        )
     return folder
 
 
-def _start(config: DistillConfig, teacher: Backbone, shape: EncoderShape, tokens: Tokens, train: np.ndarray, pupil: Pupil) -> DistilState:
+def _start(
+    config: DistillConfig, teacher: Backbone, shape: EncoderShape, tokens: Tokens, train: np.ndarray, pupil: Pupil
+) -> DistilState:
     kept = np.repeat(np.isin(np.arange(len(tokens)), train), tokens.lengths)
     counts = np.bincount(tokens.ids[kept], minlength=shape.vocabulary)
-    parameters = start_student(teacher, shape, counts, config.seed) | start_maps(shape.width, teacher.shape.width, shape.layers, config.seed)
+    parameters = start_student(teacher, shape, counts, config.seed) | start_maps(
+        shape.width, teacher.shape.width, shape.layers, config.seed
+    )
     return DistilState.start({name: t.to(pupil.device) for name, t in parameters.items()})
 
 

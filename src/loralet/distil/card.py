@@ -13,13 +13,20 @@ from loralet.distil.losses import SHARES
 from loralet.distil.mixtures import REPLACED
 from loralet.distil.texts import Texts
 from loralet.events import EpochEnded
-from loralet.nn.encoder import EncoderShape
+from loralet.models.encoder import EncoderShape
 
 OMITTED = ("teacher", "teacher_name", "text", "out", "threads", "resume")
 """Options that the card's command leaves out or says in its own way."""
 
 
-def card(config: DistillConfig, shape: EncoderShape, parameters: int, layers: Sequence[int], texts: Texts, history: Sequence[EpochEnded]) -> str:
+def card(
+    config: DistillConfig,
+    shape: EncoderShape,
+    parameters: int,
+    layers: Sequence[int],
+    texts: Texts,
+    history: Sequence[EpochEnded],
+) -> str:
     """The card as Markdown: what the student is, what it was made from, and how close it came.
 
     Args:
@@ -88,12 +95,16 @@ def card(config: DistillConfig, shape: EncoderShape, parameters: int, layers: Se
 
 def _mixed(config: DistillConfig) -> list[str]:
     share = f"{REPLACED:.0%} of their tokens replaced by tokens drawn from the vocabulary"
-    return [f"* {config.mixtures} mixtures of each text trained on: its beginning joined to another's end, {share}"] * bool(config.mixtures)
+    return [
+        f"* {config.mixtures} mixtures of each text trained on: its beginning joined to another's end, {share}"
+    ] * bool(config.mixtures)
 
 
 def teacher_name(config: DistillConfig) -> str:
     """What the card calls the teacher: the name given, a folder's own name, or the hub id."""
-    return config.teacher_name or (Path(config.teacher).resolve().name if Path(config.teacher).is_dir() else config.teacher)
+    return config.teacher_name or (
+        Path(config.teacher).resolve().name if Path(config.teacher).is_dir() else config.teacher
+    )
 
 
 def command(config: DistillConfig) -> str:

@@ -10,10 +10,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from loralet.atomic import new_file
 from loralet.distil.train import DistilState
 from loralet.errors import RunError
 from loralet.events import EpochEnded
-from loralet.store.atomic import new_file
 
 NAME = "checkpoint.safetensors"
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -31,9 +31,16 @@ def save_checkpoint(folder: Path, state: DistilState, metrics: int) -> None:
     tensors = {f"weights/{name}": t.detach() for name, t in state.parameters.items()}
     for name, parameter in state.parameters.items():
         tensors |= {f"{moment}/{name}": t for moment, t in state.optimiser.state.get(parameter, {}).items()}
-    place = {"epoch": state.epoch, "step": state.step, "metrics": metrics, "history": [dataclasses.asdict(e) for e in state.history]}
+    place = {
+        "epoch": state.epoch,
+        "step": state.step,
+        "metrics": metrics,
+        "history": [dataclasses.asdict(e) for e in state.history],
+    }
     with new_file(folder / NAME) as temporary:
-        temporary.write_bytes(save({name: t.cpu().contiguous() for name, t in tensors.items()}, metadata={"place": json.dumps(place)}))
+        temporary.write_bytes(
+            save({name: t.cpu().contiguous() for name, t in tensors.items()}, metadata={"place": json.dumps(place)})
+        )
 
 
 def load_checkpoint(folder: Path, state: DistilState) -> int:
@@ -60,4 +67,6 @@ def load_checkpoint(folder: Path, state: DistilState) -> int:
         state.history = [EpochEnded(**event) for event in place["history"]]
         return int(place["metrics"])
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise RunError(f"{path}: cannot be read as a checkpoint ({type(error).__name__}: {error}); start again in another folder") from error
+        raise RunError(
+            f"{path}: cannot be read as a checkpoint ({type(error).__name__}: {error}); start again in another folder"
+        ) from error

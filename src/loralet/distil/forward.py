@@ -6,7 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, dtype
 from torch.nn import functional as F
 
-from loralet.nn.encoder import EncoderShape, Weights, layer_states
+from loralet.models.encoder import EncoderShape, Weights, layer_states
 
 
 def narrowed(weights: Weights, to: dtype) -> Weights:
@@ -14,7 +14,9 @@ def narrowed(weights: Weights, to: dtype) -> Weights:
     return {name: t.to(to) if name.startswith("layers.") and "-norm." not in name else t for name, t in weights.items()}
 
 
-def states(weights: Weights, shape: EncoderShape, ids: Int[Tensor, "b t"], lengths: Int[Tensor, "b"]) -> list[Float[Tensor, "b t d"]]:
+def states(
+    weights: Weights, shape: EncoderShape, ids: Int[Tensor, "b t"], lengths: Int[Tensor, "b"]
+) -> list[Float[Tensor, "b t d"]]:
     """The states after each layer, in fp32.
 
     Args:

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from loralet.distil.forward import narrowed, states
 from loralet.distil.student import through
-from loralet.nn.encoder import EncoderShape, Weights
-from loralet.nn.head import mean_over_tokens, pool
+from loralet.models.encoder import EncoderShape, Weights
+from loralet.models.head import mean_over_tokens, pool
 
 SHARES = {"tokens": 2.0, "sentence": 2.0, "similarity": 5.0, "pooled": 2.0, "pooled_similarity": 5.0}
 """What each loss counts in the total; found by trial on news texts."""
@@ -44,9 +44,15 @@ def losses_of(
     ids, lengths = batch
     outputs = states(narrowed(parameters, dtype), shape, ids, lengths)
     inside = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
-    maps = {name: t.to(dtype) if name.startswith("maps.tokens") else t for name, t in parameters.items() if name.startswith("maps.")}
+    maps = {
+        name: t.to(dtype) if name.startswith("maps.tokens") else t
+        for name, t in parameters.items()
+        if name.startswith("maps.")
+    }
     token_states, sentences = target
-    apart = [distance(through(maps, f"tokens.{i}", x[inside]).float(), token_states[:, i]) for i, x in enumerate(outputs)]
+    apart = [
+        distance(through(maps, f"tokens.{i}", x[inside]).float(), token_states[:, i]) for i, x in enumerate(outputs)
+    ]
     losses = {"tokens": torch.stack(apart).mean()}
     own = through(maps, "sentence", mean_over_tokens(outputs[-1][None], lengths)[0])
     losses |= {"sentence": distance(own, sentences), "similarity": disagreement(own, sentences)}

@@ -10,7 +10,9 @@ REPLACED = 0.1
 """Share of a mixture's tokens that are replaced by tokens drawn evenly from the vocabulary: those that the texts hardly have are learned too."""
 
 
-def with_mixtures(tokens: Tokens, rows: np.ndarray, copies: int, vocabulary: int, longest: int, seed: int) -> tuple[Tokens, np.ndarray]:
+def with_mixtures(
+    tokens: Tokens, rows: np.ndarray, copies: int, vocabulary: int, longest: int, seed: int
+) -> tuple[Tokens, np.ndarray]:
     """Rows and, after them, ``copies`` mixtures that begin as each of the chosen rows does.
 
     A mixture is a row up to a random place and another row from a random place on, cut to ``longest`` tokens, with the special tokens at both
@@ -34,7 +36,12 @@ def with_mixtures(tokens: Tokens, rows: np.ndarray, copies: int, vocabulary: int
     second = generator.permuted(np.tile(rows, (copies, 1)), axis=1).ravel()
     places = generator.random((2, len(first)))
     mixed = [
-        _mixture(tokens.ids[tokens.starts[a] : tokens.starts[a + 1]], tokens.ids[tokens.starts[b] : tokens.starts[b + 1]], places[:, i], longest)
+        _mixture(
+            tokens.ids[tokens.starts[a] : tokens.starts[a + 1]],
+            tokens.ids[tokens.starts[b] : tokens.starts[b + 1]],
+            places[:, i],
+            longest,
+        )
         for i, (a, b) in enumerate(zip(first, second, strict=True))
     ]
     lengths = np.fromiter(map(len, mixed), np.int64, len(mixed))
@@ -46,7 +53,9 @@ def with_mixtures(tokens: Tokens, rows: np.ndarray, copies: int, vocabulary: int
         flat[inner] = generator.integers(vocabulary, size=int(inner.sum()))
         ids.append(flat)
         starts.append(tokens.starts[-1] + ends)
-    return Tokens(np.concatenate(ids), np.concatenate(starts)), np.concatenate([rows, len(tokens) + np.arange(len(mixed))])
+    return Tokens(np.concatenate(ids), np.concatenate(starts)), np.concatenate(
+        [rows, len(tokens) + np.arange(len(mixed))]
+    )
 
 
 def _mixture(a: np.ndarray, b: np.ndarray, places: np.ndarray, longest: int) -> np.ndarray:

@@ -9,10 +9,10 @@ from typing import Any
 from safetensors.torch import save
 from tokenizers import Tokenizer
 
-from loralet.nn.encoder import EncoderShape, Weights
-from loralet.store.atomic import new_file, write_json
-from loralet.store.names import ARCHITECTURES
-from loralet.store.tokenizer_config import SPECIAL, tokenizer_config
+from loralet.atomic import new_file, write_json
+from loralet.hub.tokenizer_config import SPECIAL, tokenizer_config
+from loralet.models.encoder import EncoderShape, Weights
+from loralet.models.families import ARCHITECTURES
 
 
 def save_student(folder: Path, weights: Weights, shape: EncoderShape, tokenizer: Tokenizer, half: bool) -> None:

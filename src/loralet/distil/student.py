@@ -8,11 +8,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from loralet.adapters.pack import INITIALIZER_RANGE, stream
 from loralet.config import DistillConfig
 from loralet.errors import ConfigError
-from loralet.nn.encoder import EncoderShape, Weights
-from loralet.nn.pack import INITIALIZER_RANGE, stream
-from loralet.store.backbone import Backbone
+from loralet.hub.backbone import Backbone
+from loralet.models.encoder import EncoderShape, Weights
 
 
 def student_shape(config: DistillConfig, teacher: EncoderShape) -> EncoderShape:
@@ -24,7 +24,9 @@ def student_shape(config: DistillConfig, teacher: EncoderShape) -> EncoderShape:
     problems: list[str] = []
     widest = min(teacher.width, teacher.embedding_width or teacher.width)
     if config.width > widest:
-        problems.append(f"width is {config.width}: the teacher's embeddings are {widest} wide, and the student's are made from them")
+        problems.append(
+            f"width is {config.width}: the teacher's embeddings are {widest} wide, and the student's are made from them"
+        )
     if config.layers > teacher.layers:
         problems.append(f"layers is {config.layers}: the teacher has {teacher.layers}")
     if config.match and config.match[-1] > teacher.layers:
@@ -57,7 +59,9 @@ def start_student(teacher: Backbone, shape: EncoderShape, counts: Int[np.ndarray
     """
     generator = stream(seed, "student")
     weights = compressed_embeddings(teacher, shape, counts)
-    for name, size in (shape.tensors() | {"pooler.weight": (shape.width, shape.width), "pooler.bias": (shape.width,)}).items():
+    for name, size in (
+        shape.tensors() | {"pooler.weight": (shape.width, shape.width), "pooler.bias": (shape.width,)}
+    ).items():
         if name in weights:
             continue
         if name.endswith("norm.weight"):
@@ -77,7 +81,10 @@ def compressed_embeddings(teacher: Backbone, shape: EncoderShape, counts: Int[np
     seen along those axes. One factor for all gives the student's word embeddings the root mean square of the teacher's.
     """
     w, source = teacher.weights, teacher.shape
-    word, position = w["embeddings.word"].double(), w["embeddings.position"][source.first_position :][: shape.positions].double()
+    word, position = (
+        w["embeddings.word"].double(),
+        w["embeddings.position"][source.first_position :][: shape.positions].double(),
+    )
     share = torch.from_numpy(counts).double() + 1
     share /= share.sum()
     centre = share @ word

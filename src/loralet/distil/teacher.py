@@ -13,15 +13,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from loralet.atomic import new_folder
+from loralet.backends.device import place
 from loralet.data.batches import collate, sorted_batches
 from loralet.data.tokens import Tokens
 from loralet.distil.forward import narrowed, states
-from loralet.engine.device import place
 from loralet.errors import DataError
 from loralet.events import Advanced, Event
-from loralet.nn.head import mean_over_tokens
-from loralet.store.atomic import new_folder
-from loralet.store.backbone import Backbone
+from loralet.hub.backbone import Backbone
+from loralet.models.head import mean_over_tokens
 
 STRETCH = 2048
 """Neighbouring rows sorted by length together: little padding, and what is written lies close together."""
@@ -49,7 +49,13 @@ class Targets:
 
 
 def teacher_targets(
-    teacher: Backbone, tokens: Tokens, layers: Sequence[int], dtype: torch.dtype, device: torch.device, cache: Path, tell: Callable[[Event], None]
+    teacher: Backbone,
+    tokens: Tokens,
+    layers: Sequence[int],
+    dtype: torch.dtype,
+    device: torch.device,
+    cache: Path,
+    tell: Callable[[Event], None],
 ) -> Targets:
     """The teacher's states for these texts, from the cache where they have been computed before.
 
@@ -88,7 +94,13 @@ def _require_space(cache: Path, size: int) -> None:
 
 @torch.no_grad()
 def _compute(
-    teacher: Backbone, tokens: Tokens, layers: Sequence[int], dtype: torch.dtype, device: torch.device, folder: Path, tell: Callable[[Event], None]
+    teacher: Backbone,
+    tokens: Tokens,
+    layers: Sequence[int],
+    dtype: torch.dtype,
+    device: torch.device,
+    folder: Path,
+    tell: Callable[[Event], None],
 ) -> None:
     width, rows = teacher.shape.width, len(tokens)
     kept = np.lib.format.open_memmap(folder / "states.npy", "w+", np.float16, (len(tokens.ids), len(layers), width))

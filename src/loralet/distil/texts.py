@@ -47,7 +47,9 @@ def read_texts(files: Sequence[str], text_column: str) -> Texts:
         path = Path(file)
         try:
             tabular = path.suffix.lower() in SUFFIXES
-            columns.append(read_table(path, Columns(text=text_column), labelled=False).texts if tabular else _lines(path))
+            columns.append(
+                read_table(path, Columns(text=text_column), labelled=False).texts if tabular else _lines(path)
+            )
         except DataError as error:
             problems.append(str(error))
     if problems:
@@ -87,6 +89,8 @@ def hold_out(count: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarra
     """
     size = max(2, round(count * share))
     if count - size < 2:
-        raise DataError(f"{count} different texts are too few to train on and to hold out {size}; give more, or a smaller --held-out")
+        raise DataError(
+            f"{count} different texts are too few to train on and to hold out {size}; give more, or a smaller --held-out"
+        )
     order = np.random.default_rng([seed, count]).permutation(count)
     return np.sort(order[size:]), np.sort(order[:size])

@@ -17,8 +17,8 @@ from loralet.distil.losses import losses_of
 from loralet.distil.teacher import Targets
 from loralet.errors import TrainingError
 from loralet.events import Advanced, EpochEnded, Event
-from loralet.nn.encoder import EncoderShape, Weights
-from loralet.nn.optim import schedule
+from loralet.models.encoder import EncoderShape, Weights
+from loralet.training.optimizer import schedule
 
 WARMUP = 0.05
 """Share of each phase's steps over which the learning rate rises from zero."""
@@ -78,7 +78,9 @@ def new_optimiser(parameters: Weights) -> torch.optim.AdamW:
     """AdamW that decays only the matrices of layers, pooler and maps; the learning rate is set at every step."""
     decayed = [t for name, t in parameters.items() if name.endswith("weight") and "norm" not in name]
     others = [t for name, t in parameters.items() if not (name.endswith("weight") and "norm" not in name)]
-    return torch.optim.AdamW([{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}], fused=True)
+    return torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}], fused=True
+    )
 
 
 def distil(state: DistilState, pupil: Pupil, lessons: Lessons, config: DistillConfig) -> Iterator[Event]:
@@ -101,7 +103,9 @@ def distil(state: DistilState, pupil: Pupil, lessons: Lessons, config: DistillCo
     lengths = lessons.tokens.lengths[lessons.train]
     while state.epoch < config.epochs + config.pooled_epochs:
         pooled = state.epoch >= config.epochs
-        first, count, peak = (config.epochs, config.pooled_epochs, config.pooled_lr) if pooled else (0, config.epochs, config.lr)
+        first, count, peak = (
+            (config.epochs, config.pooled_epochs, config.pooled_lr) if pooled else (0, config.epochs, config.lr)
+        )
         if state.epoch == first:
             state.optimiser = new_optimiser(state.parameters)
         batches = epoch_batches(lengths, config.batch_size, config.seed, state.epoch)
@@ -119,11 +123,15 @@ def distil(state: DistilState, pupil: Pupil, lessons: Lessons, config: DistillCo
         yield _close_epoch(state, pupil, lessons, config, means, time.perf_counter() - started)
 
 
-def take_step(state: DistilState, pupil: Pupil, lessons: Lessons, rows: np.ndarray, pooled: bool, lr: float) -> dict[str, float]:
+def take_step(
+    state: DistilState, pupil: Pupil, lessons: Lessons, rows: np.ndarray, pooled: bool, lr: float
+) -> dict[str, float]:
     """One optimiser step; returns the batch's losses before it."""
     losses = pupil.losses(state.parameters, lessons, rows, pooled)
     if not losses["total"].isfinite():
-        raise TrainingError(f"the loss at step {state.step + 1} is not finite; lower --{'pooled-lr' if pooled else 'lr'}")
+        raise TrainingError(
+            f"the loss at step {state.step + 1} is not finite; lower --{'pooled-lr' if pooled else 'lr'}"
+        )
     state.optimiser.zero_grad(set_to_none=True)
     torch.autograd.backward(losses["total"])
     for group in state.optimiser.param_groups:
@@ -134,7 +142,9 @@ def take_step(state: DistilState, pupil: Pupil, lessons: Lessons, rows: np.ndarr
 
 
 @torch.no_grad()
-def measure(state: DistilState, pupil: Pupil, lessons: Lessons, config: DistillConfig, pooled: bool) -> dict[str, float]:
+def measure(
+    state: DistilState, pupil: Pupil, lessons: Lessons, config: DistillConfig, pooled: bool
+) -> dict[str, float]:
     """Mean losses on the held-out texts, always in the same batches."""
     sums: dict[str, float] = {}
     for batch in epoch_batches(lessons.tokens.lengths[lessons.held_out], config.batch_size, config.seed, 0):
@@ -143,7 +153,14 @@ def measure(state: DistilState, pupil: Pupil, lessons: Lessons, config: DistillC
     return {name: total / len(lessons.held_out) for name, total in sums.items()}
 
 
-def _close_epoch(state: DistilState, pupil: Pupil, lessons: Lessons, config: DistillConfig, training: dict[str, float], seconds: float) -> EpochEnded:
+def _close_epoch(
+    state: DistilState,
+    pupil: Pupil,
+    lessons: Lessons,
+    config: DistillConfig,
+    training: dict[str, float],
+    seconds: float,
+) -> EpochEnded:
     held_out = measure(state, pupil, lessons, config, state.epoch > config.epochs)
     ended = EpochEnded(state.epoch, config.epochs + config.pooled_epochs, state.step, training, held_out, seconds)
     state.history.append(ended)

@@ -40,7 +40,9 @@ class LinearWords:
     @classmethod
     def fit(cls, train: Split, seed: int) -> LinearWords:
         started = time.perf_counter()
-        pipeline = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=TOKEN), LinearSVC(random_state=seed))
+        pipeline = make_pipeline(
+            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=TOKEN), LinearSVC(random_state=seed)
+        )
         pipeline.fit(train.texts.to_pylist(), train.labels)
         return cls(pipeline, time.perf_counter() - started)
 

@@ -12,17 +12,17 @@ from math import log
 import torch
 from torch import Tensor
 
-from loralet.engine.corpus import Corpus
-from loralet.engine.evaluate import score_logits
-from loralet.engine.packs import Role, Run
-from loralet.engine.runs import RunFolder
-from loralet.engine.seeds import LEFT, over_seeds
+from loralet.artifacts.average import average
+from loralet.artifacts.folder import Artifact
 from loralet.events import Stage
-from loralet.store.adapters import Artifact
-from loralet.store.average import average
-from loralet.studies.bench import Bench, Listen, make_artifact, metrics_of
+from loralet.inference.evaluation import score_logits
+from loralet.runs.folder import RunFolder
+from loralet.runs.results import Row, base_run
+from loralet.runs.selection import LEFT, over_seeds
 from loralet.studies.plan import Plan
-from loralet.studies.rows import Row, base_run
+from loralet.training.corpus import Corpus
+from loralet.training.packs import Role, Run
+from loralet.training.session import Bench, Listen, make_artifact, metrics_of
 
 BEST = 3
 """Runs of the ensemble of the best, where no configuration has more seeds."""
@@ -47,7 +47,9 @@ class Able:
         return sorted(self.rows, key=_rank_of, reverse=True)[:count]
 
 
-def combine(rows: Sequence[Row], benches: dict[str, Bench], corpus: Corpus, plan: Plan, folder: RunFolder, tell: Listen) -> list[Row]:
+def combine(
+    rows: Sequence[Row], benches: dict[str, Bench], corpus: Corpus, plan: Plan, folder: RunFolder, tell: Listen
+) -> list[Row]:
     """The average and the ensemble that do best on the validation rows; what cannot be made, for want of runs, is left out.
 
     The average is saved like a run. An ensemble leaves no folder: its members are named in its row.
@@ -56,7 +58,11 @@ def combine(rows: Sequence[Row], benches: dict[str, Bench], corpus: Corpus, plan
     averages: list[tuple[Row, Artifact, Bench]] = []
     ensembles: list[Row] = []
     for model, bench in benches.items():
-        able = tuple(row for row in rows if row.run.model == model and row.run.role == "lora" and row.tensors and row.status not in LEFT)
+        able = tuple(
+            row
+            for row in rows
+            if row.run.model == model and row.run.role == "lora" and row.tensors and row.status not in LEFT
+        )
         if len(able) < 2:
             continue
         logits = bench.logits([row.run for row in able], [row.tensors for row in able], bench.rows.validation)
@@ -67,7 +73,10 @@ def combine(rows: Sequence[Row], benches: dict[str, Bench], corpus: Corpus, plan
     if averages:
         row, artifact, bench = max(averages, key=lambda candidate: _rank_of(candidate[0]))
         assert row.validation
-        folder.save(replace(artifact, metrics={"validation": metrics_of(row.validation, len(corpus.validation))}), bench.backbone)
+        folder.save(
+            replace(artifact, metrics={"validation": metrics_of(row.validation, len(corpus.validation))}),
+            bench.backbone,
+        )
         made.append(row)
     if not ensembles:
         tell(Stage("nothing to combine: fewer than two LoRA runs of a model were trained to their end"))
@@ -105,7 +114,9 @@ def _averages(able: Able, corpus: Corpus, plan: Plan) -> list[tuple[Row, Artifac
         row.run, row.tensors = Run("average", row.run.model, "average", *sizes, 0.0, 0), artifact.tensors
         made.append((row, artifact, bench))
     if made:
-        logits = bench.logits([row.run for row, _, _ in made], [row.tensors for row, _, _ in made], bench.rows.validation)
+        logits = bench.logits(
+            [row.run for row, _, _ in made], [row.tensors for row, _, _ in made], bench.rows.validation
+        )
         for (row, _, _), own in zip(made, logits, strict=True):
             row.validation = score_logits(own, bench.rows.validation.labels.numpy())
     return made
@@ -121,4 +132,10 @@ def _ensemble(able: Able, members: Sequence[Row]) -> Row:
 def _row(role: Role, members: Sequence[Row], numbers: int, bench: Bench) -> Row:
     run = base_run(role, role, members[0].run.model)
     seconds = [member.seconds for member in members if member.seconds is not None]
-    return Row(run, numbers, bench.backbone.parameters + numbers, seconds=sum(seconds), members=tuple(m.run.id for m in members))
+    return Row(
+        run,
+        numbers,
+        bench.backbone.parameters + numbers,
+        seconds=sum(seconds),
+        members=tuple(m.run.id for m in members),
+    )

@@ -8,11 +8,19 @@ from itertools import product
 from pathlib import Path
 
 from loralet.config import DataOptions, GridOptions, StudyConfig, TrainConfig, TrainingOptions, sets_of_targets
-from loralet.engine.halving import Exits, rungs_of
-from loralet.engine.packs import Run, lora_run, short
-from loralet.engine.train import steps_of
+from loralet.training.halving import Exits, rungs_of
+from loralet.training.loop import steps_of
+from loralet.training.packs import Run, lora_run, short
 
-INITIALS = {"query": "q", "key": "k", "value": "v", "attention-output": "ao", "intermediate": "i", "output": "o", "all-linear": "all"}
+INITIALS = {
+    "query": "q",
+    "key": "k",
+    "value": "v",
+    "attention-output": "ao",
+    "intermediate": "i",
+    "output": "o",
+    "all-linear": "all",
+}
 """Targets as an id has them."""
 
 
@@ -53,7 +61,9 @@ def plan_train(config: TrainConfig) -> Plan:
     """One run."""
     lora = config.lora
     run = lora_run(config.model, lora.rank, lora.alpha, lora.dropout, lora.targets, lora.scaling, lora.lr, config.seed)
-    return Plan("train", config.data, (run,), False, config.training, config.reading, stop_at_target=config.stop_at_target)
+    return Plan(
+        "train", config.data, (run,), False, config.training, config.reading, stop_at_target=config.stop_at_target
+    )
 
 
 def plan_study(config: StudyConfig) -> Plan:
@@ -65,9 +75,26 @@ def plan_study(config: StudyConfig) -> Plan:
         runs.append(lora_run(model, 0, 1.0, 0.0, (), "alpha/r", grid.probe_lr, seed))
         cells = product((r for r in grid.ranks if r), grid.alphas, grid.lrs, grid.dropouts, grid.scalings, sets)
         for rank, alpha, lr, dropout, scaling, targets in cells:
-            runs.append(lora_run(model, rank, alpha, dropout, targets, scaling, lr, seed, _marks(grid, dropout, scaling, targets)))
+            runs.append(
+                lora_run(
+                    model, rank, alpha, dropout, targets, scaling, lr, seed, _marks(grid, dropout, scaling, targets)
+                )
+            )
         if grid.full:
-            runs.append(Run(f"full-lr{short(grid.full_lr)}-s{seed}", model, "full", 0, 1.0, 0.0, (), "alpha/r", grid.full_lr, seed))
+            runs.append(
+                Run(
+                    f"full-lr{short(grid.full_lr)}-s{seed}",
+                    model,
+                    "full",
+                    0,
+                    1.0,
+                    0.0,
+                    (),
+                    "alpha/r",
+                    grid.full_lr,
+                    seed,
+                )
+            )
     return Plan(
         "study",
         config.data,
@@ -95,5 +122,8 @@ def _named(runs: Sequence[Run], models: Sequence[str]) -> list[Run]:
     if len(models) == 1:
         return list(runs)
     bare = [Path(model).name for model in models]
-    names = {model: name if bare.count(name) == 1 else f"{name}-{i + 1}" for i, (model, name) in enumerate(zip(models, bare, strict=True))}
+    names = {
+        model: name if bare.count(name) == 1 else f"{name}-{i + 1}"
+        for i, (model, name) in enumerate(zip(models, bare, strict=True))
+    }
     return [replace(run, id=f"{names[run.model]}-{run.id}") for run in runs]

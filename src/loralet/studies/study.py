@@ -9,18 +9,18 @@ from typing import Any
 import torch
 
 from loralet import __version__
-from loralet.engine.corpus import Corpus, load_corpus, split_rows
-from loralet.engine.evaluate import score, score_logits
-from loralet.engine.packs import Run
-from loralet.engine.runs import PREDICTED, SCHEMA, RunFolder
 from loralet.errors import TrainingError
 from loralet.events import Event, Stage
+from loralet.inference.evaluation import score, score_logits
+from loralet.runs.folder import PREDICTED, SCHEMA, RunFolder
+from loralet.runs.results import Row, base_run
 from loralet.studies.baselines import LinearWords, Majority
-from loralet.studies.bench import Bench, Listen, make_artifact, make_bench, metrics_of, train_pack
 from loralet.studies.combine import combine, measure_ensembles
-from loralet.studies.outline import Packs, pack_up
+from loralet.studies.estimate import Packs, pack_up
 from loralet.studies.plan import Plan
-from loralet.studies.rows import Row, base_run
+from loralet.training.corpus import Corpus, load_corpus, split_rows
+from loralet.training.packs import Run
+from loralet.training.session import Bench, Listen, make_artifact, make_bench, metrics_of, train_pack
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,9 @@ def _majority_and_words(corpus: Corpus, tell: Listen) -> list[Row]:
     ]
     for row in rows:
         assert row.predict
-        row.validation = score(row.predict(corpus.validation), corpus.validation.labels, len(corpus.dataset.labels), None)
+        row.validation = score(
+            row.predict(corpus.validation), corpus.validation.labels, len(corpus.dataset.labels), None
+        )
     return rows
 
 
@@ -134,7 +136,9 @@ def _random_head(bench: Bench, like: Run) -> Row:
     return row
 
 
-def _read_test(rows: Sequence[Row], benches: dict[str, Bench], corpus: Corpus, plan: Plan, folder: RunFolder, tell: Listen) -> int:
+def _read_test(
+    rows: Sequence[Row], benches: dict[str, Bench], corpus: Corpus, plan: Plan, folder: RunFolder, tell: Listen
+) -> int:
     """The final evaluation: the one place that reads the test split. Returns how often it has been read."""
     if corpus.dataset.test is None:
         return 0
@@ -149,7 +153,9 @@ def _read_test(rows: Sequence[Row], benches: dict[str, Bench], corpus: Corpus, p
     for model, bench in benches.items():
         own = [row for row in rows if row.run.model == model and row.tensors]
         tokens = split_rows(test, bench.backbone, plan.reading.max_length)
-        for row, logits in zip(own, bench.logits([row.run for row in own], [row.tensors for row in own], tokens), strict=True):
+        for row, logits in zip(
+            own, bench.logits([row.run for row in own], [row.tensors for row in own], tokens), strict=True
+        ):
             row.test = score_logits(logits, test.labels)
             folder.add_metrics(row.run.id, "test", metrics_of(row.test, len(test)))
             predictions[row.run.id] = logits.softmax(-1)

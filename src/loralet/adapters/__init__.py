@@ -1,0 +1,1 @@
+"""Adapter methods: what is trained on a linear layer, and k adapters stacked over one encoder."""

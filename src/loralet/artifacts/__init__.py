@@ -1,0 +1,1 @@
+"""Adapter folders: read, written, checked, described; adapters of PEFT in and out."""

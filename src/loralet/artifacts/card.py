@@ -1,0 +1,244 @@
+"""The model card of an adapter folder: front matter for the hub, results, and how to load it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loralet import __version__
+from loralet.hub.bundled import bundled
+from loralet.hub.client import is_hub_id
+
+if TYPE_CHECKING:
+    from loralet.artifacts.folder import Artifact
+
+PLACE = '"."  # this folder, or its hub id'
+"""What the snippets say of where the files are; :func:`for_hub` puts the id there."""
+HERE = f"adapter = {PLACE}"
+MADE_OF = "averaged_from"
+"""The training option that names what an average was made of."""
+
+LORALET = """\
+from loralet import TextClassifier
+
+{here}
+classifier = TextClassifier.load(adapter)
+print(classifier.predict(["A text to classify."]))
+"""
+
+PEFT = """\
+{import_}from peft import PeftModel
+from transformers import AutoTokenizer, BertForSequenceClassification
+
+{here}
+labels = {labels}
+backbone = {backbone}
+base = BertForSequenceClassification.from_pretrained(
+    backbone,
+    num_labels=len(labels),
+    id2label=dict(enumerate(labels)),
+    label2id={{name: number for number, name in enumerate(labels)}},
+)
+model = PeftModel.from_pretrained(base, adapter).eval()
+tokenizer = AutoTokenizer.from_pretrained(adapter)
+batch = tokenizer(["A text to classify."], truncation=True, max_length={max_length}, padding=True, return_tensors="pt")
+print([labels[number] for number in model(**batch).logits.argmax(-1)])
+"""
+
+TRANSFORMERS = """\
+from transformers import pipeline
+
+{here}
+classify = pipeline("text-classification", model=model)
+print(classify(["A text to classify."], truncation=True))
+"""
+
+ONNX = """\
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from huggingface_hub import snapshot_download
+from tokenizers import Tokenizer
+
+{here}
+folder = Path(model if Path(model).is_dir() else snapshot_download(model))
+told = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+tokenizer.enable_truncation(told["max_length"])
+tokenizer.enable_padding()  # the mask hides the padding, whatever its id
+session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
+rows = tokenizer.encode_batch(["A text to classify."])
+batch = {{"input_ids": np.array([row.ids for row in rows]), "attention_mask": np.array([row.attention_mask for row in rows])}}
+(logits,) = session.run(None, batch)
+print([told["labels"][number] for number in logits.argmax(-1)])
+"""
+
+KINDS = {"lora": "LoRA adapter", "linear-probe": "linear probe", "full": "full fine-tuning"}
+PLURALS = {"lora": "LoRA adapters", "linear-probe": "linear probes"}
+CHOSEN = "Validation rows chose this state of the run"
+SHOWN = ("accuracy", "macro_f1", "loss")
+
+
+def card(artifact: Artifact, in_peft: bool) -> str:
+    """The card as Markdown.
+
+    Args:
+        artifact: what the folder holds; its tensors are not looked at.
+        in_peft: whether PEFT can load all of it, head included.
+    """
+    parts = [
+        _front(artifact, "peft" if in_peft else "loralet", ["lora"] if artifact.role == "lora" else []),
+        f"# {artifact.id}\n",
+        f"A {_kind(artifact)} on {_base(artifact)} that sorts texts into {len(artifact.labels)} classes: {', '.join(artifact.labels)}. "
+        f"Made with loralet {__version__}.\n",
+        _results(artifact),
+        "## Load it\n",
+        _code(LORALET.format(here=HERE)),
+        _peft(artifact, in_peft),
+        "## Training\n",
+        _training(artifact),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def export_card(artifact: Artifact, to: str) -> str:
+    """The card of an export for other programs.
+
+    Args:
+        artifact: the run that was exported.
+        to: ``hf`` or ``onnx``.
+    """
+    library, snippet, form = {
+        "hf": ("transformers", TRANSFORMERS, "as a checkpoint for transformers, the adapters merged into its weights"),
+        "onnx": ("onnx", ONNX, "as an ONNX graph, the adapters merged into its weights"),
+    }[to]
+    parts = [
+        _front(artifact, library, ["lora"] if artifact.rank else []),
+        f"# {artifact.id}\n",
+        f"A {_kind(artifact)} on {_base(artifact)} that sorts texts into {len(artifact.labels)} classes: {', '.join(artifact.labels)}; "
+        f"{form}. Made with loralet {__version__}.\n",
+        _results(artifact),
+        "## Load it\n",
+        _code(snippet.format(here=f"model = {PLACE}")),
+        "## Training\n",
+        _training(artifact),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def for_hub(text: str, repo: str) -> str:
+    """A card whose snippets name its folder by its hub id."""
+    return text.replace(PLACE, json.dumps(repo))
+
+
+def _on_hub(artifact: Artifact) -> bool:
+    return is_hub_id(artifact.backbone) and bundled(artifact.backbone) is None
+
+
+def _base(artifact: Artifact) -> str:
+    return artifact.backbone if _on_hub(artifact) else Path(artifact.backbone).name
+
+
+def _kind(artifact: Artifact) -> str:
+    if MADE_OF in artifact.training and artifact.role != "full":
+        return f"mean of {len(artifact.training[MADE_OF])} {PLURALS[artifact.role]}"
+    return (
+        "LoRA adapter merged into its weights, trained" if "merged_from" in artifact.training else KINDS[artifact.role]
+    )
+
+
+def _front(artifact: Artifact, library: str, tags: Sequence[str]) -> str:
+    """The hub's metadata; JSON's scalars and lists are YAML's too."""
+    entries: dict[str, Any] = {"base_model": artifact.backbone} if _on_hub(artifact) else {}
+    entries |= {
+        "library_name": library,
+        "pipeline_tag": "text-classification",
+        "tags": ["loralet", *tags, "text-classification", artifact.architecture],
+    }
+    if artifact.metrics:
+        split = "test" if "test" in artifact.metrics else next(iter(artifact.metrics))
+        source = Path(str(artifact.data.get("source", "data"))).name
+        measured = [
+            {"type": name, "value": round(artifact.metrics[split][name], 4)} for name in ("accuracy", "macro_f1")
+        ]
+        data = {"name": source, "type": source, "split": split}
+        result = {"task": {"type": "text-classification"}, "dataset": data, "metrics": measured}
+        entries["model-index"] = [{"name": artifact.id, "results": [result]}]
+    lines = (f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in entries.items())
+    return "\n".join(["---", *lines, "---\n"])
+
+
+def _results(artifact: Artifact) -> str:
+    if not artifact.metrics:
+        return ""
+    lines = ["## Results\n", "| split | rows | accuracy | macro F1 | loss |", "|---|---:|---:|---:|---:|"]
+    for split, values in artifact.metrics.items():
+        numbers = (f"{values[name]:.4f}" if values.get(name) is not None else "–" for name in SHOWN)
+        lines.append(f"| {split} | {values['rows']:,} | {' | '.join(numbers)} |")
+    chosen = (
+        "The validation rows are those that the runs averaged were chosen on"
+        if MADE_OF in artifact.training
+        else CHOSEN
+    )
+    read = "; the test split was read once, at the end." if "test" in artifact.metrics else "."
+    return "\n".join([*lines, "", f"{chosen}{read}\n"])
+
+
+def _peft(artifact: Artifact, in_peft: bool) -> str:
+    if in_peft:
+        # A backbone that comes with loralet is found where loralet is installed.
+        own = bundled(artifact.backbone) is not None
+        place = f"str(bundled({_literal(artifact.backbone)}))" if own else _literal(artifact.backbone)
+        values = {
+            "import_": "from loralet.hub.bundled import bundled\n" if own else "",
+            "labels": _literal(list(artifact.labels)),
+            "backbone": place,
+            "max_length": artifact.max_length,
+        }
+        return "With PEFT:\n\n" + _code(PEFT.format(here=HERE, **values))
+    if artifact.role == "lora":
+        return "PEFT loads the encoder's adapters; the head, which PEFT cannot say, is in `head.safetensors`.\n"
+    return ""
+
+
+def _literal(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _training(artifact: Artifact) -> str:
+    described: dict[str, Any] = {"role": artifact.role, "head": artifact.head, "max_length": artifact.max_length}
+    if artifact.rank:
+        scaled = {
+            "rank": artifact.rank,
+            "alpha": artifact.alpha,
+            "dropout": artifact.dropout,
+            "scaling": artifact.scaling,
+        }
+        described |= scaled | {"targets": " ".join(artifact.targets)}
+    described |= _plain(artifact.training)
+    described |= {"data": Path(str(artifact.data["source"])).name} if "source" in artifact.data else {}
+    described |= {
+        name: f"{artifact.data[name]:,}" for name in ("train_rows", "validation_rows") if name in artifact.data
+    }
+    described |= {"backbone fingerprint": artifact.backbone_fingerprint, "data fingerprint": artifact.data_fingerprint}
+    return "\n".join(
+        [
+            "| option | value |",
+            "|---|---|",
+            *(f"| {name.replace('_', ' ')} | {value} |" for name, value in described.items()),
+            "",
+        ]
+    )
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in options.items() if value is not None and name != "threads"}
+    return {name: ", ".join(map(str, value)) if isinstance(value, list) else value for name, value in kept.items()}
+
+
+def _code(text: str) -> str:
+    return f"```python\n{text}```\n"

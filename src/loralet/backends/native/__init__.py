@@ -1,0 +1,1 @@
+"""The native backend: C kernels, compiled for this machine."""

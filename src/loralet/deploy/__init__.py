@@ -1,1 +1,0 @@
-"""Trained runs at work."""

@@ -1,1 +1,0 @@
-"""Training, evaluation, packs and run folders."""

@@ -1,0 +1,1 @@
+"""Downloads, checkpoints and tokenizers."""

@@ -1,0 +1,215 @@
+"""A checkpoint, as it really is on disk or on the hub, becomes the encoder's weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from loralet.errors import CheckpointError
+from loralet.hub import client as hub
+from loralet.hub.bundled import bundled
+from loralet.hub.tokenizer import TOKENIZER_FILES, load_tokenizer
+from loralet.models.encoder import ACTIVATIONS, EncoderShape, Weights
+from loralet.models.families import ARCHITECTURES, Architecture, head_names, shape_of
+
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+"""In order of preference; only the first found is read."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen encoder with its tokenizer.
+
+    Args:
+        name: the hub id or folder it was asked for by.
+        architecture: the checkpoint's naming.
+        shape: sizes of the encoder.
+        weights: canonical tensors in fp32; ``pooler.*`` only where the checkpoint has a pooler.
+        tokenizer: without truncation or padding.
+        fingerprint: hash of all tensors (:func:`fingerprint_of`).
+        config: the checkpoint's config.json as it stands.
+    """
+
+    name: str
+    architecture: Architecture
+    shape: EncoderShape
+    weights: Weights
+    tokenizer: Tokenizer
+    fingerprint: str
+    config: dict[str, Any]
+
+    @property
+    def has_pooler(self) -> bool:
+        return "pooler.weight" in self.weights
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in all tensors, the pooler included."""
+        return sum(tensor.numel() for tensor in self.weights.values())
+
+
+def load_backbone(name: str) -> Backbone:
+    """Load a BERT-family encoder.
+
+    Args:
+        name: a folder with config.json, weights (model.safetensors or pytorch_model.bin) and a vocabulary, or a hub id.
+
+    Raises:
+        CheckpointError: a file, tensor or size is missing or does not fit; the message lists every problem found.
+        HubError: a hub id that is neither reachable nor cached.
+    """
+    folder = find_checkpoint(name)
+    config = _read_config(folder)
+    tensors = _read_tensors(folder)
+    model_type = _model_type(folder, config, tensors)
+    architecture = ARCHITECTURES[model_type]
+    try:
+        shape = shape_of(model_type, config)
+    except KeyError as error:
+        raise CheckpointError(
+            f"{folder / 'config.json'}: the key {error.args[0]!r} is missing; a {model_type} config has it"
+        ) from error
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
+    if shape.activation not in ACTIVATIONS:
+        raise CheckpointError(
+            f"{folder / 'config.json'}: activation {shape.activation!r} is not one of {', '.join(ACTIVATIONS)}"
+        )
+    if str(config.get("position_embedding_type", "absolute")) != "absolute":
+        raise CheckpointError(f"{folder / 'config.json'}: only absolute position embeddings are supported")
+    weights = _canonical(folder, architecture, shape, tensors)
+    return Backbone(
+        name, architecture, shape, weights, load_tokenizer(folder, shape.vocabulary), fingerprint_of(weights), config
+    )
+
+
+def read_head(backbone: Backbone) -> dict[str, Tensor]:
+    """What a backbone's checkpoint has above its encoder: ``classifier.*``, and ``pooler.*`` where that is part of the classifier's own head."""
+    tensors, kind = _read_tensors(find_checkpoint(backbone.name)), backbone.architecture.model_type
+    wanted = {
+        theirs: ours for theirs, ours in head_names(kind).items() if kind != "bert" or ours.startswith("classifier")
+    }
+    return {ours: tensors[theirs].float() for theirs, ours in wanted.items() if theirs in tensors}
+
+
+def find_checkpoint(name: str) -> Path:
+    """The folder of a backbone: a local one, the bundled one, or the hub's files brought here.
+
+    Raises:
+        CheckpointError: neither a folder nor the form of a hub id.
+        HubError: see :func:`loralet.hub.client.fetch`.
+    """
+    folder = bundled(name) or Path(name)
+    if folder.is_dir():
+        return folder
+    if not hub.is_hub_id(name):
+        raise CheckpointError(
+            f"model {name!r}: there is no such folder, and it is not the form of a hub id (owner/name)"
+        )
+    return hub.fetch(name, _wanted)
+
+
+def _wanted(names: Sequence[str]) -> list[str]:
+    weights = [name for name in WEIGHT_FILES if name in names][:1]
+    return [name for name in ("config.json", *TOKENIZER_FILES) if name in names] + weights
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder}: there is no config.json, so this is not a model folder") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path}: a model's config is a JSON object")
+    return config
+
+
+def _read_tensors(folder: Path) -> dict[str, Tensor]:
+    for name in WEIGHT_FILES:
+        path = folder / name
+        if not path.exists():
+            continue
+        try:
+            tensors = (
+                load_file(path)
+                if path.suffix == ".safetensors"
+                else torch.load(path, map_location="cpu", weights_only=True)
+            )
+        except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+            raise CheckpointError(
+                f"{path}: cannot be read as weights ({str(error).splitlines()[0] if str(error) else type(error).__name__}); "
+                "the download may be cut short, or the file holds more than tensors, which is never executed"
+            ) from error
+        if not isinstance(tensors, Mapping):
+            raise CheckpointError(f"{path}: holds a {type(tensors).__name__}, not tensors by name")
+        return {_modern(key): value for key, value in tensors.items() if isinstance(value, Tensor)}
+    found = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
+    raise CheckpointError(f"{folder}: no weights; wanted {' or '.join(WEIGHT_FILES)}, found {found}")
+
+
+def _modern(name: str) -> str:
+    """LayerNorm tensors of conversions made before 2019 are called gamma and beta."""
+    if "LayerNorm" in name:
+        return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+    return name
+
+
+def _model_type(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """From the config, or, where it does not say (prajjwal1/bert-tiny), from the tensors' prefix; bare names are BERT's."""
+    given = config.get("model_type")
+    if given is None:
+        prefixed = [kind for kind, a in ARCHITECTURES.items() if any(name.startswith(a.prefix) for name in tensors)]
+        given = prefixed[0] if prefixed else "bert"
+    if not isinstance(given, str) or given not in ARCHITECTURES:
+        raise CheckpointError(
+            f"{folder}: model type {given!r} is not supported; loralet reads {', '.join(ARCHITECTURES)}"
+        )
+    return given
+
+
+def _canonical(folder: Path, architecture: Architecture, shape: EncoderShape, tensors: Mapping[str, Tensor]) -> Weights:
+    expected = shape.tensors()
+    if any(name.removeprefix(architecture.prefix).startswith("pooler.dense.") for name in tensors):
+        expected |= {"pooler.weight": (shape.width, shape.width), "pooler.bias": (shape.width,)}
+    weights: Weights = {}
+    problems: list[str] = []
+    for name, size in expected.items():
+        own = architecture.tensor(name)
+        tensor = tensors.get(architecture.prefix + own, tensors.get(own))
+        if tensor is None:
+            problems.append(f"{own} is missing")
+        elif tuple(tensor.shape) != size:
+            problems.append(f"{own} has shape {list(tensor.shape)}, the config asks for {list(size)}")
+        else:
+            weights[name] = tensor.float().contiguous()
+    if problems:
+        shown = "\n".join(f"  - {problem}" for problem in problems[:20])
+        more = f"\n  ... and {len(problems) - 20} more" if len(problems) > 20 else ""
+        raise CheckpointError(
+            f"{folder}: the weights do not fit a {architecture.model_type} of this config:\n{shown}{more}"
+        )
+    return weights
+
+
+def fingerprint_of(weights: Weights) -> str:
+    """Hash of names, shapes and fp32 values of all tensors: equal for equal models, whatever their file format or name."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].float().contiguous()
+        digest.update(f"{name}{list(tensor.shape)}".encode())
+        digest.update(tensor.numpy().data)
+    return digest.hexdigest()

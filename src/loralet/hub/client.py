@@ -1,0 +1,136 @@
+"""Repositories of a Hugging Face hub, through ``huggingface_hub``: download, cache, offline.
+
+The client reads HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE when it is first imported, so it is imported only when a hub id is asked for.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+from loralet.errors import HubError
+from loralet.hub.bundled import DATA, MODEL
+
+logger = logging.getLogger(__name__)
+
+Kind = Literal["model", "dataset"]
+Choose = Callable[[Sequence[str]], Sequence[str]]
+
+RENAMED_DATASETS = {"ag_news": "fancyzhx/ag_news"}
+"""Bare names that the hub no longer resolves."""
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether ``name`` has the form of a hub id: one or two parts, neither an existing path nor an explicit one."""
+    return bool(re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", name)) and not Path(name).exists()
+
+
+def is_repo_name(name: str) -> bool:
+    """Whether ``name`` has the form owner/name of a repository that one can write to."""
+    return bool(re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name))
+
+
+def fetch(repo: str, choose: Choose, kind: Kind = "model") -> Path:
+    """Bring files of a repository to this machine.
+
+    Args:
+        repo: the repository's id.
+        choose: picks, from the names of all its files, those wanted.
+        kind: ``model`` or ``dataset``.
+
+    Returns:
+        The folder that holds the chosen files under their own names: the newest revision's, or, when the hub cannot be reached, the cached one's
+        (a warning says so).
+
+    Raises:
+        HubError: the repository is not there, needs a login, or can neither be reached nor found in the cache.
+    """
+    from huggingface_hub import HfApi, constants, hf_hub_download
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+
+    if kind == "dataset":
+        repo = RENAMED_DATASETS.get(repo, repo)
+    try:
+        info = HfApi().repo_info(repo, repo_type=kind, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        names = [sibling.rfilename for sibling in getattr(info, "siblings", None) or ()]
+        chosen = choose(names)
+        if not chosen:
+            raise HubError(
+                f"{kind} {repo} has none of the files wanted; it has: {', '.join(sorted(names)) or 'nothing'}"
+            )
+        paths = [hf_hub_download(repo, name, repo_type=kind, revision=info.sha) for name in chosen]
+        # Only a file asked for by branch makes the cache note the branch's commit, which offline use goes by: so once more, when all are here.
+        hf_hub_download(repo, chosen[0], repo_type=kind)
+        return _snapshot(Path(paths[0]), chosen[0])
+    except HubError:
+        raise
+    except GatedRepoError as error:
+        raise HubError(
+            f"{kind} {repo} is gated: accept its terms on the hub, then log in with `hf auth login`"
+        ) from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise HubError(
+            f"{repo!r} is neither a folder here nor a {kind} on the hub ({endpoint()}); if it is private, log in with `hf auth login`"
+        ) from error
+    except (
+        Exception
+    ) as error:  # transport errors are those of requests, httpx or httpx2, by the client's version: no common base
+        return _cached(repo, choose, kind, error)
+
+
+def _snapshot(path: Path, name: str) -> Path:
+    for _ in Path(name).parts:
+        path = path.parent
+    return path
+
+
+def _cached(repo: str, choose: Choose, kind: Kind, cause: Exception) -> Path:
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+    folder: Path | None = None
+    with suppress(LocalEntryNotFoundError):
+        # No patterns: a copy that another tool fetched in part may still have all that is wanted.
+        folder = Path(snapshot_download(repo, repo_type=kind, local_files_only=True, allow_patterns=[]))
+    if folder is None or not choose([path.relative_to(folder).as_posix() for path in folder.rglob("*")]):
+        raise HubError(
+            f"{kind} {repo} cannot be had: the hub ({endpoint()}) was not reached ({reason}), and the cache {constants.HF_HUB_CACHE} holds no copy. "
+            "Connect once to download it, set HF_HOME to a cache that has it, "
+            f"or name a local {'folder' if kind == 'model' else 'file or folder'} instead, "
+            f"or {MODEL if kind == 'model' else DATA}, which comes with loralet."
+        ) from cause
+    logger.warning("%s %s: the hub was not reached (%s); using the copy cached at %s", kind, repo, reason, folder)
+    return folder
+
+
+def endpoint() -> str:
+    """The hub in use."""
+    from huggingface_hub import constants
+
+    return constants.ENDPOINT
+
+
+def send(folder: Path, repo: str, private: bool) -> str:
+    """Upload a folder as one commit of a model repository, which is made if it is not there; returns the commit's address.
+
+    Raises:
+        HubError: no token, one that the hub refuses, or a hub that cannot be reached.
+    """
+    from huggingface_hub import HfApi, get_token
+
+    if not get_token():
+        raise HubError("no token for the hub: log in with `hf auth login`, or set HF_TOKEN")
+    api = HfApi()
+    try:
+        api.create_repo(repo, private=private, exist_ok=True)
+        return str(api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Upload by loralet").commit_url)
+    except Exception as error:  # as in fetch: no common base
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise HubError(
+            f"{repo} on {endpoint()} could not be written ({reason}); see that the token may write there"
+        ) from error

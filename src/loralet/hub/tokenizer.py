@@ -1,0 +1,112 @@
+"""A checkpoint's tokenizer, from whichever files it has."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.implementations import BertWordPieceTokenizer, ByteLevelBPETokenizer  # type: ignore[attr-defined]  # re-exported without saying so
+from tokenizers.processors import RobertaProcessing
+
+from loralet.errors import CheckpointError
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt")
+
+
+def load_tokenizer(folder: Path, vocabulary: int) -> Tokenizer:
+    """Load a tokenizer, with any truncation and padding that its file carries taken off.
+
+    Args:
+        folder: holds tokenizer.json, or vocab.txt (WordPiece), or vocab.json and merges.txt (byte-level BPE).
+        vocabulary: rows of the word embedding; every token's id must lie below it.
+
+    Raises:
+        CheckpointError: no vocabulary, a broken one, one without the special tokens, or one larger than the embedding.
+    """
+    if (folder / "tokenizer.json").exists():
+        path, read = folder / "tokenizer.json", _ready_made
+    elif (folder / "vocab.txt").exists():
+        path, read = folder / "vocab.txt", _word_piece
+    elif (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
+        path, read = folder / "vocab.json", _byte_level
+    else:
+        raise CheckpointError(
+            f"{folder}: no vocabulary; wanted tokenizer.json, vocab.txt, or vocab.json with merges.txt"
+        )
+    try:
+        tokenizer = read(path)
+    except CheckpointError:
+        raise
+    except Exception as error:  # the tokenizers library raises bare Exception
+        raise CheckpointError(f"{path}: the tokenizer cannot be read ({error})") from error
+    size = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+    if size > vocabulary:
+        raise CheckpointError(
+            f"{folder}: the vocabulary has {size} tokens, the word embedding only {vocabulary} rows; they are not of one model"
+        )
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    if not tokenizer.encode("").ids:
+        raise CheckpointError(
+            f"{path}: puts no special token before a text, but the encoder's first state is read as the text's"
+        )
+    return tokenizer
+
+
+def _ready_made(path: Path) -> Tokenizer:
+    return Tokenizer.from_file(str(path))
+
+
+def _word_piece(path: Path) -> Tokenizer:
+    tokens = path.read_text(encoding="utf-8").split("\n")  # not splitlines: U+2028 and its like may be tokens
+    if not tokens[-1]:
+        del tokens[-1]
+    missing = [token for token in ("[UNK]", "[CLS]", "[SEP]") if token not in tokens]
+    if missing:
+        raise CheckpointError(
+            f"{path}: {', '.join(missing)} missing among its {len(tokens)} tokens, so this is not a WordPiece vocabulary"
+        )
+    config = _tokenizer_config(path.with_name("tokenizer_config.json"))
+    # Without a config, a vocabulary with no capital outside its [SPECIAL] tokens is one of lower-cased text.
+    capitals = any(token != token.lower() for token in tokens if not token.startswith("["))
+    lowercase = config.get("do_lower_case")
+    wrapper = BertWordPieceTokenizer(
+        {token: i for i, token in enumerate(tokens)},
+        lowercase=not capitals if lowercase is None else bool(lowercase),
+        strip_accents=config.get("strip_accents"),
+        handle_chinese_chars=bool(config.get("tokenize_chinese_chars", True)),
+    )
+    return _plain(wrapper)
+
+
+def _byte_level(path: Path) -> Tokenizer:
+    wrapper = ByteLevelBPETokenizer.from_file(str(path), str(path.with_name("merges.txt")))
+    tokenizer = _plain(wrapper)
+    first, last = tokenizer.token_to_id("<s>"), tokenizer.token_to_id("</s>")
+    if first is None or last is None:
+        raise CheckpointError(f"{path}: <s> or </s> is missing, so this is not a RoBERTa vocabulary")
+    special = [
+        token for token in ("<s>", "<pad>", "</s>", "<unk>", "<mask>") if tokenizer.token_to_id(token) is not None
+    ]
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in special])
+    tokenizer.post_processor = RobertaProcessing(
+        ("</s>", last), ("<s>", first), trim_offsets=True, add_prefix_space=False
+    )
+    return tokenizer
+
+
+def _plain(wrapper: Any) -> Tokenizer:
+    """The tokenizer inside one of the library's ready-made wrappers."""
+    return Tokenizer.from_str(wrapper.to_str())
+
+
+def _tokenizer_config(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not valid JSON ({error})") from error
+    return config if isinstance(config, dict) else {}

@@ -1,0 +1,1 @@
+"""Encoders: the layer table, one forward pass that reads it, heads, and one module per model family."""

@@ -1,0 +1,1 @@
+"""What happens during long work, on a terminal."""

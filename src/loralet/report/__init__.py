@@ -1,0 +1,1 @@
+"""The report of a run folder: numbers, text, figures, pages."""

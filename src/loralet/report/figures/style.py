@@ -1,0 +1,136 @@
+"""How every figure looks: sizes, lines, and colours that follow the page from light to dark.
+
+Matplotlib draws with stand-in colours; the SVG then names the page's own (``currentColor`` and CSS variables) instead.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+INK, MUTED, RULE, PAGE, ACCENT = "#010203", "#040506", "#070809", "#0a0b0c", "#0d0e0f"
+SERIES = tuple(f"#1112{i:02x}" for i in range(6))
+RAMP = tuple(f"#1314{i:02x}" for i in range(9))
+VARIABLES = {
+    INK: "currentColor",
+    MUTED: "var(--muted)",
+    RULE: "var(--rule)",
+    PAGE: "var(--page)",
+    ACCENT: "var(--accent)",
+    **{colour: f"var(--series-{i})" for i, colour in enumerate(SERIES)},
+    **{colour: f"var(--ramp-{i})" for i, colour in enumerate(RAMP)},
+}
+DASHES: tuple[tuple[float, ...], ...] = ((), (5, 2), (1.5, 1.8), (6, 2, 1.5, 2), (9, 3), (1, 3))
+WIDTH, HEIGHT = 5.0, 3.4
+"""Inches of one panel; its 360 units are about a phone's width, so that 10-unit letters stay readable there."""
+SETTINGS: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.size": 9.5,
+    "axes.edgecolor": RULE,
+    "axes.labelcolor": MUTED,
+    "axes.labelsize": 9.5,
+    "axes.linewidth": 1.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "text.color": INK,
+    "xtick.color": RULE,
+    "ytick.color": RULE,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "xtick.major.size": 3.0,
+    "ytick.major.size": 0.0,
+    "xtick.minor.size": 0.0,
+    "ytick.minor.size": 0.0,
+    "grid.color": RULE,
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "legend.fontsize": 9.0,
+    "legend.labelcolor": MUTED,
+    "legend.handlelength": 1.9,
+    "legend.columnspacing": 1.3,
+    "legend.borderaxespad": 0.0,
+    "lines.solid_capstyle": "round",
+}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One drawing: inline SVG, and the words that stand for it where it cannot be seen."""
+
+    name: str
+    title: str
+    description: str
+    svg: str
+
+
+def sheet(width: float = WIDTH, height: float = HEIGHT) -> Figure:
+    """An empty figure in this style; call within :func:`styled`."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def styled() -> AbstractContextManager[None]:
+    """The settings of this module for as long as a ``with`` block lasts."""
+    return mpl.rc_context(SETTINGS)
+
+
+def rules(axes: Axes, axis: str = "y") -> None:
+    """Light lines behind the drawing, across one axis."""
+    axes.grid(True, axis=axis)  # type: ignore[arg-type]  # matplotlib's stub wants a literal
+    axes.spines["left"].set_visible(False)
+
+
+def series(ranks: list[int | None], rank: int | None) -> str:
+    """The colour of a rank: each has its own, the same in every figure."""
+    known = sorted({r for r in ranks if r})
+    return SERIES[known.index(rank) % len(SERIES)] if rank in known else MUTED
+
+
+def panel(figure: Figure, name: str, title: str, description: str) -> Panel:
+    """The figure as inline SVG: text stays text, colours become the page's, ids become the panel's own."""
+    stream = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": name}):
+        figure.savefig(
+            stream,
+            format="svg",
+            transparent=True,
+            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
+        )
+    return Panel(name, title, description, _inline(stream.getvalue(), name, title, description))
+
+
+def _inline(svg: str, name: str, title: str, description: str) -> str:
+    body = svg[svg.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", body, flags=re.DOTALL)
+    body = re.sub(r"<!--.*?-->", "", body, flags=re.DOTALL).replace("xlink:href", "href")
+    body = _own_ids(body, name)
+    for stand_in, colour in VARIABLES.items():
+        body = body.replace(stand_in, colour)
+    body = re.sub(r"font-family: [^;\"]*(;|(?=\"))", "", body)
+    body = re.sub(r"font: ((?:[a-z]+ |\d+ )*)([\d.]+)px [^;\"]*", r"font: \1\2px var(--sans, sans-serif)", body)
+    opening, rest = body[: body.index(">")], body[body.index(">") + 1 :]
+    view_box = opening.split('viewBox="')[1].split('"')[0]
+    # Coordinates to a hundredth, which halves the page; only within tags, as texts hold numbers of their own.
+    rest = re.sub(r"<[^>]*>", lambda tag: re.sub(r"-?\d+\.\d{3,}", lambda m: f"{float(m[0]):.2f}", tag[0]), rest)
+    head = (
+        f'<svg viewBox="{view_box}" role="img" aria-labelledby="{name}-title {name}-desc" stroke-linejoin="round" '
+        'xmlns="http://www.w3.org/2000/svg">'
+        f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-desc">{escape(description)}</desc>'
+    )
+    return head + re.sub(r"\s*\n\s*", "\n", rest).strip()
+
+
+def _own_ids(body: str, name: str) -> str:
+    """Ids that are referred to get the panel's name in front, as a page has many panels; all others go."""
+    used = set(re.findall(r"(?:href=\"#|url\(#)([^\")]+)", body))
+    body = re.sub(r' id="([^"]*)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", body)
+    return re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", body)

@@ -1,0 +1,282 @@
+"""Statistics of a study, as pure functions of arrays. Each says where its formula comes from.
+
+Resampling is seeded, so a report of the same run folder is the same report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+DRAWS = 10_000
+"""Bootstrap resamples: enough that a 95 % bound moves by less than a tenth of its own width from seed to seed."""
+BINS = 15
+"""Reliability bins, as Guo et al. (2017) take them."""
+
+
+@dataclass(frozen=True)
+class SeedSummary:
+    """Values of one configuration over its seeds. ``sd``, ``low`` and ``high`` are None where there is one seed alone."""
+
+    count: int
+    mean: float
+    sd: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two classifiers on the same rows.
+
+    Args:
+        difference: accuracy of the second minus accuracy of the first.
+        low, high: 95 % bootstrap interval of the difference.
+        only_first, only_second: rows that only one of them has right, summed over the seeds.
+        p: two-sided p-value, uncorrected.
+        method: how p was found, in words.
+    """
+
+    difference: float
+    low: float
+    high: float
+    only_first: int
+    only_second: int
+    p: float
+    method: str
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Rows whose top probability lies in (start, end]: how sure the classifier was, and how often it was right."""
+
+    start: float
+    end: float
+    rows: int
+    confidence: float
+    accuracy: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Expected calibration error and the bins that it sums over (empty bins are left out)."""
+
+    ece: float
+    bins: tuple[ReliabilityBin, ...]
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """First step at the target accuracy, as the median over seeds; ``censored``: the target was not reached within ``step`` steps."""
+
+    step: float
+    censored: bool
+    reached: int
+    seeds: int
+
+    @property
+    def text(self) -> str:
+        return f">{self.step:g}" if self.censored else f"{self.step:g}"
+
+
+def wilson(right: int, rows: int) -> tuple[float, float]:
+    """95 % score interval of a proportion (Wilson 1927), by scipy."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(right, rows).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def check_error(accuracy: float, rows: int) -> float:
+    """Half the width of Wilson's 95 % interval about an accuracy found on so many rows."""
+    low, high = wilson(round(accuracy * rows), rows)
+    return (high - low) / 2
+
+
+def over_seeds(values: Sequence[float], seed: int = 0) -> SeedSummary:
+    """Mean, sample standard deviation and percentile bootstrap interval of the mean (Efron 1979).
+
+    With three seeds the interval can only be as wide as the three values: it is a lower bound of the uncertainty.
+    """
+    array = np.asarray(values, np.float64)
+    if len(array) < 2:
+        return SeedSummary(len(array), float(array.mean()), None, None, None)
+    means = array[np.random.default_rng(seed).integers(0, len(array), (DRAWS, len(array)))].mean(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return SeedSummary(len(array), float(array.mean()), float(array.std(ddof=1)), float(low), float(high))
+
+
+def accuracy_interval(right: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of a configuration's accuracy when both its seeds and the test rows could have been others.
+
+    Two-level percentile bootstrap (Davison & Hinkley 1997, section 3.8): seeds and rows are drawn anew, with replacement.
+
+    Args:
+        right: whether each seed's run has each row right, ``[seeds, rows]``.
+    """
+    shares = _resampled(right, np.zeros_like(right), seed)
+    low, high = np.percentile(shares, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def paired(first: np.ndarray, second: np.ndarray, seed: int = 0) -> Paired:
+    """Compare two configurations on the same rows.
+
+    With one seed each, p is McNemar's exact test (McNemar 1947; exact binomial form): of the rows on which they differ, is the share that
+    the second has right 1/2? With several seeds, which that test cannot join, p is twice the smaller tail of a paired bootstrap in which
+    rows and seeds are drawn anew, the same for both (Berg-Kirkpatrick, Burkett & Klein 2012 for the pairing over rows).
+
+    Args:
+        first, second: whether each seed's run has each row right, bool ``[seeds, rows]``, the same seeds in the same order.
+    """
+    from scipy.stats import binomtest
+
+    draws = _resampled(second, first, seed)
+    low, high = np.percentile(draws, [2.5, 97.5])
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    if len(first) == 1:
+        differing = only_first + only_second
+        p = float(binomtest(only_second, differing).pvalue) if differing else 1.0
+        method = "McNemar's exact test"
+    else:
+        # One is added to both counts, so that no resampled p-value is 0 (Davison & Hinkley 1997, section 4.2).
+        tail = min((draws <= 0).sum(), (draws >= 0).sum())
+        p, method = min(1.0, 2 * float(tail + 1) / (DRAWS + 1)), f"paired bootstrap over rows and {len(first)} seeds"
+    return Paired(float(second.mean() - first.mean()), float(low), float(high), only_first, only_second, p, method)
+
+
+def _resampled(plus: np.ndarray, minus: np.ndarray, seed: int) -> np.ndarray:
+    """Resampled means of ``plus - minus``, both ``[seeds, rows]``; rows of one pattern are drawn together, which is exact and fast."""
+    generator = np.random.default_rng(seed)
+    seeds, rows = plus.shape
+    patterns, counts = np.unique(plus.astype(np.int8) - minus.astype(np.int8), axis=1, return_counts=True)
+    drawn_rows = generator.multinomial(rows, counts / rows, DRAWS) / rows
+    drawn_seeds = generator.multinomial(seeds, np.full(seeds, 1 / seeds), DRAWS) / seeds
+    return np.asarray(np.einsum("bs,sp,bp->b", drawn_seeds, patterns.astype(np.float64), drawn_rows))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for their number by Holm's step-down procedure (Holm 1979)."""
+    p = np.asarray(p_values, np.float64)
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return [float(value) for value in adjusted]
+
+
+def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Calibration:
+    """Expected calibration error over equal-width bins of the top probability (Naeini et al. 2015; Guo et al. 2017).
+
+    Args:
+        probabilities: ``[rows, classes]``.
+        labels: class of each row, ``[rows]``.
+        bins: how many; bin i holds (i/bins, (i+1)/bins].
+    """
+    confidence, right = probabilities.max(1).astype(np.float64), probabilities.argmax(1) == labels
+    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    found: list[ReliabilityBin] = []
+    for i in np.unique(place):
+        inside = place == i
+        rows, correct = int(inside.sum()), int(right[inside].sum())
+        found.append(
+            ReliabilityBin(
+                i / bins, (i + 1) / bins, rows, float(confidence[inside].mean()), correct / rows, *wilson(correct, rows)
+            )
+        )
+    ece = sum(b.rows * abs(b.accuracy - b.confidence) for b in found) / len(labels)
+    return Calibration(float(ece), tuple(found))
+
+
+def loss_spikes(losses: np.ndarray, window: int = 50, threshold: float = 8.0) -> int:
+    """How often the loss of a step leaps out of the steps before it; a burst counts once.
+
+    A step is a spike when it lies more than ``threshold`` robust standard deviations (1.4826 x median absolute deviation, Hampel 1974) above
+    the median of the ``window`` steps before it. The threshold is assumed, high because losses of small batches are skewed; a loss that
+    is not finite is a spike.
+    """
+    if len(losses) <= window:
+        return int((~np.isfinite(losses)).any())
+    finite = np.where(np.isfinite(losses), losses, np.inf)
+    before = np.lib.stride_tricks.sliding_window_view(np.where(np.isfinite(finite), finite, np.nan), window)[:-1]
+    with np.errstate(invalid="ignore"):
+        median = np.nanmedian(before, axis=1)
+        spread = 1.4826 * np.nanmedian(np.abs(before - median[:, None]), axis=1)
+    high = finite[window:] > median + threshold * np.maximum(spread, 1e-3)
+    return int(high[0]) + int((high[1:] & ~high[:-1]).sum())
+
+
+def converged(steps: Sequence[int | None], taken: Sequence[int]) -> Convergence:
+    """Median step of convergence over seeds, where some may be censored.
+
+    A run that never reached the target counts as later than all that did (the median of censored times, Kaplan & Meier 1958, for one common end).
+
+    Args:
+        steps: first step at the target, or None, for each seed.
+        taken: steps that each run was trained for.
+    """
+    reached = sorted(float(s) for s in steps if s is not None)
+    count, seeds = len(reached), len(steps)
+    lower, upper = (seeds - 1) // 2, seeds // 2
+    if upper >= count:
+        return Convergence(float(max(t for s, t in zip(steps, taken, strict=True) if s is None)), True, count, seeds)
+    return Convergence((reached[lower] + reached[upper]) / 2, False, count, seeds)
+
+
+def pareto(costs: Sequence[float], values: Sequence[float]) -> list[bool]:
+    """Which points no other beats: none is at most as costly and at least as good, and better in one of the two (Pareto 1906)."""
+    points = list(zip(costs, values, strict=True))
+    return [
+        not any((c <= cost and v >= value) and (c < cost or v > value) for c, v in points) for cost, value in points
+    ]
+
+
+def spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
+    """Rank correlation (Spearman 1904), None where one of the two does not vary or there are fewer than three points."""
+    from scipy.stats import spearmanr
+
+    if len(x) < 3 or len(set(x)) < 2 or len(set(y)) < 2:
+        return None
+    return float(spearmanr(x, y).statistic)
+
+
+def suspected_labels(probabilities: np.ndarray, labels: np.ndarray) -> list[tuple[int, int]]:
+    """Rows whose label is likely wrong, the most suspicious first, each with the class that the model would give it.
+
+    Confident learning in its simplest form (Northcutt, Jiang & Chuang 2021, section 3): the threshold of a class is the mean probability that
+    rows labelled so have for it; a row is counted off its label when another class, the largest of those past their thresholds, is. Ranked by
+    the margin between the two probabilities. Nothing is estimated beyond that, no rows are removed, and the model may be the one that is wrong.
+
+    Args:
+        probabilities: of rows that the model was not trained on, ``[rows, classes]``.
+        labels: ``[rows]``.
+    """
+    classes = probabilities.shape[1]
+    thresholds = np.array(
+        [probabilities[labels == c, c].mean() if (labels == c).any() else np.inf for c in range(classes)]
+    )
+    past = np.where(probabilities >= thresholds, probabilities, -1.0)
+    best = past.argmax(1)
+    rows = np.flatnonzero((past.max(1) >= 0) & (best != labels))
+    margin = probabilities[rows, labels[rows]] - probabilities[rows, best[rows]]
+    return [(int(rows[i]), int(best[rows[i]])) for i in np.argsort(margin, kind="stable")]
+
+
+def smoothed(values: np.ndarray, half_life: float) -> np.ndarray:
+    """Exponential moving average, corrected for its start at zero (Kingma & Ba 2015, section 3); values that are not finite are skipped."""
+    from scipy.signal import lfilter
+
+    decay = 0.5 ** (1 / max(half_life, 1e-9))
+    finite = np.isfinite(values)
+    total = lfilter([1 - decay], [1, -decay], np.where(finite, values, 0.0))
+    weight = lfilter([1 - decay], [1, -decay], finite.astype(np.float64))
+    return np.asarray(np.divide(total, weight, out=np.full(len(values), np.nan), where=weight > 0))
+
+
+def thinned(count: int, most: int) -> np.ndarray:
+    """At most ``most`` evenly spaced indices below ``count``, first and last among them."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)) if count else np.zeros(0, int)

@@ -1,0 +1,1 @@
+"""Training: from a loaded backbone and tokenised rows to trained adapters."""
