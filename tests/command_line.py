@@ -1,14 +1,18 @@
-"""A command run in this process, in a folder, with its streams caught."""
+"""A command run in this process, in a folder, with its streams caught; and the options that a command line means."""
 
 from __future__ import annotations
 
 import io
 import os
+import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from loralet.cli import main
+import pytest
+
+from loralet.cli import main, parse
 
 
 @dataclass(frozen=True)
@@ -18,12 +22,14 @@ class Done:
     stderr: str
 
 
-def command(place: Path, *arguments: str) -> Done:
+def command(place: Path, *arguments: str, stdin: str = "") -> Done:
     """Run ``loralet`` with these arguments, started in a folder."""
     out, err, before = io.StringIO(), io.StringIO(), Path.cwd()
     os.chdir(place)
     try:
-        with redirect_stdout(out), redirect_stderr(err):
+        with redirect_stdout(out), redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+            patch.setattr(sys, "argv", ["loralet", *arguments])
             try:
                 status = main(arguments)
             except SystemExit as error:
@@ -31,3 +37,15 @@ def command(place: Path, *arguments: str) -> Done:
     finally:
         os.chdir(before)
     return Done(status, out.getvalue(), err.getvalue())
+
+
+def parts(*arguments: str) -> tuple[Any, ...]:
+    """The option classes that a command is called with."""
+    command: Any = parse(arguments)
+    found: tuple[Any, ...] = command.args[1]
+    return found
+
+
+def options(*arguments: str) -> Any:
+    """A command's own options, the first of its parts."""
+    return parts(*arguments)[0]

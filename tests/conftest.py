@@ -4,16 +4,26 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from pathlib import Path
 
 from jaxtyping import install_import_hook
 
-install_import_hook(
-    ["loralet.models", "loralet.adapters", "loralet.backends", "loralet.data.batches", "loralet.inference.evaluation"],
-    "beartype.beartype",
-)
+# The adapters' options check themselves, with messages for the user.
+ADAPTERS = [path.stem for path in (Path(__file__).parents[1] / "src/loralet/adapters").glob("[a-z]*.py")]
+CHECKED = [f"loralet.adapters.{name}" for name in ADAPTERS if name != "spec"]
+CHECKED += ["loralet.models", "loralet.backends", "loralet.training.optimizer"]
+CHECKED += ["loralet.data.batches", "loralet.inference.evaluation"]
+install_import_hook(CHECKED, "beartype.beartype")
 
+import hypothesis
 import pytest
 import torch
+
+# A busy machine is not a slow function.
+hypothesis.settings.register_profile("loralet", deadline=None)
+hypothesis.settings.load_profile("loralet")
 
 
 @pytest.fixture(autouse=True)

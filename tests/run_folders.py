@@ -4,30 +4,50 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
+from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import tomli_w
 import torch
 from safetensors.torch import save_file
 
-from loralet.config import DataOptions, GridOptions, LoraOptions, StudyConfig, TrainConfig, TrainingOptions
+from loralet.adapters.spec import HEAD_ALONE, AdapterSpec
+from loralet.artifacts.artifact import Artifact
+from loralet.atomic import write_json
+from loralet.backends.base import BackendInfo
+from loralet.config import GridOptions, StudyConfig, TrainConfig, TrainingOptions
+from loralet.config.toml import options_text
 from loralet.data.files import Columns
 from loralet.data.sources import load_dataset
 from loralet.events import Checked, PackStarted, RunEnded, Stepped
-from loralet.inference.evaluation import Scores, score
-from loralet.runs.folder import SCHEMA, RunFolder
-from loralet.runs.results import Row, base_run
-from loralet.training.packs import Run, lora_run
+from loralet.runs.environment import SessionBackend, environment
+from loralet.runs.folder import PREDICTED, TARGETS, RunFolder
+from loralet.runs.results import DataFacts, Results
+from loralet.runs.run import Run
+from loralet.tasks.base import Scores
+from loralet.tasks.single_label import SingleLabel
+from loralet.training.packs import adapter_run
+from loralet.training.session import Row
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 LABELS = ("apple", "bird", "cat <b>&")
+TASK = SingleLabel(LABELS)
 NASTY = "</td><script>alert('x')</script> | `a` *b* [c](http://example.org/) & 'd'"
 TEST_ROWS, STEPS, EVERY, BATCH = 60, 60, 10, 4
 INPUTS = OUTPUTS = 8
+NATIVE = BackendInfo("native", "cpu", "AVX-512 BF16", "bf16", 2)
+TORCH = BackendInfo("torch", "cpu", "", "fp32", 2, "no C compiler found")
 
 RIGHT = {(2, 8.0): 40, (2, 16.0): 45, (4, 8.0): 50, (4, 16.0): 54}
-"""Test rows that seed 0 has right, by rank and alpha; seed 1 has one more."""
+"""Test rows that seed 0 classifies correctly, by rank and alpha; seed 1 has one more."""
 CONVERGED = {(2, 8.0): None, (2, 16.0): 40, (4, 8.0): 30, (4, 16.0): 20}
 
 
@@ -38,9 +58,8 @@ def write_data(folder: Path) -> None:
         with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["text", "label"])
-            writer.writerows(
-                [NASTY if (i, name) == (0, "test") else f"{name} text {i}", LABELS[i % 3]] for i in range(rows)
-            )
+            texts = [NASTY if (i, name) == (0, "test") else f"{name} text {i}" for i in range(rows)]
+            writer.writerows([text, LABELS[i % 3]] for i, text in enumerate(texts))
 
 
 def probabilities(right: int) -> np.ndarray:
@@ -54,67 +73,116 @@ def probabilities(right: int) -> np.ndarray:
 
 
 def _scores(right: int) -> Scores:
-    return score(probabilities(right).argmax(1), np.arange(TEST_ROWS) % 3, 3, 1 - right / 100)
+    scores = TASK.score_predictions(probabilities(right).argmax(1), np.arange(TEST_ROWS) % 3)
+    return replace(scores, loss=1 - right / 100)
 
 
-def _row(run: Run, right: int, converged: int | None = None, status: str = "finished", trainable: int = 0) -> Row:
-    trained = run.role in ("lora", "linear-probe")
-    row = Row(run, trainable, 1000 + trainable, status=status, test=_scores(right), validation=_scores(right))
-    if trained:
+def _right(row: Row) -> int:
+    """Test rows that a row classifies correctly."""
+    assert row.test
+    return round(row.test["accuracy"] * TEST_ROWS)
+
+
+def _row(run: Run, right: int, converged: int | None = None, trainable: int = 0) -> Row:
+    row = Row(run, trainable, 1000 + trainable, test=_scores(right), validation=_scores(right))
+    if run.role in ("lora", "linear-probe"):
         row.steps, row.converged_step, row.seconds, row.memory = STEPS, converged, 3.0, 2**30
     return row
 
 
 def _adapter(folder: Path, row: Row, fingerprint: str) -> None:
+    """The folder of a trained run: its description, and tensors of the right sizes."""
     run, path = row.run, folder / "adapters" / row.run.id
     path.mkdir(parents=True)
-    (path / "loralet.json").write_text(
-        json.dumps({"backbone": run.model, "backbone_fingerprint": fingerprint, "rank": run.rank})
+    role = "linear-probe" if run.role == "linear-probe" else "lora"
+    artifact = Artifact(
+        id=run.id,
+        role=role,
+        labels=LABELS,
+        adapter=run.adapter,
+        head="pooler",
+        max_length=128,
+        backbone=run.model,
+        backbone_fingerprint=fingerprint,
+        architecture="bert",
+        data_fingerprint="",
+        tensors={},
     )
-    if run.rank:
-        tensors = {
-            "q.lora_A.weight": torch.zeros(run.rank, INPUTS),
-            "q.lora_B.weight": torch.zeros(OUTPUTS, run.rank),
-            "head": torch.zeros(9),
-        }
-        save_file(tensors, path / "adapter_model.safetensors")
+    write_json(path / "loralet.json", artifact.describe())
+    rank, head = run.adapter.rank, torch.zeros(9)
+    if rank:
+        low_rank = {"q.lora_A.weight": torch.zeros(rank, INPUTS), "q.lora_B.weight": torch.zeros(OUTPUTS, rank)}
+        save_file(low_rank | {"head": head}, path / "adapter_model.safetensors")
     else:
-        save_file({"head": torch.zeros(9)}, path / "head.safetensors")
+        save_file({"head": head}, path / "head.safetensors")
+
+
+def spec(rank: int, alpha: float) -> AdapterSpec:
+    """An adapter on the query layers."""
+    return AdapterSpec(rank=rank, alpha=alpha, targets=("query",))
 
 
 def write_study(
-    folder: Path, data: Path, models: tuple[str, ...] = ("./base",), seeds: tuple[int, ...] = (0,), test: bool = True
+    folder: Path,
+    data: Path,
+    models: tuple[str, ...] = ("./base",),
+    seeds: tuple[int, ...] = (0,),
+    test: bool = True,
+    backends: Sequence[BackendInfo] = (NATIVE,),
 ) -> Path:
-    """A study of two ranks and two alphas; all models are one by their fingerprint, and do alike."""
+    """A study of two ranks and two alphas; all models are one by their fingerprint, and do alike.
+
+    Args:
+        folder: is made.
+        data: see :func:`write_data`.
+        models, seeds: of the study.
+        test: whether the data has a test split.
+        backends: one for each model, the last of them for the rest; none as in folders of before they were recorded.
+    """
     grid = GridOptions(models=models, ranks=(2, 4), alphas=(8.0, 16.0), lrs=(0.0015,), seeds=seeds)
-    training = TrainingOptions(steps=STEPS, batch_size=BATCH, eval_every=EVERY, target_accuracy=0.7)
-    rows = [_row(base_run("majority", "majority"), 20), _row(base_run("tfidf-svm", "tfidf-svm"), 52, trainable=100)]
+    training = TrainingOptions(steps=STEPS, batch_size=BATCH, eval_every=EVERY, target_score=0.7)
+    rows = [
+        _row(Run("majority", "", "majority"), 20),
+        _row(Run("tfidf-svm", "", "tfidf-svm"), 52, trainable=100),
+    ]
     for model in models:
         prefix = f"{Path(model).name}-" if len(models) > 1 else ""
         for seed in seeds:
-            rows.append(_row(base_run("random-head", f"{prefix}random-s{seed}", model, seed), 18))
-            runs = [lora_run(model, 0, 1.0, 0.0, (), "alpha/r", 0.0015, seed)]
-            runs += [lora_run(model, r, a, 0.0, ("query",), "alpha/r", 0.0015, seed) for r, a in RIGHT]
-            for run in runs:
-                named = Run(**(run.__dict__ | {"id": prefix + run.id}))
-                key = (run.rank, run.alpha)
-                right, converged = (RIGHT[key] + seed, CONVERGED[key]) if run.rank else (35, 50)
-                rows.append(_row(named, right, converged, trainable=run.rank * (INPUTS + OUTPUTS) + 9))
-    return _write(folder, data, StudyConfig(str(data), str(folder), grid, training), rows, "study", test)
+            rows.append(_row(Run(f"{prefix}random-s{seed}", model, "random-head", seed=seed), 18))
+            runs = [adapter_run(model, HEAD_ALONE, 0.0015, seed)]
+            runs += [adapter_run(model, spec(r, a), 0.0015, seed) for r, a in RIGHT]
+            for run in (replace(run, id=prefix + run.id) for run in runs):
+                adapter = run.adapter
+                key = (adapter.rank, adapter.alpha)
+                right, converged = (RIGHT[key] + seed, CONVERGED[key]) if adapter.rank else (35, 50)
+                rows.append(_row(run, right, converged, trainable=adapter.rank * (INPUTS + OUTPUTS) + 9))
+    recorded = [
+        SessionBackend(model, backends[min(i, len(backends) - 1)]) for i, model in enumerate(models if backends else ())
+    ]
+    return _write(folder, data, StudyConfig(str(data), str(folder), grid, training), rows, test, recorded)
 
 
 def write_train(folder: Path, data: Path, test: bool = True) -> Path:
     """A single run."""
-    run = lora_run("./base", 4, 8.0, 0.0, ("query",), "alpha/r", 0.0015, 0)
+    adapter = spec(4, 8.0)
     config = TrainConfig(
-        str(data), "./base", str(folder), 0, LoraOptions(rank=4, alpha=8.0), TrainingOptions(steps=STEPS), DataOptions()
+        str(data), "./base", str(folder), adapter=adapter, lr=0.0015, training=TrainingOptions(steps=STEPS)
     )
-    return _write(folder, data, config, [_row(run, 50, 30, trainable=4 * (INPUTS + OUTPUTS) + 9)], "train", test)
+    run = adapter_run("./base", adapter, 0.0015, 0)
+    rows = [_row(run, 50, 30, trainable=4 * (INPUTS + OUTPUTS) + 9)]
+    return _write(folder, data, config, rows, test, [SessionBackend("./base", NATIVE)])
 
 
-def _write(folder: Path, data: Path, config: Any, rows: list[Row], kind: str, test: bool) -> Path:
+def _write(
+    folder: Path,
+    data: Path,
+    config: StudyConfig | TrainConfig,
+    rows: list[Row],
+    test: bool,
+    backends: Sequence[SessionBackend],
+) -> Path:
     dataset = load_dataset(str(data), Columns("", "", ()))
-    with closing(RunFolder(folder, config)) as run_folder:
+    with closing(RunFolder(folder, options_text(config), environment(tuple(backends)))) as run_folder:
         trained = [row for row in rows if row.run.role in ("lora", "linear-probe")]
         packs: dict[tuple[str, int], list[Row]] = {}
         for row in trained:
@@ -123,37 +191,18 @@ def _write(folder: Path, data: Path, config: Any, rows: list[Row], kind: str, te
         for members in packs.values():
             _events(run_folder, members)
         if test:
-            kept = [row for row in rows if row.run.role in ("lora", "linear-probe", "random-head") and row.test]
-            tensors = {
-                row.run.id: torch.from_numpy(probabilities(round(row.test.accuracy * TEST_ROWS)))
-                for row in kept
-                if row.test
-            }
-            plain = {row.run.id: round(row.test.accuracy * TEST_ROWS) for row in rows if row.test and not row.run.model}
-            tensors |= {
-                f"predicted/{run}": torch.from_numpy(probabilities(right).argmax(1)) for run, right in plain.items()
-            }
-            run_folder.save_predictions({"labels": torch.arange(TEST_ROWS) % 3, **tensors})
+            tensors = {TARGETS: torch.arange(TEST_ROWS) % 3}
+            for row in rows:
+                values = torch.from_numpy(probabilities(_right(row)))
+                tensors |= {row.run.id: values} if row.run.model else {PREDICTED + row.run.id: values.argmax(1)}
+            run_folder.save_predictions(tensors)
         else:
             for row in rows:
                 row.test = None
-        run_folder.save_results(
-            {
-                "schema": SCHEMA,
-                "kind": kind,
-                "loralet": "0",
-                "data": {
-                    "source": str(data),
-                    "train_rows": 27,
-                    "validation_rows": 3,
-                    "test_rows": TEST_ROWS if test else 0,
-                    "labels": list(LABELS),
-                    "fingerprint": dataset.fingerprint,
-                },
-                "runs": [row.to_json() for row in rows],
-                "test_reads": int(test),
-            }
-        )
+        facts = DataFacts(str(data), 27, 3, TEST_ROWS if test else 0, LABELS, dataset.fingerprint)
+        kind = "study" if isinstance(config, StudyConfig) else "train"
+        runs = tuple(row.result() for row in rows)
+        run_folder.save_results(Results(kind, facts, runs, int(test), loralet="0"))
     return folder
 
 
@@ -166,6 +215,64 @@ def _events(folder: RunFolder, rows: list[Row]) -> None:
         if step % EVERY == 0:
             for row in rows:
                 assert row.validation
-                folder.record(Checked(step, row.run.id, row.validation.accuracy * step / STEPS, 1.0, 3, True))
+                score = row.validation["accuracy"] * step / STEPS
+                folder.record(Checked(step, row.run.id, score, 1.0, 3, True))
     for row in rows:
         folder.record(RunEnded(STEPS, row.run.id, "finished", row.converged_step, 3.0))
+
+
+def change_results(folder: Path, change: dict[str, dict[str, object]], **data: object) -> None:
+    """Change rows of a folder's results.json by their id, and facts about the data."""
+    path = folder / "results.json"
+    results = json.loads(path.read_text())
+    for run in results["runs"]:
+        run |= change.get(run["id"], {})
+    results["data"] |= data
+    path.write_text(json.dumps(results))
+
+
+def as_schema_1(folder: Path) -> Path:
+    """Rewrite a run folder as version 0.1 wrote it, which is schema 1 of results.json and loralet.json."""
+    settings = ("rank", "alpha", "dropout", "targets", "scaling")
+    path = folder / "results.json"
+    results = json.loads(path.read_text())
+    results |= {"schema": 1}
+    del results["task"], results["selection"]
+    for run in results["runs"]:
+        adapter = run.pop("adapter") or {}
+        run |= {name: adapter.get(name) for name in settings}
+        if run["role"] == "linear-probe":
+            run["rank"] = 0
+        if run["validation"]:
+            run["validation"] = {name: run["validation"][name] for name in ("accuracy", "macro_f1", "loss")}
+    path.write_text(json.dumps(results))
+
+    path = folder / "environment.json"
+    found = json.loads(path.read_text())
+    del found["backends"]
+    path.write_text(json.dumps(found))
+
+    path = folder / "metrics.jsonl"
+    names = {"score": "accuracy", "scores": "accuracies"}
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    renamed = [{names.get(name, name): value for name, value in event.items()} for event in events]
+    path.write_text("".join(json.dumps(event) + "\n" for event in renamed))
+
+    path = folder / "config.toml"
+    options = tomllib.loads(path.read_text())
+    options["training"] |= {"precision": options.pop("compute")["precision"]}
+    options["training"] |= {"target_accuracy": options["training"].pop("target_score")}
+    options["reading"] |= options["reading"].pop("columns")
+    if "adapter" in options:
+        del options["adapter"]["method"]
+        options["lora"] = options.pop("adapter") | {"lr": options.pop("lr")}
+    path.write_text(tomli_w.dumps(options))
+
+    for path in folder.glob("adapters/*/loralet.json"):
+        described = json.loads(path.read_text())
+        adapter = {name: described["adapter"][name] for name in settings}
+        kept = {name: value for name, value in described.items() if name not in ("adapter", "task", "pooling")}
+        del kept["provenance"]
+        old = {"schema": 1, "head_activation": "tanh", "training": {}, "data": {}}
+        path.write_text(json.dumps(kept | adapter | old))
+    return folder

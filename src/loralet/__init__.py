@@ -1,22 +1,52 @@
-"""loralet: many LoRA adapters on one tiny frozen encoder, trained side by side."""
+"""loralet: many LoRA adapters on one small frozen encoder, trained side by side."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from loralet.errors import (
+    CheckError,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    HubError,
+    InputError,
+    LoraletError,
+    RunError,
+    TrainingError,
+    UserError,
+)
+
 if TYPE_CHECKING:
-    from loralet.classifier import TextClassifier
+    from loralet.classifier import TextClassifier, load
 
 __version__ = "0.1.0"
-__all__ = ["TextClassifier", "__version__"]
+__all__ = [
+    "CheckError",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "HubError",
+    "InputError",
+    "LoraletError",
+    "RunError",
+    "TextClassifier",
+    "TrainingError",
+    "UserError",
+    "__version__",
+    "load",
+]
 
 
 def __getattr__(name: str) -> object:
-    """Public names are imported when they are first asked for, so that ``import loralet`` costs nothing."""
-    if name == "TextClassifier":
-        from loralet.classifier import TextClassifier
+    """The classifier is imported when it is first asked for, so that ``import loralet`` costs nothing."""
+    if name in ("TextClassifier", "load"):
+        from loralet.runtime import prepare_runtime
 
-        return TextClassifier
+        prepare_runtime()
+        from loralet import classifier
+
+        return getattr(classifier, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -1,60 +1,72 @@
-"""The public Python face: a text classifier with scikit-learn's verbs."""
+"""The public Python class: a text classifier with scikit-learn's methods."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_type_hints
 
 import numpy as np
-import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from loralet.artifacts.folder import ADAPTER_FILES, Artifact, save_artifact
+from loralet.adapters.spec import ALL_LINEAR, AdapterSpec, Method, Scaling
+from loralet.artifacts.artifact import Artifact
+from loralet.artifacts.folder import ADAPTER_FILES, save_artifact
 from loralet.config import (
-    ALL_LINEAR,
-    TARGETS,
+    BackboneOptions,
+    ComputeOptions,
     DataOptions,
     Head,
-    LoraOptions,
-    Precision,
-    Scaling,
+    ModelOptions,
     Schedule,
     TrainConfig,
     TrainingOptions,
 )
+from loralet.config.commands import fp32
+from loralet.config.compute import BackendChoice, Precision
 from loralet.data.columns import classes_of, label_column, label_type, memory_dataset, text_column
 from loralet.errors import ConfigError, InputError, TrainingError
 from loralet.events import Checked, Event
 from loralet.hub.backbone import Backbone
 from loralet.inference.predictor import LoadedClassifier, find_adapter, open_adapter, ready
+from loralet.runtime import using_threads
 from loralet.studies.plan import plan_train
 from loralet.training.corpus import settle
-from loralet.training.session import make_artifact, make_bench, train_pack
+from loralet.training.packs import resolved
+from loralet.training.session import make_artifact, open_session, train_pack
 
 Listen = Callable[[Event], None]
+
+
+def load(
+    source: str | Path, run: str = "", force: bool = False, backbone: str = "", labels: tuple[str, ...] = ()
+) -> TextClassifier:
+    """Load a trained classifier; the same as :meth:`TextClassifier.load`."""
+    return TextClassifier.load(source, run, force, backbone, labels)
 
 
 class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """A LoRA adapter and a classifier on a small frozen encoder, trained by :meth:`fit`.
 
-    The options are those of ``loralet train``, with its defaults, and the training is the same: a stratified validation part
-    (``validation_fraction`` of the rows, at least one row of every class that has two) is kept back and chooses the state of the
-    run that is kept. So at least one class needs two rows, and a class of a single row is trained on but never validated; with a
-    handful of rows the choice among states is close to chance, and ``steps`` or ``epochs`` decide what comes out.
+    The options are those of ``loralet train``, with its defaults, and the training is the same: a stratified validation
+    split (``validation_fraction`` of the rows, at least one row of every class that has two) is held out and chooses the
+    state of the run that is kept. So at least one class needs two rows, and a class of a single row is trained on but never
+    validated. With a handful of rows the choice among states is close to chance, and ``steps`` or ``epochs`` decide.
 
     Args:
         backbone: the frozen encoder: a folder or a hub id.
-        rank, alpha, dropout, targets, scaling, lr: the adapter (:class:`loralet.config.LoraOptions`).
+        method, rank, alpha, dropout, targets, scaling: the adapter (:class:`loralet.adapters.spec.AdapterSpec`).
+        lr: peak learning rate.
         head, head_dropout, epochs, steps, batch_size, schedule, warmup, weight_decay, clip, eval_every, validation_sample,
-            target_accuracy, patience, precision, threads: the training (:class:`loralet.config.TrainingOptions`).
+            target_score, patience: the training (:class:`loralet.config.TrainingOptions`).
+        backend, precision, threads: where and how to compute (:class:`loralet.config.ComputeOptions`).
         validation_fraction, split_seed, max_length: the rows (:class:`loralet.config.DataOptions`).
-        random_state: seed of the initial values, of dropout and of the order of the rows; a ``numpy.random.RandomState`` or None draws one.
+        random_state: seed of the initial values, of dropout and of the order of the rows; a
+            ``numpy.random.RandomState`` or None draws one.
         listen: called with every event of the training (:mod:`loralet.events`).
 
     Attributes:
@@ -68,12 +80,13 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         self,
         backbone: str = TrainConfig.model,
         *,
-        rank: int = LoraOptions.rank,
-        alpha: float = LoraOptions.alpha,
-        dropout: float = LoraOptions.dropout,
-        targets: tuple[str, ...] = LoraOptions.targets,
-        scaling: Scaling = LoraOptions.scaling,
-        lr: float = LoraOptions.lr,
+        method: Method = AdapterSpec.method,
+        rank: int = AdapterSpec.rank,
+        alpha: float = AdapterSpec.alpha,
+        dropout: float = AdapterSpec.dropout,
+        targets: tuple[str, ...] = AdapterSpec.targets,
+        scaling: Scaling = AdapterSpec.scaling,
+        lr: float = TrainConfig.lr,
         head: Head = TrainingOptions.head,
         head_dropout: float = TrainingOptions.head_dropout,
         epochs: float | None = TrainingOptions.epochs,
@@ -85,10 +98,11 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         clip: float = TrainingOptions.clip,
         eval_every: int = TrainingOptions.eval_every,
         validation_sample: int = TrainingOptions.validation_sample,
-        target_accuracy: float = TrainingOptions.target_accuracy,
+        target_score: float = TrainingOptions.target_score,
         patience: int | None = TrainingOptions.patience,
-        precision: Precision = TrainingOptions.precision,
-        threads: int | None = TrainingOptions.threads,
+        backend: BackendChoice = ComputeOptions.backend,
+        precision: Precision = ComputeOptions.precision,
+        threads: int | None = ComputeOptions.threads,
         validation_fraction: float = DataOptions.validation_fraction,
         split_seed: int = DataOptions.split_seed,
         max_length: int = DataOptions.max_length,
@@ -96,6 +110,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         listen: Listen | None = None,
     ) -> None:
         self.backbone = backbone
+        self.method = method
         self.rank = rank
         self.alpha = alpha
         self.dropout = dropout
@@ -113,8 +128,9 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         self.clip = clip
         self.eval_every = eval_every
         self.validation_sample = validation_sample
-        self.target_accuracy = target_accuracy
+        self.target_score = target_score
         self.patience = patience
+        self.backend = backend
         self.precision = precision
         self.threads = threads
         self.validation_fraction = validation_fraction
@@ -151,18 +167,17 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
             if self.listen is not None:
                 self.listen(event)
 
-        with _threads(self.threads):
-            corpus = settle(
-                memory_dataset(texts, numbers, [str(value) for value in classes.tolist()]),
-                config.reading,
-                self.validation_sample,
+        with using_threads(self.threads):
+            data = memory_dataset(texts, numbers, [str(value) for value in classes.tolist()])
+            corpus = settle(data, config.reading, self.validation_sample)
+            session = open_session(
+                config.model, corpus, config.training, config.reading, config.compute, tell, plan.methods(config.model)
             )
-            bench = make_bench(config.model, config.training, config.reading, corpus, tell)
-            row = train_pack(bench, plan.runs, tell)[0]
+            row = train_pack(session, [resolved(run, session.backbone.table) for run in plan.runs], tell)[0]
         if not row.tensors:
             raise TrainingError("the run diverged before its first check; lower the learning rate")
-        artifact = make_artifact(row, bench, corpus, plan)
-        self._hold(_typed(artifact, classes), bench.backbone)
+        artifact = make_artifact(row, session, corpus, plan.source, plan.reading)
+        self._hold(replace(artifact, label_type=label_type(classes)), session.backbone)
         self.history_ = history
         return self
 
@@ -174,8 +189,9 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
             InputError: something that is not text.
         """
         check_is_fitted(self, "artifact_")
-        with _threads(self.threads):
-            return self._loaded().logits(text_column(X, keep_empty=True)).softmax(-1).numpy()
+        with using_threads(self.threads):
+            loaded = self._loaded()
+            return loaded.task.probabilities(loaded.logits(text_column(X, keep_empty=True))).numpy()
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
         """The most probable label of each text, in the type that the labels were given in; errors as for :meth:`predict_proba`."""
@@ -226,8 +242,9 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         """
         if isinstance(labels, str):
             raise InputError(f"labels is the text {labels!r}: give a tuple of names")
-        artifact, found = open_adapter(find_adapter(Path(source), run), force, labels, backbone)
-        loaded = cls(found.name, **_options_of(artifact))
+        options = ModelOptions(BackboneOptions(backbone, force), tuple(labels))
+        artifact, found = open_adapter(find_adapter(Path(source), run), options)
+        loaded = cls(found.name, **_options_of(artifact, found))
         loaded._hold(artifact, found)
         loaded.history_ = []
         return loaded
@@ -238,20 +255,25 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         Raises:
             ConfigError: no backbone, or impossible values.
         """
-        parts = {kind: {name: _plain(getattr(self, name)) for name in _NAMES[kind]} for kind in _NAMES}
-        mistyped = [words for kind, given in parts.items() for words in _type_problems(kind, given)]
+        given = {name: _plain(getattr(self, name)) for name in _OPTIONS}
+        mistyped = [words for name, value in given.items() for words in _type_problems(name, value)]
         if mistyped:
             raise ConfigError.listing(mistyped)
-        parts = {
-            kind: {
-                name: float(value) if name in _FLOATS[kind] and value is not None else value
-                for name, value in given.items()
-            }
-            for kind, given in parts.items()
-        }
-        lora = LoraOptions(**parts[LoraOptions] | {"targets": tuple(self.targets)})
-        training, reading = TrainingOptions(**parts[TrainingOptions]), DataOptions(**parts[DataOptions])
-        config = TrainConfig("rows given in Python", str(self.backbone), "", self._seed(), lora, training, reading)
+        given = {name: _as_option(name, value) for name, value in given.items()}
+
+        def group(kind: type) -> dict[str, Any]:
+            return {name: given[name] for name, (owner, _) in _OPTIONS.items() if owner is kind}
+
+        config = TrainConfig(
+            data="rows given in Python",
+            model=str(self.backbone),
+            seed=self._seed(),
+            lr=given["lr"],
+            adapter=AdapterSpec(**group(AdapterSpec)),
+            training=TrainingOptions(**group(TrainingOptions)),
+            reading=DataOptions(**group(DataOptions)),
+            compute=ComputeOptions(**group(ComputeOptions)),
+        )
         problems = [] if self.backbone else ["no backbone named: give a folder or a hub id"]
         problems += config.problems()
         if problems:
@@ -270,7 +292,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
 
     def _loaded(self) -> LoadedClassifier:
         if self._classifier is None:
-            self._classifier = ready(self.artifact_, self.backbone_)
+            compute = replace(fp32(), backend=self.backend)
+            self._classifier = ready(self.artifact_, self.backbone_, compute)
         return self._classifier
 
     def __getstate__(self) -> dict[str, Any]:
@@ -284,16 +307,19 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         return tags
 
 
-_NAMES: dict[type, tuple[str, ...]] = {
-    LoraOptions: ("rank", "alpha", "dropout", "targets", "scaling", "lr"),
-    TrainingOptions: tuple(TrainingOptions.__dataclass_fields__),
-    DataOptions: ("validation_fraction", "split_seed", "max_length"),
-}
-"""The options that are parameters here. The other reading options name columns, which a list does not have."""
-_FLOATS = {
-    kind: {name for name in _NAMES[kind] if get_type_hints(kind)[name] in (float, float | None)} for kind in _NAMES
-}
-"""Those that are fractions, for which Python's users also give whole numbers."""
+def _options() -> Iterator[tuple[str, tuple[type, Any]]]:
+    """The options that are parameters here, each with the class that it belongs to and its type.
+
+    The other reading options name columns, which a list of texts does not have.
+    """
+    reading = ("validation_fraction", "split_seed", "max_length")
+    kinds = {AdapterSpec: None, TrainingOptions: None, ComputeOptions: None, DataOptions: reading, TrainConfig: ("lr",)}
+    for kind, names in kinds.items():
+        hints = get_type_hints(kind)
+        yield from ((name, (kind, hints[name])) for name in names or [field.name for field in fields(kind)])
+
+
+_OPTIONS: dict[str, tuple[type, Any]] = dict(_options())
 
 
 def _plain(value: Any) -> Any:
@@ -301,47 +327,43 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _type_problems(kind: type, given: dict[str, Any]) -> Iterator[str]:
-    """Values that are not of their option's type, in words; the command line's parser sees to that itself."""
-    wanted = get_type_hints(kind)
-    for name, value in given.items():
-        if name == "targets":
-            if isinstance(value, str) or not all(isinstance(target, str) for target in value):
-                yield f"targets is {value!r}: give a tuple of names"
-            continue
-        types = get_args(wanted[name]) if isinstance(wanted[name], UnionType) else (wanted[name],)
-        if value is None and NoneType in types:
-            continue
-        if int in types and (not isinstance(value, int) or isinstance(value, bool)):
-            yield f"{name} is {value!r}: it must be a whole number"
-        elif float in types and (not isinstance(value, (int, float)) or isinstance(value, bool)):
-            yield f"{name} is {value!r}: it must be a number"
+def _types(name: str) -> tuple[Any, ...]:
+    """The types that an option may have."""
+    wanted = _OPTIONS[name][1]
+    return get_args(wanted) if isinstance(wanted, UnionType) else (wanted,)
 
 
-def _typed(artifact: Artifact, classes: np.ndarray) -> Artifact:
-    return replace(artifact, label_type=label_type(classes))
+def _as_option(name: str, value: Any) -> Any:
+    """A value as its option class has it: Python's users also give whole numbers for fractions, and lists for tuples."""
+    if name == "targets":
+        return tuple(value)
+    return float(value) if float in _types(name) and value is not None else value
 
 
-def _options_of(artifact: Artifact) -> dict[str, Any]:
-    """The parameters that a loaded artifact was trained with, as far as it remembers them."""
-    known: dict[str, Any] = {
-        name: getattr(artifact, name) for name in ("rank", "alpha", "dropout", "scaling", "head", "max_length")
-    }
-    known |= {"targets": (ALL_LINEAR,) if artifact.targets == TARGETS else artifact.targets} if artifact.targets else {}
-    remembered = artifact.training | artifact.data
-    known |= {
-        name: remembered[name] for name in ("lr", *_NAMES[TrainingOptions], *_NAMES[DataOptions]) if name in remembered
-    }
-    return known | ({"random_state": remembered["seed"]} if "seed" in remembered else {})
+def _type_problems(name: str, value: Any) -> Iterator[str]:
+    """What is wrong with the type of an option's value, in words; the command line's parser checks that itself."""
+    types = _types(name)
+    if name == "targets":
+        if isinstance(value, str) or not all(isinstance(target, str) for target in value):
+            yield f"targets is {value!r}: give a tuple of names"
+    elif value is None and NoneType in types:
+        return
+    elif int in types and (not isinstance(value, int) or isinstance(value, bool)):
+        yield f"{name} is {value!r}: it must be a whole number"
+    elif float in types and (not isinstance(value, (int, float)) or isinstance(value, bool)):
+        yield f"{name} is {value!r}: it must be a number"
 
 
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """So many processor threads for the time of the block; None leaves them as they are."""
-    before = torch.get_num_threads()
-    try:
-        if count is not None:
-            torch.set_num_threads(count)
-        yield
-    finally:
-        torch.set_num_threads(before)
+def _options_of(artifact: Artifact, backbone: Backbone) -> dict[str, Any]:
+    """The parameters that a loaded artifact was trained with, as far as they are recorded."""
+    spec, made = artifact.adapter, artifact.provenance
+    known: dict[str, Any] = {"head": artifact.head, "max_length": artifact.max_length}
+    known |= {field.name: getattr(spec, field.name) for field in fields(spec) if field.name != "targets"}
+    if spec.targets:
+        known["targets"] = (ALL_LINEAR,) if spec.targets == backbone.table.targets else spec.targets
+    for options in (made.training, made.compute):
+        known |= {} if options is None else {field.name: getattr(options, field.name) for field in fields(options)}
+    known.pop("backend", None)  # of the machine that trained; the one that loads has its own
+    recorded = {name: getattr(made, name) for name in ("lr", "split_seed", "validation_fraction")}
+    known |= {name: value for name, value in recorded.items() if value is not None}
+    return known | ({} if made.seed is None else {"random_state": made.seed})

@@ -1,13 +1,15 @@
-"""The front door. Commands are functions of option classes; torch is imported only when a command needs it."""
+"""The command line: a table of commands. torch is imported only when a command needs it."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Union
 
@@ -32,162 +34,69 @@ from loralet.config import (
     with_preset,
 )
 from loralet.errors import ConfigError, LoraletError, UserError
+from loralet.runtime import prepare_runtime
 
 
 @dataclass(frozen=True)
-class Study:
-    """Train a grid of LoRA configurations side by side, with base rows, and compare them."""
+class Command:
+    """One command.
 
-    options: Annotated[StudyConfig, tyro.conf.arg(name="")] = field(default_factory=StudyConfig)
-    interface: Interface = field(default_factory=Interface)
-    planning: Planning = field(default_factory=Planning)
+    Args:
+        summary: one sentence for the help.
+        function: ``module:function`` that carries it out; imported when the command is run.
+        parts: option classes, in the order of the function's arguments.
+    """
 
-    def __call__(self) -> None:
-        from loralet.commands.study import study
-
-        study(self.options, self.interface, self.planning)
-
-
-@dataclass(frozen=True)
-class Train:
-    """Train one LoRA configuration."""
-
-    options: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
-    interface: Interface = field(default_factory=Interface)
-
-    def __call__(self) -> None:
-        from loralet.commands.study import train
-
-        train(self.options, self.interface)
+    summary: str
+    function: str
+    parts: tuple[type[Any], ...]
 
 
-@dataclass(frozen=True)
-class Evaluate:
-    """Measure a trained run on labelled data."""
-
-    options: Annotated[EvaluateConfig, tyro.conf.arg(name="")]
-
-    def __call__(self) -> None:
-        from loralet.commands.evaluate import evaluate
-
-        evaluate(self.options)
-
-
-@dataclass(frozen=True)
-class Predict:
-    """Classify texts with a trained run."""
-
-    options: Annotated[PredictConfig, tyro.conf.arg(name="")]
-
-    def __call__(self) -> None:
-        from loralet.commands.predict import predict
-
-        predict(self.options)
-
-
-@dataclass(frozen=True)
-class Average:
-    """Make one adapter of several: the mean of their updates and heads."""
-
-    options: Annotated[AverageConfig, tyro.conf.arg(name="")]
-
-    def __call__(self) -> None:
-        from loralet.commands.average import average
-
-        average(self.options)
-
-
-@dataclass(frozen=True)
-class Show:
-    """Print the table of a run folder."""
-
-    options: Annotated[ShowConfig, tyro.conf.arg(name="")]
-
-    def __call__(self) -> None:
-        from loralet.commands.show import show
-
-        show(self.options)
-
-
-@dataclass(frozen=True)
-class Report:
-    """Write the report of a run folder: one self-contained page, and Markdown of the same."""
-
-    options: Annotated[ReportConfig, tyro.conf.arg(name="")]
-
-    def __call__(self) -> None:
-        from loralet.commands.report import report
-
-        report(self.options)
-
-
-@dataclass(frozen=True)
-class Export:
-    """Write a run for transformers, for ONNX, or as one folder that needs nothing else."""
-
-    options: Annotated[ExportConfig, tyro.conf.arg(name="")]
-
-    def __call__(self) -> None:
-        from loralet.commands.export import export
-
-        export(self.options)
-
-
-@dataclass(frozen=True)
-class Push:
-    """Upload an adapter to the hub."""
-
-    options: Annotated[PushConfig, tyro.conf.arg(name="")]
-
-    def __call__(self) -> None:
-        from loralet.commands.push import push
-
-        push(self.options)
-
-
-@dataclass(frozen=True)
-class Inspect:
-    """Say what a model, adapter, run folder or data set is; compare models."""
-
-    options: Annotated[InspectConfig, tyro.conf.arg(name="")]
-
-    def __call__(self) -> None:
-        from loralet.commands.inspect import inspect
-
-        inspect(self.options)
-
-
-@dataclass(frozen=True)
-class Distill:
-    """Build a small BERT from a larger encoder and unlabelled texts."""
-
-    options: Annotated[DistillConfig, tyro.conf.arg(name="")] = field(default_factory=DistillConfig)
-    interface: Interface = field(default_factory=Interface)
-
-    def __call__(self) -> None:
-        from loralet.commands.distill import distill
-
-        distill(self.options, self.interface)
-
-
-COMMANDS: dict[str, type] = {
-    "study": Study,
-    "train": Train,
-    "evaluate": Evaluate,
-    "predict": Predict,
-    "show": Show,
-    "report": Report,
-    "inspect": Inspect,
-    "average": Average,
-    "export": Export,
-    "push": Push,
-    "distill": Distill,
+COMMANDS: dict[str, Command] = {
+    "study": Command(
+        "Train a grid of LoRA configurations in one pass, with baselines, and compare them.",
+        "loralet.commands.study:study",
+        (StudyConfig, Interface, Planning),
+    ),
+    "train": Command("Train one LoRA configuration.", "loralet.commands.study:train", (TrainConfig, Interface)),
+    "evaluate": Command(
+        "Measure a trained run on labelled data.", "loralet.commands.evaluate:evaluate", (EvaluateConfig,)
+    ),
+    "predict": Command("Classify texts with a trained run.", "loralet.commands.predict:predict", (PredictConfig,)),
+    "show": Command("Print the table of a run folder.", "loralet.commands.show:show", (ShowConfig,)),
+    "report": Command(
+        "Write the report of a run folder as one self-contained page and as Markdown.",
+        "loralet.commands.report:report",
+        (ReportConfig,),
+    ),
+    "inspect": Command(
+        "Describe a model, adapter, run folder or data set; compare models.",
+        "loralet.commands.inspect:inspect",
+        (InspectConfig,),
+    ),
+    "average": Command(
+        "Average several adapters into one: the mean of their updates and heads.",
+        "loralet.commands.average:average",
+        (AverageConfig,),
+    ),
+    "export": Command(
+        "Write a run for transformers, for ONNX, or as one folder that needs nothing else.",
+        "loralet.commands.export:export",
+        (ExportConfig,),
+    ),
+    "push": Command("Upload an adapter to the hub.", "loralet.commands.push:push", (PushConfig,)),
+    "distill": Command(
+        "Distil a small BERT from a larger encoder and unlabelled texts.",
+        "loralet.commands.distill:distill",
+        (DistillConfig, Interface),
+    ),
 }
-CONFIGURED: dict[str, type] = {"study": StudyConfig, "train": TrainConfig, "distill": DistillConfig}
 
 
 def parse(arguments: Sequence[str]) -> Callable[[], None]:
     """The command meant by command-line arguments, its options checked.
+
+    With ``--config`` or ``--preset`` the arguments are parsed twice: once to find them, once with the defaults they set.
 
     Raises:
         ConfigError: impossible values, all in one message.
@@ -196,76 +105,98 @@ def parse(arguments: Sequence[str]) -> Callable[[], None]:
     if list(arguments) in (["--version"], ["-V"]):
         print(f"loralet {__version__}")
         raise SystemExit(0)
-    defaults = _chosen_defaults(arguments)
-    choices = [
-        Annotated[kind, tyro.conf.subcommand(name, **({"default": defaults[name]} if name in defaults else {}))]
-        for name, kind in COMMANDS.items()
-    ]
-    command: Any = tyro.cli(  # type: ignore[call-overload]  # a union made at run time, so that a file can set defaults
+    name, parts = _parsed(arguments, {})
+    defaults = _defaults(parts)
+    if defaults is not None:
+        name, parts = _parsed(arguments, {name: defaults})
+    problems = list(parts[0].problems()) if hasattr(parts[0], "problems") else []
+    if problems:
+        raise ConfigError.listing(problems)
+    return partial(_run, COMMANDS[name], parts)
+
+
+def _parsed(arguments: Sequence[str], defaults: Mapping[str, tuple[Any, ...]]) -> tuple[str, tuple[Any, ...]]:
+    """The command's name and its options; ``defaults`` has options for the commands that have other defaults."""
+    kinds = {name: _parser_class(name, command) for name, command in COMMANDS.items()}
+    choices = []
+    for name, kind in kinds.items():
+        default = {"default": kind(*defaults[name])} if name in defaults else {}
+        choices.append(Annotated[kind, tyro.conf.subcommand(name, **default)])
+    command: Any = tyro.cli(  # type: ignore[call-overload]  # a union made at run time from the table
         Union[tuple(choices)],
         prog="loralet",
         description="Fine-tune tiny BERT-family encoders with LoRA, many configurations at once.",
         args=list(arguments) or ["--help"],
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
     )
-    problems = list(command.options.problems()) if hasattr(command.options, "problems") else []
-    if problems:
-        raise ConfigError.listing(problems)
-    return command  # type: ignore[no-any-return]  # one of COMMANDS
+    name = next(name for name, kind in kinds.items() if isinstance(command, kind))
+    return name, tuple(getattr(command, field.name) for field in dataclasses.fields(command))
 
 
-def _chosen_defaults(arguments: Sequence[str]) -> dict[str, Any]:
-    """Defaults of the command: those of the file that ``--config`` names, and over them those of ``--preset``."""
-    name = arguments[0] if arguments else ""
-    file, preset = _last_value(arguments, "--config"), _last_value(arguments, "--preset")
-    if name not in CONFIGURED or not (file or (preset and name == "study")):
-        return {}
-    options: Any = CONFIGURED[name]()
+def _parser_class(name: str, command: Command) -> type[Any]:
+    """A dataclass of a command's option classes, as the parser reads it; parts without required options have defaults."""
+    fields: list[Any] = []
+    part: Any
+    for i, part in enumerate(command.parts):
+        flat = Annotated[part, tyro.conf.arg(name="")]
+        optional = all(_has_default(field) for field in dataclasses.fields(part))
+        default = [dataclasses.field(default_factory=part)] if optional else []
+        fields.append((f"part_{i}", flat, *default))
+    made = dataclasses.make_dataclass(f"{name.title()}Command", fields, frozen=True)
+    made.__doc__ = command.summary
+    return made
+
+
+def _has_default(field: dataclasses.Field[Any]) -> bool:
+    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+
+
+def _defaults(parts: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """Defaults that ``--config`` and, over them, ``--preset`` set; None where neither is given."""
+    options, *others = parts
+    file = next((part.config for part in others if isinstance(part, Interface)), "")
+    preset = next((part.preset for part in others if isinstance(part, Planning)), "")
+    if not file and not preset:
+        return None
+    kind = type(options)
+    options = kind()
     if file:
         from loralet.config.toml import read_options
 
-        options = read_options(Path(file), CONFIGURED[name])
-    return {name: COMMANDS[name](options=with_preset(options, preset) if name == "study" else options)}
+        options = read_options(Path(file), kind)
+    if isinstance(options, StudyConfig):
+        options = with_preset(options, preset)
+    return options, *(type(part)() for part in others)
 
 
-def _last_value(arguments: Sequence[str], flag: str) -> str:
-    """The value that a flag has on the command line, empty where it is not given; the last one counts."""
-    given = [
-        a.removeprefix(f"{flag}=") if a.startswith(f"{flag}=") else b
-        for a, b in pairwise([*arguments, ""])
-        if a.split("=")[0] == flag
-    ]
-    return given[-1] if given else ""
+def _run(command: Command, parts: tuple[Any, ...]) -> None:
+    module, _, function = command.function.partition(":")
+    getattr(import_module(module), function)(*parts)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit status is 0, 2 for a user's mistake, 1 for a failure, 130 after Ctrl-C."""
     console = Console(stderr=True)
-    # Threads that spin while they wait bring two busy programs on one machine to a near halt (dev/LOG.md); read when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    prepare_runtime()
     logging.basicConfig(format="· %(message)s", level=logging.WARNING)
     try:
         parse(sys.argv[1:] if arguments is None else arguments)()
         return 0
-    except UserError as error:
-        console.print(f"loralet: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        return 2
     except LoraletError as error:
-        console.print(f"loralet: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        return 1
+        _say(console, str(error))
+        return 2 if isinstance(error, UserError) else 1
     except KeyboardInterrupt:
-        console.print("loralet: interrupted; what was written before is kept", style="red")
+        _say(console, "interrupted; files written before are kept")
         return 130
     except BrokenPipeError:
-        # The reader of our output has gone (`| head`); nothing is wrong, and Python must not complain when it closes stdout.
+        # The reader of our output is gone (`| head`). Nothing is wrong; Python must not complain when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        console.print(
-            f"loralet: {error.filename or 'input or output'}: {error.strerror or error}",
-            style="red",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
-        return 2 if isinstance(error, (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)) else 1
+        _say(console, f"{error.filename or 'input or output'}: {error.strerror or error}")
+        mistakes = (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
+        return 2 if isinstance(error, mistakes) else 1
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(f"loralet: {text}", style="red", highlight=False, markup=False, soft_wrap=True)

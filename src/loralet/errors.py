@@ -14,7 +14,7 @@ LoraletError
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class LoraletError(Exception):
@@ -62,3 +62,14 @@ class TrainingError(LoraletError):
 
 class CheckError(LoraletError):
     """Something written does not give what it was made from, or costs too much accuracy; it was not kept."""
+
+
+SHOWN_ROWS = 5
+"""Rows named in one message."""
+
+
+def listed_rows(rows: Sequence[int]) -> str:
+    """``row 7`` or ``3 rows (7, 9, 12)`` or ``20 rows (7, 9, 12, 15, 18, ...)``."""
+    if len(rows) == 1:
+        return f"row {rows[0]}"
+    return f"{len(rows)} rows ({', '.join(map(str, rows[:SHOWN_ROWS]))}{', ...' if len(rows) > SHOWN_ROWS else ''})"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from dataclasses import dataclass
 from typing import Literal
 
@@ -68,11 +70,15 @@ class Stepped:
 
 @dataclass(frozen=True)
 class Checked:
-    """One run was measured on the validation sample (``rows`` of them) after ``step`` steps."""
+    """One run was measured on the validation sample after ``step`` steps.
+
+    ``score`` is the task's selection metric, ``loss`` the mean loss in nats, ``rows`` the size of the sample; ``best``
+    says whether it is the run's best check so far.
+    """
 
     step: int
     run: str
-    accuracy: float
+    score: float
     loss: float
     rows: int
     best: bool
@@ -93,13 +99,13 @@ class RunEnded:
 class Halved:
     """A rung of successive halving: the LoRA runs of a pack, best first, and how many of them go on.
 
-    ``rung`` counts from 1; ``accuracies`` are on the validation sample, in the order of ``runs``.
+    ``rung`` counts from 1; ``scores`` are on the validation sample, in the order of ``runs``.
     """
 
     step: int
     rung: int
     runs: tuple[str, ...]
-    accuracies: tuple[float, ...]
+    scores: tuple[float, ...]
     kept: int
 
 
@@ -136,3 +142,18 @@ class EpochEnded:
 
 
 Event = Stage | Planned | PackStarted | Stepped | Checked | RunEnded | Halved | Advanced | EpochEnded | Finished
+
+
+def event_line(event: Event) -> str:
+    """An event as one line of JSON; a number that is not finite is null."""
+    return json.dumps(_finite({"event": type(event).__name__} | dataclasses.asdict(event)))
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return value

@@ -1,61 +1,164 @@
-"""Small packs of random numbers for the kernels, in every shape, and how far two results lie apart."""
+"""Small packs of random values in every shape, what a backend computes of them, and how far two results are apart."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
-from loralet.adapters.lora import Adapter
-from loralet.adapters.pack import Pack, PackShape
-from loralet.backends.native.encoder import MAPS
-from loralet.models.encoder import EncoderShape, Weights
+from loralet.adapters.base import Adapter
+from loralet.adapters.pack import HeadKind, Pack, PackShape
+from loralet.backends.base import Backend
+from loralet.backends.batch import Batch
+from loralet.models.forward import Weights
+from loralet.models.heads import Pooling
+from loralet.models.table import EncoderTable
 
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
 """Of the norm. fp32: another order of summation. bf16: a few roundings of 2^-9 a layer, in other places."""
 
-PLAIN = EncoderShape(layers=3, width=64, heads=2, feed_forward=96, vocabulary=50, positions=80)
-SHAPES = {
+PLAIN = EncoderTable(layers=3, width=64, heads=2, feed_forward=96, vocabulary=50, positions=80)
+TABLES = {
     "bert": PLAIN,
     "roberta": replace(PLAIN, token_types=1, first_position=2, positions=82),
     "distilbert": replace(PLAIN, token_types=0, heads=4),
     "electra": replace(PLAIN, embedding_width=48),
     "one-layer": replace(PLAIN, layers=1),
 }
-"""Heads of 32 numbers, and of 16 for distilbert."""
+"""Heads of 32 values, and of 16 for distilbert."""
 TARGETS = {
     "query-value": tuple(f"layers.{i}.{name}" for i in range(3) for name in ("query", "value")),
-    "all-linear": tuple(f"layers.{i}.{name}" for i in range(3) for name in MAPS),
+    "all-linear": tuple(f"layers.{i}.{name}" for i in range(3) for name in PLAIN.targets),
     "last-key": ("layers.2.key",),
     "middle-output": ("layers.1.output",),
     "middle-and-last": ("layers.1.intermediate", "layers.2.attention-output"),
     "none": (),
 }
 LENGTHS = torch.tensor([5, 70, 33, 1, 17, 64, 80, 2, 48, 16])
+CLASSES = 4
+TANH = Pooling()
+"""BERT's pooler."""
 
 
-def make_weights(shape: EncoderShape, dtype: torch.dtype) -> Weights:
+def make_weights(table: EncoderTable, pooling: Pooling = TANH) -> Weights:
+    """Random frozen tensors in fp32, a pooler among them."""
     generator = torch.Generator().manual_seed(0)
-    weights = {name: 0.15 * torch.randn(size, generator=generator) for name, size in shape.tensors().items()}
+    weights = {name: 0.15 * torch.randn(size, generator=generator) for name, size in table.tensors().items()}
     weights |= {name: 1 + t for name, t in weights.items() if name.endswith("norm.weight")}
-    weights |= {
-        "pooler.weight": 0.1 * torch.randn(shape.width, shape.width, generator=generator),
-        "pooler.bias": torch.zeros(shape.width),
-    }
-    return {name: t.to(dtype) for name, t in weights.items()}
+    pooler = pooling.tensors(table.width)
+    return weights | {name: 0.1 * torch.randn(size, generator=generator) for name, size in pooler.items()}
 
 
-def make_pack(
-    shape: EncoderShape, dtype: torch.dtype, head: str, targets: tuple[str, ...]
-) -> tuple[Pack, torch.Tensor]:
-    """Three adapters: on all targets, on the first alone, a head alone; trained numbers that are not zero."""
-    targets = tuple(name for name in targets if int(name.split(".")[1]) < shape.layers)
-    adapters = [Adapter(4, 2.0, 0.0, targets, 0), Adapter(7, 1.0, 0.0, targets[:1], 1), Adapter(0, 0.0, 0.0, (), 2)]
-    pack = Pack(make_weights(shape, dtype), PackShape(shape, 4, head), adapters)
-    parameters = pack.start()
-    parameters += 0.05 * torch.randn(parameters.shape, generator=torch.Generator().manual_seed(1))
-    return pack, pack.fill([pack.extract(parameters, i) for i in range(3)])
+def make_batch(lengths: Tensor = LENGTHS, classes: int = CLASSES, vocabulary: int = 50) -> Batch:
+    """Random rows of these lengths."""
+    generator = torch.Generator().manual_seed(2)
+    ids = torch.randint(0, vocabulary, (int(lengths.sum()),), generator=generator)
+    return Batch(ids, F.pad(lengths.cumsum(0), (1, 0)), targets=torch.arange(len(lengths)) * 5 % classes)
 
 
-def apart(ours: torch.Tensor, twin: torch.Tensor) -> float:
-    return float((ours - twin).norm() / twin.norm())
+BATCH = make_batch()
+
+
+def random_parameters(pack: Pack, weights: Weights, seed: int = 1) -> Tensor:
+    """Trained parameters none of which is zero, padding apart."""
+    parameters = pack.start(weights)
+    parameters += 0.05 * torch.randn(parameters.shape, generator=torch.Generator().manual_seed(seed))
+    return pack.fill([pack.extract(parameters, i) for i in range(len(pack.adapters))])
+
+
+def some_adapters(table: EncoderTable, targets: tuple[str, ...], dropout: float = 0.0) -> list[Adapter]:
+    """Three adapters: on all targets, on the first alone, a head alone."""
+    names = tuple(name for name in targets if int(name.split(".")[1]) < table.layers)
+    return [
+        Adapter(4, 2.0, dropout, names, 0),
+        Adapter(7, 1.0, dropout, names[:1], 1),
+        Adapter(0, 0.0, 0.0, (), 2),
+    ]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A pack with its frozen weights and parameters.
+
+    Args:
+        weights: frozen, in fp32.
+        pack: the layout.
+        parameters: trained.
+        dtype: type of the arithmetic.
+    """
+
+    weights: Weights
+    pack: Pack
+    parameters: Tensor
+    dtype: torch.dtype = torch.float32
+
+    def alone(self, i: int) -> Case:
+        """Adapter i in a pack of its own."""
+        pack = Pack(self.pack.shape, self.pack.adapters[i : i + 1])
+        return replace(self, pack=pack, parameters=pack.fill([self.pack.extract(self.parameters, i)]))
+
+
+def make_case(
+    table: EncoderTable = PLAIN,
+    head: HeadKind = "pooler",
+    targets: str = "query-value",
+    dtype: torch.dtype = torch.float32,
+    *,
+    dropout: float = 0.0,
+    head_dropout: float = 0.0,
+    adapters: Sequence[Adapter] | None = None,
+    classes: int = CLASSES,
+    pooling: Pooling = TANH,
+    full: bool = False,
+) -> Case:
+    """A pack of some adapters."""
+    weights = make_weights(table, pooling)
+    own = some_adapters(table, TARGETS[targets], dropout) if adapters is None else adapters
+    pack = Pack(PackShape(table, classes, head, head_dropout, full, pooling), own)
+    return Case(weights, pack, random_parameters(pack, weights), dtype)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a backend makes of a case and a batch; logits are those that the losses were computed from."""
+
+    logits: Tensor
+    losses: Tensor
+    gradient: Tensor
+
+
+def compute(backend: Backend, case: Case, batch: Batch = BATCH, step: int | None = None) -> Result:
+    """Logits, losses and gradient, with the dropout of a step or without any."""
+    seen: list[Tensor] = []
+
+    def row_losses(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append(logits.clone())
+        return cross_entropy(logits, targets)
+
+    program = backend.load(case.weights, case.pack.shape.table, case.dtype).program(case.pack)
+    losses, gradient = program.losses_and_gradient(case.parameters, batch, row_losses, step)
+    logits = torch.empty(len(seen[0]), len(batch), seen[0].shape[2])
+    for i, part in enumerate(seen):  # torch's backend computes every so many-th row at once
+        logits[:, i :: len(seen)] = part
+    return Result(logits, losses, gradient)
+
+
+def evaluate(backend: Backend, case: Case, batch: Batch = BATCH) -> Tensor:
+    """Logits of the forward pass without a backward pass."""
+    program = backend.load(case.weights, case.pack.shape.table, case.dtype).program(case.pack)
+    return program.logits(case.parameters)(batch)
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Each row's loss and its gradient (:data:`loralet.backends.base.RowLosses`)."""
+    logp = logits.log_softmax(-1)
+    places = targets.expand(len(logits), -1)[..., None]
+    return -logp.gather(-1, places)[..., 0], logp.exp() - torch.zeros_like(logp).scatter(-1, places, 1.0)
+
+
+def apart(ours: Tensor, theirs: Tensor) -> float:
+    """Distance as a share of the norm."""
+    return float((ours - theirs).norm() / theirs.norm())

@@ -10,16 +10,21 @@ import pytest
 import torch
 from models import CLASSES, Pair, batch, make_pair
 from peft import PeftModel
+from programs import logits_of, pack_for, program_of, run_of
 from safetensors.torch import load_file, save_file
 from tolerances import EXACT, FP32
 from transformers import BertForSequenceClassification, BertModel
 
-from loralet.adapters.pack import Pack
-from loralet.artifacts.folder import Artifact, load_artifact, save_artifact
-from loralet.config import TARGETS
+from loralet.adapters.pack import HeadKind
+from loralet.adapters.spec import TARGETS
+from loralet.artifacts.artifact import SCHEMA, Artifact
+from loralet.artifacts.folder import load_artifact, save_artifact
+from loralet.backends.batch import batch_of
+from loralet.backends.torch import TorchProgram
+from loralet.config import ComputeOptions, ModelOptions
 from loralet.errors import RunError
 from loralet.inference.predictor import load_classifier
-from loralet.training.packs import Run, build_pack, lora_run
+from loralet.runs.run import Run
 
 LABELS = ("World", "Sports", "Business", "Sci/Tech")
 
@@ -29,41 +34,48 @@ def pair(tmp_path: Path) -> Pair:
     return make_pair(tmp_path / "base")
 
 
-def trained(pair: Pair, run: Run, head: str) -> tuple[Pack, torch.Tensor, Artifact]:
-    """A pack of one with random tensors, as if trained, and its artifact."""
-    pack = build_pack([run], pair.ours.weights, pair.ours.shape, CLASSES, head, 0.0)
+def trained(pair: Pair, run: Run, head: HeadKind) -> tuple[TorchProgram, torch.Tensor, Artifact]:
+    """A pack of one with random tensors, as if trained: how it is computed, its parameters, and its artifact."""
+    pack = pack_for(pair, [run], head)
     torch.manual_seed(1)
-    parameters = pack.start()
+    parameters = pack.start(pair.ours.weights)
     parameters += 0.05 * torch.randn_like(parameters)
     artifact = Artifact(
-        id=run.id, role=run.role, labels=LABELS, head=head, max_length=16, rank=run.rank, alpha=run.alpha, dropout=run.dropout,
-        targets=run.targets, scaling=run.scaling, backbone=pair.ours.name, backbone_fingerprint=pair.ours.fingerprint,
-        architecture="bert", data_fingerprint="0", tensors=pack.extract(parameters, 0),
-    )  # fmt: skip
-    return pack, parameters, artifact
+        id=run.id,
+        role="lora" if run.role == "lora" else "full" if run.role == "full" else "linear-probe",
+        labels=LABELS,
+        adapter=run.adapter,
+        head=head,
+        max_length=16,
+        backbone=pair.ours.name,
+        backbone_fingerprint=pair.ours.fingerprint,
+        architecture="bert",
+        data_fingerprint="0",
+        tensors=pack.extract(parameters, 0),
+    )
+    return program_of(pair, pack), parameters, artifact
 
 
 RUNS = {
-    "query-value": lora_run("m", 4, 16.0, 0.1, ("query", "value"), "alpha/r", 1e-3, 0),
-    "rslora": lora_run("m", 8, 16.5, 0.0, ("key",), "rslora", 1e-3, 0),
-    "all-linear": lora_run("m", 8, 16.0, 0.0, TARGETS, "alpha/r", 1e-3, 0),
-    "output": lora_run("m", 2, 16.0, 0.0, ("output",), "alpha/r", 1e-3, 0),
-    "probe": lora_run("m", 0, 1.0, 0.0, (), "alpha/r", 1e-3, 0),
-    "full": Run("full", "m", "full", 0, 1.0, 0.0, (), "alpha/r", 1e-3, 0),
+    "query-value": run_of(rank=4, alpha=16.0, dropout=0.1, targets=("query", "value")),
+    "rslora": run_of(rank=8, alpha=16.5, targets=("key",), scaling="rslora"),
+    "all-linear": run_of(rank=8, alpha=16.0, targets=TARGETS),
+    "output": run_of(rank=2, alpha=16.0, targets=("output",)),
+    "probe": run_of(rank=0),
+    "full": Run("full", "m", "full", lr=1e-3),
 }
 
 
 @pytest.mark.parametrize("head", ["pooler", "trained-pooler", "mean"])
 @pytest.mark.parametrize("name", RUNS)
 def test_save_and_load_give_the_same_logits_bit_for_bit(pair: Pair, tmp_path: Path, name: str, head: str) -> None:
-    pack, parameters, artifact = trained(pair, RUNS[name], head)
+    program, parameters, artifact = trained(pair, RUNS[name], head)
     save_artifact(tmp_path / "adapter", artifact, pair.ours)
-    loaded = load_classifier(tmp_path / "adapter")
+    loaded = load_classifier(tmp_path / "adapter", ModelOptions(), ComputeOptions("torch", "fp32"))
     ids, lengths, _, _ = batch()
-    with torch.no_grad():
-        logits = pack.logits(parameters)(ids, lengths)
-        assert (loaded.forward(ids, lengths) - logits).abs().max() == EXACT
-        fresh = pack.logits(pack.start())(ids, lengths)
+    logits = logits_of(program, parameters, ids, lengths)
+    assert (loaded.forward(batch_of(ids, lengths)) - logits).abs().max() == EXACT
+    fresh = logits_of(program, program.pack.start(pair.ours.weights), ids, lengths)
     assert (fresh - logits).abs().max() > 1e-3
     assert loaded.artifact.labels == LABELS
     assert replace(load_artifact(tmp_path / "adapter"), tensors={}) == replace(artifact, tensors={})
@@ -72,7 +84,7 @@ def test_save_and_load_give_the_same_logits_bit_for_bit(pair: Pair, tmp_path: Pa
 @pytest.mark.parametrize("head", ["pooler", "trained-pooler"])
 @pytest.mark.parametrize("name", ["query-value", "rslora", "all-linear", "output"])
 def test_peft_loads_it_and_gives_the_same_logits(pair: Pair, tmp_path: Path, name: str, head: str) -> None:
-    pack, parameters, artifact = trained(pair, RUNS[name], head)
+    program, parameters, artifact = trained(pair, RUNS[name], head)
     save_artifact(tmp_path / "adapter", artifact, pair.ours)
     base = BertForSequenceClassification.from_pretrained(pair.folder, num_labels=CLASSES)
     ids, lengths, mask, _ = batch()
@@ -80,16 +92,16 @@ def test_peft_loads_it_and_gives_the_same_logits(pair: Pair, tmp_path: Path, nam
         before = base(ids, attention_mask=mask).logits
         model = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
         theirs = model(ids, attention_mask=mask).logits
-        ours = pack.logits(parameters)(ids, lengths)[0]
+        ours = logits_of(program, parameters, ids, lengths)[0]
     assert (theirs - ours).abs().max() <= FP32
     assert (theirs - before).abs().max() > 1e-3
     adapted = {n for n, _ in model.named_modules() if n.endswith("lora_A")}
-    assert len(adapted) == len(RUNS[name].targets) * pair.ours.shape.layers
+    assert len(adapted) == len(RUNS[name].adapter.targets) * pair.ours.table.layers
 
 
 def test_peft_loads_the_adapters_of_a_mean_head(pair: Pair, tmp_path: Path) -> None:
     """transformers has no such head, so PEFT gets the encoder's adapters and head.safetensors the rest."""
-    pack, parameters, artifact = trained(pair, RUNS["all-linear"], "mean")
+    program, parameters, artifact = trained(pair, RUNS["all-linear"], "mean")
     save_artifact(tmp_path / "adapter", artifact, pair.ours)
     model = PeftModel.from_pretrained(BertModel.from_pretrained(pair.folder), tmp_path / "adapter").eval()
     ids, lengths, mask, _ = batch()
@@ -97,19 +109,19 @@ def test_peft_loads_the_adapters_of_a_mean_head(pair: Pair, tmp_path: Path) -> N
         states = model(input_ids=ids, attention_mask=mask).last_hidden_state
         mean = (states * mask[..., None]).sum(1) / lengths[:, None]
         theirs = mean @ artifact.tensors["classifier.weight"].T + artifact.tensors["classifier.bias"]
-        ours = pack.logits(parameters)(ids, lengths)[0]
+        ours = logits_of(program, parameters, ids, lengths)[0]
     assert (theirs - ours).abs().max() <= FP32
 
 
 def test_transformers_loads_a_full_fine_tuning(pair: Pair, tmp_path: Path) -> None:
-    pack, parameters, artifact = trained(pair, RUNS["full"], "pooler")
+    program, parameters, artifact = trained(pair, RUNS["full"], "pooler")
     save_artifact(tmp_path / "full", artifact, pair.ours)
     model = BertModel.from_pretrained(tmp_path / "full").eval()
     ids, lengths, mask, _ = batch()
     with torch.no_grad():
         pooled = model(ids, attention_mask=mask).pooler_output
         theirs = pooled @ artifact.tensors["classifier.weight"].T + artifact.tensors["classifier.bias"]
-        assert (theirs - pack.logits(parameters)(ids, lengths)[0]).abs().max() <= FP32
+        assert (theirs - logits_of(program, parameters, ids, lengths)[0]).abs().max() <= FP32
 
 
 def test_another_backbone_is_refused(pair: Pair, tmp_path: Path) -> None:
@@ -133,7 +145,7 @@ def test_a_broken_adapter_folder_is_told(pair: Pair, tmp_path: Path, damage: str
     elif damage == "json":
         path.write_text("{")
     elif damage == "schema":
-        path.write_text(json.dumps(described | {"schema": 2}))
+        path.write_text(json.dumps(described | {"schema": SCHEMA + 1}))
     else:
         described.pop("labels")
         path.write_text(json.dumps(described))

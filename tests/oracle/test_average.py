@@ -13,15 +13,20 @@ import torch
 from command_line import command
 from models import CLASSES, Pair, make_pair
 from peft import PeftModel
+from programs import run_of
 from test_adapters import RUNS, trained
 from transformers import BertForSequenceClassification
 
 from loralet import TextClassifier
+from loralet.adapters.pack import HeadKind
+from loralet.adapters.spec import Scaling
+from loralet.artifacts.artifact import Artifact
 from loralet.artifacts.average import average
-from loralet.artifacts.folder import Artifact, load_artifact, save_artifact
+from loralet.artifacts.folder import load_artifact, save_artifact
 from loralet.errors import RunError
+from loralet.models.heads import Pooling
+from loralet.runs.results import read_results
 from loralet.runs.selection import chosen_seeds
-from loralet.training.packs import lora_run
 
 MERGED = 1e-6
 """Sums of a few products in fp32 by another order, on weights of size 0.1."""
@@ -33,10 +38,11 @@ def pair(tmp_path: Path) -> Pair:
 
 
 def member(
-    pair: Pair, seed: int, rank: int = 4, alpha: float = 16.0, scaling: str = "alpha/r", head: str = "pooler"
+    pair: Pair, seed: int, rank: int = 4, alpha: float = 16.0, scaling: Scaling = "alpha/r", head: HeadKind = "pooler"
 ) -> Artifact:
     """An adapter with random tensors of its own."""
-    _, _, artifact = trained(pair, lora_run("m", rank, alpha, 0.0, ("query", "output"), scaling, 1e-3, seed), head)
+    run = run_of(seed=seed, rank=rank, alpha=alpha, targets=("query", "output"), scaling=scaling)
+    _, _, artifact = trained(pair, run, head)
     torch.manual_seed(100 + seed)
     return replace(artifact, tensors={name: t + 0.05 * torch.randn_like(t) for name, t in artifact.tensors.items()})
 
@@ -80,23 +86,23 @@ def test_the_mean_is_that_of_the_weights_that_peft_merges(pair: Pair, tmp_path: 
         for x in "AB"
     )
     assert (b.mean(0) @ a.mean(0) - (b @ a).mean(0)).abs().max() > 1e-3  # the mean of factors is something else
-    assert made.rank == sum(m.rank for m in members)
+    assert made.adapter.rank == sum(m.adapter.rank for m in members)
 
 
 def test_seeds_keep_their_alpha_and_their_factors(pair: Pair) -> None:
     members = [member(pair, seed) for seed in range(3)]
     made = average(dict(zip("abc", members, strict=True)), "made")
-    assert (made.rank, made.alpha, made.scaling) == (12, 16.0, "alpha/r")
+    assert (made.adapter.rank, made.adapter.alpha, made.adapter.scaling) == (12, 16.0, "alpha/r")
     assert made.tensors["layers.1.output.B"][:, 4:8].equal(members[1].tensors["layers.1.output.B"])
     assert made.tensors["layers.1.output.A"][8:].equal(members[2].tensors["layers.1.output.A"])
-    assert made.training["averaged_from"] == [m.id for m in members]
+    assert made.provenance.averaged_from == tuple(m.id for m in members)
 
 
 def test_probes_average_their_heads(pair: Pair) -> None:
     _, _, probe = trained(pair, RUNS["probe"], "pooler")
     other = replace(probe, tensors={name: tensor * 3 for name, tensor in probe.tensors.items()})
     made = average({"a": probe, "b": other}, "made")
-    assert made.rank == 0
+    assert made.adapter.rank == 0
     assert made.tensors["classifier.weight"].allclose(probe.tensors["classifier.weight"] * 2)
 
 
@@ -106,19 +112,21 @@ def test_every_difference_is_listed(pair: Pair) -> None:
         first,
         labels=tuple(reversed(first.labels)),
         head="mean",
+        pooling=Pooling("relu"),
         max_length=8,
-        targets=("query",),
+        adapter=replace(first.adapter, targets=("query",)),
         backbone_fingerprint="f" * 64,
         backbone="other",
     )
     with pytest.raises(RunError) as caught:
         average({"a": first, "b": odd, "c": first}, "made")
     lines = str(caught.value).splitlines()
-    assert lines[0] == "these adapters have no mean:"
+    assert lines[0] == "these adapters have no average:"
     assert [line.split(":")[0].strip(" -") for line in lines[1:]] == [
         "backbone",
         "labels",
         "head",
+        "pooler",
         "max length",
         "targets",
     ]
@@ -152,23 +160,24 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_study_gives_the_seeds_of_its_best_configuration(place: Path) -> None:
-    results = json.loads((place / "grid" / "results.json").read_text())
+    results = read_results(place / "grid")
     seeds = chosen_seeds(results)
-    by_rank = {
-        r: [run["validation"]["accuracy"] for run in results["runs"] if run["role"] == "lora" and run["rank"] == r]
-        for r in (2, 4)
-    }
-    best = max(by_rank, key=lambda rank: sum(by_rank[rank]))
+    by_rank: dict[int, list[tuple[float, float]]] = {2: [], 4: []}
+    for run in results.runs:
+        if run.role == "lora":
+            assert run.adapter
+            assert run.validation
+            assert run.validation.loss
+            by_rank[run.adapter.rank].append((run.validation["accuracy"], -run.validation.loss))
+    best = max(by_rank, key=lambda rank: np.mean(by_rank[rank], 0).tolist())
     assert seeds == [f"lora-r{best}-a8-lr0.01-s{seed}" for seed in (0, 1)]
     done = command(place, "average", "grid", "--out", "seeds")
     assert done.returncode == 0, done.stderr
     made = load_artifact(place / "seeds")
-    assert (made.rank, made.alpha, made.id) == (2 * best, 8.0, "seeds")
-    assert made.training["averaged_from"] == seeds
-    assert (
-        f"seeds                            rank {2 * best}    validation accuracy {made.metrics['validation']['accuracy']:.4f}"
-        in done.stdout
-    )
+    assert (made.adapter.rank, made.adapter.alpha, made.id) == (2 * best, 8.0, "seeds")
+    assert made.provenance.averaged_from == tuple(seeds)
+    accuracy = made.metrics["validation"].scores["accuracy"]
+    assert f"seeds                            rank {2 * best}    validation accuracy {accuracy:.4f}" in done.stdout
     card = (place / "seeds" / "README.md").read_text()
     assert "A mean of 2 LoRA adapters on model" in card
     assert f"| averaged from | {', '.join(seeds)} |" in card
@@ -179,17 +188,14 @@ def test_a_study_gives_the_seeds_of_its_best_configuration(place: Path) -> None:
 
 
 def test_a_run_that_left_early_is_no_seed(place: Path) -> None:
-    results = json.loads((place / "grid" / "results.json").read_text())
+    results = read_results(place / "grid")
     best = chosen_seeds(results)
-    for run in results["runs"]:
-        run["status"] = "halved" if run["id"] == best[0] else run["status"]
-    assert chosen_seeds(results) == [
-        f"lora-r{6 - int(best[0][6])}-a8-lr0.01-s{seed}" for seed in (0, 1)
-    ]  # the other rank's
-    for run in results["runs"]:
-        run["status"] = "diverged"
+    runs = [replace(run, status="halved" if run.id == best[0] else run.status) for run in results.runs]
+    others = [f"lora-r{6 - int(best[0][6])}-a8-lr0.01-s{seed}" for seed in (0, 1)]
+    assert chosen_seeds(replace(results, runs=tuple(runs))) == others  # the other rank's
+    runs = [replace(run, status="diverged") for run in results.runs]
     with pytest.raises(RunError, match="with two seeds"):
-        chosen_seeds(results)
+        chosen_seeds(replace(results, runs=tuple(runs)))
 
 
 def test_the_average_is_an_adapter_like_any_other(place: Path) -> None:
@@ -214,10 +220,10 @@ def test_the_average_is_an_adapter_like_any_other(place: Path) -> None:
     ("arguments", "words"),
     [
         ([], "no run named"),
-        (["lone"], "lone is one run, and a mean needs two"),
+        (["lone"], "lone is one run, and an average needs two"),
         (["lone", "lone"], "named twice"),
-        (["grid", "lone", "--runs", "a", "b"], "runs are those of one study; 2 folders are named"),
-        (["grid", "--runs", "probe-s0"], "a mean needs two"),
+        (["grid", "lone", "--runs", "a", "b"], "runs are those of one study, but 2 folders are named"),
+        (["grid", "--runs", "probe-s0"], "an average needs two"),
         (["grid", "--runs", "probe-s0", "nothing"], "no trained run 'nothing'"),
         (["grid", "--runs", "probe-s0", "lora-r2-a8-lr0.01-s0"], "kind: grid/adapters/probe-s0 has linear-probe"),
         (["grid", "nowhere"], "nowhere: no such folder"),

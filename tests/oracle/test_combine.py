@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +13,12 @@ from safetensors.numpy import load_file
 
 from loralet import TextClassifier
 from loralet.artifacts.folder import load_artifact
-from loralet.config import DataOptions
+from loralet.config import BackboneOptions, ComputeOptions, DataOptions, ModelOptions
 from loralet.inference.ensemble import load_ensemble
-from loralet.inference.evaluation import score_logits
 from loralet.report.analysis import analyse
-from loralet.runs.folder import chosen_run
+from loralet.runs.results import Results, RunResult, read_results
+from loralet.runs.run import Role
+from loralet.runs.selection import chosen_run, rank_of_run
 from loralet.training.corpus import load_corpus
 
 SEEDS = (0, 1, 2)
@@ -62,92 +62,103 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def results(place: Path) -> dict[str, Any]:
-    return json.loads((place / "grid" / "results.json").read_text())  # type: ignore[no-any-return]
+def results(place: Path) -> Results:
+    return read_results(place / "grid")
 
 
-def row_of(results: dict[str, Any], role: str) -> dict[str, Any]:
-    (row,) = [run for run in results["runs"] if run["role"] == role]
+def row_of(results: Results, role: Role) -> RunResult:
+    (row,) = [run for run in results.runs if run.role == role]
     return row
 
 
-def groups() -> list[list[str]]:
-    return [[f"lora-r{rank}-a8-lr0.01-s{seed}" for seed in SEEDS] for rank in (2, 4)]
+def groups() -> list[tuple[str, ...]]:
+    return [tuple(f"lora-r{rank}-a8-lr0.01-s{seed}" for seed in SEEDS) for rank in (2, 4)]
 
 
-def test_one_row_of_each_role_comes_last(place: Path, results: dict[str, Any]) -> None:
-    assert [run["role"] for run in results["runs"]][-2:] == ["average", "ensemble"]
-    for role in ("average", "ensemble"):
+def test_one_row_of_each_role_comes_last(place: Path, results: Results) -> None:
+    assert [run.role for run in results.runs][-2:] == ["average", "ensemble"]
+    roles: tuple[Role, ...] = ("average", "ensemble")
+    for role in roles:
         row = row_of(results, role)
-        assert row["id"] == role
-        assert row["validation"]
-        assert row["test"]
-        assert all(row[name] is None for name in ("rank", "alpha", "seed", "steps", "converged_step", "learning_rate"))
-        assert f"{role}: {', '.join(row['members'])}" in (place / "said.txt").read_text()
-        own = [run for run in results["runs"] if run["id"] in row["members"]]
+        assert row.id == role
+        assert row.validation
+        assert row.test
+        assert all(getattr(row, name) is None for name in ("seed", "steps", "converged_step", "learning_rate"))
+        assert row.members
+        assert f"{role}: {', '.join(row.members)}" in (place / "said.txt").read_text()
+        own = [run for run in results.runs if run.id in row.members]
         assert len(own) == 3
-        assert row["train_seconds"] == pytest.approx(sum(run["train_seconds"] for run in own))
-    assert all(run["members"] is None for run in results["runs"][:-2])
-    members = row_of(results, "ensemble")["members"]
-    assert row_of(results, "ensemble")["trainable_parameters"] == sum(
-        r["trainable_parameters"] for r in results["runs"] if r["id"] in members
-    )
-    assert results["test_reads"] == 1
+        assert row.train_seconds == pytest.approx(sum(run.train_seconds or 0 for run in own))
+    assert all(run.members is None for run in results.runs[:-2])
+    ensemble, average = row_of(results, "ensemble"), row_of(results, "average")
+    assert ensemble.adapter is None
+    assert ensemble.members
+    counts = [run.trainable_parameters for run in results.runs if run.id in ensemble.members]
+    assert ensemble.trainable_parameters == sum(counts)
+    assert average.adapter
+    assert average.members in groups()
+    assert average.adapter.rank == 3 * (2, 4)[groups().index(average.members)]
+    assert results.test_reads == 1
 
 
-def test_the_average_is_the_commands_and_the_best_of_them(place: Path, results: dict[str, Any]) -> None:
+def test_the_average_is_the_commands_and_the_best_of_them(place: Path, results: Results) -> None:
     row = row_of(results, "average")
-    scores: dict[tuple[str, ...], float] = {}
+    ranks: dict[tuple[str, ...], tuple[float, float]] = {}
     for i, runs in enumerate(groups()):
         done = command(place, "average", "grid", "--runs", *runs, "--out", f"by-hand-{i}")
         assert done.returncode == 0, done.stderr
-        made = load_artifact(place / f"by-hand-{i}")
-        scores[tuple(runs)] = made.metrics["validation"]["accuracy"] - made.metrics["validation"]["loss"] * 1e-6
-    assert tuple(row["members"]) == max(scores, key=lambda runs: scores[runs])
-    assert len(set(scores.values())) == 2
+        scores = load_artifact(place / f"by-hand-{i}").metrics["validation"].scores
+        assert scores.loss
+        ranks[runs] = (scores["accuracy"], -scores.loss)
+    assert row.members == max(ranks, key=lambda runs: ranks[runs])
+    assert len(set(ranks.values())) == 2
     mine = load_artifact(place / "grid" / "adapters" / "average")
-    assert mine.training["averaged_from"] == row["members"]
-    assert mine.metrics["validation"]["accuracy"] == row["validation"]["accuracy"]
-    assert mine.metrics["test"]["accuracy"] == row["test"]["accuracy"]
-    by_hand = load_artifact(place / f"by-hand-{groups().index(row['members'])}")
+    assert mine.provenance.averaged_from == row.members
+    assert row.validation
+    assert row.test
+    assert mine.metrics["validation"].scores["accuracy"] == row.validation["accuracy"]
+    assert mine.metrics["test"].scores["accuracy"] == row.test["accuracy"]
+    assert mine.adapter == row.adapter
+    by_hand = load_artifact(place / f"by-hand-{groups().index(row.members)}")
     assert all(by_hand.tensors[name].equal(tensor) for name, tensor in mine.tensors.items())
     predicted = load_file(place / "grid" / "predictions.safetensors")
     texts = [line.split(",")[0] for line in (place / "data" / "test.csv").read_text().splitlines()[1:]]
-    alone = TextClassifier.load(place / "grid" / "adapters" / "average", backbone=str(place / "model")).predict_proba(
-        texts
-    )
-    assert np.abs(predicted["average"] - alone).max() <= CLOSE
+    average = TextClassifier.load(place / "grid" / "adapters" / "average", backbone=str(place / "model"))
+    assert np.abs(predicted["average"] - average.predict_proba(texts)).max() <= CLOSE
 
 
-def test_the_ensemble_is_the_mean_of_its_members_and_the_best(place: Path, results: dict[str, Any]) -> None:
+def test_the_ensemble_is_the_mean_of_its_members_and_the_best(place: Path, results: Results) -> None:
     row, predicted = row_of(results, "ensemble"), load_file(place / "grid" / "predictions.safetensors")
-    mean = np.mean([predicted[member] for member in row["members"]], 0)
+    assert row.members
+    assert row.validation
+    assert row.test
+    mean = np.mean([predicted[member] for member in row.members], 0)
     assert np.abs(predicted["ensemble"] - mean).max() <= 1e-6
     labels = predicted["labels"]
-    assert row["test"]["accuracy"] == pytest.approx((mean.argmax(1) == labels).mean())
-    assert row["test"]["loss"] == pytest.approx(-np.log(mean[np.arange(len(labels)), labels]).mean(), abs=1e-5)
-    ranked = sorted(
-        (r for r in results["runs"] if r["role"] == "lora"),
-        key=lambda r: (r["validation"]["accuracy"], -r["validation"]["loss"]),
-    )
-    candidates = [*groups(), [run["id"] for run in ranked[::-1][:3]]]
+    assert row.test["accuracy"] == pytest.approx((mean.argmax(1) == labels).mean())
+    assert row.test.loss == pytest.approx(-np.log(mean[np.arange(len(labels)), labels]).mean(), abs=1e-5)
+    trained = [run for run in results.runs if run.role == "lora"]
+    ranked = sorted(trained, key=lambda run: rank_of_run(run, "accuracy"), reverse=True)
+    candidates = [*groups(), tuple(run.id for run in ranked[:3])]
     validation = load_corpus(str(place / "data"), DataOptions(), 512).validation
+    options = ModelOptions(BackboneOptions(str(place / "model")))
     found: dict[tuple[str, ...], tuple[float, float]] = {}
     for members in candidates:
-        ensemble = load_ensemble([place / "grid" / "adapters" / run for run in members], backbone=str(place / "model"))
-        scores = score_logits(ensemble.log_probabilities(validation.texts), validation.labels)
+        folders = [place / "grid" / "adapters" / run for run in members]
+        ensemble = load_ensemble(folders, options, ComputeOptions(precision="fp32"))
+        scores = ensemble.task.score(ensemble.logits(validation.texts), validation.targets)
         assert scores.loss
-        found[tuple(members)] = (scores.accuracy, -scores.loss)
-    assert tuple(row["members"]) == max(found, key=lambda members: found[members])
+        found[members] = (scores["accuracy"], -scores.loss)
+    assert row.members == max(found, key=lambda members: found[members])
     assert len(set(found.values())) > 1
-    assert row["validation"]["accuracy"] == max(found.values())[0]
+    assert row.validation["accuracy"] == max(found.values())[0]
 
 
-def test_the_commands_go_on_to_use_a_single_run(place: Path, results: dict[str, Any]) -> None:
+def test_the_commands_go_on_to_use_a_single_run(place: Path, results: Results) -> None:
     chosen = chosen_run(results)
-    assert chosen["role"] == "lora"
+    assert chosen.role == "lora"
     texts = ["a b c", "x"]
-    assert f"using {chosen['id']}" in command(place, "predict", "grid", *texts, "--format", "jsonl").stderr
+    assert f"using {chosen.id}" in command(place, "predict", "grid", *texts, "--format", "jsonl").stderr
     plain = command(place, "predict", "grid", *texts, "--format", "jsonl").stdout
     averaged = command(place, "predict", "grid", *texts, "--format", "jsonl", "--run", "average")
     assert averaged.returncode == 0, averaged.stderr
@@ -155,7 +166,7 @@ def test_the_commands_go_on_to_use_a_single_run(place: Path, results: dict[str, 
     assert "average of seeds" in command(place, "show", "grid").stdout
 
 
-def test_the_report_compares_them_with_the_best_single_run(place: Path, results: dict[str, Any]) -> None:
+def test_the_report_compares_them_with_the_best_single_run(place: Path, results: Results) -> None:
     configurations = analyse(place / "grid").configurations
     best = next(row for row in configurations if row.winner)
     rows = {row.role: row for row in configurations}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,13 @@ import torch
 import transformers
 from checkpoints import KINDS, by_transformers, prajjwal
 from torch import Tensor
-from torch.nn import functional as F
 
 from loralet.hub.backbone import Backbone, load_backbone
-from loralet.models.encoder import ACTIVATIONS, encode
-from loralet.models.head import mean_over_tokens, pool
+from loralet.models.forward import ACTIVATIONS, Padded, encode, frozen
+from loralet.models.heads import Pooling, mean_over_tokens, pool
 
 CLOSE = 1e-5
-"""Absolute, on states of size about one: fp32 sums of a few dozen terms, taken in another order, through two layers and their norms."""
+"""Absolute, on states of size about one: fp32 sums of a few dozen terms in another order, through two layers."""
 SAME = 1e-6
 """Absolute and relative: the same sums of the same row in a matrix of another height."""
 FAR = 1e-3
@@ -28,7 +26,7 @@ FAR = 1e-3
 MODELS = {"bert": "BertModel", "roberta": "RobertaModel", "distilbert": "DistilBertModel", "electra": "ElectraModel"}
 LENGTHS = (2, 7, 20, 64)
 ORDINARY = 10
-"""Token ids from here up are ordinary tokens in both stand-in vocabularies; RoBERTa's positions pass over its padding id."""
+"""Token ids from here up are ordinary tokens in both vocabularies; RoBERTa's positions pass over its padding id."""
 
 
 def batch(
@@ -38,19 +36,21 @@ def batch(
     generator = torch.Generator().manual_seed(seed)
     ids = torch.full((len(lengths), max(tokens, *lengths)), padding)
     for row, length in zip(ids, lengths, strict=True):
-        row[:length] = torch.randint(ORDINARY, backbone.shape.vocabulary, (length,), generator=generator)
+        row[:length] = torch.randint(ORDINARY, backbone.table.vocabulary, (length,), generator=generator)
     return ids, torch.tensor(lengths)
-
-
-def plain(backbone: Backbone) -> Callable[[str, Tensor], Tensor]:
-    w = backbone.weights
-    return lambda name, x: F.linear(x, w[f"{name}.weight"], w[f"{name}.bias"])
 
 
 def states(backbone: Backbone, ids: Tensor, lengths: Tensor, read: Any = "all") -> Tensor:
     """``[b s d]``"""
     with torch.no_grad():
-        return encode(backbone.weights, backbone.shape, ids, lengths, plain(backbone), read)[0]
+        weights = backbone.weights
+        return encode(weights, backbone.table, Padded(ids, lengths), frozen(weights), read)[0]
+
+
+def pooled(backbone: Backbone, first: Tensor) -> Tensor:
+    """``[b d]``, of the first tokens' states ``[1 b d]``."""
+    names = ("pooler.weight", "pooler.bias")
+    return pool(first, {name: backbone.weights[name][None] for name in names}, Pooling())[0]
 
 
 def theirs(folder: Path, kind: str, ids: Tensor, lengths: Tensor) -> Any:
@@ -71,7 +71,7 @@ class TestAgainstTransformers:
     def test_every_token_of_every_length(self, kind: str, headed: bool, tmp_path: Path) -> None:
         folder = by_transformers(tmp_path / "a", kind, headed=headed)
         backbone = load_backbone(str(folder))
-        assert backbone.shape.longest == (64 if kind == "roberta" else 66)
+        assert backbone.table.longest == (64 if kind == "roberta" else 66)
         ids, lengths = batch(backbone, LENGTHS, padding=1 if kind == "roberta" else 0)
         expected = theirs(folder, kind, ids, lengths).last_hidden_state
         found = states(backbone, ids, lengths)
@@ -83,7 +83,7 @@ class TestAgainstTransformers:
     def test_without_padding_and_at_the_greatest_length(self, kind: str, headed: bool, tmp_path: Path) -> None:
         folder = by_transformers(tmp_path / "a", kind, headed=headed)
         backbone = load_backbone(str(folder))
-        ids, lengths = batch(backbone, (backbone.shape.longest,) * 2)
+        ids, lengths = batch(backbone, (backbone.table.longest,) * 2)
         expected = theirs(folder, kind, ids, lengths).last_hidden_state
         assert difference(states(backbone, ids, lengths), expected, lengths) < CLOSE
         shorter = lengths - 1
@@ -97,7 +97,7 @@ def test_every_activation(activation: str, tmp_path: Path) -> None:
     ids, lengths = batch(backbone, LENGTHS)
     expected = theirs(folder, "bert", ids, lengths).last_hidden_state
     assert difference(states(backbone, ids, lengths), expected, lengths) < CLOSE
-    other = replace(backbone, shape=replace(backbone.shape, activation="gelu" if activation == "relu" else "relu"))
+    other = replace(backbone, table=replace(backbone.table, activation="gelu" if activation == "relu" else "relu"))
     assert difference(states(other, ids, lengths), expected, lengths) > FAR
 
 
@@ -107,7 +107,7 @@ def test_the_config_s_epsilon_is_used(tmp_path: Path) -> None:
     ids, lengths = batch(backbone, LENGTHS)
     expected = theirs(folder, "bert", ids, lengths).last_hidden_state
     assert difference(states(backbone, ids, lengths), expected, lengths) < CLOSE
-    other = replace(backbone, shape=replace(backbone.shape, epsilon=1e-12))
+    other = replace(backbone, table=replace(backbone.table, epsilon=1e-12))
     assert difference(states(other, ids, lengths), expected, lengths) > FAR
 
 
@@ -118,20 +118,18 @@ def test_the_pooler(kind: str, tmp_path: Path) -> None:
     ids, lengths = batch(backbone, LENGTHS, padding=1 if kind == "roberta" else 0)
     expected = theirs(folder, kind, ids, lengths).pooler_output
     first = states(backbone, ids, lengths, "first").transpose(0, 1)
-    pooled = pool(first, backbone.weights["pooler.weight"][None], backbone.weights["pooler.bias"][None])[0]
-    assert (pooled - expected).abs().max() < CLOSE
+    assert (pooled(backbone, first) - expected).abs().max() < CLOSE
     assert (first[0] - expected).abs().max() > FAR
 
 
-def test_the_bare_mission_checkpoint(tmp_path: Path) -> None:
+def test_the_bare_bert_tiny_checkpoint(tmp_path: Path) -> None:
     folder = prajjwal(tmp_path / "a")
     backbone = load_backbone(str(folder))
     ids, lengths = batch(backbone, LENGTHS)
     expected = theirs(folder, "bert", ids, lengths)
     assert difference(states(backbone, ids, lengths), expected.last_hidden_state, lengths) < CLOSE
     first = states(backbone, ids, lengths, "first").transpose(0, 1)
-    pooled = pool(first, backbone.weights["pooler.weight"][None], backbone.weights["pooler.bias"][None])[0]
-    assert (pooled - expected.pooler_output).abs().max() < CLOSE
+    assert (pooled(backbone, first) - expected.pooler_output).abs().max() < CLOSE
     other = load_backbone(str(prajjwal(tmp_path / "b", seed=1)))
     assert difference(states(other, ids, lengths), expected.last_hidden_state, lengths) > FAR
 
@@ -154,13 +152,13 @@ class TestByItself:
         backbone = load_backbone(str(by_transformers(tmp_path / "a", kind)))
         ids, lengths = batch(backbone, LENGTHS)
         everything, first = states(backbone, ids, lengths), states(backbone, ids, lengths, "first")
-        assert first.shape == (len(LENGTHS), 1, backbone.shape.width)
+        assert first.shape == (len(LENGTHS), 1, backbone.table.width)
         torch.testing.assert_close(first, everything[:, :1], rtol=SAME, atol=SAME)
         assert (everything[:, 1:2] - first).abs().max() > FAR
 
     def test_a_row_depends_neither_on_its_mates_nor_on_padding(self, kind: str, tmp_path: Path) -> None:
         backbone = load_backbone(str(by_transformers(tmp_path / "a", kind)))
-        head = torch.randn(4, backbone.shape.width, generator=torch.Generator().manual_seed(2))
+        head = torch.randn(4, backbone.table.width, generator=torch.Generator().manual_seed(2))
 
         def logits(ids: Tensor, lengths: Tensor) -> Tensor:
             found = states(backbone, ids, lengths)
@@ -187,11 +185,11 @@ class TestByItself:
         ids, lengths = batch(backbone, LENGTHS)
         before = states(backbone, ids, lengths)
         silent = []
-        for name in backbone.shape.tensors():
+        for name in backbone.table.tensors():
             # Noise, as a constant would add the same to all features, which the next norm takes away.
             noise = torch.randn(backbone.weights[name].shape, generator=torch.Generator().manual_seed(3))
             other = replace(backbone, weights=backbone.weights | {name: backbone.weights[name] + noise})
             if difference(states(other, ids, lengths), before, lengths) < FAR:
                 silent.append(name)
         # A key's bias adds the same to all scores of a query, and softmax does not see it.
-        assert silent == [f"layers.{i}.key.bias" for i in range(backbone.shape.layers)]
+        assert silent == [f"layers.{i}.key.bias" for i in range(backbone.table.layers)]

@@ -16,13 +16,17 @@ from test_average import place as place
 from tolerances import FP32
 
 from loralet import TextClassifier
-from loralet.artifacts.folder import Artifact, save_artifact
+from loralet.adapters.pack import HeadKind
+from loralet.artifacts.artifact import Artifact
+from loralet.artifacts.folder import save_artifact
+from loralet.config import ComputeOptions, ModelOptions
 from loralet.inference.ensemble import load_ensemble
 
+FP32_ONLY = ComputeOptions(precision="fp32")
 TEXTS = ["a w3 w60 z", "w9", "k l m n o p q r s t u v w x y z a b c d e f g", "w1 w2 w3 w4 w5"]
 
 
-def loud(pair: Pair, name: str, head: str = "pooler", seed: int = 0) -> Artifact:
+def loud(pair: Pair, name: str, head: HeadKind = "pooler", seed: int = 0) -> Artifact:
     """An adapter with random tensors, large enough that members differ in what they say."""
     _, _, artifact = trained(pair, RUNS[name], head)
     torch.manual_seed(seed)
@@ -53,9 +57,9 @@ def test_the_mean_is_that_of_the_members(tmp_path: Path, kind: str) -> None:
     folders = [tmp_path / str(i) for i in range(len(members))]
     for folder, artifact in zip(folders, members, strict=True):
         save_artifact(folder, artifact, other.ours if artifact.backbone == other.ours.name else pair.ours)
-    ensemble = load_ensemble(folders)
+    ensemble = load_ensemble(folders, ModelOptions(), FP32_ONLY)
     assert ensemble.labels == LABELS
-    assert len(ensemble.sides) == {"seeds": 1, "unlike runs": 2, "unlike backbones": 2, "one": 1}[kind]
+    assert len(ensemble.groups) == {"seeds": 1, "unlike runs": 2, "unlike backbones": 2, "one": 1}[kind]
     found = np.array([prediction.probabilities for prediction in ensemble.predict(TEXTS)])
     singles = []
     for folder, artifact in zip(folders, members, strict=True):
@@ -83,7 +87,8 @@ def test_a_text_is_tokenised_once_for_each_tokenizer(tmp_path: Path, monkeypatch
         return plain(texts, tokenizer, max_length)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "tokenise", counted)
-    list(load_ensemble([tmp_path / "0", tmp_path / "1", tmp_path / "2"]).predict(TEXTS))
+    folders = [tmp_path / "0", tmp_path / "1", tmp_path / "2"]
+    list(load_ensemble(folders, ModelOptions(), FP32_ONLY).predict(TEXTS))
     assert lengths == [16, 4]
 
 
@@ -126,7 +131,7 @@ def test_evaluate_measures_the_ensemble(place: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--run", "a", "--runs", "b", "c"], "run or runs, not both"),
+        (["--run", "a", "--runs", "b", "c"], "run and runs are both given"),
         (["--runs", RUN_IDS[0], RUN_IDS[0]], "named twice"),
         (["--runs", RUN_IDS[0], "nothing"], "no trained run 'nothing'"),
         (["--also", "nowhere"], "nowhere: no such folder"),

@@ -8,16 +8,18 @@ import pytest
 import torch
 from models import CLASSES, Pair, batch, make_pair
 from peft import LoraConfig, PeftModel, get_peft_model
+from programs import CPU, logits_of, losses_and_gradient, pack_for, program_of, run_of
 from tolerances import FP32, FP32_TRAINED
 from torch import Tensor
 from torch.nn import functional as F
 
-from loralet.adapters.lora import Stack, merged, unmerged
+from loralet.adapters.base import batched_linear
+from loralet.adapters.lora import Lora
 from loralet.adapters.pack import Pack
-from loralet.config import TARGETS, resolve_targets
-from loralet.models.head import cross_entropy
+from loralet.adapters.spec import TARGETS, resolve_targets
+from loralet.backends.batch import batch_of
+from loralet.runs.run import Run
 from loralet.training.optimizer import AdamW
-from loralet.training.packs import Run, build_pack, lora_run
 
 PEFT_TARGETS = {
     ("query", "value"): ["query", "value"],
@@ -50,12 +52,12 @@ def own_tensors(model: PeftModel, pair: Pair) -> dict[str, Tensor]:
             tensors[f"classifier.{name.rsplit('.', 1)[1]}"] = parameter
         elif ".lora_" in name:
             path, matrix = name.removeprefix("base_model.model.bert.").split(".lora_")
-            tensors[f"{pair.ours.architecture.linear(path)}.{matrix[0]}"] = parameter
+            tensors[f"{pair.ours.family.linear(path)}.{matrix[0]}"] = parameter
     return tensors
 
 
 def filled(pair: Pair, run: Run, tensors: dict[str, Tensor]) -> tuple[Pack, Tensor]:
-    pack = build_pack([run], pair.ours.weights, pair.ours.shape, CLASSES, "pooler", 0.0)
+    pack = pack_for(pair, [run])
     return pack, pack.fill([{name: tensor.detach() for name, tensor in tensors.items()}])
 
 
@@ -70,29 +72,33 @@ def test_forward_gradient_and_twenty_steps(pair: Pair, targets: tuple[str, ...],
         for name, tensor in theirs.items():
             if name.endswith(".B"):  # zero B would hide A's gradient and the scale
                 tensor.normal_(0, 0.05)
-    run = lora_run("m", rank, alpha, 0.0, targets, scaling, lr, 0)
+    run = run_of(lr, rank=rank, alpha=alpha, targets=targets, scaling=scaling)
     pack, parameters = filled(pair, run, theirs)
+    program = program_of(pair, pack)
     assert set(pack.split(parameters)) == set(theirs)
     ids, lengths, mask, labels = batch()
 
     expected = model(ids, attention_mask=mask).logits
-    logits = pack.logits(parameters)(ids, lengths)[0]
+    logits = logits_of(program, parameters, ids, lengths)[0]
     assert (logits - expected).abs().max() <= FP32
     with model.disable_adapter():
         assert (logits - model(ids, attention_mask=mask).logits).abs().max() > 1e-3
 
-    parameters.requires_grad_()
-    losses = cross_entropy(pack.logits(parameters)(ids, lengths), labels)
-    (gradient,) = torch.autograd.grad(losses.sum(), parameters)
-    F.cross_entropy(expected, labels).backward()
-    for name, own in pack.split(gradient).items():
-        reference = theirs[name].grad
-        assert reference is not None
-        assert reference.abs().max() > 0
-        assert (own[0] - reference).abs().max() <= FP32, name
+    loss = F.cross_entropy(expected, labels)
+    loss.backward()
+    losses, gradient = losses_and_gradient(program, parameters, ids, lengths, labels)
+    assert losses.tolist() == pytest.approx([loss.item()], abs=FP32)
+    leaf = parameters.clone().requires_grad_()
+    own_loss = F.cross_entropy(program.differentiable_logits(leaf, batch_of(ids, lengths))[0], labels)
+    (by_torch,) = torch.autograd.grad(own_loss, leaf)
+    for found in (gradient, by_torch):
+        for name, own in pack.split(found).items():
+            reference = theirs[name].grad
+            assert reference is not None
+            assert reference.abs().max() > 0
+            assert (own[0] - reference).abs().max() <= FP32, name
 
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr, weight_decay=0.0)
-    parameters = parameters.detach()
     own_optimiser = AdamW.start(parameters, torch.tensor([lr]), pack.decay(0.0))
     before = parameters.clone()
     for step in range(20):
@@ -100,44 +106,50 @@ def test_forward_gradient_and_twenty_steps(pair: Pair, targets: tuple[str, ...],
         optimiser.zero_grad()
         F.cross_entropy(model(ids, attention_mask=mask).logits, labels).backward()
         optimiser.step()
-        parameters.requires_grad_()
-        (gradient,) = torch.autograd.grad(
-            cross_entropy(pack.logits(parameters)(ids, lengths), labels).sum(), parameters
-        )
-        parameters = parameters.detach()
-        own_optimiser.update(parameters, gradient, 1.0)
+        _, gradient = losses_and_gradient(program, parameters, ids, lengths, labels)
+        own_optimiser.update(CPU, parameters, gradient, 1.0)
     assert (parameters - before).abs().max() > lr
     for name, own in pack.split(parameters).items():
-        assert (own[0] - theirs[name]).abs().max() <= 5 * FP32_TRAINED, (
-            name
-        )  # five: near-zero gradients make Adam's first steps touchy
+        # Five: near-zero gradients make Adam's first steps touchy.
+        assert (own[0] - theirs[name]).abs().max() <= 5 * FP32_TRAINED, name
 
 
 def test_merged_is_unmerged(pair: Pair) -> None:
-    runs = [lora_run("m", r, 16.0, 0.0, t, "alpha/r", 1e-3, r) for r, t in ((4, ("query",)), (8, TARGETS))]
-    pack = build_pack(runs, pair.ours.weights, pair.ours.shape, CLASSES, "pooler", 0.0)
-    parameters = pack.start()
+    """The merged weight of :meth:`Lora.effective` gives what :meth:`Lora.branch` gives next to the frozen product."""
+    runs = [run_of(seed=r, rank=r, alpha=16.0, targets=t) for r, t in ((4, ("query",)), (8, TARGETS))]
+    pack, weights, method = pack_for(pair, runs), pair.ours.weights, Lora()
+    parameters = pack.start(weights)
     parameters += 0.02 * torch.randn_like(parameters) * (parameters != 0)
     tensors = pack.split(parameters)
     for name in pack.adapted:
         tensors[f"{name}.B"].normal_(0, 0.05)
-    stacks = {n: Stack(tensors[f"{n}.A"], tensors[f"{n}.B"], pack.scales[n]) for n in pack.adapted}
+    stacks = pack.stacks(tensors)
+
+    def together(name: str, x: Tensor) -> Tensor:
+        effective = method.effective(weights[f"{name}.weight"], stacks[name])
+        return batched_linear(x, effective, weights[f"{name}.bias"])
+
+    def apart(name: str, x: Tensor) -> Tensor:
+        dropped = x.expand(len(runs), *x.shape[1:])
+        return method.branch(x, dropped, weights[f"{name}.weight"], weights[f"{name}.bias"], stacks[name])
+
     x = torch.randn(1, 3, 5, 32)
-    together, apart = merged(pack.weights, stacks), unmerged(pack.weights, stacks)
     for name in pack.adapted:
         source = x if name.rsplit(".", 1)[1] != "output" else torch.randn(1, 3, 5, 64)
         assert (together(name, source) - apart(name, source)).abs().max() <= FP32
-        plain = F.linear(source, pack.weights[f"{name}.weight"], pack.weights[f"{name}.bias"])
+        plain = F.linear(source, weights[f"{name}.weight"], weights[f"{name}.bias"])
         assert (together(name, source)[1] - plain[0]).abs().max() > 1e-3
+        own = {part: stacks[name][part][1] for part in ("A", "B")}
+        merged = method.merge(weights[f"{name}.weight"], own, runs[1].adapter.scale)
+        assert (F.linear(source[0], merged, weights[f"{name}.bias"]) - together(name, source)[1]).abs().max() <= FP32
     # the first adapter sits on query alone
     name = "layers.0.key"
-    assert (
-        together(name, x)[0] - F.linear(x, pack.weights[f"{name}.weight"], pack.weights[f"{name}.bias"])[0]
-    ).abs().max() <= FP32
+    plain = F.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
+    assert (together(name, x)[0] - plain[0]).abs().max() <= FP32
 
 
 def test_trainable_count_is_the_formula_and_pefts(pair: Pair) -> None:
-    d, f = pair.ours.shape.width, pair.ours.shape.feed_forward
+    d, f = pair.ours.table.width, pair.ours.table.feed_forward
     pairs = {
         "query": 2 * d,
         "key": 2 * d,
@@ -146,13 +158,13 @@ def test_trainable_count_is_the_formula_and_pefts(pair: Pair) -> None:
         "intermediate": d + f,
         "output": d + f,
     }
-    runs = [
-        lora_run("m", r, 16.0, 0.0, t, "alpha/r", 1e-3, 0) for r, t in ((4, ("query", "value")), (0, ()), (16, TARGETS))
-    ]
-    pack = build_pack(runs, pair.ours.weights, pair.ours.shape, CLASSES, "pooler", 0.0)
+    runs = [run_of(rank=r, alpha=16.0, targets=t) for r, t in ((4, ("query", "value")), (0, ()), (16, TARGETS))]
+    pack = pack_for(pair, runs)
     head = CLASSES * d + CLASSES
+    parameters = pack.start(pair.ours.weights)
     for i, run in enumerate(runs):
-        assert pack.trainable(i) == head + 2 * run.rank * sum(pairs[t] for t in resolve_targets(run.targets))
-        assert pack.trainable(i) == sum(tensor.numel() for tensor in pack.extract(pack.start(), i).values())
+        targets = resolve_targets(run.adapter.targets)
+        assert pack.trainable(i) == head + 2 * run.adapter.rank * sum(pairs[t] for t in targets)
+        assert pack.trainable(i) == sum(tensor.numel() for tensor in pack.extract(parameters, i).values())
     model = peft_of(pair, ("query", "value"), 4, 16.0, False)
     assert pack.trainable(0) == sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -7,8 +7,11 @@ import torch
 from tolerances import FP32
 from transformers import get_scheduler
 
-from loralet.training import optimizer as optim
-from loralet.training.optimizer import AdamW, clip_rows, schedule
+from loralet.backends.base import AdamWStep
+from loralet.backends.torch import TorchBackend
+from loralet.training.optimizer import AdamW, schedule
+
+CPU = TorchBackend(torch.device("cpu"))
 
 
 @pytest.mark.parametrize("kind", ["linear", "cosine", "constant"])
@@ -34,7 +37,8 @@ def test_adamw_is_torchs_row_by_row(weight_decay: float) -> None:
     ours = start.clone()
     optimiser = AdamW.start(ours, lrs, decay)
     for step, gradient in enumerate(gradients):
-        optimiser.update(ours, gradient, schedule("linear", step, 20, 0.2))
+        took = optimiser.update(CPU, ours, gradient, schedule("linear", step, 20, 0.2))
+        assert took.all()
     for row in range(3):
         decayed, plain = start[row, :4].clone().requires_grad_(), start[row, 4:].clone().requires_grad_()
         theirs = torch.optim.AdamW(
@@ -50,43 +54,98 @@ def test_adamw_is_torchs_row_by_row(weight_decay: float) -> None:
         assert (start[row] - expected).abs().max() > 1e-3
 
 
-def test_clipping_is_torchs_adapter_by_adapter() -> None:
+def test_the_clipped_gradient_is_torchs_bit_for_bit() -> None:
     gradient = torch.tensor([[3.0, 4.0], [0.3, 0.4], [30.0, 40.0]])
-    clipped = clip_rows(gradient, 1.0)
-    for row, own in zip(gradient, clipped, strict=True):
+    optimiser = AdamW.start(gradient, torch.full((3,), 1e-2), torch.zeros(2))
+    optimiser.update(CPU, torch.zeros(3, 2), gradient, 1.0, 1.0)
+    for row, moment in zip(gradient, optimiser.exp_avg, strict=True):
         parameter = torch.zeros(2, requires_grad=True)
         parameter.grad = row.clone()
         torch.nn.utils.clip_grad_norm_([parameter], 1.0)
-        assert torch.equal(own, parameter.grad)
-    assert torch.equal(clipped[1], gradient[1])
-    assert not torch.equal(clipped[0], gradient[0])
-    assert clip_rows(gradient, 0.0) is gradient
+        assert torch.equal(moment, torch.zeros(2).lerp(parameter.grad, 1 - 0.9))
+    assert torch.equal(optimiser.exp_avg[1], torch.zeros(2).lerp(gradient[1], 1 - 0.9))
+    assert not torch.equal(optimiser.exp_avg[0], torch.zeros(2).lerp(gradient[0], 1 - 0.9))
+
+
+@pytest.mark.parametrize("clip", [1.0, 0.0])
+def test_clipped_steps_are_torchs_adapter_by_adapter(clip: float) -> None:
+    torch.manual_seed(0)
+    start, lr = torch.randn(3, 2), 1e-2
+    # The second is below the norm, so it is not clipped. Adam forgets a constant factor, so the gradients change.
+    first = torch.tensor([[3.0, 4.0], [0.3, 0.4], [30.0, 40.0]])
+    gradients = [first, -0.1 * first, 5.0 * first.flip(1), 0.01 * first]
+    ours, unclipped = start.clone(), start.clone()
+    optimiser, other = (AdamW.start(start, torch.full((3,), lr), torch.zeros(2)) for _ in range(2))
+    for gradient in gradients:
+        given = gradient.clone()
+        optimiser.update(CPU, ours, gradient, 1.0, clip)
+        other.update(CPU, unclipped, gradient, 1.0)
+        assert torch.equal(gradient, given)
+    for row in range(3):
+        parameter = start[row].clone().requires_grad_()
+        theirs = torch.optim.AdamW([parameter], lr=lr, weight_decay=0.0)
+        for gradient in gradients:
+            parameter.grad = gradient[row].clone()
+            if clip:
+                torch.nn.utils.clip_grad_norm_([parameter], clip)
+            theirs.step()
+        assert (ours[row] - parameter.detach()).abs().max() <= FP32
+        state = theirs.state[parameter]
+        assert (optimiser.exp_avg[row] - state["exp_avg"]).abs().max() <= FP32
+        assert (optimiser.exp_avg_sq[row] - state["exp_avg_sq"]).abs().max() <= FP32
+    assert torch.equal(ours, unclipped) == (clip == 0.0)
 
 
 @pytest.mark.parametrize("clip", [0.0, 1.0])
 @pytest.mark.parametrize("count", [1, 7, 16, 1003])
-def test_the_kernel_is_its_twin(count: int, clip: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_whose_gradient_is_not_finite_stays_as_it_is(count: int, clip: float) -> None:
     torch.manual_seed(0)
     start, gradients = torch.randn(4, count), torch.randn(10, 4, count)
     gradients[4:6, 1, 0] = torch.inf
-    lrs, decay, sound = (
-        torch.tensor([1e-1, 1e-2, 1e-3, 1e-2]),
-        torch.full((count,), 0.1),
-        torch.tensor([True, True, True, False]),
-    )
-    results = []
-    for way in ("kernel", "twin"):
-        if way == "twin":
-            monkeypatch.setattr(optim, "kernels", lambda like: None)
-        parameters = start.clone()
-        optimiser = AdamW.start(parameters, lrs, decay)
-        took = [optimiser.update(parameters, gradient, 0.5, clip, sound) for gradient in gradients]
-        results.append((torch.stack([parameters, optimiser.exp_avg, optimiser.exp_avg_sq]), torch.stack(took)))
-    (ours, took), (twin, expected) = results
-    assert torch.equal(took, expected)
-    assert took.sum(0).tolist() == [10, 8, 10, 0]
-    assert (ours - twin).abs().max() <= FP32
-    assert not ours[1:, 3].any()
-    ours = ours[0]
-    assert torch.equal(ours[3], start[3]), "a run that does not take part stays as it is, bit for bit"
-    assert ((ours - start)[:3].abs().amax(1) > 1e-3).all()
+    gradients[9, 2, -1] = torch.nan
+    lrs, decay = torch.tensor([1e-1, 1e-2, 1e-3, 1e-2]), torch.full((count,), 0.1)
+    sound = torch.tensor([True, True, True, False])
+    parameters = start.clone()
+    optimiser = AdamW.start(parameters, lrs, decay)
+    taken = []
+    for gradient in gradients:
+        before = [t.clone() for t in (parameters, optimiser.exp_avg, optimiser.exp_avg_sq)]
+        took = optimiser.update(CPU, parameters, gradient, 0.5, clip, sound)
+        assert torch.equal(took, sound & gradient.isfinite().all(1))
+        for old, new in zip(before, (parameters, optimiser.exp_avg, optimiser.exp_avg_sq), strict=True):
+            assert torch.equal(old[~took], new[~took]), "a run that does not take part stays as it is, bit for bit"
+            assert (old[took] != new[took]).any(1).all()
+        taken.append(took)
+    assert torch.stack(taken).sum(0).tolist() == [10, 8, 9, 0]
+    assert sound.tolist() == [True, True, True, False], "the mask that was given is not written to"
+    assert parameters.isfinite().all()
+    assert not optimiser.exp_avg[3].any()
+    assert not optimiser.exp_avg_sq[3].any()
+    assert ((parameters - start)[:3].abs().amax(1) > 1e-3).all()
+
+
+def test_factors_of_the_learning_rate_are_torchs_parameter_groups() -> None:
+    torch.manual_seed(0)
+    start, gradients, factors = torch.randn(2, 5), torch.randn(10, 2, 5), torch.tensor([1.0, 1.0, 16.0, 16.0, 16.0])
+    ours, moments = start.clone(), (torch.zeros(2, 5), torch.zeros(2, 5))
+    for step, gradient in enumerate(gradients, 1):
+        course = AdamWStep(
+            lr=torch.tensor([1e-2, 1e-3]),
+            decay=torch.full((5,), 0.1),
+            clip=0.0,
+            beta1=0.9,
+            beta2=0.999,
+            epsilon=1e-8,
+            correction1=1 - 0.9**step,
+            correction2=(1 - 0.999**step) ** 0.5,
+            lr_factors=factors.expand(2, 5),
+        )
+        CPU.adamw(ours, gradient, moments, course, torch.ones(2, dtype=torch.bool))
+    for row, lr in enumerate((1e-2, 1e-3)):
+        slow, fast = start[row, :2].clone().requires_grad_(), start[row, 2:].clone().requires_grad_()
+        groups = [{"params": [slow], "lr": lr}, {"params": [fast], "lr": 16 * lr}]
+        theirs = torch.optim.AdamW(groups, weight_decay=0.1)
+        for gradient in gradients:
+            slow.grad, fast.grad = gradient[row, :2], gradient[row, 2:]
+            theirs.step()
+        assert (ours[row] - torch.cat([slow, fast]).detach()).abs().max() <= FP32

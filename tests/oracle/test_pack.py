@@ -6,15 +6,18 @@ import numpy as np
 import pytest
 import torch
 from models import CLASSES, VOCABULARY, Pair, make_pair
+from programs import CPU, TASK, pack_for, run_of
 from tolerances import FP32_TRAINED
 from torch import Tensor
 
-from loralet.adapters.lora import Adapter, DropoutMasks
-from loralet.config import TARGETS, TrainingOptions
+from loralet.adapters.spec import TARGETS
+from loralet.config import TrainingOptions
 from loralet.data.tokens import Tokens
 from loralet.events import Checked, RunEnded, Stepped
-from loralet.training.loop import Rows, TrainingState, train
-from loralet.training.packs import Run, build_pack, lora_run
+from loralet.runs.run import Run
+from loralet.runs.selection import rank_of
+from loralet.training.corpus import Rows
+from loralet.training.loop import TrainingState, train
 
 
 @pytest.fixture(scope="module")
@@ -32,18 +35,23 @@ def rows(count: int, seed: int) -> Rows:
 
 
 RUNS = [
-    lora_run("m", 4, 16.0, 0.0, ("query", "value"), "alpha/r", 3e-3, 0),
-    lora_run("m", 0, 1.0, 0.0, (), "alpha/r", 1e-2, 1),
-    lora_run("m", 16, 64.0, 0.1, ("query", "key"), "alpha/r", 1e-3, 2),
-    lora_run("m", 32, 64.0, 0.0, TARGETS, "rslora", 5e-4, 3),
-    lora_run("m", 4, 8.0, 0.3, ("intermediate", "output"), "alpha/r", 2e-3, 4),
+    run_of(3e-3, 0, rank=4, alpha=16.0, targets=("query", "value")),
+    run_of(1e-2, 1, rank=0),
+    run_of(1e-3, 2, rank=16, alpha=64.0, dropout=0.1, targets=("query", "key")),
+    run_of(5e-4, 3, rank=32, alpha=64.0, targets=TARGETS, scaling="rslora"),
+    run_of(2e-3, 4, rank=4, alpha=8.0, dropout=0.3, targets=("intermediate", "output")),
 ]
 OPTIONS = TrainingOptions(steps=50, batch_size=8, eval_every=10, head_dropout=0.1, weight_decay=0.01)
 
 
+def start(pair: Pair, runs: list[Run], head_dropout: float = 0.1, weight_decay: float = 0.0) -> TrainingState:
+    pack = pack_for(pair, runs, head_dropout=head_dropout)
+    encoder = CPU.load(pair.ours.weights, pair.ours.table, torch.float32)
+    return TrainingState.start(CPU, encoder, TASK, pack, runs, weight_decay)
+
+
 def carry_out(pair: Pair, runs: list[Run], options: TrainingOptions) -> TrainingState:
-    pack = build_pack(runs, pair.ours.weights, pair.ours.shape, CLASSES, "pooler", options.head_dropout)
-    state = TrainingState.start(pack, runs, options.weight_decay)
+    state = start(pair, runs, options.head_dropout, options.weight_decay)
     for _ in train(state, rows(100, 0), rows(40, 1), options, seed=5):
         pass
     return state
@@ -54,14 +62,14 @@ def ended(state: TrainingState, run: Run) -> dict[str, Tensor]:
 
 
 def test_initial_values_are_those_of_the_run_alone(pair: Pair) -> None:
-    def start(runs: list[Run]) -> list[dict[str, Tensor]]:
-        pack = build_pack(runs, pair.ours.weights, pair.ours.shape, CLASSES, "pooler", 0.0)
-        parameters = pack.start()
+    def values(runs: list[Run]) -> list[dict[str, Tensor]]:
+        pack = pack_for(pair, runs)
+        parameters = pack.start(pair.ours.weights)
         return [pack.extract(parameters, i) for i in range(len(runs))]
 
-    together = start(RUNS)
+    together = values(RUNS)
     for run, own in zip(RUNS, together, strict=True):
-        (alone,) = start([run])
+        (alone,) = values([run])
         assert own.keys() == alone.keys()
         assert all(torch.equal(own[name], alone[name]) for name in own)
     assert not torch.equal(together[0]["classifier.weight"], together[1]["classifier.weight"])
@@ -85,8 +93,8 @@ def test_fifty_steps_are_those_of_the_runs_alone(pair: Pair) -> None:
 
 
 def test_padded_ranks_stay_exactly_zero(pair: Pair) -> None:
-    pack = build_pack(RUNS, pair.ours.weights, pair.ours.shape, CLASSES, "pooler", 0.1)
-    state = TrainingState.start(pack, RUNS, 0.01)
+    state = start(pair, RUNS, weight_decay=0.01)
+    pack = state.pack
     for event in train(state, rows(100, 0), rows(40, 1), OPTIONS, seed=5):
         if isinstance(event, Stepped) and event.step == 40:
             break
@@ -101,7 +109,7 @@ def test_padded_ranks_stay_exactly_zero(pair: Pair) -> None:
 
 
 def test_a_run_that_leaves_changes_nothing_for_the_others(pair: Pair) -> None:
-    wild = lora_run("m", 8, 1e30, 0.0, ("query", "value"), "alpha/r", 1e8, 9)
+    wild = run_of(1e8, 9, rank=8, alpha=1e30, targets=("query", "value"))
     state = carry_out(pair, [RUNS[0], wild, RUNS[2]], OPTIONS)
     assert {s.run.id: s.status for s in state.ended}[wild.id] == "diverged"
     for run in (RUNS[0], RUNS[2]):
@@ -112,47 +120,25 @@ def test_a_run_that_leaves_changes_nothing_for_the_others(pair: Pair) -> None:
 
 def test_early_stop_keeps_the_best_state_and_convergence_is_the_first_check_at_target(pair: Pair) -> None:
     runs = [RUNS[1], RUNS[3]]
-    options = TrainingOptions(steps=400, batch_size=8, eval_every=5, patience=3, target_accuracy=0.4)
-    pack = build_pack(runs, pair.ours.weights, pair.ours.shape, CLASSES, "pooler", 0.1)
-    state = TrainingState.start(pack, runs, 0.0)
+    options = TrainingOptions(steps=400, batch_size=8, eval_every=5, patience=3, target_score=0.4)
+    state = start(pair, runs)
     checks: dict[str, list[Checked]] = {run.id: [] for run in runs}
     for event in train(state, rows(100, 0), rows(40, 1), options, seed=5):
         if isinstance(event, Checked):
             checks[event.run].append(event)
         if isinstance(event, RunEnded) and event.status == "early-stopped":
-            own = [check.accuracy for check in checks[event.run]]
+            own = [rank_of(check.score, check.loss) for check in checks[event.run]]
             assert max(own[-3:]) <= max(own[:-3])
             assert event.step == checks[event.run][-1].step
-            reached = [check.step for check in checks[event.run] if check.accuracy >= 0.4]
+            reached = [check.step for check in checks[event.run] if check.score >= 0.4]
             assert event.converged_step == (reached[0] if reached else None)
     assert any(s.status == "early-stopped" for s in state.ended)
     for s in state.ended:
-        assert s.best_accuracy == max(check.accuracy for check in checks[s.run.id])
-
-
-def test_dropout_masks_are_independent_and_belong_to_the_adapter() -> None:
-    def adapters(*dropouts: float) -> list[Adapter]:
-        return [Adapter(4, 1.0, p, ("layers.0.query",), i) for i, p in enumerate(dropouts)]
-
-    def masks(*dropouts: float) -> DropoutMasks:
-        return DropoutMasks(adapters(*dropouts), [torch.Generator().manual_seed(i) for i in range(len(dropouts))])
-
-    x = torch.ones(1, 50, 20, 10)
-    first = masks(0.5, 0.5, 0.0, 0.1).apply("layers.0.query", x)
-    again = masks(0.5, 0.0, 0.2, 0.1).apply("layers.0.query", x)
-    assert torch.equal(first[0], again[0])
-    assert torch.equal(first[3], again[3])
-    assert torch.equal(first[2], x[0])
-    assert not torch.equal(first[1], again[1])
-    both = (first[0] == 0) & (first[1] == 0)
-    assert both.float().mean().item() == pytest.approx(0.25, abs=0.02)
-    assert (first[3] == 0).float().mean().item() == pytest.approx(0.1, abs=0.02)
-    assert first.mean().item() == pytest.approx(1.0, abs=0.02)
-    assert masks(0.5).apply("layers.0.key", x) is x
+        assert s.best_rank == max(rank_of(check.score, check.loss) for check in checks[s.run.id])
 
 
 def test_full_fine_tuning_moves_every_tensor_it_should(pair: Pair) -> None:
-    run = Run("full", "m", "full", 0, 1.0, 0.0, (), "alpha/r", 1e-3, 0)
+    run = Run("full", "m", "full", lr=1e-3)
     state = carry_out(pair, [run], TrainingOptions(steps=5, batch_size=8))
     learned = ended(state, run)
     assert learned.keys() - {"classifier.weight", "classifier.bias"} == pair.ours.weights.keys()

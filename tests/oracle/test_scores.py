@@ -1,4 +1,4 @@
-"""Loss and heads against torch; the interval against Wilson's formula worked out by hand."""
+"""Losses and pooling against torch; the interval against Wilson's formula and macro figures by hand."""
 
 from __future__ import annotations
 
@@ -9,40 +9,74 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from loralet.inference.evaluation import accuracy_and_loss, score
-from loralet.models.head import cross_entropy, mean_over_tokens
+from loralet.models.heads import mean_over_tokens
+from loralet.tasks.base import Scores
+from loralet.tasks.single_label import SingleLabel
+
+
+def task(classes: int) -> SingleLabel:
+    return SingleLabel(tuple(map(str, range(classes))))
 
 
 def test_cross_entropy_is_torchs() -> None:
     torch.manual_seed(0)
     logits, labels = 5 * torch.randn(3, 40, 4), torch.randint(0, 4, (40,))
-    ours = cross_entropy(logits, labels)
-    for k in range(3):
-        assert ours[k].item() == pytest.approx(F.cross_entropy(logits[k], labels).item(), abs=1e-6)
-    accuracy, loss = accuracy_and_loss(logits, labels)
-    assert accuracy == pytest.approx([(logits[k].argmax(-1) == labels).float().mean().item() for k in range(3)])
-    assert loss == pytest.approx(ours.tolist())
-    assert len(set(accuracy)) > 1
+    leaf = logits.clone().requires_grad_()
+    theirs = torch.stack([F.cross_entropy(leaf[k], labels, reduction="none") for k in range(3)])
+    theirs.sum().backward()
+    losses, gradient = task(4).row_losses(logits, labels)
+    assert torch.allclose(losses, theirs.detach(), atol=1e-6)
+    assert leaf.grad is not None
+    assert torch.allclose(gradient, leaf.grad, atol=1e-6)
+    checks = task(4).check(logits, labels)
+    assert [check.loss for check in checks] == pytest.approx(losses.mean(-1).tolist())
+    scores = [check.score for check in checks]
+    assert scores == pytest.approx([(logits[k].argmax(-1) == labels).float().mean().item() for k in range(3)])
+    assert len(set(scores)) > 1
+
+
+def test_a_score_and_a_check_agree() -> None:
+    torch.manual_seed(1)
+    logits, labels = torch.randn(50, 3), torch.randint(0, 3, (50,))
+    (check,) = task(3).check(logits[None], labels)
+    scores = task(3).score(logits, labels.numpy())
+    assert (scores["accuracy"], scores.loss) == pytest.approx((check.score, check.loss))
+    assert scores.loss == pytest.approx(F.cross_entropy(logits, labels).item(), abs=1e-6)
+    plain = task(3).score_predictions(logits.argmax(-1).numpy(), labels.numpy())
+    assert plain == Scores(scores.values, scores.intervals, None)
 
 
 def test_interval_is_wilsons() -> None:
     labels = np.array([0] * 100)
     predicted = np.array([0] * 87 + [1] * 13)
-    scores = score(predicted, labels, 2, None)
+    scores = task(2).score_predictions(predicted, labels)
     p, n, z = 0.87, 100, 1.959963984540054
-    middle, half = (
-        (p + z * z / (2 * n)) / (1 + z * z / n),
-        z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)),
-    )
-    assert scores.accuracy == 0.87
-    assert scores.accuracy_low == pytest.approx(middle - half, abs=1e-9)
-    assert scores.accuracy_high == pytest.approx(middle + half, abs=1e-9)
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    assert scores["accuracy"] == 0.87
+    low, high = scores.intervals["accuracy"]
+    assert low == pytest.approx(middle - half, abs=1e-9)
+    assert high == pytest.approx(middle + half, abs=1e-9)
 
 
 def test_macro_figures_count_an_absent_class_as_zero() -> None:
-    scores = score(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]), 3, None)
-    assert scores.macro_precision == pytest.approx((0.5 + 1.0 + 0.0) / 3)
-    assert scores.macro_recall == pytest.approx((1.0 + 2 / 3 + 0.0) / 3)
+    scores = task(3).score_predictions(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]))
+    assert scores["macro_precision"] == pytest.approx((0.5 + 1.0 + 0.0) / 3)
+    assert scores["macro_recall"] == pytest.approx((1.0 + 2 / 3 + 0.0) / 3)
+
+
+def test_scores_survive_json() -> None:
+    scores = task(3).score_predictions(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]))
+    flat = scores.to_json()
+    assert list(flat)[:3] == ["accuracy", "accuracy_low", "accuracy_high"]
+    assert flat["loss"] is None
+    assert Scores.from_json(flat) == scores
+    # what version 0.1 kept of the validation split: no interval, and fewer metrics
+    assert Scores.from_json({"accuracy": 0.5, "macro_f1": 0.4, "loss": 0.7}) == Scores(
+        {"accuracy": 0.5, "macro_f1": 0.4}, {}, 0.7
+    )
+    with pytest.raises(ValueError, match="macro_f1 has no value"):
+        Scores.from_json({"accuracy": 0.5, "macro_f1": None, "loss": 0.7})
 
 
 def test_mean_over_tokens_leaves_padding_out() -> None:

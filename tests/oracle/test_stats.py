@@ -24,7 +24,7 @@ from loralet.report.statistics import (
 )
 
 MONTE_CARLO = 0.004
-"""Bounds of two bootstraps of 10,000 draws over 500 rows differ by less (about five standard errors of a percentile)."""
+"""Bounds of two bootstraps of 10,000 draws over 500 rows differ by less (five standard errors of a percentile)."""
 
 
 def rows_right(*shares: float, rows: int = 500, seed: int = 0) -> np.ndarray:
@@ -169,7 +169,8 @@ def test_spearman_is_scipys_and_none_where_nothing_varies() -> None:
 def test_suspected_labels_by_hand() -> None:
     probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.05, 0.95], [0.1, 0.9], [0.3, 0.7], [0.45, 0.55]])
     labels = np.array([0, 0, 0, 1, 1, 0])
-    # thresholds: class 0 (0.9 + 0.8 + 0.05 + 0.45) / 4 = 0.55, class 1 (0.9 + 0.7) / 2 = 0.8: row 2 is past class 1's, row 5 is not
+    # Thresholds: class 0 (0.9 + 0.8 + 0.05 + 0.45) / 4 = 0.55, class 1 (0.9 + 0.7) / 2 = 0.8.
+    # Row 2 reaches that of class 1, row 5 does not.
     assert suspected_labels(probabilities, labels) == [(2, 1)]
     assert suspected_labels(probabilities[:2], labels[:2]) == []
 

@@ -9,13 +9,12 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from loralet.adapters.lora import frozen
 from loralet.config import DistillConfig
 from loralet.distil.build import build_student
 from loralet.distil.forward import states
 from loralet.hub.backbone import load_backbone
-from loralet.models.encoder import encode
-from loralet.models.head import first_token, pool
+from loralet.models.forward import Padded, encode, frozen
+from loralet.models.heads import Pooling, first_token, pool
 
 CLOSE = 1e-5
 """fp32 and two orders of summation."""
@@ -92,14 +91,15 @@ def test_inner_states_are_those_of_transformers(kind: str, tmp_path: Path) -> No
     inside = torch.arange(7) < lengths[:, None]
     if kind == "roberta":
         ids[~inside] = 1
-    own = states(backbone.weights, backbone.shape, ids, lengths)
+    padded = Padded(ids, lengths)
+    own = states(backbone.weights, backbone.table, padded)
     with torch.no_grad():
         theirs = model(ids, attention_mask=inside.long(), output_hidden_states=True).hidden_states[1:]
     assert len(own) == len(theirs) == 4
     for a, b in zip(own, theirs, strict=True):
         assert (a - b)[inside].abs().max() < CLOSE
     assert (own[0] - theirs[1])[inside].abs().max() > 0.1
-    assert torch.equal(encode(backbone.weights, backbone.shape, ids, lengths, frozen(backbone.weights))[0], own[-1])
+    assert torch.equal(encode(backbone.weights, backbone.table, padded, frozen(backbone.weights))[0], own[-1])
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "electra"])
@@ -121,7 +121,7 @@ def test_transformers_loads_the_student(kind: str, tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(out)
     student = load_backbone(str(out))
     batch = tokenizer(TEXTS, padding=True, return_tensors="pt")
-    assert tokenizer.model_max_length == student.shape.longest
+    assert tokenizer.model_max_length == student.table.longest
     for text, row, mask in zip(TEXTS, batch["input_ids"], batch["attention_mask"], strict=True):
         assert row[mask.bool()].tolist() == student.tokenizer.encode(text).ids
 
@@ -130,11 +130,11 @@ def test_transformers_loads_the_student(kind: str, tmp_path: Path) -> None:
     assert type(AutoModel.from_pretrained(out)) is BertModel
     with torch.no_grad():
         theirs = model.eval()(batch["input_ids"], attention_mask=batch["attention_mask"])
-        own = encode(
-            student.weights, student.shape, batch["input_ids"], batch["attention_mask"].sum(1), frozen(student.weights)
-        )
+        padded = Padded(batch["input_ids"], batch["attention_mask"].sum(1))
+        own = encode(student.weights, student.table, padded, frozen(student.weights))
     inside = batch["attention_mask"].bool()
     assert (own[0] - theirs.last_hidden_state)[inside].abs().max() < CLOSE
-    pooled = pool(first_token(own), student.weights["pooler.weight"][None], student.weights["pooler.bias"][None])[0]
+    pooler = {name: student.weights[name][None] for name in ("pooler.weight", "pooler.bias")}
+    pooled = pool(first_token(own), pooler, Pooling())[0]
     assert (pooled - theirs.pooler_output).abs().max() < CLOSE
     assert pooled.std() > 1e-3

@@ -27,7 +27,7 @@ import loralet
 from loralet import TextClassifier
 from loralet.artifacts import folder as adapters
 from loralet.cli import main
-from loralet.config import DataOptions, LoraOptions, TrainConfig, TrainingOptions
+from loralet.config import AdapterSpec, ComputeOptions, DataOptions, TrainConfig, TrainingOptions
 from loralet.errors import CheckError, ConfigError, DataError, InputError, RunError, TrainingError
 from loralet.events import Checked
 from loralet.inference.predictor import load_classifier
@@ -67,10 +67,16 @@ def fitted(model: str) -> TextClassifier:
 
 
 def test_importing_the_package_imports_no_torch_and_its_public_names_are_these() -> None:
-    code = "import sys, loralet; print('torch' in sys.modules, 'sklearn' in sys.modules); loralet.TextClassifier; print('torch' in sys.modules)"
+    code = (
+        "import sys, loralet; print('torch' in sys.modules, 'sklearn' in sys.modules); "
+        "loralet.TextClassifier; print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False", "True"]
-    assert loralet.__all__ == ["TextClassifier", "__version__"] == dir(loralet)
+    errors = ["CheckError", "CheckpointError", "ConfigError", "DataError", "HubError", "InputError", "LoraletError"]
+    errors += ["RunError", "TrainingError", "UserError"]
+    assert sorted(loralet.__all__) == sorted(["TextClassifier", "__version__", "load", *errors]) == dir(loralet)
+    assert all(issubclass(getattr(loralet, name), loralet.LoraletError) for name in errors)
     with pytest.raises(AttributeError, match="TextClasifier"):
         loralet.TextClasifier  # noqa: B018
 
@@ -78,13 +84,15 @@ def test_importing_the_package_imports_no_torch_and_its_public_names_are_these()
 def test_every_training_option_is_a_parameter_with_the_command_lines_default() -> None:
     given = {name: parameter.default for name, parameter in signature(TextClassifier).parameters.items()}
     reading = ("validation_fraction", "split_seed", "max_length")
-    expected = {f.name: f.default for kind in (LoraOptions, TrainingOptions) for f in fields(kind)}
+    expected = {f.name: f.default for kind in (AdapterSpec, TrainingOptions, ComputeOptions) for f in fields(kind)}
     expected |= {f.name: f.default for f in fields(DataOptions) if f.name in reading}
-    assert given == expected | {"backbone": TrainConfig.model, "random_state": TrainConfig.seed, "listen": None}
+    expected |= {"backbone": TrainConfig.model, "lr": TrainConfig.lr, "random_state": TrainConfig.seed, "listen": None}
+    assert given == expected
 
 
 def test_it_learns_and_scores(model: str, fitted: TextClassifier) -> None:
-    # The mean over tokens, and three seeds: on a random encoder of this size some seeds of the pooler's head learn one label's letters only.
+    # The mean over tokens, and three seeds: on a random encoder of this size, with the pooler's head, some seeds learn
+    # one label's letters only.
     scores = [
         small(model, head="mean", steps=160, random_state=seed).fit(TEXTS, LABELS).score(UNSEEN, TRUTH)
         for seed in range(3)
@@ -97,7 +105,7 @@ def test_it_learns_and_scores(model: str, fitted: TextClassifier) -> None:
     assert (fitted.classes_[probabilities.argmax(1)] == fitted.predict(UNSEEN)).all()
     assert len(set(fitted.predict(UNSEEN))) == 3
     assert [event.step for event in fitted.history_] == [40, 80]
-    assert fitted.artifact_.metrics["validation"]["rows"] == 18
+    assert fitted.artifact_.metrics["validation"].rows == 18
 
 
 def test_it_is_the_command_lines_training(model: str, fitted: TextClassifier, tmp_path: Path) -> None:
@@ -185,12 +193,13 @@ def test_save_load_and_pickle_give_the_same_probabilities(fitted: TextClassifier
     loaded = TextClassifier.load(str(tmp_path / "saved"))
     wanted = fitted.predict_proba(UNSEEN)
     assert (loaded.predict_proba(UNSEEN) == wanted).all()
+    assert (loralet.load(tmp_path / "saved").predict_proba(UNSEEN) == wanted).all()
     assert (pickle.loads(pickle.dumps(fitted)).predict_proba(UNSEEN) == wanted).all()
     assert loaded.get_params() == fitted.get_params() | {"max_length": 40}  # all that the position table holds
     assert loaded.history_ == []
     described = json.loads((tmp_path / "saved" / "loralet.json").read_text())
-    assert described["training"]["steps"] == 80
-    assert described["data"]["train_rows"] == 162
+    assert described["provenance"]["training"]["steps"] == 80
+    assert described["provenance"]["train_rows"] == 162
 
 
 def test_parameters_and_clone(model: str) -> None:
@@ -272,6 +281,8 @@ def test_mistakes_in_the_options_are_told_all_at_once() -> None:
         ({"head": "Mean"}, "head is 'Mean': it must be one of pooler, trained-pooler, mean"),
         ({"schedule": "Cosine"}, "schedule is 'Cosine': it must be one of linear, cosine, constant"),
         ({"scaling": "rsLoRA"}, "scaling is 'rsLoRA': it must be one of alpha/r, rslora"),
+        ({"method": "adalora"}, "method is 'adalora': it must be one of lora"),
+        ({"backend": "cuda"}, "backend is 'cuda': it must be one of auto, native, torch"),
         ({"precision": "fp16"}, "precision is 'fp16': it must be one of auto, fp32, bf16"),
         ({"steps": 5.5}, "steps is 5.5: it must be a whole number"),
         ({"rank": "4"}, "rank is '4': it must be a whole number"),
@@ -286,18 +297,14 @@ def test_an_option_that_is_no_choice_or_of_another_type_is_told(
     with pytest.raises(ConfigError) as caught:
         small(model, **options).fit(TEXTS, LABELS)
     assert words in str(caught.value)
-    assert (
-        small(model, rank=np.int64(4), lr=np.float32(1e-2), steps=2, epochs=1, targets=["query"])
-        .fit(TEXTS, LABELS)
-        .artifact_.rank
-        == 4
-    )
+    numpys = small(model, rank=np.int64(4), lr=np.float32(1e-2), steps=2, epochs=1, targets=["query"])
+    assert numpys.fit(TEXTS, LABELS).artifact_.adapter.rank == 4
 
 
 def test_whole_numbers_do_for_fractions(model: str, tmp_path: Path) -> None:
     small(model, alpha=8, epochs=1, steps=None, weight_decay=0).fit(TEXTS, LABELS).save(tmp_path / "adapter")
     artifact = TextClassifier.load(tmp_path / "adapter").artifact_
-    assert (artifact.alpha, type(artifact.alpha)) == (8.0, float)
+    assert (artifact.adapter.alpha, type(artifact.adapter.alpha)) == (8.0, float)
 
 
 def test_saving_loses_nothing_that_is_no_adapter(fitted: TextClassifier, tmp_path: Path) -> None:
@@ -341,7 +348,8 @@ def test_not_fitted_is_scikit_learns_error(model: str, tmp_path: Path) -> None:
 def test_one_row_of_a_class_is_trained_on(model: str) -> None:
     texts, labels = ["a b", "a c", "b c", "p q"], ["apple", "apple", "apple", "cat"]
     classifier = small(model, steps=40).fit(texts, labels)
-    assert classifier.artifact_.data == classifier.artifact_.data | {"train_rows": 3, "validation_rows": 1}
+    made = classifier.artifact_.provenance
+    assert (made.train_rows, made.validation_rows) == (3, 1)
     assert classifier.classes_.tolist() == ["apple", "cat"]
 
 
@@ -364,7 +372,7 @@ def test_what_is_no_classifier_is_never_run(model: str, fitted: TextClassifier, 
     fitted.save(tmp_path / "saved")
     with pytest.raises(RunError, match="no such folder"):
         TextClassifier.load(tmp_path / "svaed")
-    with pytest.raises(RunError, match="without a trained classifier"):
+    with pytest.raises(RunError, match="without a classifier of loralet"):
         TextClassifier.load(model)
     other = make_pair(tmp_path / "other", seed=7).folder
     with pytest.raises(RunError, match="another model than the one now at"):
@@ -381,7 +389,7 @@ def test_a_save_that_does_not_give_the_trained_logits_is_not_kept(
     fitted: TextClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def spoil(tensors: dict[str, object], path: Path, **rest: object) -> None:
-        written = {name: tensor * 1.001 if "lora_B" in name else tensor for name, tensor in tensors.items()}  # type: ignore[operator]
+        written = {n: t * 1.001 if "lora_B" in n else t for n, t in tensors.items()}  # type: ignore[operator]
         real(written, path, **rest)  # type: ignore[arg-type]
 
     real = adapters.save_file

@@ -1,22 +1,52 @@
-"""The numbers of a report, on folders whose every prediction is known."""
+"""The figures of a report, on run folders in which every prediction is known."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import pytest
-from run_folders import INPUTS, NASTY, OUTPUTS, RIGHT, TEST_ROWS, write_data, write_study, write_train
+from run_folders import (
+    INPUTS,
+    LABELS,
+    NASTY,
+    NATIVE,
+    OUTPUTS,
+    RIGHT,
+    TEST_ROWS,
+    as_schema_1,
+    change_results,
+    write_data,
+    write_study,
+    write_train,
+)
 from safetensors.numpy import load_file, save_file
 
+from loralet.adapters.spec import AdapterSpec
+from loralet.config import StudyConfig
+from loralet.config.toml import read_options
 from loralet.errors import RunError
-from loralet.events import Checked, Halved
+from loralet.events import Checked, Halved, event_line
+from loralet.records import plain
 from loralet.report.analysis import Analysis, analyse
+from loralet.report.comparisons import choose
 from loralet.report.configurations import Configuration
+from loralet.report.grids import Trend
+from loralet.report.page import write_report
+from loralet.report.sections.base import Answer, ExampleRow, ExampleTable, Measure, ShownRuns
+from loralet.report.sections.registry import SECTIONS, section_of
+from loralet.report.sections.single_label import SingleLabelSection
 from loralet.report.statistics import holm, paired, wilson
-from loralet.report.text import NO_BREAK, Trend, p_value, points, trend_sentence
-from loralet.runs.folder import event_line
+from loralet.report.tables import tables
+from loralet.report.text import trend_sentence
+from loralet.report.wording import NO_BREAK, p_value, points
+from loralet.runs.record import Record
+from loralet.runs.results import RunResult, read_results
+from loralet.runs.selection import chosen_run
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +68,11 @@ def seeds(place: Path) -> Analysis:
     return analyse(place / "seeds")
 
 
+def section(analysis: Analysis) -> SingleLabelSection:
+    assert isinstance(analysis.section, SingleLabelSection)
+    return analysis.section
+
+
 def row(analysis: Analysis, name: str) -> Configuration:
     return next(r for r in analysis.configurations if r.name == name)
 
@@ -53,7 +88,8 @@ def test_the_rows_and_the_winner(one: Analysis) -> None:
     assert best.test.mean == pytest.approx(54 / 60)
     assert (best.test.low, best.test.high) == pytest.approx(wilson(54, 60))
     assert best.test.sd is None
-    assert (best.scale, best.effective) == (4.0, 0.006)
+    assert best.adapter is not None
+    assert (best.adapter.scale, best.effective) == (4.0, 0.006)
     assert (best.trainable, best.counted) == (4 * (INPUTS + OUTPUTS) + 9, True)
     assert best.rows_per_second == pytest.approx(60 * 4 / 3.0)
     assert best.bytes is not None
@@ -92,18 +128,18 @@ def test_a_baseline_without_seeds_stands_against_every_seed_of_the_winner(seeds:
         (2.5 / 60, expected.low, expected.high, expected.p)
     )
     assert "2 seeds" in versus.method
-    assert any("set against each of the winner's 2 seeds row by row" in sentence for sentence in seeds.caveats)
+    assert any("compared row by row with each of the winner's 2 seeds" in sentence for sentence in seeds.caveats)
 
 
 def test_what_is_said_of_the_linear_model_on_words(one: Analysis, place: Path, tmp_path: Path) -> None:
     versus = row(one, "TF-IDF + linear SVM").versus
     assert versus is not None
     assert (
-        f"86.7\u00a0%, which the paired test cannot tell from it (−3.3 points, {p_value(versus.p_holm)}; LoRA's gain"
+        f"86.7\u00a0%, which the paired test cannot distinguish from it (−3.3 points, {p_value(versus.p_holm)}; no gain"
         in one.answer[1]
     )
     assert any(f"TF-IDF + linear SVM −3.3 points ({p_value(versus.p_holm)})" in sentence for sentence in one.caveats)
-    assert any(sentence.startswith("Before any of this, consider TF-IDF") for sentence in one.recommendations)
+    assert any(sentence.startswith("First consider TF-IDF") for sentence in one.recommendations)
     worse = write_study(tmp_path / "worse", place / "data")
     predict(
         worse,
@@ -123,9 +159,9 @@ def test_a_folder_without_the_baselines_classes_is_read_by_intervals(place: Path
     told = analyse(old, with_texts=False)
     assert row(told, "TF-IDF + linear SVM").versus is None
     assert row(told, "r4 α8").versus is not None
-    assert "within the same interval, so LoRA's gain over it is not shown" in told.answer[1]
+    assert "with an overlapping interval, so no gain from LoRA is shown" in told.answer[1]
     assert any("compared by intervals, not by a paired test" in sentence for sentence in told.caveats)
-    assert any(sentence.startswith("Before any of this, consider TF-IDF") for sentence in told.recommendations)
+    assert any(sentence.startswith("First consider TF-IDF") for sentence in told.recommendations)
 
 
 def predict(folder: Path, name: str, classes: np.ndarray | None) -> None:
@@ -188,27 +224,26 @@ def test_curves(one: Analysis) -> None:
 
 
 def test_confusion_and_calibration(one: Analysis) -> None:
-    assert one.confusion == ((18, 2, 0), (0, 18, 2), (2, 0, 18))
-    assert one.calibration is not None
-    assert [(b.rows, b.accuracy) for b in one.calibration.bins] == [(6, 0.0), (54, 1.0)]
-    assert one.calibration.ece == pytest.approx(0.1 * 0.75 + 0.9 * 0.2)
+    assert section(one).confusion == ((18, 2, 0), (0, 18, 2), (2, 0, 18))
+    calibration = section(one).calibration
+    assert [(b.rows, b.accuracy) for b in calibration.bins] == [(6, 0.0), (54, 1.0)]
+    assert calibration.ece == pytest.approx(0.1 * 0.75 + 0.9 * 0.2)
 
 
 def test_examples(one: Analysis) -> None:
-    found = one.examples
-    assert found is not None
+    found = section(one).examples
     assert found.note == ""
     assert len(found.sampled) == 10
     for example in found.sampled:
         place = example.row - 1
         assert example.text == (NASTY if place == 0 else f"test text {place}")
-        assert example.label == one.data["labels"][place % 3]
+        assert example.label == LABELS[place % 3]
         assert (example.winner.label == example.label) == (place < 54)
-        assert example.base is not None
-        assert (example.base.label == example.label) == (place < 18)
+        assert example.chance is not None
+        assert (example.chance.label == example.label) == (place < 18)
         assert sum(example.winner.probabilities) == pytest.approx(1)
     assert [example.row for example in found.wrong] == [55, 56, 57, 58, 59, 60]
-    # The mean of the four runs: thresholds are about 0.66, and 0.75 on another class is reached where all four are wrong, from row 55 on.
+    # Thresholds of the four runs' means are about 0.66; where all four are wrong, from row 55 on, another has 0.75.
     assert found.suspect_count == 6
     assert sorted(example.row for example in found.suspects) == [55, 56, 57, 58, 59, 60]
     assert all(example.suspected for example in found.wrong)
@@ -219,13 +254,10 @@ def test_without_texts_nothing_of_the_data_is_read(place: Path, monkeypatch: pyt
     def refuse(*_: object) -> None:
         raise AssertionError("the data source was read")
 
-    monkeypatch.setattr("loralet.report.examples.load_dataset", refuse)
+    monkeypatch.setattr("loralet.report.sections.examples.dataset_of", refuse)
     analysis = analyse(place / "one", with_texts=False)
-    assert analysis.examples is not None
-    assert all(
-        example.text is None
-        for example in (*analysis.examples.sampled, *analysis.examples.wrong, *analysis.examples.suspects)
-    )
+    found = section(analysis).examples
+    assert all(example.text is None for example in (*found.sampled, *found.wrong, *found.suspects))
     assert "test text" not in json.dumps(analysis.to_json())
     with pytest.raises(AssertionError, match="data source was read"):
         analyse(place / "one")
@@ -242,14 +274,13 @@ def test_changed_data_is_not_shown(tmp_path: Path) -> None:
     write_study(tmp_path / "run", tmp_path / "data")
     with (tmp_path / "data" / "test.csv").open("a") as file:
         file.write("one more,apple\n")
-    found = analyse(tmp_path / "run").examples
-    assert found is not None
+    found = section(analyse(tmp_path / "run")).examples
     assert "fingerprint differs" in found.note
     assert all(example.text is None for example in found.sampled)
     (tmp_path / "data" / "train.csv").unlink()
-    found = analyse(tmp_path / "run").examples
-    assert found is not None
-    assert "cannot be read here" in found.note
+    told = analyse(tmp_path / "run")
+    assert "cannot be read here" in section(told).examples.note
+    assert told.note == section(told).examples.note
 
 
 def test_seeds_are_gathered_and_twins_are_one_model(seeds: Analysis) -> None:
@@ -269,14 +300,14 @@ def test_seeds_are_gathered_and_twins_are_one_model(seeds: Analysis) -> None:
     assert versus is not None
     assert "2 seeds" in versus.method
     assert any("equal tensors" in sentence for sentence in seeds.caveats)
-    assert any("doubles" in sentence for sentence in seeds.caveats)
+    assert any("duplicates" in sentence for sentence in seeds.caveats)
     assert not any("single seed" in sentence for sentence in seeds.caveats)
 
 
 def test_words(one: Analysis) -> None:
     assert (
         one.question
-        == "How good does LoRA make base, and how do rank and alpha change convergence, accuracy and stability?"
+        == "How accurate is LoRA on base, and how do rank and alpha affect convergence, accuracy and stability?"
     )
     assert len(one.answer) == 3
     assert "rank 4, alpha 16" in one.answer[0]
@@ -291,25 +322,24 @@ def test_words(one: Analysis) -> None:
 def test_a_check_is_as_exact_as_the_rows_it_looks_at(one: Analysis) -> None:
     # three validation rows, not the 512 that the sample may have: Wilson's interval of 2 in 3 is 0.21 to 0.94
     assert any(
-        "a fixed sample of 3 validation rows; a check is right to about ± 37 points." in sentence
+        "a fixed sample of 3 validation rows. The error of a check is about ± 37 points." in sentence
         for sentence in one.caveats
     )
 
 
 def test_two_configurations_that_do_alike(place: Path, tmp_path: Path) -> None:
     folder = write_study(tmp_path / "alike", place / "data")
-    results = json.loads((folder / "results.json").read_text())
+    path = folder / "results.json"
+    results = json.loads(path.read_text())
     kept = ("lora-r4-a16-lr0.0015-s0", "lora-r4-a8-lr0.0015-s0")
     results["runs"] = [run for run in results["runs"] if run["role"] != "lora" or run["id"] in kept]
+    path.write_text(json.dumps(results))
     best = next(run for run in results["runs"] if run["id"] == kept[0])
-    other = next(run for run in results["runs"] if run["id"] == kept[1])
-    other["test"] = best["test"]
-    (folder / "results.json").write_text(json.dumps(results))
+    change_results(folder, {kept[1]: {"test": best["test"]}})
     told = analyse(folder, with_texts=False)
-    assert "; the other LoRA configuration cannot be told apart from it)" in told.answer[0]
+    assert "; the other LoRA configuration cannot be distinguished from it)" in told.answer[0]
     assert (
-        told.answer[2]
-        == f"Over the grid accuracy is 90.0{NO_BREAK}% everywhere; there are too few cells to speak of a trend."
+        told.answer[2] == f"Over the grid, accuracy is 90.0{NO_BREAK}% everywhere; there are too few cells for a trend."
     )
 
 
@@ -332,10 +362,14 @@ def trend(**numbers: float | None) -> Trend:
 @pytest.mark.parametrize(
     ("numbers", "words", "absent"),
     [
-        ({}, "does not follow alpha", "rank"),
-        ({"accuracy_rank": 0.9}, "rises with rank (Spearman +0.90), but does not follow alpha", "chance"),
-        ({"accuracy_alpha": -0.7, "accuracy_effective": -0.75}, "so what looks like alpha is also step size", "chance"),
-        ({"accuracy_alpha": -0.6, "accuracy_effective": -0.6}, "which 9 cells cannot tell from chance", "rank"),
+        ({}, "shows no trend with alpha", "rank"),
+        ({"accuracy_rank": 0.9}, "rises with rank (Spearman +0.90), but shows no trend with alpha", "significant"),
+        (
+            {"accuracy_alpha": -0.7, "accuracy_effective": -0.75},
+            "so the apparent effect of alpha is also an effect of step size",
+            "significant",
+        ),
+        ({"accuracy_alpha": -0.6, "accuracy_effective": -0.6}, "not significant with 9 cells", "rank"),
         (
             {"accuracy_alpha": 0.8, "accuracy_effective": 0.3},
             "rises with alpha (Spearman +0.80) more than",
@@ -356,18 +390,15 @@ def test_what_is_said_of_a_trend(numbers: dict[str, float | None], words: str, a
 
 def test_early_exits_are_counted(place: Path, tmp_path: Path) -> None:
     folder = write_study(tmp_path / "early", place / "data")
-    results = json.loads((folder / "results.json").read_text())
-    for run in results["runs"]:
-        if run["id"] == "lora-r2-a8-lr0.0015-s0":
-            run |= {"steps": 20, "status": "early-stopped", "train_seconds": 1.0}
-    (folder / "results.json").write_text(json.dumps(results))
+    early = {"steps": 20, "status": "early-stopped", "train_seconds": 1.0}
+    change_results(folder, {"lora-r2-a8-lr0.0015-s0": early})
     savings = analyse(folder, with_texts=False).savings
     assert (savings.runs, savings.stopped, savings.diverged) == (5, 1, 0)
     assert (savings.steps_saved, savings.steps_planned, savings.seconds) == (40, 300, pytest.approx(2.0))
 
 
 def halved(folder: Path) -> Path:
-    """A study in which two rungs of its pack let three LoRA runs go; the checks are those of the folder, rising to each run's accuracy."""
+    """A study in which three LoRA runs left at two rungs of its pack; checks rise to each run's accuracy as before."""
     names = {(rank, alpha): f"lora-r{rank}-a{alpha:g}-lr0.0015-s0" for rank, alpha in RIGHT}
     first = Halved(
         20, 1, tuple(names[key] for key in ((4, 16.0), (4, 8.0), (2, 16.0), (2, 8.0))), (0.30, 0.28, 0.25, 0.10), 2
@@ -376,12 +407,10 @@ def halved(folder: Path) -> Path:
     with (folder / "metrics.jsonl").open("a") as file:
         early = Checked(10, names[4, 8.0], 0.99, 1.0, 100, True)  # what a run had before its rung is no gain after it
         file.writelines(f"{event_line(event)}\n" for event in (early, first, second))
-    results = json.loads((folder / "results.json").read_text())
-    for run in results["runs"]:
-        steps = {names[2, 8.0]: 20, names[2, 16.0]: 20, names[4, 8.0]: 30}.get(run["id"])
-        run |= {"steps": steps, "status": "halved"} if steps else {}
-    results["data"]["validation_rows"] = 100
-    (folder / "results.json").write_text(json.dumps(results))
+    left = {names[2, 8.0]: 20, names[2, 16.0]: 20, names[4, 8.0]: 30}
+    change_results(
+        folder, {id: {"steps": steps, "status": "halved"} for id, steps in left.items()}, validation_rows=100
+    )
     return folder
 
 
@@ -396,11 +425,11 @@ def test_what_halving_may_have_cost(place: Path, tmp_path: Path, one: Analysis) 
     # the two that went on at step 20 end at 54 and 50 of 60 rows; the one that went on at step 30 at 54
     assert cost.gains == pytest.approx((0.9 - 0.30, 50 / 60 - 0.28, 0.9 - 0.45))
     (said,) = [sentence for sentence in told.findings if "halving" in sentence]
-    assert "3 left at a rung of successive halving, saving 110 of 300 steps" in said
+    assert "3 left at a rung of successive halving, which saved 110 of 300 steps" in said
     assert (
-        "What halving may have cost: the runs let go lay 1.0 to 18.0 points (median 3.0) below the last that went on; a check on 100 rows is right "
-        "to about ± 8.7 points, so for 2 of 3 the order may be chance. Runs that went on gained 55.3 points (median) from a rung to their best check "
-        "after it."
+        "Possible cost of halving: the runs that left were 1.0 to 18.0 points (median 3.0) below the last run that "
+        "continued; the error of a check on 100 rows is about ± 8.7 points, so for 2 of 3 the order may be chance. "
+        "Runs that continued gained 55.3 points (median) between a rung and their best later check."
     ) in said
     assert one.savings.cost is None
     assert not any("halving" in sentence for sentence in one.findings)
@@ -409,11 +438,11 @@ def test_what_halving_may_have_cost(place: Path, tmp_path: Path, one: Analysis) 
 def test_a_single_run_and_a_run_without_a_test_split(place: Path, tmp_path: Path) -> None:
     single = analyse(write_train(tmp_path / "single", place / "data"))
     assert single.winner == "r4 α8"
-    assert single.question == "How good does LoRA make base?"
+    assert single.question == "How accurate is LoRA on base?"
     assert single.trends == ()
     blind = analyse(write_study(tmp_path / "blind", place / "data", test=False))
     assert blind.winner == "r4 α16"
-    assert (blind.best.test, blind.calibration, blind.confusion, blind.examples) == (None, None, (), None)
+    assert (blind.best.test, blind.section, blind.note) == (None, None, "")
     assert "no test split" in blind.answer[0]
 
 
@@ -446,3 +475,164 @@ def test_a_broken_line_is_named(place: Path, tmp_path: Path) -> None:
     lines = len((folder / "metrics.jsonl").read_text().splitlines())
     with pytest.raises(RunError, match=f"line {lines} is not JSON"):
         analyse(folder)
+
+
+def test_a_folder_of_schema_1_gives_the_same_report(place: Path, tmp_path: Path) -> None:
+    """Results, adapters, options, events and environment as version 0.1 wrote them: only the backends are not known."""
+    made = write_study(tmp_path / "study", place / "data", seeds=(0, 1))
+    new = analyse(halved(made))
+    assert [session.backend for session in new.environment.backends] == [NATIVE]
+    old = analyse(as_schema_1(made))
+    assert old.environment.backends == ()
+    assert old.to_json() == replace(new, environment=replace(new.environment, backends=())).to_json()
+    assert json.loads((made / "results.json").read_text())["schema"] == 1
+    assert "accuracy" in (made / "metrics.jsonl").read_text()
+
+
+def test_a_single_run_of_schema_1(place: Path, tmp_path: Path) -> None:
+    made = write_train(tmp_path / "train", place / "data")
+    new = analyse(made)
+    assert analyse(as_schema_1(made)).configurations == new.configurations
+
+
+def test_the_published_study_of_schema_1_is_read() -> None:
+    """The results of version 0.1 in docs/studies, against figures that stand in its analysis.json."""
+    folder = Path(__file__).parents[2] / "docs" / "studies" / "rank-alpha"
+    published = json.loads((folder / "analysis.json").read_text())
+    results = read_results(folder)
+    assert (results.kind, results.task, results.selection, results.test_reads) == (
+        "study",
+        "single-label",
+        "accuracy",
+        1,
+    )
+    assert plain(results.data) == published["data"]
+    assert {run.id for run in results.runs} == {run for row in published["configurations"] for run in row["runs"]}
+    for row in published["configurations"]:
+        runs = [results.run(id) for id in row["runs"]]
+        assert {run.role for run in runs} == {row["role"]}
+        assert fmean(run.test["accuracy"] for run in runs if run.test) == pytest.approx(row["test"]["mean"])
+        assert fmean(run.validation["accuracy"] for run in runs if run.validation) == pytest.approx(row["validation"])
+        if row["role"] == "lora":
+            spec = AdapterSpec("lora", row["rank"], row["alpha"], row["dropout"], ("query", "value"), row["scaling"])
+            assert {run.adapter for run in runs} == {spec}
+            assert runs[0].trainable_parameters == row["trainable"]
+        else:
+            assert {run.adapter for run in runs} == {None}
+    assert any(f"predict use {chosen_run(results).id}" in sentence for sentence in published["caveats"])
+    assert read_options(folder / "config.toml", StudyConfig).training.target_score == published["target"]
+
+
+def test_a_task_has_its_own_section(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task of another name needs one entry in the registry: its section, its columns and its tables are shown."""
+    folder = write_study(tmp_path / "other", place / "data")
+    path = folder / "results.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"task": "other"}))
+    with pytest.raises(RunError, match="the task of this run folder is 'other', and a report knows single-label"):
+        analyse(folder)
+    monkeypatch.setitem(SECTIONS, "other", OtherKind())
+    told = analyse(folder)
+    assert told.section == OtherSection("lora-r4-a16-lr0.0015-s0", "random-s0", 4)
+    assert section_of("single-label") is SingleLabelSection
+    write_report(told, folder / "report.html", folder / "report.md")
+    for name in ("report.html", "report.md"):
+        text = (folder / name).read_text()
+        assert "Rows of another task" in text
+        assert "hits" in text
+        assert "confusion" not in text
+    assert [line.cells[-4].text for line in tables(told)["results"].lines][-1] == "54"
+    assert plain(told)["section"] == {"winner": "lora-r4-a16-lr0.0015-s0", "chance": "random-s0", "adapters": 4}
+
+
+@dataclass(frozen=True)
+class OtherSection:
+    """A section without figures."""
+
+    winner: str
+    chance: str | None
+    adapters: int
+
+    @property
+    def note(self) -> str:
+        return "There are no texts."
+
+    def drawings(self) -> tuple[()]:
+        return ()
+
+    def tables(self) -> list[ExampleTable]:
+        answers = (Answer("apple", True, "90", ""),)
+        rows = (ExampleRow(1, None, "apple", answers, "†"), ExampleRow(2, None, "bird", answers))
+        return [ExampleTable("Rows of another task", "Two rows.", ("model",), rows)]
+
+
+class OtherKind:
+    """Its columns, and how it is made."""
+
+    measures = (Measure("hits", "rows that are right", "{:.0f}"),)
+
+    def measure(self, record: Record, runs: Sequence[RunResult]) -> dict[str, float | None]:
+        return {"hits": fmean(round(run.test["accuracy"] * TEST_ROWS) for run in runs if run.test)}
+
+    def build(self, record: Record, shown: ShownRuns, with_texts: bool) -> OtherSection:
+        return OtherSection(shown.winner, shown.chance, len(shown.adapters))
+
+
+def test_choosing_a_configuration_counts_diverged_seeds_first_and_then_ranks(one: Analysis) -> None:
+    best, other = one.best, row(one, "r4 α8")
+    assert choose([other, best]) is best
+    assert best.validation is not None
+    assert best.validation_loss is not None
+    assert choose([other, replace(best, diverged=0.5)]) is other
+    equal = replace(other, validation=best.validation)
+    assert choose([best, replace(equal, validation_loss=best.validation_loss - 0.01)]).name == other.name  # type: ignore[union-attr]
+    assert choose([best, replace(equal, validation_loss=None)]) is best  # no loss is the worst loss
+    smaller = replace(equal, validation_loss=best.validation_loss, trainable=best.trainable - 1)
+    assert choose([best, smaller]) is smaller
+    assert choose([replace(best, validation=None)]) is None
+
+
+def test_the_shown_seed_is_the_one_of_lower_loss_among_equals(place: Path, tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "equal", place / "data", seeds=(0, 1))
+    runs = {run.id: run for run in read_results(folder).runs}
+    first, second = (f"lora-r4-a16-lr0.0015-s{seed}" for seed in (0, 1))
+    scores = runs[second].validation
+    assert scores is not None
+    for loss, shown in ((0.3, first), (0.9, second)):
+        change_results(folder, {first: {"validation": scores.to_json() | {"loss": loss}}})
+        change_results(folder, {second: {"validation": scores.to_json() | {"loss": 0.5}}})
+        assert analyse(folder, with_texts=False).shown_run == shown
+
+
+def test_where_lora_does_not_win_its_recommendation_does_not_speak_of_the_winner(place: Path, tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "probe", place / "data")
+    perfect = dict.fromkeys(("accuracy", "macro_precision", "macro_recall", "macro_f1"), 1.0) | {"loss": 0.0}
+    change_results(folder, {"probe-s0": {"validation": perfect}})
+    told = analyse(folder, with_texts=False)
+    assert told.winner == "linear probe"
+    assert told.recommendations[0] == "Rank: 4 (r4 α16). Validation chose it."
+    assert told.recommendations[1].startswith("Alpha: 16, as in r4 α16; with rank 4")
+
+
+def test_how_to_repeat_with_more_seeds(one: Analysis, place: Path, tmp_path: Path) -> None:
+    assert one.caveats[0].endswith("Repeat with --seeds 0 1 2.")
+    single = analyse(write_train(tmp_path / "single", place / "data"), with_texts=False)
+    assert single.caveats[0].endswith("Repeat with another --seed.")
+
+
+def test_a_name_says_what_the_adapters_differ_in(place: Path, tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "varied", place / "data")
+    path = folder / "results.json"
+    results = json.loads(path.read_text())
+    results["runs"] = [run for run in results["runs"] if run["role"] == "lora"]
+    settings = ({}, {"dropout": 0.1}, {"scaling": "rslora"}, {"targets": ["query", "value"]})
+    for run, own in zip(results["runs"], settings, strict=True):
+        run["adapter"] |= {"rank": 4, "alpha": 8.0} | own
+    path.write_text(json.dumps(results))
+    told = analyse(folder, with_texts=False)
+    assert [r.name for r in told.configurations] == [
+        "r4 α8 dropout 0 query alpha/r",
+        "r4 α8 dropout 0.1 query alpha/r",
+        "r4 α8 dropout 0 query rslora",
+        "r4 α8 dropout 0 query+value alpha/r",
+    ]
+    assert [grid.title for grid in told.grids][1] == "base, lr 0.0015, dropout 0.1, query, alpha/r"

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from loralet.errors import CheckpointError
 from loralet.hub.backbone import Backbone, fingerprint_of, load_backbone
+from loralet.models.families import FAMILIES
 
 HALF = 2**-11
 """Relative error of rounding to fp16's 11 significant bits."""
@@ -63,14 +64,14 @@ def test_the_bare_checkpoint_loads(tmp_path: Path) -> None:
     assert "model_type" not in json.loads((folder / "config.json").read_text())
     backbone = load_backbone(str(folder))
     raw = bert_tensors(bert_config())
-    assert backbone.architecture.model_type == "bert"
-    assert (backbone.shape.layers, backbone.shape.width, backbone.shape.heads, backbone.shape.feed_forward) == (
+    assert backbone.family.model_type == "bert"
+    assert (backbone.table.layers, backbone.table.width, backbone.table.heads, backbone.table.feed_forward) == (
         2,
         32,
         2,
         128,
     )
-    assert (backbone.shape.positions, backbone.shape.longest, backbone.shape.epsilon, backbone.shape.activation) == (
+    assert (backbone.table.positions, backbone.table.longest, backbone.table.epsilon, backbone.table.activation) == (
         64,
         64,
         1e-12,
@@ -127,7 +128,7 @@ def test_names_without_a_prefix_are_berts(tmp_path: Path) -> None:
 
     prefixed, plain = (load_backbone(str(f)) for f in (prajjwal(tmp_path / "a"), prajjwal(tmp_path / "b", rename=bare)))
     assert same(prefixed, plain)
-    assert plain.architecture.model_type == "bert"
+    assert plain.family.model_type == "bert"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -136,8 +137,8 @@ def test_a_config_that_does_not_say_what_it_is(kind: str, tmp_path: Path) -> Non
     said = load_backbone(str(folder))
     change(folder, model_type=None, architectures=None)
     unsaid = load_backbone(str(folder))
-    assert unsaid.architecture == said.architecture
-    assert unsaid.architecture.model_type == kind
+    assert unsaid.family is said.family
+    assert unsaid.family.model_type == kind
     assert unsaid.fingerprint == said.fingerprint
 
 
@@ -333,7 +334,8 @@ class TestRefused:
         change(folder, model_type=given)
         message = refusal(folder)
         assert str(folder) in message
-        assert f"model type {given!r} is not supported; loralet reads bert, roberta, electra, distilbert" in message
+        assert f"model type {given!r} is not supported; loralet reads {', '.join(FAMILIES)}" in message
+        assert {"bert", "roberta", "electra", "distilbert"} <= FAMILIES.keys()
 
     def test_another_activation(self, tmp_path: Path) -> None:
         folder = prajjwal(tmp_path / "a")
@@ -362,7 +364,7 @@ class TestRefused:
     def test_a_vocabulary_of_another_model(self, tmp_path: Path) -> None:
         folder = prajjwal(tmp_path / "a")
         write_vocabulary(folder, vocabulary(200))
-        assert load_backbone(str(folder)).shape.vocabulary == 200
+        assert load_backbone(str(folder)).table.vocabulary == 200
         write_vocabulary(folder, vocabulary(201))
         message = refusal(folder)
         assert str(folder) in message
@@ -386,9 +388,9 @@ def test_electra_without_a_narrow_embedding_has_no_projection(tmp_path: Path) ->
     narrow, wide = (
         load_backbone(str(by_transformers(tmp_path / str(size), "electra", embedding_size=size))) for size in (16, 32)
     )
-    assert narrow.shape.embedding_width == 16
+    assert narrow.table.embedding_width == 16
     assert "embeddings.projection.weight" in narrow.weights
-    assert wide.shape.embedding_width == 0
+    assert wide.table.embedding_width == 0
     assert "embeddings.projection.weight" not in wide.weights
 
 

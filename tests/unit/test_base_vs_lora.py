@@ -1,4 +1,4 @@
-"""The study of both published checkpoints from end to end: two processes, a hub on 127.0.0.1, the preset, the report."""
+"""The study of both published checkpoints from end to end: two processes, a hub on 127.0.0.1, preset and report."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def write_news(folder: Path) -> None:
 
 
 def loralet(place: Path, hub: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own, as the hub client reads its environment when it is imported; no variable of ours leads it elsewhere."""
+    """Run the command in a new process, as the hub client reads its environment on import, with no variable of ours."""
     environment = {
         k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING")) and not k.lower().endswith("_proxy")
     }
@@ -49,13 +49,13 @@ def loralet(place: Path, hub: str, *arguments: str) -> subprocess.CompletedProce
 
 
 def study(place: Path, seed: int) -> tuple[dict[str, Any], str, str]:
-    """The preset on stand-ins of both checkpoints, the second drawn with a seed; the report's numbers, the page, and the study's table."""
+    """The preset on stand-ins of both checkpoints, the second drawn with a seed: analysis, page, table."""
     models = {GOOGLE: google(place / "a"), PRAJJWAL: prajjwal(place / "b", seed)}
     write_news(place / "data")
     with LoopbackHub(models) as hub:
         done = loralet(
-            place, hub.url, "study", "data", "--preset", "base-vs-lora", "--steps", "30", "--batch-size", "16", "--eval-every", "10",
-            "--target-accuracy", "0.8", "--lrs", "0.01", "--seeds", "0", "1", "--out", "run",
+            place, hub.url, "study", "data", "--preset", "base-vs-lora", "--steps", "30", "--batch-size", "16",
+            "--eval-every", "10", "--target-score", "0.8", "--lrs", "0.01", "--seeds", "0", "1", "--out", "run",
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert any(GOOGLE in path for path in hub.downloaded())
@@ -81,13 +81,14 @@ def test_checkpoints_of_equal_tensors_are_one_model_under_two_names(equal: tuple
     # two models and two seeds, of which each seed counts once
     assert [rows[name]["seeds"] for name in ("random head", "linear probe", "r16 α64")] == [[0, 1]] * 3
     assert all(run.startswith("bert_uncased_L-2_H-128_A-2-") for run in rows["r16 α64"]["runs"])
-    said = f"{GOOGLE} and {PRAJJWAL} have equal tensors (equal fingerprints): they are one model under 2 names and share its rows."
+    said = (
+        f"{GOOGLE} and {PRAJJWAL} have equal tensors (equal fingerprints). They are one model under 2 names and share "
+        "its rows."
+    )
     assert said in analysis["caveats"]
     assert said in page
-    assert f"How good does LoRA make {GOOGLE} = {PRAJJWAL}?" in page
-    assert any(
-        "6 runs of equal settings, seed and tensors left out as doubles" in sentence for sentence in analysis["caveats"]
-    )
+    assert f"How accurate is LoRA on {GOOGLE} = {PRAJJWAL}?" in page
+    assert "Left out as duplicates (equal settings, seed and tensors): 6 runs." in analysis["caveats"]
     assert table.count("bert-tiny-") == 6
 
 
@@ -95,10 +96,11 @@ def test_base_stands_beside_lora(equal: tuple[dict[str, Any], str, str]) -> None
     analysis = equal[0]
     rows = {row["name"]: row for row in analysis["configurations"]}
     lora, head = rows["r16 α64"], rows["random head"]
-    assert (lora["rank"], lora["alpha"], lora["dropout"]) == (16, 64.0, 0.1)
+    adapter = lora["adapter"]
+    assert (adapter["rank"], adapter["alpha"], adapter["dropout"]) == (16, 64.0, 0.1)
     assert lora["test"]["mean"] > max(0.8, head["test"]["mean"])
     assert "chance (the random head) reaches" in analysis["answer"][1]
-    assert all(example["base"] is not None for example in analysis["examples"]["sampled"])
+    assert all(example["chance"] is not None for example in analysis["section"]["examples"]["sampled"])
 
 
 def test_checkpoints_of_other_tensors_are_two_models(tmp_path: Path) -> None:
@@ -116,4 +118,4 @@ def test_checkpoints_of_other_tensors_are_two_models(tmp_path: Path) -> None:
     # no grid of rank and alpha is drawn, and what was found is told all the same
     assert "Rank and alpha" not in page
     assert "Stability: no run diverged" in page
-    assert f"How good does LoRA make {GOOGLE} and {PRAJJWAL}?" in page
+    assert f"How accurate is LoRA on {GOOGLE} and {PRAJJWAL}?" in page

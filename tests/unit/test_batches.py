@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loralet.data.batches import BatchOrder, collate, epoch_batches, sorted_batches
+from loralet.backends.batch import batch_of
+from loralet.data.batches import BatchOrder, epoch_batches, gather, sorted_batches
 from loralet.data.tokens import Tokens
 
 row_lengths = st.lists(st.integers(1, 60), min_size=1, max_size=300).map(np.array)
@@ -91,25 +93,77 @@ def test_sorted_batches_are_as_large_as_the_budget_allows() -> None:
     assert list(sorted_batches(np.zeros(0, np.int64), 10)) == []
 
 
-def test_collate_pads_on_the_right_with_0() -> None:
+def test_padded_batches_are_padded_on_the_right_with_0() -> None:
     tokens = flat([[2, 7, 3], [2, 3], [2, 8, 9, 9, 3]])
-    ids, lengths = collate(tokens, np.array([1, 2, 0]))
-    assert ids.tolist() == [[2, 3, 0, 0, 0], [2, 8, 9, 9, 3], [2, 7, 3, 0, 0]]
-    assert lengths.tolist() == [2, 5, 3]
-    assert (ids.dtype, lengths.dtype) == (torch.int64, torch.int64)
-    assert collate(tokens, np.array([1]))[0].tolist() == [
+    padded = gather(tokens, np.array([1, 2, 0])).padded(8, tokens.longest)
+    assert padded.ids.tolist() == [[2, 3, 0, 0, 0], [2, 8, 9, 9, 3], [2, 7, 3, 0, 0]]
+    assert padded.lengths.tolist() == [2, 5, 3]
+    assert padded.types is None
+    assert (padded.ids.dtype, padded.lengths.dtype) == (torch.int64, torch.int64)
+    assert gather(tokens, np.array([1])).padded(8, tokens.longest).ids.tolist() == [
         [2, 3, 0, 0, 0]
     ]  # up to 8 tokens, but never past the longest of all rows
     longer = flat([[2, 3], list(range(1, 10)), list(range(1, 20))])
-    assert [collate(longer, np.array([i]))[0].shape[1] for i in range(3)] == [8, 16, 19]
+    columns = [gather(longer, np.array([i])).padded(8, longer.longest).ids.shape[1] for i in range(3)]
+    assert columns == [8, 16, 19]
+    assert gather(longer, np.array([0, 1])).padded().ids.shape == (2, 9)
 
 
 @given(st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=20), min_size=1, max_size=30), st.data())
-def test_collate_gives_each_row_back(rows: list[list[int]], data: st.DataObject) -> None:
+def test_gather_gives_each_row_back(rows: list[list[int]], data: st.DataObject) -> None:
     chosen = np.array(data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=10)))
-    ids, lengths = collate(flat(rows), chosen)
+    tokens = flat(rows)
+    batch = gather(tokens, chosen)
+    assert batch.ids.tolist() == [token for i in chosen for token in rows[i]]
+    assert batch.lengths.tolist() == [len(rows[i]) for i in chosen]
+    assert batch.offsets.tolist() == np.cumsum([0, *(len(rows[i]) for i in chosen)]).tolist()
+    padded = batch.padded(8, tokens.longest)
     longest = max(len(rows[i]) for i in chosen)
-    assert ids.shape == (len(chosen), min(-(-longest // 8) * 8, max(map(len, rows))))
-    for row, length, i in zip(ids.tolist(), lengths.tolist(), chosen, strict=True):
+    assert padded.ids.shape == (len(chosen), min(-(-longest // 8) * 8, max(map(len, rows))))
+    for row, length, i in zip(padded.ids.tolist(), padded.lengths.tolist(), chosen, strict=True):
         assert row[:length] == rows[i]
         assert not any(row[length:])
+    back = batch_of(padded.ids, padded.lengths)
+    assert torch.equal(back.ids, batch.ids)
+    assert torch.equal(back.offsets, batch.offsets)
+
+
+def test_gather_takes_targets_and_token_types_along() -> None:
+    tokens = flat([[2, 7, 3], [2, 3], [2, 8, 9, 9, 3]])
+    tokens = Tokens(tokens.ids, tokens.starts, np.array([0, 0, 1, 0, 1, 0, 0, 1, 1, 1], np.int8))
+    batch = gather(tokens, np.array([2, 0]), torch.tensor([5, 6, 7]))
+    assert batch.targets is not None
+    assert batch.targets.tolist() == [7, 5]
+    assert batch.types is not None
+    assert batch.types.tolist() == [0, 0, 1, 1, 1, 0, 0, 1]
+    padded = batch.padded()
+    assert padded.types is not None
+    assert padded.types.tolist() == [[0, 0, 1, 1, 1], [0, 0, 1, 0, 0]]
+    assert gather(tokens, np.array([2, 0])).targets is None
+
+
+def test_a_part_of_a_batch_keeps_the_numbers_of_the_whole() -> None:
+    """Dropout counts tokens and rows by these numbers, so that a part has the masks of the whole."""
+    tokens = flat([[2, 7, 3], [2, 3], [2, 8, 9, 9, 3], [4]])
+    whole = gather(tokens, np.array([2, 1, 0, 3]), torch.arange(4))
+    numbers = whole.token_numbers(5)
+    assert numbers[:, 0].tolist() == [0, 5, 7, 10]
+    part = whole.take(torch.tensor([3, 1]))
+    assert part.ids.tolist() == [4, 2, 3]
+    assert part.offsets.tolist() == [0, 1, 3]
+    assert part.targets is not None
+    assert part.targets.tolist() == [3, 1]
+    assert torch.equal(part.token_numbers(5), numbers[[3, 1]])
+    assert part.numbers().tolist() == [3, 1]
+    smaller = part.take(torch.tensor([0]))
+    assert torch.equal(smaller.token_numbers(5), numbers[[3]])
+    assert smaller.numbers().tolist() == [3]
+    assert whole.numbers().tolist() == [0, 1, 2, 3]
+
+
+def test_shares_of_rows_with_weights() -> None:
+    batch = gather(flat([[2, 3], [2, 7, 3], [5]]), np.arange(3))
+    assert batch.shares.tolist() == [pytest.approx([1 / 3] * 3)]
+    weighted = replace(batch, row_weights=torch.tensor([[1.0, 0.0, 3.0], [0.0, 0.0, 0.0]]))
+    assert weighted.shares.tolist() == [[0.25, 0.0, 0.75], [0.0, 0.0, 0.0]]
+    assert weighted.take(torch.tensor([2, 0])).shares.tolist()[0] == [0.75, 0.25]

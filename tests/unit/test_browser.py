@@ -20,12 +20,16 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian: apt-get install chromium)")
 
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--disable-dev-shm-usage", "--allow-file-access-from-files", "--virtual-time-budget=3000",
+    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--allow-file-access-from-files",
+    "--virtual-time-budget=3000",
 )  # fmt: skip
 
 LISTEN = """<script>window.faults = [];
-for (const kind of ["error", "warn"]) { const own = console[kind]; console[kind] = (...a) => { faults.push(a.join(" ")); own(...a); }; }
+for (const kind of ["error", "warn"]) {
+  const own = console[kind];
+  console[kind] = (...a) => { faults.push(a.join(" ")); own(...a); };
+}
 addEventListener("error", e => faults.push(String(e.message || e.target)), true);
 addEventListener("unhandledrejection", e => faults.push(String(e.reason)));
 document.addEventListener("securitypolicyviolation", e => faults.push("refused: " + e.blockedURI));</script>"""
@@ -42,8 +46,9 @@ MEASURE = """<script>function measure() {
     ink: getComputedStyle(document.body).color, names: table.tBodies[0].rows[0].cells[0].getBoundingClientRect().width,
     figures: [...document.querySelectorAll("svg")].map(svg => {
       const box = svg.getBoundingClientRect(), drawn = svg.getBBox();
-      return {name: svg.getAttribute("aria-labelledby"), width: box.width, height: box.height, drawn: drawn.width, letters: Math.min(
-        ...[...svg.querySelectorAll("text")].map(text => text.getBoundingClientRect().height))};
+      const letters = [...svg.querySelectorAll("text")].map(text => text.getBoundingClientRect().height);
+      return {name: svg.getAttribute("aria-labelledby"), width: box.width, height: box.height, drawn: drawn.width,
+        letters: Math.min(...letters)};
     }),
   };
 }</script>"""

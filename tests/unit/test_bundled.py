@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import options
 from safetensors.torch import load_file
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 
-from loralet.cli import parse
 from loralet.data.files import Columns
 from loralet.data.sources import load_dataset
 from loralet.hub.backbone import load_backbone
@@ -27,11 +27,11 @@ AG_NEWS_LABELS = ("World", "Sports", "Business", "Sci/Tech")
 
 def test_the_news_is_balanced_and_every_item_is_its_own() -> None:
     dataset = load_dataset(DATA, Columns())
-    assert dataset.labels == LABELS
+    assert dataset.task.labels == LABELS
     assert dataset.notes == ()
     assert dataset.test is not None
     test = dataset.test.read()
-    assert [Counter(split.labels.tolist()) for split in (dataset.train, test)] == [
+    assert [Counter(split.targets.tolist()) for split in (dataset.train, test)] == [
         dict.fromkeys(range(4), n) for n in (120, 30)
     ]
     texts = dataset.train.texts.to_pylist() + test.texts.to_pylist()
@@ -59,9 +59,9 @@ def test_a_folder_of_the_users_with_that_name_wins(tmp_path: Path, monkeypatch: 
 
 
 def test_bare_commands_mean_the_bundled_ones() -> None:
-    study, train = parse(["study"]), parse(["train"])
-    assert (study.options.data, study.options.grid.models) == (DATA, (MODEL,))  # type: ignore[attr-defined]
-    assert (train.options.data, train.options.model) == (DATA, MODEL)  # type: ignore[attr-defined]
+    study, train = options("study"), options("train")
+    assert (study.data, study.grid.models) == (DATA, (MODEL,))
+    assert (train.data, train.model) == (DATA, MODEL)
 
 
 @pytest.mark.skipif(not AG_NEWS_TEST.exists(), reason="the real AG News test rows are not beside this checkout")

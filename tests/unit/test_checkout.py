@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from loralet.runs.checkout import source_commit
-from loralet.runs.folder import environment
+from loralet.runs.environment import environment
 
 OURS = '[project]\nname = "loralet"\n'
 
@@ -74,4 +74,4 @@ def test_without_git_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_the_environment_of_a_run_has_it() -> None:
-    assert environment()["commit"] == source_commit()
+    assert environment().commit == source_commit()

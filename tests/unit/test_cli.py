@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
-import os
 import shutil
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import command as run
 from models import make_pair
 from safetensors.numpy import load_file
 
 from loralet.cli import COMMANDS, main
-from loralet.runs.folder import chosen_run
+from loralet.runs.results import read_results
+from loralet.runs.selection import chosen_run
 
 LABELS = ("apple", "bird", "cat")
 WORDS = {"apple": "a b c d", "bird": "h i j k", "cat": "p q r s"}
@@ -47,35 +45,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@dataclass(frozen=True)
-class Done:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def run(place: Path, *arguments: str, stdin: str = "") -> Done:
-    """A command in this process, started in a folder, with its streams caught."""
-    out, err, before = io.StringIO(), io.StringIO(), Path.cwd()
-    os.chdir(place)
-    try:
-        with redirect_stdout(out), redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
-            patch.setattr(sys, "argv", ["loralet", *arguments])
-            try:
-                status = main(arguments)
-            except SystemExit as error:
-                status = int(error.code or 0)
-    finally:
-        os.chdir(before)
-    return Done(status, out.getvalue(), err.getvalue())
-
-
 @pytest.fixture(scope="module")
 def studied(place: Path) -> Path:
     done = run(
         place, "study", "data", "--models", "model", "--ranks", "2", "4", "--alphas", "8", "--lrs", "1e-2", "--seeds", "0", "1",
-        "--full", "--full-lr", "3e-3", "--steps", "60", "--batch-size", "16", "--eval-every", "10", "--target-accuracy", "0.6",
+        "--full", "--full-lr", "3e-3", "--steps", "60", "--batch-size", "16", "--eval-every", "10", "--target-score", "0.6",
         "--targets", "all-linear", "--out", "grid",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -84,9 +58,9 @@ def studied(place: Path) -> Path:
     return place / "grid"
 
 
-def test_study_leaves_results_of_schema_1(studied: Path) -> None:
+def test_study_leaves_results_of_schema_2(studied: Path) -> None:
     results = json.loads((studied / "results.json").read_text())
-    assert {k: results[k] for k in ("schema", "kind", "test_reads")} == {"schema": 1, "kind": "study", "test_reads": 1}
+    assert {k: results[k] for k in ("schema", "kind", "test_reads")} == {"schema": 2, "kind": "study", "test_reads": 1}
     data = results["data"]
     assert (data["source"], data["train_rows"], data["validation_rows"], data["test_rows"]) == ("data", 270, 30, 90)
     assert data["labels"] == list(LABELS)
@@ -111,10 +85,10 @@ def test_predictions_of_every_row_are_kept_and_score_as_the_results_say(studied:
     tensors = load_file(studied / "predictions.safetensors")
     labels = tensors.pop("labels")
     runs = json.loads((studied / "results.json").read_text())["runs"]
-    assert set(tensors) == {run["id"] if run["model"] else f"predicted/{run['id']}" for run in runs}
-    for run in runs:
-        classes = tensors[run["id"]].argmax(1) if run["model"] else tensors[f"predicted/{run['id']}"]
-        assert (classes == labels).mean() == pytest.approx(run["test"]["accuracy"]), run["id"]
+    assert set(tensors) == {row["id"] if row["model"] else f"predicted/{row['id']}" for row in runs}
+    for row in runs:
+        classes = tensors[row["id"]].argmax(1) if row["model"] else tensors[f"predicted/{row['id']}"]
+        assert (classes == labels).mean() == pytest.approx(row["test"]["accuracy"]), row["id"]
 
 
 def test_study_writes_every_event_and_the_environment(studied: Path) -> None:
@@ -222,7 +196,7 @@ def test_a_single_run_stops_at_its_target_where_that_is_asked_for(place: Path) -
 
 
 def test_show_and_adapters_and_predict_agree(studied: Path, place: Path) -> None:
-    chosen = chosen_run(json.loads((studied / "results.json").read_text()))["id"]
+    chosen = chosen_run(read_results(studied)).id
     shown = run(place, "show", "grid")
     assert f"chosen on validation: {chosen}" in shown.stdout
     texts = ["a b c a", "h i j j k", "p q r s", "a"]
@@ -304,7 +278,7 @@ def test_evaluate_on_data_and_once_more_on_the_own_test_split(place: Path) -> No
     on_folder = json.loads(run(place, "evaluate", "judged", "data", "--format", "json").stdout)
     assert on_file == on_folder
     assert on_file["rows"] == 90
-    # trained in bf16 where the processor has it, measured in fp32
+    # trained in bf16 where the CPU has it, measured in fp32
     assert on_file["accuracy"] == pytest.approx(recorded["runs"][0]["test"]["accuracy"], abs=0.05)
     assert json.loads(run(place, "evaluate", "judged", "data/train.csv", "--format", "json").stdout) != on_file
     assert recorded["test_reads"] == 1
@@ -324,13 +298,13 @@ def test_evaluate_on_data_and_once_more_on_the_own_test_split(place: Path) -> No
         (["predict", "nowhere", "text"], ["nowhere", "no such folder"]),
         (["predict", "data", "text"], ["data", "not a run folder"]),
         (["predict", "grid", "text", "--run", "loar-r2"], ["loar-r2", "it has: ", "lora-r2"]),
-        (["predict", "grid", "text", "--file", "x.txt"], ["texts or --file, not both"]),
+        (["predict", "grid", "text", "--file", "x.txt"], ["texts and --file are both given"]),
         (["train", "data", "--model", "model", "--out", "grid"], ["grid exists and is not empty", "--out"]),
         (["evaluate", "grid", "labels.csv"], ["labels.csv", "row 3", "dog"]),
         (["train", "data", "--model", "model", "--out", "labels.csv/run"], ["labels.csv/run cannot be made", "labels.csv is a file"]),
         (["export", "grid", "--out", "labels.csv/run"], ["labels.csv"]),
-        (["predict", "bare", "text"], ["bare/results.json", "incomplete", "data, runs missing"]),
-        (["report", "bare"], ["bare/results.json", "incomplete"]),
+        (["predict", "bare", "text"], ["bare/results.json", "cannot be read", "data is missing", "runs is not a list", "test_reads is missing"]),
+        (["report", "bare"], ["bare/results.json", "cannot be read"]),
     ],
 )  # fmt: skip
 def test_a_users_mistake_is_one_message_and_status_2(
@@ -351,7 +325,7 @@ def test_a_users_mistake_is_one_message_and_status_2(
 def test_a_run_whose_description_is_gone_is_told(studied: Path, place: Path) -> None:
     copy = place / "torn"
     shutil.copytree(studied, copy)
-    id = chosen_run(json.loads((copy / "results.json").read_text()))["id"]
+    id = chosen_run(read_results(copy)).id
     (copy / "adapters" / id / "loralet.json").unlink()
     done = run(place, "predict", "torn", "text")
     assert (done.returncode, done.stdout) == (2, "")

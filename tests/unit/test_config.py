@@ -6,6 +6,10 @@ import ast
 import dataclasses
 import functools
 import math
+import random
+import re
+import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +19,43 @@ from hypothesis import strategies as st
 
 import loralet
 from loralet import config as module
+from loralet.adapters.spec import ALL_LINEAR, TARGETS, resolve_targets
+from loralet.cli import COMMANDS, parse
 from loralet.config import (
-    ALL_LINEAR,
-    TARGETS,
+    AdapterSpec,
+    ColumnOptions,
+    ComputeOptions,
     DataOptions,
     EvaluateConfig,
     GridOptions,
-    LoraOptions,
+    LabelledRows,
+    OneRun,
     PredictConfig,
+    SeveralRuns,
     StudyConfig,
     TrainConfig,
     TrainingOptions,
-    resolve_targets,
 )
-from loralet.config.toml import read_options, write_options
+from loralet.config.toml import options_text, read_options
 from loralet.errors import ConfigError
+from loralet.runtime import MOST_THREADS
 
 SOURCES = Path(loralet.__file__).parent
 NAN, INF = math.nan, math.inf
 
 
 @pytest.mark.parametrize(
-    "options", [DataOptions(), TrainingOptions(), LoraOptions(), GridOptions(), TrainConfig(), StudyConfig()]
+    "options",
+    [
+        ColumnOptions(),
+        DataOptions(),
+        TrainingOptions(),
+        AdapterSpec(),
+        ComputeOptions(),
+        GridOptions(),
+        TrainConfig(),
+        StudyConfig(),
+    ],
 )
 def test_defaults_are_possible(options: Any) -> None:
     assert list(options.problems()) == []
@@ -46,7 +65,7 @@ IMPOSSIBLE: list[tuple[type, str, list[Any], list[Any]]] = [
     (DataOptions, "validation_fraction", [0.0, 1.0, -0.1, NAN], [1e-9, 0.99]),
     (DataOptions, "split_seed", [-1], [0, 2**40]),
     (DataOptions, "max_length", [2, 0, -1], [3]),
-    (DataOptions, "columns", [("text", "label", "text")], [("text", "label")]),
+    (ColumnOptions, "columns", [("text", "label", "text")], [(), ("text", "label")]),
     (DataOptions, "label_names", [("a", "a")], [("a", "b")]),
     (StudyConfig, "memory", [0.0, -1.0, NAN, INF], [0.1, None]),
     (TrainingOptions, "head_dropout", [-0.1, 1.0, NAN], [0.0, 0.99]),
@@ -58,15 +77,20 @@ IMPOSSIBLE: list[tuple[type, str, list[Any], list[Any]]] = [
     (TrainingOptions, "clip", [-0.1, NAN, INF], [0.0, 3.0]),
     (TrainingOptions, "eval_every", [0], [1]),
     (TrainingOptions, "validation_sample", [0], [1]),
-    (TrainingOptions, "target_accuracy", [0.0, 1.01, NAN], [0.01, 1.0]),
+    (TrainingOptions, "target_score", [0.0, 1.01, NAN], [0.01, 1.0]),
     (TrainingOptions, "patience", [0], [1, None]),
-    (TrainingOptions, "threads", [0], [1, None]),
-    (LoraOptions, "rank", [-1], [0, 1]),
-    (LoraOptions, "alpha", [0.0, -1.0, NAN, INF], [0.01]),
-    (LoraOptions, "dropout", [-0.1, 1.0, NAN], [0.0, 0.99]),
-    (LoraOptions, "lr", [0.0, -1.0, NAN, INF], [1e-9]),
-    (LoraOptions, "targets", [(), ("quary",), (ALL_LINEAR, "query")], [("query",), (ALL_LINEAR,), TARGETS]),
-    (GridOptions, "models", [("a", "b", "a")], [(), ("a", "b")]),
+    (TrainingOptions, "head", ["max"], ["pooler", "trained-pooler", "mean"]),
+    (TrainingOptions, "schedule", ["cubic"], ["linear", "cosine", "constant"]),
+    (ComputeOptions, "threads", [0, -1, MOST_THREADS + 1, 100_000], [1, MOST_THREADS, None]),
+    (ComputeOptions, "backend", ["gpu", ""], ["auto", "native", "torch"]),
+    (ComputeOptions, "precision", ["fp16", "float32"], ["auto", "fp32", "bf16"]),
+    (AdapterSpec, "method", [], ["lora"]),
+    (AdapterSpec, "scaling", [], ["alpha/r", "rslora"]),
+    (AdapterSpec, "rank", [-1], [0, 1]),
+    (AdapterSpec, "alpha", [0.0, -1.0, NAN, INF], [0.01]),
+    (AdapterSpec, "dropout", [-0.1, 1.0, NAN], [0.0, 0.99]),
+    (AdapterSpec, "targets", [(), ("quary",), (ALL_LINEAR, "query")], [("query",), (ALL_LINEAR,), TARGETS]),
+    (GridOptions, "models", [(), ("a", "b", "a")], [("a", "b")]),
     (GridOptions, "ranks", [(), (4, 4)], [(0, 4)]),
     (GridOptions, "alphas", [(), (1.0, 1.0)], [(1.0, 2.0)]),
     (GridOptions, "lrs", [(), (1.0, 1.0)], [(1.0, 2.0)]),
@@ -78,9 +102,7 @@ IMPOSSIBLE: list[tuple[type, str, list[Any], list[Any]]] = [
     (GridOptions, "full_lr", [0.0, NAN, INF], [1e-9]),
     (GridOptions, "probe_lr", [0.0, NAN, INF], [1e-9]),
     (TrainConfig, "seed", [-1], [0, 2**40]),
-    (EvaluateConfig, "threads", [0], [1, None]),
-    (EvaluateConfig, "columns", [("text", "text")], [()]),
-    (PredictConfig, "threads", [0], [1, None]),
+    (TrainConfig, "lr", [0.0, -1.0, NAN, INF], [1e-9]),
 ]
 
 
@@ -88,8 +110,7 @@ IMPOSSIBLE: list[tuple[type, str, list[Any], list[Any]]] = [
     ("kind", "name", "value"), [(kind, name, value) for kind, name, wrong, _ in IMPOSSIBLE for value in wrong]
 )
 def test_every_impossible_value_is_told_by_its_name(kind: type, name: str, value: Any) -> None:
-    required = {"folder": "run"} if kind in (EvaluateConfig, PredictConfig) else {}
-    problems = list(kind(**required, **{name: value}).problems())
+    problems = list(kind(**{name: value}).problems())
     assert len(problems) == 1
     assert problems[0].startswith(f"{name} ")
     assert ":" in problems[0]  # what was given, then what is allowed
@@ -99,8 +120,58 @@ def test_every_impossible_value_is_told_by_its_name(kind: type, name: str, value
     ("kind", "name", "value"), [(kind, name, value) for kind, name, _, right in IMPOSSIBLE for value in right]
 )
 def test_values_at_the_limit_are_taken(kind: type, name: str, value: Any) -> None:
-    required = {"folder": "run"} if kind in (EvaluateConfig, PredictConfig) else {}
-    assert list(kind(**required, **{name: value}).problems()) == []
+    assert list(kind(**{name: value}).problems()) == []
+
+
+@pytest.mark.parametrize(("name", "value"), [("method", "dora"), ("scaling", "alpha")])
+def test_an_unknown_choice_of_an_adapter_is_told(name: str, value: str) -> None:
+    spec = AdapterSpec()
+    object.__setattr__(spec, name, value)  # the type checker of the tests refuses it where it is given
+    (problem,) = spec.problems()
+    assert problem.startswith(f"{name} is '{value}': it must be one of ")
+
+
+ONE_RUN = OneRun("run")
+NO_THREADS, NO_COLUMNS = ComputeOptions(threads=0), ColumnOptions(columns=("text", "text"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (EvaluateConfig(SeveralRuns(ONE_RUN), compute=NO_THREADS), "threads is 0:"),
+        (
+            EvaluateConfig(SeveralRuns(ONE_RUN), LabelledRows(columns=NO_COLUMNS)),
+            "columns names a column twice: text, text",
+        ),
+        (EvaluateConfig(SeveralRuns(OneRun("run", "a"), ("b",))), "run and runs are both given"),
+        (PredictConfig(SeveralRuns(ONE_RUN), compute=NO_THREADS), "threads is 0:"),
+        (PredictConfig(SeveralRuns(OneRun("run", "a"), ("b",))), "run and runs are both given"),
+        (module.ExportConfig(ONE_RUN, compute=NO_THREADS), "threads is 0:"),
+        (module.ExportConfig(ONE_RUN, columns=NO_COLUMNS), "columns names a column twice"),
+        (module.ExportConfig(ONE_RUN, int8=True), "int8 needs --to onnx, not --to safetensors-bundle"),
+        (module.ExportConfig(ONE_RUN, dry_run=True), "dry_run shows what --push would send"),
+        (module.AverageConfig(("a", "b"), compute=NO_THREADS), "threads is 0:"),
+        (module.AverageConfig(), "no run named"),
+        (module.AverageConfig(("a", "b"), runs=("c", "d")), "runs are those of one study, but 2 folders are named"),
+        (module.AverageConfig(("a",), runs=("c",)), "runs names one run"),
+        (module.InspectConfig(), "paths is empty"),
+        (module.DistillConfig("t", ("x",), out="o", compute=NO_THREADS), "threads is 0:"),
+        (TrainConfig(compute=NO_THREADS), "threads is 0:"),
+        (StudyConfig(compute=NO_THREADS), "threads is 0:"),
+        (TrainConfig(reading=DataOptions(columns=NO_COLUMNS)), "columns names a column twice"),
+    ],
+)
+def test_a_command_tells_the_problems_of_its_parts_once(options: Any, words: str) -> None:
+    (problem,) = options.problems()
+    assert problem.startswith(words)
+
+
+def test_right_options_of_commands_are_taken() -> None:
+    one, several = ONE_RUN, SeveralRuns(ONE_RUN)
+    right: list[Any] = [EvaluateConfig(several), PredictConfig(several), module.ExportConfig(one, to="onnx", int8=True)]
+    right += [module.AverageConfig(("a", "b")), module.AverageConfig(("a",), ("b", "c")), module.InspectConfig(("a",))]
+    right += [module.ExportConfig(one, push="a/b", dry_run=True), module.DistillConfig("t", ("x",), out="o")]
+    assert [list(options.problems()) for options in right] == [[]] * len(right)
 
 
 @pytest.mark.parametrize(
@@ -108,11 +179,14 @@ def test_values_at_the_limit_are_taken(kind: type, name: str, value: Any) -> Non
     [
         (GridOptions(ranks=(4, -1)), "rank is -1"),
         (GridOptions(alphas=(1.0, 0.0)), "alpha is 0.0"),
-        (GridOptions(lrs=(1.0, -2.0)), "lr is -2.0"),
+        (GridOptions(lrs=(1.0, -2.0)), "lrs is -2.0"),
         (GridOptions(dropouts=(0.0, 1.0)), "dropout is 1.0"),
         (GridOptions(target_sets=("query+value", "query+quary")), "targets has quary"),
         (GridOptions(target_sets=("all-linear+value",)), "targets mixes all-linear"),
-        (GridOptions(targets=("query", "quary", "kee")), "targets has quary, kee: the model has query, key, value"),
+        (
+            GridOptions(targets=("query", "quary", "kee")),
+            "targets has quary, kee: the linear layers are query, key, value",
+        ),
     ],
 )
 def test_one_impossible_value_of_a_grid_is_told_alone(options: GridOptions, words: str) -> None:
@@ -123,12 +197,14 @@ def test_one_impossible_value_of_a_grid_is_told_alone(options: GridOptions, word
 def test_all_problems_of_all_parts_are_told() -> None:
     config = TrainConfig(
         seed=-1,
-        lora=LoraOptions(rank=-1, alpha=0.0),
+        lr=0.0,
+        adapter=AdapterSpec(rank=-1, alpha=0.0),
         training=TrainingOptions(batch_size=0),
         reading=DataOptions(max_length=1),
+        compute=ComputeOptions(threads=0),
     )
     told = [problem.split()[0] for problem in config.problems()]
-    assert told == ["seed", "rank", "alpha", "batch_size", "max_length"]
+    assert told == ["seed", "lr", "rank", "alpha", "batch_size", "max_length", "threads"]
     study = StudyConfig(
         grid=GridOptions(ranks=()), training=TrainingOptions(epochs=0.0), reading=DataOptions(split_seed=-1)
     )
@@ -153,26 +229,43 @@ def several(values: st.SearchStrategy[Any], least: int = 0) -> st.SearchStrategy
     return st.lists(values, min_size=least, max_size=3, unique=True).map(tuple)
 
 
+def adapter_spec(**options: Any) -> AdapterSpec:
+    """The type checker of the tests draws random numbers, which hypothesis does not allow inside a strategy."""
+    state = random.getstate()
+    try:
+        return AdapterSpec(**options)
+    finally:
+        random.setstate(state)
+
+
+columns = st.builds(ColumnOptions, text_column=text, label_column=text, columns=several(text))
 reading = st.builds(
-    DataOptions, text_column=text, label_column=text, columns=several(text), label_names=several(text), validation_fraction=share,
-    split_seed=seed, drop_overlap=st.booleans(), max_length=st.integers(3, 512),
+    DataOptions, columns=columns, label_names=several(text), validation_fraction=share, split_seed=seed,
+    drop_overlap=st.booleans(), max_length=st.integers(3, 512),
 )  # fmt: skip
 training = st.builds(
-    TrainingOptions, head=st.sampled_from(["pooler", "trained-pooler", "mean"]), head_dropout=share, epochs=above_0, steps=st.none() | count,
-    batch_size=count, schedule=st.sampled_from(["linear", "cosine", "constant"]), warmup=share, weight_decay=at_least_0, clip=at_least_0,
-    eval_every=count, validation_sample=count, target_accuracy=share, patience=st.none() | count,
-    precision=st.sampled_from(["auto", "fp32", "bf16"]), threads=st.none() | count,
+    TrainingOptions, head=st.sampled_from(["pooler", "trained-pooler", "mean"]), head_dropout=share, epochs=above_0,
+    steps=st.none() | count, batch_size=count, schedule=st.sampled_from(["linear", "cosine", "constant"]), warmup=share,
+    weight_decay=at_least_0, clip=at_least_0, eval_every=count, validation_sample=count, target_score=share,
+    patience=st.none() | count,
 )  # fmt: skip
-lora = st.builds(
-    LoraOptions, rank=st.integers(0, 512), alpha=above_0, dropout=share, targets=targets, scaling=scaling, lr=above_0
-)
+compute = st.builds(
+    ComputeOptions, backend=st.sampled_from(["auto", "native", "torch"]), precision=st.sampled_from(["auto", "fp32", "bf16"]),
+    threads=st.none() | st.integers(1, MOST_THREADS),
+)  # fmt: skip
+adapter = st.builds(
+    adapter_spec, method=st.just("lora"), rank=st.integers(0, 512), alpha=above_0, dropout=share, targets=targets,
+    scaling=scaling,
+)  # fmt: skip
 grid = st.builds(
-    GridOptions, models=several(text), ranks=several(st.integers(0, 512), 1), alphas=several(above_0, 1), lrs=several(above_0, 1),
-    seeds=several(seed, 1), dropouts=several(share, 1), targets=targets, scalings=several(scaling, 1),
-    target_sets=st.just(()) | st.just(("query+value", "all-linear")), full=st.booleans(), full_lr=above_0, probe_lr=above_0,
+    GridOptions, models=several(text, 1), ranks=several(st.integers(0, 512), 1), alphas=several(above_0, 1),
+    lrs=several(above_0, 1), seeds=several(seed, 1), dropouts=several(share, 1), targets=targets,
+    scalings=several(scaling, 1), target_sets=st.just(()) | st.just(("query+value", "all-linear")), full=st.booleans(),
+    full_lr=above_0, probe_lr=above_0,
 )  # fmt: skip
 train_config = st.builds(
-    TrainConfig, data=text, model=text, out=text, seed=seed, lora=lora, training=training, reading=reading, stop_at_target=st.booleans()
+    TrainConfig, data=text, model=text, out=text, seed=seed, lr=above_0, adapter=adapter, training=training,
+    reading=reading, compute=compute, stop_at_target=st.booleans(),
 )  # fmt: skip
 study_config = st.builds(
     StudyConfig,
@@ -185,6 +278,7 @@ study_config = st.builds(
     grid=grid,
     training=training,
     reading=reading,
+    compute=compute,
 )
 
 
@@ -193,7 +287,7 @@ def test_options_go_to_toml_and_back(
     tmp_path_factory: pytest.TempPathFactory, options: TrainConfig | StudyConfig
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "options.toml"
-    write_options(path, options)
+    path.write_text(options_text(options), encoding="utf-8")
     assert read_options(path, type(options)) == options
     other = dataclasses.replace(options, out=options.out + "x")
     assert read_options(path, type(options)) != other
@@ -210,7 +304,18 @@ def test_the_round_trip_draws_every_option() -> None:
         and node.func.attr == "builds"
         and isinstance(node.args[0], ast.Name)
     }
-    for kind in (DataOptions, TrainingOptions, LoraOptions, GridOptions, TrainConfig, StudyConfig):
+    drawn = (
+        ColumnOptions,
+        DataOptions,
+        TrainingOptions,
+        AdapterSpec,
+        ComputeOptions,
+        GridOptions,
+        TrainConfig,
+        StudyConfig,
+    )
+    built["AdapterSpec"] = built.pop("adapter_spec")
+    for kind in drawn:
         assert built[kind.__name__] == {field.name for field in dataclasses.fields(kind)}
 
 
@@ -222,11 +327,11 @@ def read(tmp_path: Path, raw: str, kind: type = TrainConfig) -> Any:
 
 def test_what_a_file_does_not_name_keeps_its_default(tmp_path: Path) -> None:
     assert read(tmp_path, "") == TrainConfig()
-    made = read(tmp_path, 'data = "x"\n[lora]\nrank = 4\nalpha = 8\ntargets = ["query"]\n[training]\nsteps = 7\n')
+    made = read(tmp_path, 'data = "x"\n[adapter]\nrank = 4\nalpha = 8\ntargets = ["query"]\n[training]\nsteps = 7\n')
     assert made == TrainConfig(
-        data="x", lora=LoraOptions(rank=4, alpha=8.0, targets=("query",)), training=TrainingOptions(steps=7)
+        data="x", adapter=AdapterSpec(rank=4, alpha=8.0, targets=("query",)), training=TrainingOptions(steps=7)
     )
-    assert isinstance(made.lora.alpha, float)
+    assert isinstance(made.adapter.alpha, float)
     assert made != TrainConfig()
 
 
@@ -235,7 +340,7 @@ def test_everything_wrong_in_a_file_is_told_at_once(tmp_path: Path) -> None:
         dta = "x"
         out = 3
         seed = true
-        lora = 5
+        adapter = 5
         [training]
         batch_size = 1.5
         steps = "ten"
@@ -255,18 +360,18 @@ def test_everything_wrong_in_a_file_is_told_at_once(tmp_path: Path) -> None:
     assert sorted(problems) == sorted(
         f"  - {problem}"
         for problem in [
-            "dta is not an option; known here: data, model, out, seed, lora, training, reading, stop_at_target",
+            "dta is not known; known here: data, model, out, seed, lr, adapter, training, reading, compute, stop_at_target",
             "out is 3: a string is expected",
             "seed is True: a whole number is expected",
-            "lora is 5: a table is expected",
+            "adapter is 5: a table is expected",
             "training.batch_size is 1.5: a whole number is expected",
             "training.steps is 'ten': a whole number is expected",
             "training.head is 'max': one of pooler, trained-pooler, mean is expected",
             "warmup is 2.0: it is a share of the steps, at least 0 and below 1",
             "reading.drop_overlap is 1: true or false is expected",
-            "reading.columns is 'text': a list is expected",
+            "reading.columns.columns is 'text': a list is expected",
             "reading.label_names is ['a', 2]: a string is expected",
-            f"reading.fraction is not an option; known here: {', '.join(field.name for field in dataclasses.fields(DataOptions))}",
+            f"reading.fraction is not known; known here: {', '.join(field.name for field in dataclasses.fields(DataOptions))}",
             "max_length is 1: a text needs at least 3 tokens, two of them special",
         ]
     )
@@ -274,14 +379,107 @@ def test_everything_wrong_in_a_file_is_told_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", ['"1.5"', "true", "[1.5]", "1979-05-27"])
 def test_numbers_are_numbers(tmp_path: Path, value: str) -> None:
-    with pytest.raises(ConfigError, match=r"lora\.lr is .*: a number is expected"):
-        read(tmp_path, f"[lora]\nlr = {value}\n")
-    assert read(tmp_path, "[lora]\nlr = 1\n").lora.lr == 1.0
+    with pytest.raises(ConfigError, match=r"adapter\.alpha is .*: a number is expected"):
+        read(tmp_path, f"[adapter]\nalpha = {value}\n")
+    assert read(tmp_path, "[adapter]\nalpha = 1\n").adapter.alpha == 1.0
+
+
+OLD_STUDY = Path(__file__).parents[2] / "docs" / "studies" / "rank-alpha" / "config.toml"
+OLD_TRAIN = """
+data = "news-mini"
+model = "news-tiny"
+out = "somewhere"
+seed = 7
+stop_at_target = true
+
+[lora]
+rank = 8
+alpha = 16.0
+dropout = 0.1
+targets = ["query"]
+scaling = "rslora"
+lr = 0.002
+
+[training]
+head = "mean"
+target_accuracy = 0.7
+precision = "bf16"
+threads = 3
+
+[reading]
+text_column = "body"
+label_column = "topic"
+columns = ["topic", "body"]
+max_length = 64
+"""
+OLD_DISTILLATION = """
+teacher = "large"
+text = ["a.txt"]
+out = "small"
+width = 64
+precision = "fp32"
+threads = 2
+"""
+
+
+def test_a_study_of_the_first_layout_is_read() -> None:
+    study = read_options(OLD_STUDY, StudyConfig)
+    assert (study.data, study.grid.models, study.grid.alphas) == ("ag_news", ("tiny_base",), (64.0, 256.0, 512.0))
+    assert study.compute == ComputeOptions(precision="auto")
+    assert (study.training.target_score, study.training.weight_decay) == (0.85, 0.0)
+    assert study.reading.label_names == ("World", "Sports", "Business", "Sci/Tech")
+    assert study.reading.columns == ColumnOptions()
+
+
+def test_a_training_of_the_first_layout_is_read(tmp_path: Path) -> None:
+    made = read(tmp_path, OLD_TRAIN)
+    assert made == TrainConfig(
+        data="news-mini",
+        model="news-tiny",
+        out="somewhere",
+        seed=7,
+        lr=0.002,
+        adapter=AdapterSpec(rank=8, alpha=16.0, dropout=0.1, targets=("query",), scaling="rslora"),
+        training=TrainingOptions(head="mean", target_score=0.7),
+        reading=DataOptions(columns=ColumnOptions("body", "topic", ("topic", "body")), max_length=64),
+        compute=ComputeOptions(precision="bf16", threads=3),
+        stop_at_target=True,
+    )
+    again = read(tmp_path, options_text(made))
+    assert again == made
+    assert "[lora]" not in options_text(made)
+
+
+def test_a_distillation_of_the_first_layout_is_read(tmp_path: Path) -> None:
+    made = read(tmp_path, OLD_DISTILLATION, module.DistillConfig)
+    assert (made.teacher, made.width) == ("large", 64)
+    assert made.compute == ComputeOptions(precision="fp32", threads=2)
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (OLD_TRAIN.replace("rank = 8", "rank = -8"), "rank is -8: it must be 0"),
+        (OLD_TRAIN.replace("rank = 8", 'rank = "8"'), "adapter.rank is '8': a whole number is expected"),
+        (OLD_TRAIN.replace("lr = 0.002", "lr = 0.0"), "lr is 0.0: it must be above 0"),
+        (OLD_TRAIN.replace("threads = 3", "threads = 0"), "threads is 0: it must be from 1"),
+        (OLD_TRAIN.replace("target_accuracy = 0.7", "target_accuracy = 7.0"), "target_score is 7.0: it must be"),
+        (OLD_TRAIN.replace('text_column = "body"', "text_column = 1"), "reading.columns.text_column is 1: a string"),
+        ("[adapter]\nrank = 4\n[lora]\nrank = 8\n", "lora is not known; known here: data, model"),
+        ("[compute]\nthreads = 2\n[training]\nthreads = 3\n", "training.threads is not known; known here: head"),
+    ],
+)
+def test_what_is_wrong_in_a_file_of_the_first_layout_is_told(tmp_path: Path, raw: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, raw)
+    title, problem = str(caught.value).splitlines()
+    assert title == f"1 problem in the options ({tmp_path / 'a.toml'}):"
+    assert problem.startswith(f"  - {words}")
 
 
 def test_a_file_of_another_command_is_told(tmp_path: Path) -> None:
-    write_options(tmp_path / "study.toml", StudyConfig())
-    with pytest.raises(ConfigError, match="grid is not an option; known here: data, model"):
+    (tmp_path / "study.toml").write_text(options_text(StudyConfig()))
+    with pytest.raises(ConfigError, match="grid is not known; known here: data, model"):
         read_options(tmp_path / "study.toml", TrainConfig)
     assert read_options(tmp_path / "study.toml", StudyConfig) == StudyConfig()
 
@@ -293,16 +491,17 @@ def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
         read_options(tmp_path, TrainConfig)
     with pytest.raises(ConfigError, match=r"a\.toml: not valid TOML \(.*line 2"):
         read(tmp_path, 'data = "x"\nmodel = \n')
+    for endless in (f"seed = {'9' * 5000}", f"data = {'[' * 9999}"):
+        with pytest.raises(ConfigError, match=r"a\.toml: not valid TOML \("):
+            read(tmp_path, endless)
     (tmp_path / "a.toml").write_bytes(b'data = "caf\xe9"\n')
     with pytest.raises(ConfigError, match=r"a\.toml: not valid TOML \(.*utf-8"):
         read_options(tmp_path / "a.toml", TrainConfig)
 
 
 def test_options_that_are_none_are_left_out_of_the_file(tmp_path: Path) -> None:
-    write_options(tmp_path / "a.toml", TrainConfig())
-    assert "steps" not in (tmp_path / "a.toml").read_text()
-    write_options(tmp_path / "a.toml", TrainConfig(training=TrainingOptions(steps=3)))
-    assert "steps = 3" in (tmp_path / "a.toml").read_text()
+    assert "steps" not in options_text(TrainConfig())
+    assert "steps = 3" in options_text(TrainConfig(training=TrainingOptions(steps=3)))
 
 
 def test_all_linear_is_every_target() -> None:
@@ -312,10 +511,24 @@ def test_all_linear_is_every_target() -> None:
     assert len(set(TARGETS)) == 6
 
 
+OPTION_FILES = [*sorted((SOURCES / "config").glob("*.py")), SOURCES / "adapters" / "spec.py"]
+
+
 def option_classes() -> dict[str, ast.ClassDef]:
     """The option classes as they are written."""
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted((SOURCES / "config").glob("*.py"))]
-    return {node.name: node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)}
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in OPTION_FILES]
+    classes = [node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef) and node.decorator_list]
+    return {node.name: node for node in classes}
+
+
+def leaves(kind: type, path: str = "") -> Iterator[tuple[str, dataclasses.Field[Any]]]:
+    """Every option of a class and of the classes nested in it, by its path."""
+    hints = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(hints[field.name]):
+            yield from leaves(hints[field.name], f"{path}{field.name}.")
+        else:
+            yield f"{path}{field.name}", field
 
 
 def test_the_source_shows_every_option() -> None:
@@ -327,11 +540,9 @@ def test_the_source_shows_every_option() -> None:
     )
 
 
-@pytest.mark.parametrize("kind", sorted(option_classes()))
-def test_every_option_has_a_docstring(kind: str) -> None:
-    body = option_classes()[kind].body
-    classes = set(option_classes())
-    described = 0
+def docstrings(kind: str) -> dict[str, str]:
+    """The docstring of each option of a class, those of nested classes left out."""
+    body, classes, found = option_classes()[kind].body, set(option_classes()), dict[str, str]()
     for field, after in zip(body, [*body[1:], ast.Pass()], strict=True):
         if not isinstance(field, ast.AnnAssign) or ast.unparse(field.annotation) in classes:
             continue
@@ -339,23 +550,53 @@ def test_every_option_has_a_docstring(kind: str) -> None:
         assert isinstance(after, ast.Expr), f"{kind}.{field.target.id} has no docstring"
         assert isinstance(after.value, ast.Constant), f"{kind}.{field.target.id} has no docstring"
         assert isinstance(after.value.value, str)
-        assert after.value.value.endswith("."), f"{kind}.{field.target.id}: a sentence ends with a full stop"
-        assert "\n" not in after.value.value, f"{kind}.{field.target.id}: one line, as --help shows it"
-        described += 1
-    nested = sum(
-        field.name in ("lora", "training", "reading", "grid") for field in dataclasses.fields(getattr(module, kind))
-    )
-    assert described + nested == len(dataclasses.fields(getattr(module, kind)))
+        found[field.target.id] = after.value.value
+    return found
+
+
+@pytest.mark.parametrize("kind", sorted(option_classes()))
+def test_every_option_has_a_docstring(kind: str) -> None:
+    found = docstrings(kind)
+    for name, words in found.items():
+        assert words.endswith("."), f"{kind}.{name}: a sentence ends with a full stop"
+        assert "\n" not in words, f"{kind}.{name}: one line, as --help shows it"
+    hints = typing.get_type_hints(getattr(module, kind))
+    nested = {name for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
+    assert found.keys() | nested == hints.keys()
+    assert not found.keys() & nested
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_option_of_a_command_has_one_name_and_its_docstring_is_its_help(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = [leaf for part in COMMANDS[name].parts for leaf in leaves(part)]
+    names = [path.rpartition(".")[2] for path, _ in options]
+    assert len(set(names)) == len(names) > 0
+    monkeypatch.setenv("COLUMNS", "400")
+    with pytest.raises(SystemExit) as caught:
+        parse([name, "--help"])
+    assert caught.value.code == 0
+    shown = " ".join(re.sub("[\u2500-\u257f]", " ", capsys.readouterr().out).split())
+    for owner in {type_of(part, path) for part in COMMANDS[name].parts for path, _ in leaves(part)}:
+        for option, words in docstrings(owner.__name__).items():
+            assert shown.count(" ".join(words.replace("``", "`").split())) == 1 or shown.count(words) == 1, (
+                option,
+                words,
+            )
+
+
+def type_of(kind: type, path: str) -> type:
+    """The class that the option of a path belongs to."""
+    for name in path.split(".")[:-1]:
+        kind = typing.get_type_hints(kind)[name]
+    return kind
 
 
 @functools.cache
 def attributes_read() -> set[str]:
     """Names of the attributes that the package reads anywhere outside the option classes."""
-    trees = (
-        ast.parse(path.read_text(encoding="utf-8"))
-        for path in SOURCES.rglob("*.py")
-        if path.parent != SOURCES / "config"
-    )
+    trees = (ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES.rglob("*.py") if path not in OPTION_FILES)
     return {
         node.attr
         for tree in trees
@@ -368,6 +609,4 @@ def attributes_read() -> set[str]:
 def test_no_option_is_dead(kind: str) -> None:
     read_names = attributes_read()
     assert "an_option_that_is_not" not in read_names
-    # --config and --preset are taken from the command line before the options are parsed, so that they can set their defaults.
-    by_hand = {"Interface": {"config"}, "Planning": {"preset"}}.get(kind, set())
-    assert {field.name for field in dataclasses.fields(getattr(module, kind))} - by_hand - read_names == set()
+    assert {field.name for field in dataclasses.fields(getattr(module, kind))} - read_names == set()

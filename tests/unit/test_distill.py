@@ -14,13 +14,13 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from loralet.cli import main, parse
-from loralet.config import DistillConfig
+from loralet.config import ComputeOptions, DistillConfig
 from loralet.data.tokens import Tokens
 from loralet.distil import build, teacher
 from loralet.distil.build import build_student
 from loralet.distil.losses import disagreement, distance
 from loralet.distil.mixtures import REPLACED, with_mixtures
-from loralet.distil.student import compressed_embeddings, matched_layers, student_shape
+from loralet.distil.student import compressed_embeddings, matched_layers, student_table
 from loralet.distil.texts import hold_out, read_texts
 from loralet.errors import ConfigError, DataError, RunError, TrainingError
 from loralet.events import Advanced, EpochEnded, Event
@@ -92,7 +92,7 @@ def config(large: Path, tmp_path: Path) -> DistillConfig:
         batch_size=8,
         max_length=16,
         held_out=0.2,
-        precision="fp32",
+        compute=ComputeOptions(precision="fp32"),
     )
 
 
@@ -153,7 +153,7 @@ def test_the_folder_is_a_checkpoint_with_a_card_and_nothing_left_over(config: Di
     ]
     student = load_backbone(config.out)
     assert student.has_pooler
-    assert (student.shape.layers, student.shape.width, student.shape.positions) == (2, 16, 40)
+    assert (student.table.layers, student.table.width, student.table.positions) == (2, 16, 40)
     card = (folder / "README.md").read_text(encoding="utf-8")
     texts = (
         "news.txt: 40 texts",
@@ -335,8 +335,8 @@ def test_matched_layers_are_evenly_spaced(teacher_layers: int, student_layers: i
 def test_compressed_embeddings_keep_what_the_principal_axes_can(config: DistillConfig) -> None:
     """At full width the axes are a rotation: distances between words are the teacher's, up to one factor."""
     source = load_backbone(config.teacher)
-    counts = np.arange(source.shape.vocabulary)
-    whole = compressed_embeddings(source, student_shape(dataclasses.replace(config, width=32), source.shape), counts)
+    counts = np.arange(source.table.vocabulary)
+    whole = compressed_embeddings(source, student_table(dataclasses.replace(config, width=32), source.table), counts)
     ratio = torch.pdist(whole["embeddings.word"]) / torch.pdist(source.weights["embeddings.word"])
     assert (ratio / ratio.mean() - 1).abs().max() < 1e-4
     total = whole["embeddings.word"] + whole["embeddings.type"][0] + whole["embeddings.position"][3]
@@ -347,7 +347,7 @@ def test_compressed_embeddings_keep_what_the_principal_axes_can(config: DistillC
     )
     norms = total.norm(dim=1) / own.norm(dim=1)
     assert (norms / norms.mean() - 1).abs().max() < 1e-4
-    narrow = compressed_embeddings(source, student_shape(config, source.shape), counts)
+    narrow = compressed_embeddings(source, student_table(config, source.table), counts)
     ratio = torch.pdist(narrow["embeddings.word"]) / torch.pdist(source.weights["embeddings.word"])
     assert (ratio / ratio.mean() - 1).abs().max() > 1e-2
 
@@ -355,12 +355,12 @@ def test_compressed_embeddings_keep_what_the_principal_axes_can(config: DistillC
 def test_the_axes_are_those_of_the_tokens_that_are_common(config: DistillConfig) -> None:
     """A token that is nearly all of the text is kept better than when it is rare."""
     source = load_backbone(config.teacher)
-    shape = student_shape(dataclasses.replace(config, width=2), source.shape)
+    table = student_table(dataclasses.replace(config, width=2), source.table)
     errors = []
     for common in ((10, 11, 12), (20, 21, 22)):
-        counts = np.zeros(source.shape.vocabulary, np.int64)
+        counts = np.zeros(source.table.vocabulary, np.int64)
         counts[list(common)] = 1000
-        words = compressed_embeddings(source, shape, counts)["embeddings.word"]
+        words = compressed_embeddings(source, table, counts)["embeddings.word"]
         ratio = torch.pdist(words[[10, 11, 12]]) / torch.pdist(source.weights["embeddings.word"][[10, 11, 12]])
         errors.append(float(ratio.std() / ratio.mean()))
     assert errors[0] < 0.05 < errors[1]

@@ -9,16 +9,21 @@ import pytest
 import torch
 from models import CLASSES, VOCABULARY, Pair, make_pair
 
+from loralet.adapters.spec import HEAD_ALONE, AdapterSpec
+from loralet.backends.torch import TorchBackend
 from loralet.config import TrainingOptions
 from loralet.data.tokens import Tokens
 from loralet.events import Checked, Event, Halved, RunEnded
+from loralet.runs.run import Run
+from loralet.tasks.single_label import SingleLabel
+from loralet.training.corpus import Rows
 from loralet.training.halving import Exits, halve, has_enough, ranking, rungs_of
-from loralet.training.loop import Rows, TrainingState, train
-from loralet.training.packs import Run, build_pack, lora_run
+from loralet.training.loop import TrainingState, train
+from loralet.training.packs import adapter_run, build_pack
 
 
-def checked(run: str, accuracy: float, loss: float = 1.0) -> Checked:
-    return Checked(10, run, accuracy, loss, 100, True)
+def checked(run: str, score: float, loss: float = 1.0) -> Checked:
+    return Checked(10, run, score, loss, 100, True)
 
 
 @pytest.mark.parametrize(
@@ -68,18 +73,20 @@ def rows(count: int, seed: int) -> Rows:
     return Rows(Tokens(ids, starts), torch.from_numpy(ids[starts[:-1] + 1].astype(np.int64) % CLASSES))
 
 
-PROBE = lora_run("m", 0, 1.0, 0.0, (), "alpha/r", 1e-9, 0)
-RUNS = [
-    PROBE,
-    *(lora_run("m", 4, float(alpha), 0.1, ("query", "value"), "alpha/r", 3e-3, 0) for alpha in (1, 8, 16, 32, 64)),
+TASK = SingleLabel(tuple(map(str, range(CLASSES))))
+PROBE = adapter_run("m", HEAD_ALONE, 1e-9, 0)
+ADAPTERS = [
+    AdapterSpec(rank=4, alpha=alpha, dropout=0.1, targets=("query", "value")) for alpha in (1.0, 8.0, 16.0, 32.0, 64.0)
 ]
+RUNS = [PROBE, *(adapter_run("m", adapter, 3e-3, 0) for adapter in ADAPTERS)]
 
 
 def carry_out(
     pair: Pair, runs: list[Run], options: TrainingOptions, halving: bool, target: float | None = None
 ) -> tuple[TrainingState, list[Event]]:
-    pack = build_pack(runs, pair.ours.weights, pair.ours.shape, CLASSES, "pooler", 0.0)
-    state = TrainingState.start(pack, runs, 0.0)
+    pack, backend = build_pack(runs, pair.ours.table, CLASSES, "pooler", 0.0), TorchBackend(torch.device("cpu"))
+    encoder = backend.load(pair.ours.weights, pair.ours.table, torch.float32)
+    state = TrainingState.start(backend, encoder, TASK, pack, runs, 0.0)
     exits = Exits(rungs_of(options.steps or 0) if halving else (), target)
     return state, list(train(state, rows(60, 0), rows(40, 1), options, 0, exits))
 
@@ -90,7 +97,7 @@ def test_each_rung_halves_the_lora_runs_and_spares_the_probe(pair: Pair) -> None
     rungs = [event for event in events if isinstance(event, Halved)]
     assert [(r.step, r.rung, len(r.runs), r.kept) for r in rungs] == [(5, 1, 5, 3), (10, 2, 3, 2), (20, 3, 2, 1)]
     for rung in rungs:
-        assert list(rung.accuracies) == sorted(rung.accuracies, reverse=True)
+        assert list(rung.scores) == sorted(rung.scores, reverse=True)
         left = [
             event.run
             for event in events
@@ -98,9 +105,9 @@ def test_each_rung_halves_the_lora_runs_and_spares_the_probe(pair: Pair) -> None
         ]
         assert set(left) == set(rung.runs[rung.kept :])
         measured = {
-            event.run: event.accuracy for event in events if isinstance(event, Checked) and event.step == rung.step
+            event.run: event.score for event in events if isinstance(event, Checked) and event.step == rung.step
         }
-        assert rung.accuracies == tuple(measured[run] for run in rung.runs)
+        assert rung.scores == tuple(measured[run] for run in rung.runs)
     ended = {s.run.id: (s.status, s.steps) for s in state.ended}
     assert ended[PROBE.id] == ("finished", 40)
     assert sorted(steps for status, steps in ended.values() if status == "halved") == [5, 5, 10, 20]
@@ -127,15 +134,16 @@ def test_a_single_lora_run_is_never_halved(pair: Pair) -> None:
 
 
 def test_a_run_at_its_target_leaves_with_the_step_of_its_convergence(pair: Pair) -> None:
-    options = TrainingOptions(steps=40, batch_size=8, eval_every=4, target_accuracy=0.3)
+    options = TrainingOptions(steps=40, batch_size=8, eval_every=4, target_score=0.3)
     state, _ = carry_out(pair, RUNS, options, halving=False, target=0.3)
     stopped = [s for s in state.ended if s.status == "early-stopped"]
     assert stopped
     for s in stopped:
         assert s.converged_step == s.steps < 40
-        assert s.best_accuracy >= 0.3
+        assert s.best_rank is not None
+        assert s.best_rank[0] >= 0.3
     assert all(
-        s.best_accuracy < 0.3
+        s.best_rank is not None and s.best_rank[0] < 0.3
         for s in state.ended
         if s.status == "finished" and s.steps == 40 and s.converged_step is None
     )

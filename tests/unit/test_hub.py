@@ -49,7 +49,7 @@ def model(name):
 def dataset(name):
     data = load_dataset(name, Columns())
     test = data.test.read() if data.test else ()
-    return {"labels": data.labels, "train": data.train.texts.to_pylist(), "numbers": data.train.labels.tolist(), "test": len(test)}
+    return {"labels": data.task.labels, "train": data.train.texts.to_pylist(), "numbers": data.train.targets.tolist(), "test": len(test)}
 
 def outcome(load, name):
     before = len(said)

@@ -67,6 +67,7 @@ def test_an_adapter(place: Path) -> None:
     (found,) = facts(place, "adapter")["found"]
     assert found["kind"] == "adapter"
     assert (found["adapter"]["rank"], found["adapter"]["targets"]) == (2, "query")
+    assert (found["adapter"]["method"], found["adapter"]["task"]) == ("lora", "single-label")
     assert found["labels"] == {"0": "0", "1": "1"}
     assert found["parameters"] == {"layers": 2 * 2 * (32 + 32), "classifier": 2 * 32 + 2, "all": 256 + 66}
     assert (found["training"]["steps"], found["training"]["train_rows"]) == (4, 18)
@@ -78,7 +79,9 @@ def test_an_adapter(place: Path) -> None:
 def test_a_run_folder_and_a_data_set(place: Path) -> None:
     run, data = facts(place, "run", "data")["found"]
     assert (run["kind"], data["kind"]) == ("run folder", "data set")
-    assert run["run folder"] | {"kind": "train", "runs": 1, "test reads": 1} == run["run folder"]
+    assert (
+        run["run folder"] | {"kind": "train", "task": "single-label", "runs": 1, "test reads": 1} == run["run folder"]
+    )
     assert run["data"]["fingerprint"] == data["data set"]["fingerprint"]
     assert run["run folder"]["chosen on validation"] in run["validation accuracy"]
     assert (data["train"]["rows"], data["train"]["rows of 0"], data["test"]["rows"]) == (20, 10, 2)

@@ -12,10 +12,14 @@ import torch
 from models import CLASSES
 from torch import Tensor
 
-from loralet.config import TARGETS
-from loralet.models.encoder import EncoderShape
-from loralet.runs.folder import peak_memory
-from loralet.training import memory as footprint
+from loralet.adapters.spec import HEAD_ALONE, TARGETS, AdapterSpec
+from loralet.backends.batch import batch_of
+from loralet.backends.torch import TorchProgram
+from loralet.errors import ConfigError
+from loralet.models.table import FUSED, EncoderTable
+from loralet.runs.environment import peak_memory
+from loralet.runs.run import Run
+from loralet.training import memory
 from loralet.training.memory import (
     GIB,
     SHARE_OF_FREE,
@@ -24,19 +28,19 @@ from loralet.training.memory import (
     free_memory,
     pack_bytes,
     pack_work,
-    trained_numbers,
+    parameters_of,
 )
-from loralet.training.packs import Run, build_pack, group, lora_run
+from loralet.training.packs import adapter_run, build_pack, group, resolved
 
 QV = ("query", "value")
-FULL = Run("full", "m", "full", 0, 1.0, 0.0, (), "alpha/r", 1e-3, 0)
-PROBE = lora_run("m", 0, 1.0, 0.0, (), "alpha/r", 1e-2, 0)
+FULL = Run("full", "m", "full", lr=1e-3)
+PROBE = adapter_run("m", HEAD_ALONE, 1e-2, 0)
 
 
 def lora(
     rank: int, dropout: float = 0.0, targets: tuple[str, ...] = QV, seed: int = 0, model: str = "m", alpha: float = 8.0
 ) -> Run:
-    return lora_run(model, rank, alpha, dropout, targets, "alpha/r", 1e-3, seed)
+    return adapter_run(model, AdapterSpec(rank=rank, alpha=alpha, dropout=dropout, targets=targets), 1e-3, seed)
 
 
 def test_runs_that_see_other_batches_never_share() -> None:
@@ -61,21 +65,33 @@ def test_a_group_that_does_not_fit_is_cut_into_the_fewest_equal_packs(count: int
 def test_like_runs_stay_together() -> None:
     runs = [lora(r, d, t) for t in (TARGETS, QV) for d in (0.1, 0.0) for r in (32, 4)]
     packs = group(runs, lambda members: len(members) <= 2)
-    assert [{(run.targets, run.dropout) for run in pack} for pack in packs] == [
+    assert [{(run.adapter.targets, run.adapter.dropout) for run in pack} for pack in packs] == [
         {(t, d)} for t in (QV, TARGETS) for d in (0.0, 0.1)
     ]
 
 
-SHAPE = EncoderShape(layers=2, width=128, heads=2, feed_forward=512, vocabulary=400, positions=64)
+def test_targets_are_resolved_on_the_encoder_that_a_run_is_for() -> None:
+    every = resolved(lora(4, targets=("all-linear",)), TABLE)
+    assert every.adapter.targets == TARGETS
+    assert resolved(lora(4, targets=("value", "query")), TABLE).adapter.targets == QV
+    assert resolved(PROBE, TABLE) == PROBE
+    fused = EncoderTable(2, 128, 2, 512, 400, 64, fused_attention=True)
+    assert resolved(lora(4, targets=("all-linear",)), fused).adapter.targets == (FUSED, *TARGETS[3:])
+    with pytest.raises(ConfigError, match=r"m: targets has query, value: this model has query-key-value, attention-"):
+        resolved(lora(4), fused)
+
+
+TABLE = EncoderTable(layers=2, width=128, heads=2, feed_forward=512, vocabulary=400, positions=64)
 BATCH, LENGTH = 16, 48
 
 
 def kept_bytes(runs: Sequence[Run], head: str) -> tuple[int, int]:
-    """Bytes of all tensors that autograd keeps for the backward pass of one step, each storage once, and the pack's trained numbers a run."""
+    """Bytes of all tensors that autograd keeps for the backward pass of one step, each storage once, and the parameters of
+    one row of the pack's matrix."""
     torch.manual_seed(0)
-    weights = {name: 0.05 * torch.randn(size) for name, size in SHAPE.tensors().items()}
+    weights = {name: 0.05 * torch.randn(size) for name, size in TABLE.tensors().items()}
     weights |= {"pooler.weight": torch.randn(128, 128), "pooler.bias": torch.zeros(128)}
-    pack = build_pack(runs, weights, SHAPE, CLASSES, head, 0.1)
+    pack = build_pack(runs, TABLE, CLASSES, head, 0.1)
     frozen = {tensor.untyped_storage().data_ptr() for tensor in weights.values()}
     kept: dict[int, Tensor] = {}
 
@@ -84,10 +100,10 @@ def kept_bytes(runs: Sequence[Run], head: str) -> tuple[int, int]:
             kept[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
-    parameters = pack.start().requires_grad_()
-    masks = pack.masks([torch.Generator().manual_seed(i) for i in range(len(runs))])
+    parameters = pack.start(weights).requires_grad_()
+    batch = batch_of(torch.randint(0, 400, (BATCH, LENGTH)), torch.full((BATCH,), LENGTH))
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        logits = pack.logits(parameters, masks)(torch.randint(0, 400, (BATCH, LENGTH)), torch.full((BATCH,), LENGTH))
+        logits = TorchProgram(pack, weights).differentiable_logits(parameters, batch, step=0)
     total = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     logits.sum().backward()
     return total, parameters.shape[1]
@@ -110,11 +126,11 @@ def test_the_estimate_is_within_a_factor_of_two_of_what_torch_keeps(
 ) -> None:
     runs = KINDS[kind]
     measured, numbers = kept_bytes(runs, head)
-    load = Load(SHAPE, CLASSES, head, BATCH, LENGTH, 4)
-    assert trained_numbers(runs, load) == numbers
-    # what stands beside the kept tensors is known by its size: copies of the trained numbers, and gradients on their way
-    monkeypatch.setattr(footprint, "BATCH_TOKENS", 0)
-    monkeypatch.setattr(footprint, "COPIES", 1)
+    load = Load(TABLE, CLASSES, head, BATCH, LENGTH, 4)
+    assert parameters_of(runs, load) == numbers
+    # the rest is known by its size: copies of the parameters, and gradients on their way
+    monkeypatch.setattr(memory, "BATCH_TOKENS", 0)
+    monkeypatch.setattr(memory, "COPIES", 1)
     estimate = pack_bytes(runs, load)
     assert 1 / 2 < estimate / measured < 2, (estimate, measured)
 
@@ -123,27 +139,37 @@ STEP = """
 from pathlib import Path
 import torch
 import numpy as np
+from loralet.adapters.spec import AdapterSpec
+from loralet.backends.torch import TorchBackend
 from loralet.config import TrainingOptions
 from loralet.data.tokens import Tokens
+from loralet.models.table import EncoderTable
+from loralet.tasks.single_label import SingleLabel
+from loralet.training.corpus import Rows
 from loralet.training.memory import Load, pack_bytes
-from loralet.training.packs import build_pack, lora_run
-from loralet.training.loop import Rows, TrainingState, take_step
-from loralet.models.encoder import EncoderShape
+from loralet.training.packs import adapter_run, build_pack
+from loralet.training.loop import TrainingState, take_step
 
 torch.set_num_threads(2)
-shape, rows, length = EncoderShape(2, 128, 2, 512, 400, 128), 64, 96
-weights = {name: 0.05 * torch.randn(size) for name, size in shape.tensors().items()}
+table, rows, length = EncoderTable(2, 128, 2, 512, 400, 128), 64, 96
+weights = {name: 0.05 * torch.randn(size) for name, size in table.tensors().items()}
 weights |= {"pooler.weight": torch.randn(128, 128), "pooler.bias": torch.zeros(128)}
 tokens = Tokens(np.zeros(rows * length, np.int32), np.arange(rows + 1) * length)
-runs = [lora_run("m", 16, i + 1.0, 0.0, ("query", "value"), "alpha/r", 1e-3, 0) for i in range(8)]
+specs = [AdapterSpec(rank=16, alpha=i + 1.0, targets=("query", "value")) for i in range(8)]
+runs = [adapter_run("m", spec, 1e-3, 0) for spec in specs]
+backend = TorchBackend(torch.device("cpu"))
+encoder = backend.load(weights, table, torch.float32)
+task = SingleLabel(("a", "b", "c", "d"))
 
 def peak(runs):
-    state = TrainingState.start(build_pack(runs, weights, shape, 4, "pooler", 0.1), runs, 0.0)
-    take_step(state, Rows(tokens, torch.zeros(rows, dtype=torch.int64)), np.arange(rows), TrainingOptions(batch_size=rows), 1.0)
+    pack = build_pack(runs, table, 4, "pooler", 0.1)
+    state = TrainingState.start(backend, encoder, task, pack, runs, 0.0)
+    own = Rows(tokens, torch.zeros(rows, dtype=torch.int64))
+    take_step(state, own, np.arange(rows), TrainingOptions(batch_size=rows), 1.0)
     status = Path("/proc/self/status").read_text()  # ru_maxrss would begin at what the parent has had
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
-load = Load(shape, 4, "pooler", rows, length, 4)
+load = Load(table, 4, "pooler", rows, length, 4)
 one = peak(runs[:1])
 print(peak(runs) - one, pack_bytes(runs, load) - pack_bytes(runs[:1], load))
 """
@@ -157,12 +183,12 @@ def test_the_estimate_is_within_a_factor_of_two_of_the_memory_that_a_step_takes(
 
 
 def test_the_estimate_grows_with_what_it_should_grow_with() -> None:
-    load = Load(SHAPE, CLASSES, "mean", 64, LENGTH, 4)
+    load = Load(TABLE, CLASSES, "mean", 64, LENGTH, 4)
     one, nine = pack_bytes(KINDS["nine"][:1], load), pack_bytes(KINDS["nine"], load)
     assert 5 < nine / one < 9.5
-    assert pack_bytes(KINDS["nine"], Load(SHAPE, CLASSES, "pooler", 64, LENGTH, 4)) < nine
-    assert pack_bytes(KINDS["nine"], Load(SHAPE, CLASSES, "mean", 64, LENGTH, 2)) < nine
-    assert pack_bytes(KINDS["nine"], Load(SHAPE, CLASSES, "mean", 128, LENGTH, 4)) > 1.8 * nine
+    assert pack_bytes(KINDS["nine"], Load(TABLE, CLASSES, "pooler", 64, LENGTH, 4)) < nine
+    assert pack_bytes(KINDS["nine"], Load(TABLE, CLASSES, "mean", 64, LENGTH, 2)) < nine
+    assert pack_bytes(KINDS["nine"], Load(TABLE, CLASSES, "mean", 128, LENGTH, 4)) > 1.8 * nine
     assert pack_work(KINDS["nine"], load) > 3 * pack_work(KINDS["nine"][:1], load)
     assert (
         pack_work([PROBE], load)

@@ -1,4 +1,4 @@
-"""From options to runs and packs: the cells of a grid, ids that stay short and never collide, presets, and the plan before the work."""
+"""From options to runs and packs: the cells of a grid, ids that never collide, presets, and the estimate of a plan."""
 
 from __future__ import annotations
 
@@ -6,27 +6,34 @@ import csv
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from command_line import options
 from models import make_pair
 
-from loralet.cli import parse
-from loralet.config import ALL_LINEAR, TARGETS, GridOptions, StudyConfig, TrainingOptions
-from loralet.config.toml import write_options
+from loralet.adapters.spec import ALL_LINEAR, TARGETS
+from loralet.config import GridOptions, StudyConfig, TrainingOptions
+from loralet.config.toml import options_text
 from loralet.events import Checked, Event, Stepped
+from loralet.runs.environment import environment
 from loralet.runs.folder import RunFolder
+from loralet.runs.results import RunResult
+from loralet.runs.run import Run
 from loralet.studies.estimate import Pace, course, load_of, probe, survey, training_seconds
-from loralet.studies.plan import Plan, plan_study
+from loralet.studies.plan import plan_study
 from loralet.studies.study import Prepared, carry_out, prepare
 from loralet.training.memory import GIB, pack_work
-from loralet.training.packs import Run
 
 
 def planned(**grid: object) -> list[Run]:
     return list(plan_study(StudyConfig(grid=GridOptions(**grid))).runs)  # type: ignore[arg-type]
+
+
+def resolved_targets(run: Run) -> tuple[str, ...]:
+    """The linear layers that a run adapts in an encoder that has all of them, in the encoder's order."""
+    return run.adapter.on(TARGETS).targets
 
 
 def test_ids_of_a_plain_grid_are_what_they_were() -> None:
@@ -58,7 +65,7 @@ def test_an_id_names_what_varies_and_nothing_else() -> None:
         "lora-r4-a8-lr0.001-d0-rslora-q+v-s0",
     ]
     assert len(runs) == 9
-    assert {(run.dropout, run.scaling, run.targets) for run in runs[1:]} == {
+    assert {(run.adapter.dropout, run.adapter.scaling, resolved_targets(run)) for run in runs[1:]} == {
         (d, s, t) for d in (0.0, 0.1) for s in ("alpha/r", "rslora") for t in (("query", "value"), TARGETS)
     }
     assert planned(ranks=(4,), alphas=(8.0,), dropouts=(0.0, 0.1))[2].id == "lora-r4-a8-lr0.001-d0.1-s0"
@@ -66,23 +73,29 @@ def test_an_id_names_what_varies_and_nothing_else() -> None:
 
 def test_ids_never_collide() -> None:
     runs = planned(
-        models=("a/m", "b/m", "n"), ranks=(4, 8), alphas=(1.0, 1.0000001), lrs=(0.001, 0.0010000001), dropouts=(0.1, 0.10000001),
-        scalings=("alpha/r", "rslora"), target_sets=("query", "key", "query+key", ALL_LINEAR), seeds=(0, 1), full=True,
-    )  # fmt: skip
+        models=("a/m", "b/m", "n"),
+        ranks=(4, 8),
+        alphas=(1.0, 1.0000001),
+        lrs=(0.001, 0.0010000001),
+        dropouts=(0.1, 0.10000001),
+        scalings=("alpha/r", "rslora"),
+        target_sets=("query", "key", "query+key", ALL_LINEAR),
+        seeds=(0, 1),
+        full=True,
+    )
     assert len({run.id for run in runs}) == len(runs) == 3 * 2 * (2 * 2 * 2 * 2 * 2 * 4 + 2)
     assert not any(character in run.id for run in runs for character in '/\\: "')
 
 
 def test_targets_stand_where_no_sets_are_given() -> None:
-    assert {run.targets for run in planned(targets=("value", "query"))[1:]} == {("query", "value")}
-    assert {run.targets for run in planned(targets=("value",), target_sets=("output",))[1:]} == {("output",)}
+    assert {resolved_targets(run) for run in planned(targets=("value", "query"))[1:]} == {("query", "value")}
+    assert {resolved_targets(run) for run in planned(targets=("value",), target_sets=("output",))[1:]} == {("output",)}
 
 
 def chosen(*arguments: str) -> StudyConfig:
     """The options of ``loralet study`` with these arguments."""
-    command: Any = parse(["study", *arguments])
-    options: StudyConfig = command.options
-    return options
+    found: StudyConfig = options("study", *arguments)
+    return found
 
 
 BERTS = ("google/bert_uncased_L-2_H-128_A-2", "prajjwal1/bert-tiny")
@@ -115,7 +128,8 @@ def test_flags_beside_a_preset_win_and_the_rest_of_it_stays() -> None:
 
 
 def test_a_preset_stands_between_file_and_flags(tmp_path: Path) -> None:
-    write_options(tmp_path / "a.toml", StudyConfig(data="x", grid=GridOptions(ranks=(2,), lrs=(0.5,)), halving=True))
+    given = StudyConfig(data="x", grid=GridOptions(ranks=(2,), lrs=(0.5,)), halving=True)
+    (tmp_path / "a.toml").write_text(options_text(given))
     config = chosen("--config", str(tmp_path / "a.toml"), "--preset", "base-vs-lora", "--alphas", "9")
     assert (config.data, config.halving, config.grid.lrs, config.grid.ranks, config.grid.alphas) == (
         "x",
@@ -162,35 +176,34 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> StudyConfig:
     )
 
 
-def outcome(plan: Plan, prepared: Prepared, folder: Path) -> list[dict[str, Any]]:
-    """What a plan came to, but for times and memory."""
-    with closing(RunFolder(folder, StudyConfig())) as run_folder:
-        results = carry_out(plan, prepared, run_folder, lambda event: None)
-    return [
-        {k: v for k, v in run.items() if k not in ("train_seconds", "peak_memory_bytes")} for run in results["runs"]
-    ]
+def new_folder(path: Path, prepared: Prepared) -> RunFolder:
+    return RunFolder(path, options_text(StudyConfig()), environment(prepared.backends))
+
+
+def outcome(prepared: Prepared, folder: Path) -> list[RunResult]:
+    """The results of a plan, without times and memory."""
+    with closing(new_folder(folder, prepared)) as run_folder:
+        results = carry_out(prepared, run_folder, lambda event: None)
+    return [replace(run, train_seconds=None, peak_memory_bytes=None) for run in results.runs]
 
 
 def test_a_survey_changes_no_result(config: StudyConfig, tmp_path: Path) -> None:
     plan = plan_study(config)
     prepared = prepare(plan, lambda event: None)
-    without = outcome(plan, prepared, tmp_path / "without")
+    without = outcome(prepared, tmp_path / "without")
     before = torch.get_rng_state()
-    surveyed = survey(prepared.packs, prepared.benches, plan)
+    surveyed = survey(prepared.packs, prepared.sessions, prepared.plan)
     assert torch.equal(torch.get_rng_state(), before)
-    assert outcome(plan, prepared, tmp_path / "with") == without
+    assert outcome(prepared, tmp_path / "with") == without
     assert [[run.id for run in pack] for pack in prepared.packs.packs] == [list(pack.runs) for pack in surveyed.packs]
-    assert [run["id"] for run in without if run["role"] in ("lora", "linear-probe", "full")] == [
-        run.id for run in plan.runs
-    ]
+    assert [run.id for run in without if run.role in ("lora", "linear-probe", "full")] == [run.id for run in plan.runs]
 
 
 def test_runs_that_reach_their_target_leave_only_where_that_is_asked_for(config: StudyConfig, tmp_path: Path) -> None:
-    easy = replace(config, training=replace(config.training, target_accuracy=0.1))
+    easy = replace(config, training=replace(config.training, target_score=0.1))
     plain, stopping = plan_study(easy), plan_study(replace(easy, stop_at_target=True))
-    prepared = prepare(plain, lambda event: None)
     ends = [
-        {(run["status"], run["steps"]) for run in outcome(plan, prepared, tmp_path / str(i)) if run["steps"]}
+        {(run.status, run.steps) for run in outcome(prepare(plan, lambda event: None), tmp_path / str(i)) if run.steps}
         for i, plan in enumerate((plain, stopping))
     ]
     assert ends == [{("finished", 12)}, {("early-stopped", 6)}]
@@ -199,7 +212,7 @@ def test_runs_that_reach_their_target_leave_only_where_that_is_asked_for(config:
 def test_the_plan_has_steps_numbers_memory_and_time_of_every_pack(config: StudyConfig) -> None:
     plan = plan_study(config)
     prepared = prepare(plan, lambda event: None)
-    surveyed = survey(prepared.packs, prepared.benches, plan)
+    surveyed = survey(prepared.packs, prepared.sessions, prepared.plan)
     assert sorted(len(pack.runs) for pack in surveyed.packs) == [1, 1, 5, 5]
     assert [pack.seconds for pack in surveyed.packs] == sorted((pack.seconds for pack in surveyed.packs), reverse=True)
     assert all(
@@ -209,11 +222,11 @@ def test_the_plan_has_steps_numbers_memory_and_time_of_every_pack(config: StudyC
     first = next(pack for pack in surveyed.packs if len(pack.runs) == 5)
     # two layers of query and value, 32 wide: rank x (32 + 32) each; the head has 2 x 32 + 2 numbers
     assert first.trainable == (66, *(66 + 4 * rank * 64 for rank in (2, 2, 4, 4)))
-    bench = next(iter(prepared.benches.values()))
-    pace = probe(bench, prepared.packs.packs[0])
-    stretches = course(prepared.packs.packs[0], load_of(bench), 12, 6)
-    assert 12 * pace.step < training_seconds(pace, bench, stretches) < 12 * pace.step + 10 * pace.check
-    assert load_of(bench).batch_size == 16
+    session = next(iter(prepared.sessions.values()))
+    pace = probe(session, prepared.packs.packs[0])
+    stretches = course(prepared.packs.packs[0], load_of(session), 12, 6)
+    assert 12 * pace.step < training_seconds(pace, session, stretches) < 12 * pace.step + 10 * pace.check
+    assert load_of(session).batch_size == 16
     assert all(pack.shares == ((0, 1.0),) for pack in surveyed.packs)
     assert (surveyed.halving, surveyed.stopping) == (False, False)
 
@@ -223,10 +236,10 @@ def test_a_plan_foresees_the_course_that_halving_really_takes(config: StudyConfi
     plan = plan_study(replace(config, halving=True, grid=replace(config.grid, seeds=(0,), full=False)))
     prepared = prepare(plan, lambda event: None)
     heard: list[Event] = []
-    with closing(RunFolder(tmp_path / "halved", StudyConfig())) as folder:
-        carry_out(plan, prepared, folder, heard.append)
-    (runs,), bench = prepared.packs.packs, next(iter(prepared.benches.values()))
-    stretches = course(runs, load_of(bench), 12, 6, plan.exits(120).rungs)
+    with closing(new_folder(tmp_path / "halved", prepared)) as folder:
+        carry_out(prepared, folder, heard.append)
+    (runs,), session = prepared.packs.packs, next(iter(prepared.sessions.values()))
+    stretches = course(runs, load_of(session), 12, 6, plan.exits(120).rungs)
     assert [(s.start, s.end, len(s.runs)) for s in stretches] == [(0, 2, 5), (2, 3, 3), (3, 6, 2), (6, 12, 2)]
     foreseen = [len(s.runs) for s in stretches for _ in range(s.start, s.end)]
     assert foreseen == [len(event.runs) for event in heard if isinstance(event, Stepped)]
@@ -235,24 +248,25 @@ def test_a_plan_foresees_the_course_that_halving_really_takes(config: StudyConfi
         (len({step for step in looked if s.start < step <= s.end}), looked.count(s.end)) for s in stretches
     ]
     # which runs stay is not known, so the costlier ones are taken to: those of rank 4, then the first of them
-    assert [{run.rank for run in s.runs if run.role == "lora"} for s in stretches] == [{2, 4}, {4}, {4}, {4}]
+    assert [{run.adapter.rank for run in s.runs if run.role == "lora"} for s in stretches] == [{2, 4}, {4}, {4}, {4}]
 
 
 def test_the_estimate_of_halving_is_the_sum_of_its_stretches(config: StudyConfig) -> None:
     plan = plan_study(config)
     prepared = prepare(plan, lambda event: None)
-    runs, bench = next(pack for pack in prepared.packs.packs if len(pack) == 5), next(iter(prepared.benches.values()))
-    load = load_of(bench)
+    runs = next(pack for pack in prepared.packs.packs if len(pack) == 5)
+    session = next(iter(prepared.sessions.values()))
+    load = load_of(session)
     pace, whole = Pace(step=1.0, check=10.0), pack_work(runs, load)
     stretches = course(runs, load, 12, 6, (2, 3, 6))
     shares = [pack_work(s.runs, load) / whole for s in stretches]
     assert shares == sorted(shares, reverse=True)
     assert shares[0] == 1.0 > shares[1] > shares[2] == shares[3]
-    measuring = 2 * len(bench.rows.validation) / len(bench.rows.sample) * 10.0
+    measuring = 2 * len(session.rows.validation) / len(session.rows.sample) * 10.0
     expected = (2 + 10) + (1 + 10) * shares[1] + (3 + 10) * shares[2] + (6 + 10) * shares[3] + measuring
-    assert training_seconds(pace, bench, stretches) == pytest.approx(expected)
-    assert training_seconds(pace, bench, course(runs, load, 12, 6)) == pytest.approx(12 + 20 + measuring)
-    surveyed = survey(prepared.packs, prepared.benches, replace(plan, halving=True))
+    assert training_seconds(pace, session, stretches) == pytest.approx(expected)
+    assert training_seconds(pace, session, course(runs, load, 12, 6)) == pytest.approx(12 + 20 + measuring)
+    surveyed = survey(prepared.packs, prepared.sessions, replace(prepared.plan, halving=True))
     assert surveyed.halving
     assert next(pack for pack in surveyed.packs if len(pack.runs) == 5).shares == tuple(
         zip((0, 2, 3, 6), shares, strict=True)
@@ -270,18 +284,18 @@ def test_a_plan_knows_that_runs_may_stop(
 ) -> None:
     plan = plan_study(replace(config, stop_at_target=at_target, training=replace(config.training, patience=patience)))
     prepared = prepare(plan, lambda event: None)
-    assert survey(prepared.packs, prepared.benches, plan).stopping == stopping
+    assert survey(prepared.packs, prepared.sessions, prepared.plan).stopping == stopping
 
 
 def test_a_small_budget_parts_the_packs_and_keeps_the_results(config: StudyConfig, tmp_path: Path) -> None:
     plan = plan_study(config)
     whole = prepare(plan, lambda event: None)
-    tight = Plan(plan.kind, plan.source, plan.runs, True, plan.training, plan.reading, memory=1 / GIB)
+    tight = replace(plan, memory=1 / GIB)
     parted = prepare(tight, lambda event: None)
     assert len(whole.packs.packs) == 4
     assert len(parted.packs.packs) == len(plan.runs)
     assert parted.packs.budget == 1
-    together, alone = outcome(plan, whole, tmp_path / "whole"), outcome(tight, parted, tmp_path / "parted")
-    assert [(run["id"], run["role"], run["trainable_parameters"]) for run in together] == [
-        (run["id"], run["role"], run["trainable_parameters"]) for run in alone
+    together, alone = outcome(whole, tmp_path / "whole"), outcome(parted, tmp_path / "parted")
+    assert [(run.id, run.role, run.trainable_parameters) for run in together] == [
+        (run.id, run.role, run.trainable_parameters) for run in alone
     ]

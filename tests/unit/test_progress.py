@@ -1,4 +1,4 @@
-"""What training looks like while it goes on: the numbers of the board, the lines, and the JSON."""
+"""What is shown during training: the state of the runs, the lines, and the JSON."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from loralet.events import (
     Stage,
     Stepped,
 )
-from loralet.progress.plan import duration, plan_cells, plan_table, plan_words, size
-from loralet.progress.table import Board, RunLine, cells, draw, head_line
+from loralet.progress.plan import duration, plan_cells, plan_table, plan_text, size
+from loralet.progress.table import Progress, RunLine, cells, draw, head_line
 from loralet.progress.view import LINE_EVERY, ProgressView, open_view
 from loralet.report.results_table import columns_that_fit
 
@@ -51,15 +51,15 @@ def events(steps: int = 10) -> Iterator[tuple[Event, float]]:
             yield Checked(step, "b", 0.6 if step == 5 else 0.4, 1.0, 100, step == 5), float(step)
 
 
-def board(steps: int = 10) -> Board:
-    made = Board()
+def progress(steps: int = 10) -> Progress:
+    made = Progress()
     for event, now in events(steps):
-        made.hear(event, now)
+        made.update(event, now)
     return made
 
 
-def test_the_board_has_every_runs_loss_and_accuracies() -> None:
-    a, b = board().lines()
+def test_the_state_has_every_runs_loss_and_scores() -> None:
+    a, b = progress().lines()
     assert (a.id, a.step, a.loss, a.last, a.best, a.best_step) == ("a", 10, 0.1, 0.6, 0.6, 10)
     assert (b.loss, b.last, b.best, b.best_step) == (0.2, 0.4, 0.6, 5)
     assert cells(a) == ("a", "10", "0.100", "0.600", "0.600", "10", "")
@@ -67,29 +67,29 @@ def test_the_board_has_every_runs_loss_and_accuracies() -> None:
 
 
 def test_pace_and_time_left_follow_the_last_steps() -> None:
-    made = board(10)
+    made = progress(10)
     assert made.rows_per_second == pytest.approx(64)
     assert made.seconds_left == pytest.approx(90)
     # this pack takes 100 s where 50 were planned, so the next one's 30 become 60
     assert made.all_seconds_left == pytest.approx(150)
     assert head_line(made) == "pack 1 of 2 · step 10/100 · 64 rows x runs/s · 2 min left, 2 min in all"
     for step in range(11, 71):  # a run has left, and steps take a tenth of a second
-        made.hear(Stepped(step, ("a",), (0.1,), 1.0, 32), 10 + (step - 10) / 10)
+        made.update(Stepped(step, ("a",), (0.1,), 1.0, 32), 10 + (step - 10) / 10)
     assert made.rows_per_second == pytest.approx(320)
     assert made.seconds_left == pytest.approx(3)
-    made.hear(PackStarted(("c",), 100, 32, 432), 20.0)
+    made.update(PackStarted(("c",), 100, 32, 432), 20.0)
     assert (made.pack, made.packs, made.seconds_left, list(made.runs)) == (2, 2, None, ["c"])
 
 
 def test_time_left_foresees_the_rungs() -> None:
-    made = Board()
+    made = Progress()
     # 200 steps of which those after 50 cost a quarter: planned as 87.5 s, and as many in the second pack
     packs = tuple(PlannedPack((name,), (1,), 200, 32, 1, 87.5, ((0, 1.0), (50, 0.25))) for name in "ab")
-    made.hear(Planned(packs, 432, 1, True), 0.0)
-    made.hear(PackStarted(("a",), 200, 32, 432), 0.0)
+    made.update(Planned(packs, 432, 1, True), 0.0)
+    made.update(PackStarted(("a",), 200, 32, 432), 0.0)
     left = {}
     for step in range(1, 201):
-        made.hear(Stepped(step, ("a",), (1.0,), 1.0, 32), 2.0 * min(step, 50) + 0.5 * max(0, step - 50))
+        made.update(Stepped(step, ("a",), (1.0,), 1.0, 32), 2.0 * min(step, 50) + 0.5 * max(0, step - 50))
         left[step] = (made.seconds_left, made.all_seconds_left)
     # twice as slow as planned; at step 50 the pace is still that of before the rung, at step 120 it is that of after it
     for step, own in {10: 40 * 2 + 150 * 0.5, 50: 75.0, 120: 40.0, 200: 0.0}.items():
@@ -97,19 +97,19 @@ def test_time_left_foresees_the_rungs() -> None:
 
 
 def test_a_run_that_left_says_how() -> None:
-    made = board()
-    made.hear(RunEnded(10, "b", "halved", None, 1.0), 10.0)
+    made = progress()
+    made.update(RunEnded(10, "b", "halved", None, 1.0), 10.0)
     assert cells(made.runs["b"])[-1] == "halved"
-    made.hear(RunEnded(10, "a", "finished", None, 1.0), 10.0)
+    made.update(RunEnded(10, "a", "finished", None, 1.0), 10.0)
     assert cells(made.runs["a"])[-1] == ""
 
 
 def test_of_many_runs_the_best_are_shown() -> None:
-    made, names = Board(), tuple(f"run{i}" for i in range(30))
-    made.hear(PackStarted(names, 100, 32, 432), 0.0)
-    made.hear(Stepped(1, names, (1.0,) * 30, 1.0, 32), 1.0)
+    made, names = Progress(), tuple(f"run{i}" for i in range(30))
+    made.update(PackStarted(names, 100, 32, 432), 0.0)
+    made.update(Stepped(1, names, (1.0,) * 30, 1.0, 32), 1.0)
     for i, name in enumerate(names):
-        made.hear(Checked(1, name, i / 100, 1.0, 100, True), 1.0)
+        made.update(Checked(1, name, i / 100, 1.0, 100, True), 1.0)
     assert [line.id for line in made.lines()] == [f"run{i}" for i in range(29, 17, -1)]
     assert [line.id for line in made.lines(30)] == list(names)
     console = Console(file=io.StringIO(), width=90, height=15)
@@ -142,11 +142,11 @@ def test_where_there_is_no_terminal_there_are_plain_lines() -> None:
     lines = file.getvalue().splitlines()
     assert lines == [
         "· reading [data]",
-        f"· {plan_words(PLAN)}",
+        f"· {plan_text(PLAN)}",
         "· training pack 1 of 2, 2 runs side by side: 100 steps of 32 rows, 432 training rows",
         "· step 11/100 · loss 0.136 · 64 rows x runs/s · validation 0.600 (a) · 89 s left",
         "· step 22/100 · loss 0.068 · 64 rows x runs/s · validation 0.700 (a) · 78 s left",
-        "· rung 1 at step 25: 1 of 2 LoRA runs go on, best a (0.750); halved: b",
+        "· rung 1 at step 25: 1 of 2 LoRA runs continue, best a (0.750); halved: b",
         "· a early-stopped at step 25",
     ]
     assert LINE_EVERY == 10
@@ -218,17 +218,18 @@ def test_events_as_json_are_one_line_each(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_the_plan_in_words_and_cells() -> None:
-    assert plan_words(PLAN) == (
-        "plan: 3 runs in 2 packs, 100 steps of 32 rows, 432 training rows; about 80 s of training, and 0.3 GiB of memory out of 4.0 GiB"
+    assert plan_text(PLAN) == (
+        "plan: 3 runs in 2 packs, 100 steps of 32 rows, 432 training rows; about 80 s of training, and 0.3 GiB of "
+        "memory out of 4.0 GiB"
     )
-    assert "; about 80 s of training (runs that leave at the rungs of --halving counted until then), and" in plan_words(
+    assert "; about 80 s of training (runs that leave at the rungs of --halving count until then), and" in plan_text(
         replace(PLAN, halving=True)
     )
     assert (
-        "; at most about 80 s of training (runs that stop at their target or out of patience need less), and"
-        in plan_words(replace(PLAN, stopping=True))
+        "; at most about 80 s of training (runs that stop at their target or by --patience take less), and"
+        in plan_text(replace(PLAN, stopping=True))
     )
-    assert "at most about 80 s of training (runs that leave" in plan_words(replace(PLAN, halving=True, stopping=True))
+    assert "at most about 80 s of training (runs that leave" in plan_text(replace(PLAN, halving=True, stopping=True))
     assert plan_cells(PLAN) == [
         ("1", "2", "100", "3,200", "516 – 4,612", "0.3 GiB", "50 s"),
         ("2", "1", "100", "3,200", "516", "1 MiB", "30 s"),
@@ -238,6 +239,13 @@ def test_the_plan_in_words_and_cells() -> None:
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "pack 1: a, b" in text
     assert "nothing was trained or written" in text
+    assert "backend" not in text
+
+
+def test_the_plan_names_the_backends() -> None:
+    console = Console(file=io.StringIO(), width=100)
+    console.print(plan_table(PLAN, ("native, AVX-512 BF16, bf16, 2 threads",)))
+    assert "backend: native, AVX-512 BF16, bf16, 2 threads\n" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

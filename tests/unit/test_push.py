@@ -174,7 +174,7 @@ def test_no_path_of_this_machine_is_sent(place: Path, hub: WritableHub, tmp_path
     adapter = tmp_path / "adapter"
     shutil.copytree(place / "adapter", adapter)
     described = json.loads((adapter / "loralet.json").read_text())
-    described["data"] |= {"source": f"{place}/secret/tickets.csv"}
+    described["provenance"] |= {"source": f"{place}/secret/tickets.csv"}
     (adapter / "loralet.json").write_text(json.dumps(described))
     before = {path.name: path.read_bytes() for path in adapter.iterdir()}
     assert all(str(place).encode() in before[name] for name in ("loralet.json", "adapter_config.json", "README.md"))
@@ -185,7 +185,7 @@ def test_no_path_of_this_machine_is_sent(place: Path, hub: WritableHub, tmp_path
         assert str(place).encode() not in content, name
         assert b"secret" not in content, name
     told = json.loads(sent["loralet.json"])
-    assert told == described | {"backbone": "tiny", "data": described["data"] | {"source": "tickets.csv"}}
+    assert told == described | {"backbone": "tiny", "provenance": described["provenance"] | {"source": "tickets.csv"}}
     assert json.loads(sent["adapter_config.json"])["base_model_name_or_path"] == "tiny"
     assert b'backbone = "tiny"' in sent["README.md"]
     assert {path.name: path.read_bytes() for path in adapter.iterdir()} == before  # what lies here stays as it was

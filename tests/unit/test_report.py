@@ -1,4 +1,4 @@
-"""The report as a file: sound HTML, nothing fetched, everything escaped, every figure there."""
+"""The report as a file: balanced HTML that fetches nothing, with every text escaped and every figure there."""
 
 from __future__ import annotations
 
@@ -15,22 +15,32 @@ from pathlib import Path
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.transforms import Bbox
-from run_folders import NASTY, write_data, write_study, write_train
+from rich.console import Console, RenderableType
+from run_folders import NASTY, NATIVE, TORCH, change_results, write_data, write_study, write_train
+from safetensors.numpy import load_file, save_file
 
+from loralet.backends.base import BackendInfo
 from loralet.cli import main
 from loralet.commands.report import report_files
 from loralet.report.analysis import Analysis, analyse
-from loralet.report.figures import draw
-from loralet.report.figures.grids import level
+from loralet.report.drawings import draw
 from loralet.report.figures.labels import Label, place_labels
+from loralet.report.figures.matrix import level
+from loralet.report.figures.pareto import pareto_points
+from loralet.report.figures.rank_cost import even_ticks
 from loralet.report.figures.style import MUTED, VARIABLES, sheet, styled
-from loralet.report.figures.tradeoffs import amount, even_ticks, pareto_points
-from loralet.report.page import cut, facts, markdown, tables, training_length
+from loralet.report.page import cut, markdown, render_markdown, write_report
+from loralet.report.results_table import results_table
+from loralet.report.summary import backend_lines, facts, training_length
+from loralet.report.tables import tables
+from loralet.report.wording import amount
+from loralet.runs.environment import SessionBackend, read_environment
+from loralet.runs.results import read_results
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "col", "wbr"}
 FIGURES = {
-    "loss-base", "accuracy-base", "convergence-map-1", "accuracy-map-1", "rank-seconds", "rank-memory", "pareto-trainable", "pareto-bytes",
-    "pareto-seconds", "confusion", "reliability",
+    "loss-base", "accuracy-base", "convergence-map-1", "accuracy-map-1", "rank-seconds", "rank-memory",
+    "pareto-trainable", "pareto-bytes", "pareto-seconds", "confusion", "reliability",
 }  # fmt: skip
 
 
@@ -150,7 +160,7 @@ def test_texts_are_escaped(html: str, place: Path) -> None:
 
 
 def test_the_nasty_row_can_be_shown(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("loralet.report.examples.SHOWN", 60)
+    monkeypatch.setattr("loralet.report.sections.examples.SHOWN", 60)
     assert told(str(place / "one"), "--out", str(place / "all.html"))[0] == 0
     page = (place / "all.html").read_text()
     assert "&lt;script&gt;alert(&#39;x&#39;)" in page
@@ -164,9 +174,9 @@ def test_the_nasty_row_can_be_shown(place: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_order_of_the_page(html: str) -> None:
     places = [html.index(words) for words in (
-        "<h1>How good", 'class="answer"', "What was run", "To repeat it", "<h2>Results", "How training went", "Rank and alpha", "What a rank costs",
-        "Efficiency against accuracy", "Where it errs", "Test rows", "Most confidently wrong", "Likely mislabelled", "Recommendations",
-        "Before you believe it",
+        "<h1>How accurate", 'class="answer"', "What was run", "Command:", "<h2>Results", "Training curves",
+        "Rank and alpha", "Cost of rank", "Accuracy against cost", "Errors and calibration", "Test rows",
+        "Most confident errors", "Likely mislabelled rows", "Recommendations", "Limitations",
     )]  # fmt: skip
     assert places == sorted(places)
 
@@ -230,7 +240,7 @@ def test_no_texts_leaves_every_text_out(place: Path) -> None:
     for name in ("bare.html", "bare.md", "bare.json"):
         assert "test text" not in (place / name).read_text()
     assert "test text" in (place / "one" / "report.html").read_text()
-    assert "Ten rows drawn by lot" in (place / "bare.html").read_text()
+    assert "Ten random rows" in (place / "bare.html").read_text()
 
 
 def test_a_single_run_and_one_without_a_test_split(place: Path, tmp_path: Path) -> None:
@@ -312,8 +322,76 @@ def test_numbers_behind_the_ink(analysis: Analysis) -> None:
 
 def test_the_commit_is_told_where_there_is_one(analysis: Analysis) -> None:
     for commit, words in (("0123456789abcdef-dirty", "loralet 0, commit 0123456789abcdef-dirty"), (None, "loralet 0")):
-        known = replace(analysis, environment={"loralet": "0", "commit": commit})
-        assert dict(facts(known))["Versions"] == words
+        environment = replace(analysis.environment, loralet="0", commit=commit, python="3.12.0", torch="2.10.0")
+        known = replace(analysis, environment=environment)
+        assert dict(facts(known))["Versions"] == f"{words}, python 3.12.0, torch 2.10.0"
+
+
+def named(pairs: list[tuple[str, str]], name: str) -> list[str]:
+    return [value for own, value in pairs if own == name]
+
+
+def test_the_backend_is_told_with_its_arithmetic_and_its_reason(place: Path, tmp_path: Path) -> None:
+    """One line where all models share a backend, else one per model; none for folders of before they were recorded."""
+    native, torch = "native, AVX-512 BF16, bf16, 2 threads", "torch, fp32, 2 threads (no C compiler found)"
+    models = ("./base", "./twin")
+    for name, backends, lines in (
+        ("same", (NATIVE,), [native]),
+        ("mixed", (NATIVE, TORCH), [f"./base: {native}", f"./twin: {torch}"]),
+        ("none", (), []),
+    ):
+        folder = write_study(tmp_path / name, place / "data", models=models, backends=backends)
+        told = analyse(folder, with_texts=False)
+        assert named(facts(told), "Backend") == lines
+        write_report(told, folder / "report.html", folder / "report.md")
+        for report in ("report.html", "report.md"):
+            text = (folder / report).read_text()
+            assert text.count("Backend") == len(lines)
+            assert all(line in text for line in lines)
+
+
+def test_the_table_names_the_backend_where_it_is_known(place: Path) -> None:
+    results, environment = read_results(place / "one"), read_environment(place / "one")
+    shown = table_text(results_table(results, backends=backend_lines(environment.backends)))
+    assert "backend: native, AVX-512 BF16, bf16, 2 threads" in shown
+    assert "backend" not in table_text(results_table(results))
+
+
+def test_backends_of_one_model_are_told_once() -> None:
+    native, gpu = "native, AVX-512 BF16, bf16, 2 threads", "torch, bf16, NVIDIA A100"
+    assert backend_lines([SessionBackend("a", NATIVE), SessionBackend("b", NATIVE)]) == (native,)
+    several = [SessionBackend("a", TORCH), SessionBackend("a", NATIVE), SessionBackend("a", NATIVE)]
+    assert backend_lines(several) == ("a: torch, fp32, 2 threads (no C compiler found)", f"a: {native}")
+    assert backend_lines([SessionBackend("a", BackendInfo("torch", "NVIDIA A100", "", "bf16", 2))]) == (gpu,)
+
+
+def table_text(table: RenderableType) -> str:
+    console = Console(file=StringIO(), width=200)
+    console.print(table)
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_a_baseline_of_another_task_stands_with_the_others_under_its_role(place: Path, tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "other", place / "data")
+    change_results(folder, {"tfidf-svm": {"id": "nearest", "role": "nearest"}})
+    predictions = folder / "predictions.safetensors"
+    tensors = load_file(predictions)
+    tensors["predicted/nearest"] = tensors.pop("predicted/tfidf-svm")
+    save_file(tensors, predictions)
+    told = analyse(folder, with_texts=False)
+    names = [line.cells[0].text for line in tables(told)["results"].lines]
+    assert names[:4] == ["majority class", "random head (chance)", "nearest ≈", "linear probe"]
+    assert any("majority class −56.7 points" in sentence and "nearest −3.3" in sentence for sentence in told.caveats)
+    lines = table_text(results_table(read_results(folder))).splitlines()
+    assert [line.split("  ")[0].strip() for line in lines if "0.8667" in line] == ["nearest"]
+    assert draw(told)
+
+
+def test_a_command_of_several_lines_stays_in_its_block(analysis: Analysis) -> None:
+    md = render_markdown(replace(analysis, command="loralet study 'a\n<b>bold</b>\n# heading'"), [], "figures")
+    start = md.index("Command:")
+    block = md[start : md.index("## Results")].splitlines()[2:]
+    assert [line for line in block if line] == ["    loralet study 'a", "    <b>bold</b>", "    # heading'"]
 
 
 def boxes(
@@ -330,7 +408,7 @@ def boxes(
 
 
 def test_names_in_a_figure_lie_on_nothing_and_within_the_frame() -> None:
-    """Three configurations of one cost and one accuracy, at the end of the axis and at its top, and one that stands free."""
+    """Three configurations of equal cost and accuracy, in a corner of the axes, and one that stands free."""
     crowd = [Label(f"r{rank} α256", 0.97, 0.88, 0.99, MUTED, False, "right") for rank in (4, 16, 32)]
     free = Label("probe", 0.2, 0.8, 0.9, MUTED, True, "center")
     dots = [(0.97, 0.94), (0.2, 0.85)]

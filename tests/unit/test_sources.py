@@ -18,6 +18,7 @@ from loralet.data import sources
 from loralet.data.files import Columns
 from loralet.data.sources import Dataset, HeldOut, Split, find_files, hash_texts, load_dataset, load_labelled
 from loralet.errors import DataError
+from loralet.tasks.single_label import SingleLabel
 
 Rows = Sequence[tuple[str, int | str]]
 TRAIN: Rows = [("a one", 1), ("a two", 0), ("a three", 1), ("a four", 0)]
@@ -44,8 +45,8 @@ def write(path: Path, rows: Rows, names: Sequence[str] = ()) -> Path:
 
 
 def content(split: Split) -> list[tuple[str, int]]:
-    assert split.labels.dtype == np.int64
-    return list(zip(split.texts.to_pylist(), split.labels.tolist(), strict=True))
+    assert split.targets.dtype == np.int64
+    return list(zip(split.texts.to_pylist(), split.targets.tolist(), strict=True))
 
 
 def refusal(source: Path, columns: Columns = COLUMNS, names: Sequence[str] = (), drop_overlap: bool = False) -> str:
@@ -59,7 +60,7 @@ def refusal(source: Path, columns: Columns = COLUMNS, names: Sequence[str] = (),
 def test_a_file_is_training_data(tmp_path: Path) -> None:
     data = load_dataset(str(write(tmp_path / "a.csv", TRAIN)), COLUMNS)
     assert content(data.train) == list(TRAIN)
-    assert (data.validation, data.test, data.labels, data.notes) == (None, None, ("0", "1"), ())
+    assert (data.validation, data.test, data.task.labels, data.notes) == (None, None, ("0", "1"), ())
     assert data.source == data.train.source == str(tmp_path / "a.csv")
 
 
@@ -94,7 +95,7 @@ def test_shards_are_one_split_in_their_order(tmp_path: Path) -> None:
     write(tmp_path / "data" / "test-00000-of-00001.parquet", [("c one", 1)], ["neg", "pos"])
     data = load_dataset(str(tmp_path), COLUMNS)
     assert content(data.train) == list(TRAIN)
-    assert data.labels == ("neg", "pos")
+    assert data.task.labels == ("neg", "pos")
     assert data.train.source == f"{tmp_path}/data/train-00000-of-00002.parquet and 1 more"
     assert data.test is not None
     assert len(data.test) == 1
@@ -126,8 +127,8 @@ def test_shards_may_differ_in_what_their_labels_look_like(tmp_path: Path) -> Non
     write(tmp_path / "train-00000-of-00002.csv", [("a one", 1), ("a two", 2)])
     write(tmp_path / "train-00001-of-00002.csv", [("b one", "x"), ("b two", 2)])
     data = load_dataset(str(tmp_path), COLUMNS)
-    assert data.labels == ("1", "2", "x")
-    assert data.train.labels.tolist() == [0, 1, 2, 1]
+    assert data.task.labels == ("1", "2", "x")
+    assert data.train.targets.tolist() == [0, 1, 2, 1]
 
 
 @pytest.mark.parametrize(
@@ -199,15 +200,15 @@ def test_integers_are_ordered_by_value_and_strings_by_alphabet(
     tmp_path: Path, values: list[int | str], labels: tuple[str, ...], numbers: list[int]
 ) -> None:
     data = load_dataset(str(write(tmp_path / "a.csv", [(f"t{i}", value) for i, value in enumerate(values)])), COLUMNS)
-    assert (data.labels, data.train.labels.tolist()) == (labels, numbers)
+    assert (data.task.labels, data.train.targets.tolist()) == (labels, numbers)
 
 
 def test_names_in_the_file_set_the_labels_even_where_one_has_no_rows(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", [("a", 2), ("b", 0)], ["zebra", "yak", "ape"])
     data = load_dataset(str(path), COLUMNS)
-    assert (data.labels, data.train.labels.tolist()) == (("zebra", "yak", "ape"), [2, 0])
+    assert (data.task.labels, data.train.targets.tolist()) == (("zebra", "yak", "ape"), [2, 0])
     plain = load_dataset(str(write(tmp_path / "b.parquet", [("a", 2), ("b", 0)])), COLUMNS)
-    assert (plain.labels, plain.train.labels.tolist()) == (("0", "2"), [1, 0])
+    assert (plain.task.labels, plain.train.targets.tolist()) == (("0", "2"), [1, 0])
 
 
 def test_a_number_beyond_the_files_names_is_unknown(tmp_path: Path) -> None:
@@ -218,23 +219,23 @@ def test_a_number_beyond_the_files_names_is_unknown(tmp_path: Path) -> None:
 def test_given_names_by_count(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", TRAIN)
     data = load_dataset(str(path), COLUMNS, ("bad", "good"))
-    assert (data.labels, data.train.labels.tolist()) == (("bad", "good"), [1, 0, 1, 0])
+    assert (data.task.labels, data.train.targets.tolist()) == (("bad", "good"), [1, 0, 1, 0])
     message = refusal(path, names=("bad", "fair", "good"))
     assert "--label-names gives 3 names (bad, fair, good), the data has 2 labels (0, 1); give one for each" in message
 
 
 def test_given_names_that_are_the_labels_set_their_order(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", [("a", "good"), ("b", "bad"), ("c", "fair")])
-    assert load_dataset(str(path), COLUMNS).train.labels.tolist() == [2, 0, 1]
+    assert load_dataset(str(path), COLUMNS).train.targets.tolist() == [2, 0, 1]
     data = load_dataset(str(path), COLUMNS, ("good", "fair", "bad"))
-    assert (data.labels, data.train.labels.tolist()) == (("good", "fair", "bad"), [0, 2, 1])
+    assert (data.task.labels, data.train.targets.tolist()) == (("good", "fair", "bad"), [0, 2, 1])
     renamed = load_dataset(str(path), COLUMNS, ("g", "f", "b"))
-    assert (renamed.labels, renamed.train.labels.tolist()) == (("g", "f", "b"), [2, 0, 1])
+    assert (renamed.task.labels, renamed.train.targets.tolist()) == (("g", "f", "b"), [2, 0, 1])
 
 
 def test_given_names_come_before_the_files_own(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", [("a", 1), ("b", 0)], ["neg", "pos"])
-    assert load_dataset(str(path), COLUMNS, ("minus", "plus")).labels == ("minus", "plus")
+    assert load_dataset(str(path), COLUMNS, ("minus", "plus")).task.labels == ("minus", "plus")
     assert "the data has 2 labels (neg, pos)" in refusal(path, names=("x",))
 
 
@@ -246,7 +247,7 @@ def test_a_label_that_training_does_not_have_is_told_with_its_rows(tmp_path: Pat
     write(tmp_path / f"{split}.csv", [("c one", 1), ("c two", "x")])
     assert f"{split}.csv: row 3 with an unknown label ('x')" in refusal(tmp_path)
     write(tmp_path / f"{split}.csv", [("c one", 1)])
-    assert load_dataset(str(tmp_path), COLUMNS).labels == ("0", "1")
+    assert load_dataset(str(tmp_path), COLUMNS).task.labels == ("0", "1")
 
 
 def test_strings_and_integers_of_two_splits_are_matched(tmp_path: Path) -> None:
@@ -254,8 +255,8 @@ def test_strings_and_integers_of_two_splits_are_matched(tmp_path: Path) -> None:
     write(tmp_path / "test.csv", [("d", 2), ("e", 1)])
     data = load_dataset(str(tmp_path), COLUMNS)
     assert data.test is not None
-    assert data.labels == ("1", "2", "n/a")
-    assert data.test.read().labels.tolist() == [1, 0]
+    assert data.task.labels == ("1", "2", "n/a")
+    assert data.test.read().targets.tolist() == [1, 0]
 
 
 def test_one_class_is_refused(tmp_path: Path) -> None:
@@ -366,6 +367,7 @@ def test_take_keeps_texts_and_labels_together(tmp_path: Path) -> None:
 
 
 NAMES = ("world", "sports", "business")
+KNOWN = SingleLabel(NAMES)
 
 
 @pytest.mark.parametrize(
@@ -382,9 +384,11 @@ def test_labelled_rows_are_matched_by_name_or_by_place(
     tmp_path: Path, values: list[int | str], names: tuple[str, ...], numbers: list[int]
 ) -> None:
     split = load_labelled(
-        str(write(tmp_path / "a.csv", [(f"t{i}", value) for i, value in enumerate(values)])), COLUMNS, names
+        str(write(tmp_path / "a.csv", [(f"t{i}", value) for i, value in enumerate(values)])),
+        COLUMNS,
+        SingleLabel(names),
     )
-    assert (split.labels.tolist(), split.texts.to_pylist()) == (numbers, ["t0", "t1", "t2"])
+    assert (split.targets.tolist(), split.texts.to_pylist()) == (numbers, ["t0", "t1", "t2"])
 
 
 @pytest.mark.parametrize(
@@ -395,7 +399,9 @@ def test_numbers_are_no_places_among_labels_that_are_numbers(
 ) -> None:
     with pytest.raises(DataError, match=f"unknown label \\({strange}\\)"):
         load_labelled(
-            str(write(tmp_path / "a.csv", [(f"t{i}", value) for i, value in enumerate(values)])), COLUMNS, names
+            str(write(tmp_path / "a.csv", [(f"t{i}", value) for i, value in enumerate(values)])),
+            COLUMNS,
+            SingleLabel(names),
         )
 
 
@@ -408,7 +414,7 @@ def test_a_label_is_not_given_another_labels_name(
     path = write(tmp_path / "a.csv", [(f"t{i}", values[i % 2]) for i in range(6)])
     with pytest.raises(DataError, match="another label is called so"):
         load_dataset(str(path), COLUMNS, given)
-    assert load_dataset(str(path), COLUMNS, ("yes", "no")).labels == ("yes", "no")
+    assert load_dataset(str(path), COLUMNS, ("yes", "no")).task.labels == ("yes", "no")
 
 
 def test_rows_of_training_in_a_validation_file_are_told_and_can_be_left_out(tmp_path: Path) -> None:
@@ -425,12 +431,14 @@ def test_rows_of_training_in_a_validation_file_are_told_and_can_be_left_out(tmp_
 
 def test_labelled_rows_of_a_file_with_names_of_its_own(tmp_path: Path) -> None:
     rows: Rows = [("a", 0), ("b", 2)]
-    assert load_labelled(str(write(tmp_path / "a.parquet", rows, NAMES[::-1])), COLUMNS, NAMES).labels.tolist() == [
+    assert load_labelled(str(write(tmp_path / "a.parquet", rows, NAMES[::-1])), COLUMNS, KNOWN).targets.tolist() == [
         2,
         0,
     ]
-    assert load_labelled(str(write(tmp_path / "b.parquet", rows, NAMES)), COLUMNS, NAMES).labels.tolist() == [0, 2]
-    assert load_labelled(str(write(tmp_path / "c.parquet", rows, ["x", "y", "z"])), COLUMNS, NAMES).labels.tolist() == [
+    assert load_labelled(str(write(tmp_path / "b.parquet", rows, NAMES)), COLUMNS, KNOWN).targets.tolist() == [0, 2]
+    assert load_labelled(
+        str(write(tmp_path / "c.parquet", rows, ["x", "y", "z"])), COLUMNS, KNOWN
+    ).targets.tolist() == [
         0,
         2,
     ]
@@ -450,18 +458,18 @@ def test_labelled_rows_of_a_file_with_names_of_its_own(tmp_path: Path) -> None:
 def test_labels_that_the_classifier_does_not_know_are_told(tmp_path: Path, values: list[int | str], words: str) -> None:
     path = write(tmp_path / "a.csv", [(f"t{i}", value) for i, value in enumerate(values)])
     with pytest.raises(DataError) as caught:
-        load_labelled(str(path), COLUMNS, NAMES)
+        load_labelled(str(path), COLUMNS, KNOWN)
     assert str(caught.value).startswith(f"{path}: {words}")
 
 
 def test_labelled_rows_of_a_folder_are_its_test_file(tmp_path: Path) -> None:
     write(tmp_path / "train.csv", [("a", 0), ("b", 1)])
     with pytest.raises(DataError, match=r"there is no test file; found .*train\.csv"):
-        load_labelled(str(tmp_path), COLUMNS, NAMES)
+        load_labelled(str(tmp_path), COLUMNS, KNOWN)
     write(tmp_path / "test-00000-of-00002.csv", [("c", 2)])
     write(tmp_path / "test-00001-of-00002.csv", [("d", "world")])
-    assert content(load_labelled(str(tmp_path), COLUMNS, ("world", "sports", "2"))) == [("c", 2), ("d", 0)]
-    assert content(load_labelled(str(tmp_path / "train.csv"), COLUMNS, NAMES)) == [("a", 0), ("b", 1)]
+    assert content(load_labelled(str(tmp_path), COLUMNS, SingleLabel(("world", "sports", "2")))) == [("c", 2), ("d", 0)]
+    assert content(load_labelled(str(tmp_path / "train.csv"), COLUMNS, KNOWN)) == [("a", 0), ("b", 1)]
 
 
 def test_find_files_names_the_files_of_each_split(tmp_path: Path) -> None:

@@ -12,9 +12,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from loralet.errors import CheckpointError
 from loralet.hub.tokenizer import load_tokenizer
+from loralet.models.family import ROBERTA_TOKENS, SpecialTokens
 
 ROWS = 1000
 """More embedding rows than any vocabulary here has tokens."""
+
+BERT_TOKENS = SpecialTokens()
 
 NASTY = (
     "",
@@ -66,9 +69,13 @@ def cased_vocabulary() -> list[str]:
     ]
 
 
-def refusal(folder: Path, rows: int = ROWS) -> str:
+def load(folder: Path, rows: int = ROWS, tokens: SpecialTokens = BERT_TOKENS) -> Tokenizer:
+    return load_tokenizer(folder, rows, tokens)
+
+
+def refusal(folder: Path, rows: int = ROWS, tokens: SpecialTokens = BERT_TOKENS) -> str:
     with pytest.raises(CheckpointError) as caught:
-        load_tokenizer(folder, rows)
+        load(folder, rows, tokens)
     return str(caught.value)
 
 
@@ -76,45 +83,45 @@ class TestWordPiece:
     @pytest.mark.parametrize("cased", [False, True])
     def test_equals_transformers(self, cased: bool, tmp_path: Path) -> None:
         folder = word_piece(tmp_path / "a", cased_vocabulary() if cased else vocabulary(), do_lower_case=not cased)
-        ours = ids(load_tokenizer(folder, ROWS))
+        ours = ids(load(folder))
         theirs = transformers.BertTokenizer.from_pretrained(folder, do_lower_case=not cased)
         assert ours == {text: theirs(text)["input_ids"] for text in NASTY}
         other = transformers.BertTokenizer.from_pretrained(folder, do_lower_case=cased)
         assert ours != {text: other(text)["input_ids"] for text in NASTY}
 
     def test_case_is_read_from_the_vocabulary_where_no_config_says_it(self, tmp_path: Path) -> None:
-        uncased = load_tokenizer(word_piece(tmp_path / "a", vocabulary()), ROWS)
-        cased = load_tokenizer(word_piece(tmp_path / "b", cased_vocabulary()), ROWS)
+        uncased = load(word_piece(tmp_path / "a", vocabulary()))
+        cased = load(word_piece(tmp_path / "b", cased_vocabulary()))
         assert uncased.encode("The Caf\u00c9").tokens == ["[CLS]", "the", "cafe", "[SEP]"]
         assert cased.encode("The CAf\u00e9").tokens == ["[CLS]", "The", "C", "##A", "##f", "##\u00e9", "[SEP]"]
 
     def test_the_config_has_the_last_word_on_case(self, tmp_path: Path) -> None:
-        kept = load_tokenizer(word_piece(tmp_path / "a", vocabulary(), do_lower_case=False), ROWS)
-        lowered = load_tokenizer(word_piece(tmp_path / "b", cased_vocabulary(), do_lower_case=True), ROWS)
+        kept = load(word_piece(tmp_path / "a", vocabulary(), do_lower_case=False))
+        lowered = load(word_piece(tmp_path / "b", cased_vocabulary(), do_lower_case=True))
         assert kept.encode("The the").tokens == ["[CLS]", "[UNK]", "the", "[SEP]"]
         assert lowered.encode("The the").tokens == ["[CLS]", "the", "the", "[SEP]"]
 
     @pytest.mark.parametrize("config", [{"model_max_length": 512}, {"do_lower_case": None}])
     def test_a_config_silent_on_case(self, config: dict[str, object], tmp_path: Path) -> None:
-        uncased = load_tokenizer(word_piece(tmp_path / "a", vocabulary(), **config), ROWS)
-        cased = load_tokenizer(word_piece(tmp_path / "b", cased_vocabulary(), **config), ROWS)
+        uncased = load(word_piece(tmp_path / "a", vocabulary(), **config))
+        cased = load(word_piece(tmp_path / "b", cased_vocabulary(), **config))
         assert uncased.encode("The").tokens == ["[CLS]", "the", "[SEP]"]
         assert cased.encode("The").tokens == ["[CLS]", "The", "[SEP]"]
 
     def test_accents_are_kept_where_the_config_says_so(self, tmp_path: Path) -> None:
         tokens = [*vocabulary(), "caf\u00e9"]
-        stripped = load_tokenizer(word_piece(tmp_path / "a", tokens, do_lower_case=True), ROWS)
-        kept = load_tokenizer(word_piece(tmp_path / "b", tokens, do_lower_case=True, strip_accents=False), ROWS)
+        stripped = load(word_piece(tmp_path / "a", tokens, do_lower_case=True))
+        kept = load(word_piece(tmp_path / "b", tokens, do_lower_case=True, strip_accents=False))
         assert stripped.encode("Caf\u00e9").tokens[1] == "cafe"
         assert kept.encode("Caf\u00e9").tokens[1] == "caf\u00e9"
 
     @pytest.mark.parametrize("odd", ["\u2028", "\x85", "\x1c", "a\u2029b"])
     def test_only_a_newline_ends_a_token(self, odd: str, tmp_path: Path) -> None:
-        plain = load_tokenizer(word_piece(tmp_path / "a", vocabulary()), ROWS)
+        plain = load(word_piece(tmp_path / "a", vocabulary()))
         tokens = vocabulary()
         tokens[1] = odd  # [unused0] gives its place to a token that some call a line's end
         folder = word_piece(tmp_path / "b", tokens)
-        strange = load_tokenizer(folder, len(tokens))
+        strange = load(folder, len(tokens))
         assert strange.token_to_id(odd) == 1
         assert strange.encode("the team").ids == plain.encode("the team").ids
         assert (
@@ -124,12 +131,10 @@ class TestWordPiece:
 
     def test_windows_line_ends_and_a_missing_last_one(self, tmp_path: Path) -> None:
         folder = word_piece(tmp_path / "a", vocabulary())
-        expected = ids(load_tokenizer(folder, ROWS))
+        expected = ids(load(folder))
         (folder / "vocab.txt").write_bytes("\r\n".join(vocabulary()).encode())
-        assert load_tokenizer(folder, len(vocabulary())).get_vocab() == {
-            token: i for i, token in enumerate(vocabulary())
-        }
-        assert ids(load_tokenizer(folder, ROWS)) == expected
+        assert load(folder, len(vocabulary())).get_vocab() == {token: i for i, token in enumerate(vocabulary())}
+        assert ids(load(folder)) == expected
 
     @pytest.mark.parametrize("missing", [("[UNK]",), ("[CLS]",), ("[SEP]",), ("[CLS]", "[SEP]")])
     def test_special_tokens_must_be_there(self, missing: tuple[str, ...], tmp_path: Path) -> None:
@@ -143,10 +148,22 @@ class TestWordPiece:
         assert "[UNK], [CLS], [SEP] missing among its 0 tokens" in refusal(folder)
 
     def test_a_word_of_a_hundred_characters_is_read_and_a_longer_one_unknown(self, tmp_path: Path) -> None:
-        tokenizer = load_tokenizer(word_piece(tmp_path / "a", vocabulary()), ROWS)
+        tokenizer = load(word_piece(tmp_path / "a", vocabulary()))
         assert tokenizer.encode("").tokens == ["[CLS]", "[SEP]"]
         assert tokenizer.encode("a" * 100).tokens == ["[CLS]", "a", *["##a"] * 99, "[SEP]"]
         assert tokenizer.encode("a" * 101).tokens == ["[CLS]", "[UNK]", "[SEP]"]
+
+    def test_words_in_the_frame_of_another_family(self, tmp_path: Path) -> None:
+        tokens = ["<s>", "<pad>", "</s>", "[UNK]", "<mask>", *vocabulary()]
+        folder = word_piece(tmp_path / "a", [token for token in tokens if token not in ("[CLS]", "[SEP]")])
+        mpnet = SpecialTokens("<s>", "</s>", "<pad>", "[UNK]", "<mask>")
+        framed = load(folder, tokens=mpnet)
+        theirs = transformers.MPNetTokenizer.from_pretrained(folder)
+        texts = [text for text in NASTY if "[" not in text]
+        assert ids(framed, tuple(texts)) == {text: theirs(text)["input_ids"] for text in texts}
+        assert framed.encode("the team", "wins").tokens == ["<s>", "the", "team", "</s>", "</s>", "wins", "</s>"]
+        assert framed.encode("the team", "wins").ids == theirs("the team", "wins")["input_ids"]
+        assert "[CLS], [SEP] missing" in refusal(folder)
 
 
 class TestByteLevel:
@@ -160,7 +177,7 @@ class TestByteLevel:
             " leading",
             "trailing ",
         )
-        ours = ids(load_tokenizer(tmp_path, tokens), texts)
+        ours = ids(load(tmp_path, tokens, ROBERTA_TOKENS), texts)
         theirs = transformers.RobertaTokenizer.from_pretrained(tmp_path)
         assert ours == {text: theirs(text)["input_ids"] for text in texts}
         prefixed = transformers.RobertaTokenizer.from_pretrained(tmp_path, add_prefix_space=True)
@@ -168,7 +185,7 @@ class TestByteLevel:
 
     def test_text_stands_between_the_special_tokens(self, tmp_path: Path) -> None:
         write_byte_level(tmp_path)
-        tokenizer = load_tokenizer(tmp_path, ROWS)
+        tokenizer = load(tmp_path, tokens=ROBERTA_TOKENS)
         assert tokenizer.encode("").tokens == ["<s>", "</s>"]
         assert tokenizer.encode("the team").tokens[::3] == ["<s>", "</s>"]
 
@@ -177,7 +194,7 @@ class TestByteLevel:
         write_byte_level(tmp_path)
         path = tmp_path / "vocab.json"
         path.write_text(json.dumps({token: i for token, i in json.loads(path.read_text()).items() if token != missing}))
-        message = refusal(tmp_path)
+        message = refusal(tmp_path, tokens=ROBERTA_TOKENS)
         assert str(path) in message
         assert "<s> or </s> is missing" in message
 
@@ -185,7 +202,7 @@ class TestByteLevel:
     def test_one_file_of_two_is_no_vocabulary(self, gone: str, tmp_path: Path) -> None:
         write_byte_level(tmp_path)
         (tmp_path / gone).unlink()
-        message = refusal(tmp_path)
+        message = refusal(tmp_path, tokens=ROBERTA_TOKENS)
         assert str(tmp_path) in message
         assert "wanted tokenizer.json, vocab.txt, or vocab.json with merges.txt" in message
 
@@ -194,14 +211,14 @@ class TestTokenizerFile:
     def test_truncation_and_padding_are_taken_off(self, tmp_path: Path) -> None:
         folder = word_piece(tmp_path / "a", vocabulary())
         long = "the team wins " * 20
-        expected = load_tokenizer(folder, ROWS).encode(long).ids
-        own = load_tokenizer(folder, ROWS)
+        expected = load(folder).encode(long).ids
+        own = load(folder)
         own.enable_truncation(8)
         own.enable_padding(length=16, pad_id=0, pad_token="[PAD]")
         own.save(str(folder / "tokenizer.json"))
         carried = Tokenizer.from_file(str(folder / "tokenizer.json"))
         assert len(carried.encode(long).ids) == 16
-        loaded = load_tokenizer(folder, ROWS)
+        loaded = load(folder)
         assert loaded.truncation is None
         assert loaded.padding is None
         assert loaded.encode(long).ids == expected
@@ -209,16 +226,14 @@ class TestTokenizerFile:
 
     def test_is_read_before_the_vocabulary(self, tmp_path: Path) -> None:
         folder = word_piece(tmp_path / "a", vocabulary())
-        load_tokenizer(word_piece(tmp_path / "b", [*SPECIALS, "[PAD]", "team"]), ROWS).save(
-            str(folder / "tokenizer.json")
-        )
-        assert load_tokenizer(folder, ROWS).encode("team").ids == [1, 5, 2]
+        load(word_piece(tmp_path / "b", [*SPECIALS, "[PAD]", "team"])).save(str(folder / "tokenizer.json"))
+        assert load(folder).encode("team").ids == [1, 5, 2]
 
     def test_survives_saving(self, tmp_path: Path) -> None:
-        first = load_tokenizer(word_piece(tmp_path / "a", vocabulary()), ROWS)
+        first = load(word_piece(tmp_path / "a", vocabulary()))
         (tmp_path / "b").mkdir()
         first.save(str(tmp_path / "b" / "tokenizer.json"))
-        assert ids(load_tokenizer(tmp_path / "b", ROWS)) == ids(first)
+        assert ids(load(tmp_path / "b")) == ids(first)
 
     def test_one_that_adds_no_special_tokens(self, tmp_path: Path) -> None:
         plain = Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
@@ -231,12 +246,12 @@ class TestTokenizerFile:
     def test_a_vocabulary_larger_than_the_embedding(self, tmp_path: Path) -> None:
         folder = word_piece(tmp_path / "a", vocabulary())
         size = len(vocabulary())
-        own = load_tokenizer(folder, size)
+        own = load(folder, size)
         assert str(folder) in refusal(folder, size - 1)
         own.add_tokens(["loanword"])
         own.save(str(folder / "tokenizer.json"))
         assert f"the vocabulary has {size + 1} tokens, the word embedding only {size} rows" in refusal(folder, size)
-        assert load_tokenizer(folder, size + 1).encode("loanword").ids[1:-1] == [size]
+        assert load(folder, size + 1).encode("loanword").ids[1:-1] == [size]
 
 
 class TestBroken:
@@ -251,7 +266,7 @@ class TestBroken:
     )
     def test_files_that_cannot_be_read(self, name: str, content: bytes, tmp_path: Path) -> None:
         folder = word_piece(tmp_path / "a", vocabulary())
-        assert load_tokenizer(folder, ROWS).get_vocab_size() == len(vocabulary())
+        assert load(folder).get_vocab_size() == len(vocabulary())
         (folder / name).write_bytes(content)
         message = refusal(folder)
         assert str(folder / name) in message
@@ -261,7 +276,7 @@ class TestBroken:
     def test_byte_level_files_that_cannot_be_read(self, name: str, content: str, tmp_path: Path) -> None:
         write_byte_level(tmp_path)
         (tmp_path / name).write_text(content)
-        message = refusal(tmp_path)
+        message = refusal(tmp_path, tokens=ROBERTA_TOKENS)
         assert str(tmp_path) in message
         assert "cannot be read" in message
 

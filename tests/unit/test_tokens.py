@@ -33,9 +33,11 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     found: list[int] = []
     real = module._tokenise
 
-    def counting(texts: pa.ChunkedArray, tokenizer: Tokenizer, max_length: int) -> Tokens:
+    def counting(
+        texts: pa.ChunkedArray, tokenizer: Tokenizer, max_length: int, seconds: pa.ChunkedArray | None
+    ) -> Tokens:
         found.append(max_length)
-        return real(texts, tokenizer, max_length)
+        return real(texts, tokenizer, max_length, seconds)
 
     monkeypatch.setattr(module, "_tokenise", counting)
     return found
@@ -141,6 +143,24 @@ def test_an_interrupted_write_leaves_nothing(
     assert calls == [128, 128]
     assert rows(made) == [tokenizer.encode(text).ids for text in TEXTS]
     assert len(list((tmp_path / "tokens").iterdir())) == 1
+
+
+def test_pairs_are_those_of_the_tokenizer_and_cut_at_the_longer_text(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    seconds = ["a cat", "the dog ran up the mat on a cat", "", "sat", "on", "the dog"]
+    for _ in range(2):  # the second time from the cache
+        made = tokenise(column(TEXTS), tokenizer, 9, tmp_path, column(seconds))
+        tokenizer.enable_truncation(9, strategy="longest_first")
+        expected = tokenizer.encode_batch(list(zip(TEXTS, seconds, strict=True)))
+        tokenizer.no_truncation()
+        assert rows(made) == [encoding.ids for encoding in expected]
+        assert made.types is not None
+        assert made.types.tolist() == [kind for encoding in expected for kind in encoding.type_ids]
+        assert max(map(len, rows(made))) == 9
+    single = tokenise(column(TEXTS), tokenizer, 9, tmp_path)
+    assert single.types is None
+    assert rows(single) != rows(made)
+    other = tokenise(column(TEXTS), tokenizer, 9, tmp_path, column(seconds[::-1]))
+    assert rows(other) != rows(made)
 
 
 @pytest.mark.parametrize("texts", [pa.chunked_array([], pa.string()), column([]), column(TEXTS).slice(0, 0)])

@@ -1,34 +1,33 @@
-"""A pack as numbers: k adapters and heads over one frozen encoder, all their trained numbers in one matrix ``[k n]``."""
+"""The layout of a pack: k adapters and heads over one encoder, all their trained parameters in one matrix ``[k n]``."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from loralet.adapters.lora import Adapter, DropoutMasks, Stack, dropout_factors, merged, unmerged
-from loralet.backends.native.dropout import Draws, draw
-from loralet.backends.native.encoder import Fused, States, fits
-from loralet.backends.native.head import ACTIVATION, head_pass
-from loralet.models.encoder import EncoderShape, Weights, encode
-from loralet.models.head import classify, cross_entropy, first_token, mean_over_tokens, pool
+from loralet.adapters.base import Adapter, AdapterMethod, Stack
+from loralet.adapters.registry import METHODS
+from loralet.models.forward import Weights
+from loralet.models.heads import Pooling
+from loralet.models.table import EncoderTable
 
-Logits = Callable[[Tensor, Tensor], Tensor]
-"""``(ids [b t], lengths [b]) -> logits [k b c]``."""
+HeadKind = Literal["pooler", "trained-pooler", "mean"]
+"""What the classifier reads: the frozen pooler, a pooler that is trained too, or the mean over tokens."""
 
 INITIALIZER_RANGE = 0.02
-"""Standard deviation of a fresh classifier's weights, as BERT has it."""
+"""Standard deviation of a fresh classifier's weights, as in BERT."""
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A piece of the trained numbers: the tensor of that name and shape, for each adapter."""
+    """A piece of the trained parameters: the tensor of that name and shape, for each adapter."""
 
     name: str
     shape: tuple[int, ...]
@@ -39,257 +38,183 @@ class Slot:
 
 
 def stream(seed: int, purpose: str) -> torch.Generator:
-    """A generator for one purpose, so that two purposes of one seed never share their numbers."""
+    """A generator for one purpose, so that two purposes of one seed never share their random numbers."""
     digest = hashlib.sha256(f"{purpose}/{seed}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 @dataclass(frozen=True)
 class PackShape:
-    """What is the same for all adapters of a pack.
+    """What all adapters of a pack share.
 
     Args:
-        encoder: sizes of the encoder.
-        classes: number of labels.
-        head: ``pooler`` (frozen), ``trained-pooler`` or ``mean``.
+        table: the encoder's layer table.
+        outputs: logits of a row.
+        head: what the classifier reads.
         head_dropout: dropout on the features that the classifier reads.
         full: train every tensor of the encoder as well (then the pack holds one run).
-        activation: of the pooler.
+        pooling: form of the pooler.
     """
 
-    encoder: EncoderShape
-    classes: int
-    head: str = "pooler"
+    table: EncoderTable
+    outputs: int
+    head: HeadKind = "pooler"
     head_dropout: float = 0.0
     full: bool = False
-    activation: str = "tanh"
+    pooling: Pooling = Pooling()
+
+    @property
+    def read(self) -> Literal["first", "all"]:
+        """Whose states the head reads."""
+        return "all" if self.head == "mean" else "first"
 
 
 class Pack:
-    """k classifiers over one frozen encoder.
+    """The layout of k classifiers over one frozen encoder. It holds no parameters and computes no logits.
 
     Args:
-        weights: frozen tensors, in the type of the arithmetic (see :func:`loralet.models.encoder.encode`);
-            with ``pooler.*`` unless the head is ``mean``.
         shape: what the adapters share.
         adapters: the k configurations.
+        method: name of their adapter method (:data:`loralet.adapters.registry.METHODS`).
+
+    Attributes:
+        adapted: full names of the linear layers that an adapter sits on, in the encoder's order.
+        rank: the largest rank, to which the others are padded.
+        slots: the pieces of a row of the parameters.
     """
 
-    def __init__(self, weights: Weights, shape: PackShape, adapters: Sequence[Adapter]) -> None:
-        self.weights = weights
+    def __init__(self, shape: PackShape, adapters: Sequence[Adapter], method: str = "lora") -> None:
         self.shape = shape
         self.adapters = tuple(adapters)
+        self.method: AdapterMethod = METHODS[method]
         names = {name for adapter in adapters if adapter.rank for name in adapter.linears}
-        self.adapted = tuple(
-            n.removesuffix(".weight") for n in shape.encoder.tensors() if n.removesuffix(".weight") in names
-        )
+        every = (f"layers.{i}.{linear.name}" for i in range(shape.table.layers) for linear in shape.table.linears)
+        self.adapted = tuple(name for name in every if name in names)
         self.rank = max((adapter.rank for adapter in adapters), default=0)
         self.slots = tuple(self._slots())
-        self.fused = Fused(weights, shape.encoder) if not shape.full and fits(weights, shape.encoder) else None
-        self.pooler = {
-            name: tensor.float().contiguous() for name, tensor in weights.items() if name.startswith("pooler.")
-        }
-        device = weights["embeddings.word"].device
-        self.scales = {
-            name: torch.tensor([a.scale if name in a.linears else 0.0 for a in self.adapters], device=device)
-            for name in self.adapted
-        }
 
-    def _slots(self) -> list[Slot]:
-        d, c = self.shape.encoder.width, self.shape.classes
-        slots = [Slot("classifier.weight", (c, d)), Slot("classifier.bias", (c,))]
+    def _slots(self) -> Iterator[Slot]:
+        table, width = self.shape.table, self.shape.table.width
+        yield Slot("classifier.weight", (self.shape.outputs, width))
+        yield Slot("classifier.bias", (self.shape.outputs,))
         if self.shape.head == "trained-pooler":
-            slots += [Slot("pooler.weight", (d, d)), Slot("pooler.bias", (d,))]
+            yield from (Slot(name, size) for name, size in self.shape.pooling.tensors(width).items())
         for name in self.adapted:
-            d_in, d_out = self.shape.encoder.linear_sizes(name.split(".")[-1])
-            slots += [Slot(f"{name}.A", (self.rank, d_in)), Slot(f"{name}.B", (d_out, self.rank))]
+            shapes = self.method.shapes(table.linear(name), self.rank)
+            yield from (Slot(f"{name}.{part}", size) for part, size in shapes.items())
         if self.shape.full:
-            slots += [Slot(name, shape) for name, shape in self.shape.encoder.tensors().items()]
+            yield from (Slot(name, size) for name, size in table.tensors().items())
             if self.shape.head == "pooler":
-                slots += [Slot("pooler.weight", (d, d)), Slot("pooler.bias", (d,))]
-        return slots
+                yield from (Slot(name, size) for name, size in self.shape.pooling.tensors(width).items())
+
+    @property
+    def size(self) -> int:
+        """Parameters of one row of the matrix, padding included."""
+        return sum(slot.size for slot in self.slots)
 
     def split(self, parameters: Float[Tensor, "k n"]) -> dict[str, Tensor]:
-        """The trained numbers as tensors ``[k *shape]`` by slot name; views, so gradients flow back into the matrix."""
+        """The parameters as tensors ``[k *shape]`` by slot name; views, so gradients flow back into the matrix."""
         pieces = torch.split(parameters, [slot.size for slot in self.slots], dim=1)
         return {slot.name: piece.view(-1, *slot.shape) for slot, piece in zip(self.slots, pieces, strict=True)}
 
-    def start(self) -> Float[Tensor, "k n"]:
-        """Initial values: each adapter draws its own, from its own seed, as it would alone.
+    def stacks(self, tensors: Mapping[str, Tensor]) -> dict[str, Stack]:
+        """The adapters' tensors by the full name of the linear layer they sit on."""
+        parts = {name: self.method.shapes(self.shape.table.linear(name), self.rank) for name in self.adapted}
+        return {
+            name: Stack({part: tensors[f"{name}.{part}"] for part in shapes}, self._scales(name, tensors))
+            for name, shapes in parts.items()
+        }
 
-        A is Kaiming-uniform with a = sqrt(5), that is U(-1/sqrt(d), 1/sqrt(d)) (PEFT's choice), B zero, the classifier N(0, 0.02) with bias zero;
-        a pooler that is trained starts from the checkpoint's, or N(0, 0.02) where the checkpoint has none.
+    def _scales(self, name: str, tensors: Mapping[str, Tensor]) -> Float[Tensor, "k"]:
+        device = tensors["classifier.weight"].device
+        return torch.tensor([a.scale if name in a.linears else 0.0 for a in self.adapters], device=device)
+
+    def start(self, weights: Weights) -> Float[Tensor, "k n"]:
+        """Initial values: each adapter draws its own from its seed, as it would alone.
+
+        The adapter method sets the adapters; the classifier is N(0, 0.02) with bias zero; a trained pooler starts from the
+        checkpoint's, or N(0, 0.02) where the checkpoint has none, its norm from 1.
+
+        Args:
+            weights: the frozen tensors, with ``pooler.*`` where the checkpoint has a pooler.
         """
-        parameters = torch.zeros(len(self.adapters), sum(slot.size for slot in self.slots))
+        parameters = torch.zeros(len(self.adapters), self.size)
         tensors = self.split(parameters)
         for i, adapter in enumerate(self.adapters):
             generator = stream(adapter.seed, "init")
             tensors["classifier.weight"][i].normal_(0, INITIALIZER_RANGE, generator=generator)
-            if self.shape.head == "trained-pooler" and "pooler.weight" not in self.weights:
+            if self.shape.head == "trained-pooler" and "pooler.weight" not in weights:
                 tensors["pooler.weight"][i].normal_(0, INITIALIZER_RANGE, generator=generator)
             for name in self.adapted:
                 if adapter.rank and name in adapter.linears:
-                    a = tensors[f"{name}.A"][i, : adapter.rank]
-                    bound = 1 / math.sqrt(a.shape[1])
-                    a.uniform_(-bound, bound, generator=generator)
-        for name in tensors.keys() & self.weights.keys():
-            tensors[name].copy_(self.weights[name].float())
-        return parameters.to(self.weights["embeddings.word"].device)
+                    weight = weights[f"{name}.weight"].float().cpu()
+                    self.method.start(self._own(tensors, name, i), weight, generator)
+        if "pooler.norm.weight" in tensors:
+            tensors["pooler.norm.weight"].fill_(1.0)
+        for name in tensors.keys() & weights.keys():
+            tensors[name].copy_(weights[name].float())
+        return parameters.to(weights["embeddings.word"].device)
+
+    def _own(self, tensors: Mapping[str, Tensor], name: str, i: int) -> dict[str, Tensor]:
+        """Adapter i's tensors on a linear layer, without padding; views."""
+        shapes = self.method.shapes(self.shape.table.linear(name), self.adapters[i].rank)
+        return {part: tensors[f"{name}.{part}"][i][_corner(size)] for part, size in shapes.items()}
 
     def decay(self, weight_decay: float) -> Float[Tensor, "n"]:
-        """Weight decay of each trained number: none for biases and norms."""
-        pieces = [
-            torch.full((slot.size,), 0.0 if slot.name.endswith("bias") or "norm" in slot.name else weight_decay)
-            for slot in self.slots
-        ]
-        return torch.cat(pieces).to(self.weights["embeddings.word"].device)
+        """Weight decay of each parameter: none for biases and norms."""
+        return self._each(lambda slot: 0.0 if slot.name.endswith("bias") or "norm" in slot.name else weight_decay)
 
-    def logits(
-        self,
-        parameters: Float[Tensor, "k n"],
-        masks: DropoutMasks | Draws | None = None,
-        head: Float[Tensor, "k b d"] | None = None,
-    ) -> Logits:
-        """The forward pass with these numbers: a function of a batch, ``(ids [b t], lengths [b]) -> logits [k b c]`` in fp32.
-
-        Effective weights are formed here, once, so that in evaluation they serve any number of batches.
-
-        Args:
-            parameters: the trained numbers.
-            masks: dropout of the adapters' inputs (:meth:`masks`), for one batch alone; None in evaluation.
-            head: factors of the features that the classifier reads (:meth:`head_factors`); None in evaluation.
-        """
-        tensors = self.split(parameters)
-        weights = self.weights
-        if self.shape.full:
-            dtype = weights["embeddings.word"].dtype
-            weights = weights | {name: tensor[0].to(dtype) for name, tensor in tensors.items() if name in weights}
-        encoder = self._encoder(
-            weights, self._stacks(tensors), masks, trained=torch.is_grad_enabled() and parameters.requires_grad
-        )
-
-        def apply(ids: Int[Tensor, "b t"], lengths: Int[Tensor, "b"]) -> Float[Tensor, "k b c"]:
-            read: Literal["first", "all"] = "all" if self.shape.head == "mean" else "first"
-            states = encoder(ids, lengths, read)
-            features = self._features(weights, tensors, states, lengths)
-            if head is not None:
-                features = features * head
-            return classify(features, tensors["classifier.weight"], tensors["classifier.bias"])
-
-        return apply
-
-    def losses_and_gradient(
-        self,
-        parameters: Float[Tensor, "k n"],
-        ids: Int[Tensor, "b t"],
-        lengths: Int[Tensor, "b"],
-        labels: Int[Tensor, "b"],
-        masks: DropoutMasks | Draws | None = None,
-        head: Float[Tensor, "k b d"] | None = None,
-    ) -> tuple[Float[Tensor, "k"], Float[Tensor, "k n"]]:
-        """Each adapter's mean loss over a batch, in nats, and the gradient of the sum of them: each row is what it would be alone.
-
-        Where the kernels can, they do all of it, without torch's bookkeeping.
-
-        Args:
-            parameters, masks, head: see :meth:`logits`.
-            ids, lengths: the batch.
-            labels: class numbers.
-        """
-        if self.fused is None or isinstance(masks, DropoutMasks) or self.shape.activation != ACTIVATION:
-            leaf = parameters.detach().requires_grad_()
-            losses = cross_entropy(self.logits(leaf, masks, head)(ids, lengths), labels)
-            return losses.detach(), torch.autograd.grad(losses.sum(), leaf)[0]
-        parameters = parameters.detach().contiguous()
-        gradient = torch.empty_like(parameters)
-        tensors, gradients = self.split(parameters), self.split(gradient)
-        mean = self.shape.head == "mean"
-        batch = self.fused.adapted(self._stacks(tensors), masks, backward=True).batch(
-            ids, lengths, "all" if mean else "first", backward=True
-        )
-        losses, grad = head_pass(
-            batch.go_forward(), batch.starts if mean else None, labels, head, self.pooler, tensors, gradients
-        )
-        if batch.backward and grad is not None:
-            batch.go_backward(grad, {name: (gradients[f"{name}.A"], gradients[f"{name}.B"]) for name in self.adapted})
-        return losses, gradient
-
-    def _stacks(self, tensors: dict[str, Tensor]) -> dict[str, Stack]:
-        return {name: Stack(tensors[f"{name}.A"], tensors[f"{name}.B"], self.scales[name]) for name in self.adapted}
-
-    @property
-    def splits_by_itself(self) -> bool:
-        """Whether the forward and the backward pass use several threads by themselves, so that a batch need not be split for them."""
-        return self.fused is not None
-
-    def _encoder(
-        self, weights: Weights, stacks: dict[str, Stack], masks: DropoutMasks | Draws | None, trained: bool
-    ) -> States:
-        """The way to the last states: in one call into C where that can be had, else layer by layer in torch, as for full fine-tuning."""
-        fused = self.fused
-        if self.shape.full and not trained and fits(weights, self.shape.encoder):
-            fused = Fused(weights, self.shape.encoder)
-        if fused is not None and not isinstance(masks, DropoutMasks):
-            return fused.adapted(stacks, masks, backward=trained).states
-        if isinstance(masks, DropoutMasks) and any(adapter.dropout for adapter in self.adapters):
-            linear = unmerged(weights, stacks, masks)
-        else:
-            linear = merged(weights, stacks)
-        return lambda ids, lengths, read: encode(weights, self.shape.encoder, ids, lengths, linear, read)
-
-    def _features(
-        self, weights: Weights, tensors: dict[str, Tensor], states: Float[Tensor, "j b s d"], lengths: Int[Tensor, "b"]
-    ) -> Float[Tensor, "i b d"]:
-        if self.shape.head == "mean":
-            return mean_over_tokens(states, lengths)
-        if "pooler.weight" in tensors:
-            return pool(first_token(states), tensors["pooler.weight"], tensors["pooler.bias"], self.shape.activation)
-        return pool(
-            first_token(states), weights["pooler.weight"][None], weights["pooler.bias"][None], self.shape.activation
-        )
-
-    def head_factors(self, generators: Sequence[torch.Generator], rows: int) -> Float[Tensor, "k b d"] | None:
-        """Dropout of the head for a whole batch, so that it does not depend on how the batch is split; None where there is none."""
-        p, width = self.shape.head_dropout, self.shape.encoder.width
-        return dropout_factors([p] * len(self.adapters), generators, (rows, width)) if p else None
-
-    def masks(self, generators: Sequence[torch.Generator]) -> DropoutMasks | Draws:
-        """Dropout of the adapters' inputs for one batch, from each adapter's own generator: keys for the kernels, or masks as torch asks for them."""
-        return DropoutMasks(self.adapters, generators) if self.fused is None else draw(self.adapters, generators)
+    def _each(self, value: Callable[[Slot], float]) -> Float[Tensor, "n"]:
+        return torch.cat([torch.full((slot.size,), value(slot)) for slot in self.slots])
 
     def trainable(self, i: int) -> int:
-        """Trained numbers of adapter i, padding not counted."""
-        adapter = self.adapters[i]
-        absent = {
-            f"{name}.{m}" for name in self.adapted if name not in adapter.linears or not adapter.rank for m in "AB"
-        }
-        real = (slot for slot in self.slots if slot.name not in absent)
-        return sum(
-            slot.size * adapter.rank // self.rank if slot.name.endswith((".A", ".B")) else slot.size for slot in real
-        )
+        """Trained parameters of adapter i, padding not counted."""
+        return sum(math.prod(size) for size in self._own_shapes(i).values())
+
+    def _own_shapes(self, i: int) -> dict[str, tuple[int, ...]]:
+        """Name and shape of adapter i's own tensors, without the padding and the linear layers that it does not sit on."""
+        adapter, shapes = self.adapters[i], {slot.name: slot.shape for slot in self.slots}
+        for name in self.adapted:
+            own = self.method.shapes(self.shape.table.linear(name), adapter.rank)
+            for part, size in own.items():
+                if adapter.rank and name in adapter.linears:
+                    shapes[f"{name}.{part}"] = size
+                else:
+                    del shapes[f"{name}.{part}"]
+        return shapes
 
     def extract(self, parameters: Float[Tensor, "k n"], i: int) -> dict[str, Tensor]:
-        """Adapter i's own tensors, without the padding and without linear maps that it does not sit on."""
-        adapter = self.adapters[i]
-        own: dict[str, Tensor] = {}
-        for name, tensor in self.split(parameters).items():
-            base, _, kind = name.rpartition(".")
-            if kind in ("A", "B"):
-                if base in adapter.linears and adapter.rank:
-                    own[name] = (tensor[i, : adapter.rank] if kind == "A" else tensor[i, :, : adapter.rank]).clone()
-            else:
-                own[name] = tensor[i].clone()
-        return own
+        """Adapter i's own tensors (:meth:`_own_shapes`); copies."""
+        tensors = self.split(parameters)
+        return {name: tensors[name][i][_corner(size)].clone() for name, size in self._own_shapes(i).items()}
 
     def carry(self, parameters: Float[Tensor, "k n"], rows: Sequence[int], to: Pack) -> Float[Tensor, "j m"]:
         """Rows of a matrix of this pack's layout as the matrix of a smaller pack made of those adapters."""
-        return to.fill([self.extract(parameters, i) for i in rows])
+        return to.fill([self.extract(parameters, i) for i in rows]).to(parameters.device)
 
-    def fill(self, tensors: Sequence[dict[str, Tensor]]) -> Float[Tensor, "k n"]:
-        """The matrix of trained numbers from each adapter's own tensors: the inverse of :meth:`extract`."""
-        parameters = torch.zeros(len(self.adapters), sum(slot.size for slot in self.slots))
+    def fill(self, tensors: Sequence[Mapping[str, Tensor]]) -> Float[Tensor, "k n"]:
+        """The matrix of parameters from each adapter's own tensors: the inverse of :meth:`extract`.
+
+        Raises:
+            ValueError: an adapter's tensors are not those of its configuration; the message lists every difference.
+        """
+        parameters = torch.zeros(len(self.adapters), self.size)
         stacked = self.split(parameters)
         for i, own in enumerate(tensors):
+            wanted = self._own_shapes(i)
+            problems = [f"{name} is missing" for name in wanted.keys() - own.keys()]
+            problems += [f"{name} is not expected" for name in own.keys() - wanted.keys()]
+            problems += [
+                f"{name} has shape {list(own[name].shape)}, expected {list(wanted[name])}"
+                for name in own.keys() & wanted.keys()
+                if tuple(own[name].shape) != wanted[name]
+            ]
+            if problems:
+                raise ValueError("; ".join(sorted(problems)))
             for name, tensor in own.items():
-                stacked[name][i][tuple(slice(0, size) for size in tensor.shape)] = tensor
-        return parameters.to(self.weights["embeddings.word"].device)
+                stacked[name][i][_corner(tuple(tensor.shape))] = tensor
+        return parameters
+
+
+def _corner(shape: tuple[int, ...]) -> tuple[slice, ...]:
+    return tuple(slice(0, size) for size in shape)

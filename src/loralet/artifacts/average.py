@@ -1,36 +1,41 @@
-"""The mean of several adapters as one adapter.
+"""The average of several adapters as one adapter.
 
-Runs of unlike seeds begin with unlike A, so the mean of the A times the mean of the B is not the mean of the products. The mean of the updates
-``1/n sum_i s_i B_i A_i`` is again a low-rank update, of rank ``sum_i r_i``: the A one below the other, the B side by side, exactly.
+Runs of different seeds start from different A, so the mean of the A times the mean of the B is not the mean of the
+products. For LoRA the mean of the updates ``1/n sum_i s_i B_i A_i`` is again a low-rank update, of rank ``sum_i r_i``: the
+A stacked, the B side by side, exactly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from loralet.adapters.lora import scale_of
-from loralet.artifacts.card import MADE_OF
-from loralet.artifacts.folder import HEAD_SLOTS, Artifact
+from loralet.adapters.registry import METHODS
+from loralet.adapters.spec import AdapterSpec
+from loralet.artifacts.artifact import Artifact, Provenance, is_head
 from loralet.errors import RunError
 
-COMPARED = {
-    "role": "kind",
-    "backbone_fingerprint": "backbone",
-    "labels": "labels",
-    "head": "head",
-    "head_activation": "activation of the head",
-    "max_length": "max length",
-    "targets": "targets",
+Value = TypeVar("Value")
+
+COMPARED: dict[str, Callable[[Artifact], object]] = {
+    "kind": lambda artifact: artifact.role,
+    "backbone": lambda artifact: artifact.backbone_fingerprint,
+    "labels": lambda artifact: artifact.labels,
+    "head": lambda artifact: artifact.head,
+    "pooler": lambda artifact: artifact.pooling,
+    "max length": lambda artifact: artifact.max_length,
+    "method": lambda artifact: artifact.adapter.method,
+    "targets": lambda artifact: artifact.adapter.targets,
 }
-"""What adapters must share to have a mean, by the word for it."""
+"""What adapters must share to have an average."""
 
 
 def differences(members: Mapping[str, Artifact]) -> list[str]:
-    """What keeps adapters from having a mean, in words: each difference from the first; empty where nothing does."""
+    """What keeps adapters from having an average, in words: each difference from the first; empty where nothing does."""
     (reference, first), *others = members.items()
     problems = [
         f"{name} is a full fine-tuning, which has no adapter"
@@ -38,18 +43,17 @@ def differences(members: Mapping[str, Artifact]) -> list[str]:
         if member.role == "full"
     ]
     for name, other in others:
-        unlike = [(field, word) for field, word in COMPARED.items() if getattr(other, field) != getattr(first, field)]
-        problems += [
-            f"{word}: {reference} has {_told(first, field)}, {name} has {_told(other, field)}" for field, word in unlike
-        ]
+        for word, value in COMPARED.items():
+            if value(other) != value(first):
+                problems.append(f"{word}: {reference} has {_shown(first, word)}, {name} has {_shown(other, word)}")
     return problems
 
 
-def _told(artifact: Artifact, field: str) -> str:
-    value = getattr(artifact, field)
-    if field == "backbone_fingerprint":
-        return f"{artifact.backbone} (fingerprint {value[:12]})"
-    return ", ".join(value) or "none" if isinstance(value, tuple) else str(value)
+def _shown(artifact: Artifact, word: str) -> str:
+    value = COMPARED[word](artifact)
+    if word == "backbone":
+        return f"{artifact.backbone} (fingerprint {artifact.backbone_fingerprint[:12]})"
+    return ", ".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)
 
 
 def average(members: Mapping[str, Artifact], id: str) -> Artifact:
@@ -60,55 +64,57 @@ def average(members: Mapping[str, Artifact], id: str) -> Artifact:
         id: the average's own name.
 
     Raises:
-        RunError: they have no mean; every difference is listed.
+        RunError: they have no average; every difference is listed.
     """
     problems = differences(members)
     if problems:
-        raise RunError("\n".join(["these adapters have no mean:", *(f"  - {problem}" for problem in problems)]))
+        raise RunError("\n".join(["these adapters have no average:", *(f"  - {problem}" for problem in problems)]))
     artifacts = list(members.values())
-    first, rank = artifacts[0], sum(artifact.rank for artifact in artifacts)
-    scales = [scale_of(artifact.rank, artifact.alpha, artifact.scaling) for artifact in artifacts]
-    common = {
-        name: value
-        for name, value in first.training.items()
-        if all(name in a.training and a.training[name] == value for a in artifacts)
-    }
-    return Artifact(
+    first = artifacts[0]
+    return replace(
+        first,
         id=id,
-        role=first.role,
-        labels=first.labels,
-        head=first.head,
-        max_length=first.max_length,
-        rank=rank,
-        # alpha / rank is then the first one's scale over n, which is in place for all where they share it.
-        alpha=scales[0] * rank / len(artifacts) if rank else first.alpha,
-        dropout=_same([artifact.dropout for artifact in artifacts], 0.0),
-        targets=first.targets,
-        scaling="alpha/r",
-        backbone=first.backbone,
-        backbone_fingerprint=first.backbone_fingerprint,
-        architecture=first.architecture,
+        adapter=_mean_spec([artifact.adapter for artifact in artifacts]),
         data_fingerprint=_same([artifact.data_fingerprint for artifact in artifacts], ""),
-        head_activation=first.head_activation,
-        tensors=_mean_tensors(artifacts, scales),
+        tensors=_mean_tensors(artifacts),
         label_type=_same([artifact.label_type for artifact in artifacts], "str"),
-        training=common | {MADE_OF: [artifact.id for artifact in artifacts]},
-        data=_same([artifact.data for artifact in artifacts], {}),
+        provenance=_common([artifact.provenance for artifact in artifacts], [artifact.id for artifact in artifacts]),
+        metrics={},
     )
 
 
-def _mean_tensors(artifacts: Sequence[Artifact], scales: Sequence[float]) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
-    for name in artifacts[0].tensors:
-        own = [artifact.tensors[name] for artifact in artifacts]
-        if name in HEAD_SLOTS:
-            tensors[name] = torch.stack(own).mean(0)
-        elif name.endswith(".A"):
-            tensors[name] = torch.cat(own)
-        else:
-            tensors[name] = torch.cat([b * (scale / scales[0]) for b, scale in zip(own, scales, strict=True)], dim=1)
+def _mean_spec(specs: Sequence[AdapterSpec]) -> AdapterSpec:
+    """A spec whose scale is the first one's divided by the number of members."""
+    rank = sum(spec.rank for spec in specs)
+    return replace(
+        specs[0],
+        rank=rank,
+        alpha=specs[0].scale * rank / len(specs) if rank else specs[0].alpha,
+        dropout=_same([spec.dropout for spec in specs], 0.0),
+        scaling="alpha/r",
+    )
+
+
+def _mean_tensors(artifacts: Sequence[Artifact]) -> dict[str, Tensor]:
+    method, scales = METHODS[artifacts[0].adapter.method], [artifact.adapter.scale for artifact in artifacts]
+    tensors = {n: torch.stack([a.tensors[n] for a in artifacts]).mean(0) for n in artifacts[0].tensors if is_head(n)}
+    for linear in dict.fromkeys(name.rpartition(".")[0] for name in artifacts[0].tensors if not is_head(name)):
+        parts = [{part: a.tensors[f"{linear}.{part}"] for part in method.peft_names} for a in artifacts]
+        mean = method.mean(parts, scales)
+        if mean is None:
+            raise RunError(f"these adapters have no average: that of {method.name} adapters is not one of them")
+        tensors |= {f"{linear}.{part}": tensor for part, tensor in mean.items()}
     return tensors
 
 
-def _same(values: Sequence[Any], otherwise: Any) -> Any:
+def _common(members: Sequence[Provenance], ids: Sequence[str]) -> Provenance:
+    """What all members share of their provenance."""
+    empty = Provenance()
+    shared = {
+        name: _same([getattr(member, name) for member in members], getattr(empty, name)) for name in empty.__dict__
+    }
+    return replace(Provenance(**shared), averaged_from=tuple(ids))
+
+
+def _same(values: Sequence[Value], otherwise: Value) -> Value:
     return values[0] if all(value == values[0] for value in values) else otherwise

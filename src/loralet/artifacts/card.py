@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from loralet import __version__
 from loralet.hub.bundled import bundled
 from loralet.hub.client import is_hub_id
+from loralet.records import plain
 
 if TYPE_CHECKING:
-    from loralet.artifacts.folder import Artifact
+    from loralet.artifacts.artifact import Artifact
 
 PLACE = '"."  # this folder, or its hub id'
 """What the snippets say of where the files are; :func:`for_hub` puts the id there."""
 HERE = f"adapter = {PLACE}"
-MADE_OF = "averaged_from"
-"""The training option that names what an average was made of."""
 
 LORALET = """\
 from loralet import TextClassifier
@@ -79,8 +78,8 @@ print([told["labels"][number] for number in logits.argmax(-1)])
 
 KINDS = {"lora": "LoRA adapter", "linear-probe": "linear probe", "full": "full fine-tuning"}
 PLURALS = {"lora": "LoRA adapters", "linear-probe": "linear probes"}
+METHOD_NAMES = {"lora": "LoRA"}
 CHOSEN = "Validation rows chose this state of the run"
-SHOWN = ("accuracy", "macro_f1", "loss")
 
 
 def card(artifact: Artifact, in_peft: bool) -> str:
@@ -91,7 +90,9 @@ def card(artifact: Artifact, in_peft: bool) -> str:
         in_peft: whether PEFT can load all of it, head included.
     """
     parts = [
-        _front(artifact, "peft" if in_peft else "loralet", ["lora"] if artifact.role == "lora" else []),
+        _front(
+            artifact, "peft" if in_peft else "loralet", [artifact.adapter.method] if artifact.role == "lora" else []
+        ),
         f"# {artifact.id}\n",
         f"A {_kind(artifact)} on {_base(artifact)} that sorts texts into {len(artifact.labels)} classes: {', '.join(artifact.labels)}. "
         f"Made with loralet {__version__}.\n",
@@ -117,7 +118,7 @@ def export_card(artifact: Artifact, to: str) -> str:
         "onnx": ("onnx", ONNX, "as an ONNX graph, the adapters merged into its weights"),
     }[to]
     parts = [
-        _front(artifact, library, ["lora"] if artifact.rank else []),
+        _front(artifact, library, [artifact.adapter.method] if artifact.adapter.rank else []),
         f"# {artifact.id}\n",
         f"A {_kind(artifact)} on {_base(artifact)} that sorts texts into {len(artifact.labels)} classes: {', '.join(artifact.labels)}; "
         f"{form}. Made with loralet {__version__}.\n",
@@ -144,16 +145,17 @@ def _base(artifact: Artifact) -> str:
 
 
 def _kind(artifact: Artifact) -> str:
-    if MADE_OF in artifact.training and artifact.role != "full":
-        return f"mean of {len(artifact.training[MADE_OF])} {PLURALS[artifact.role]}"
-    return (
-        "LoRA adapter merged into its weights, trained" if "merged_from" in artifact.training else KINDS[artifact.role]
-    )
+    made_of = artifact.provenance.averaged_from
+    if made_of and artifact.role != "full":
+        return f"mean of {len(made_of)} {PLURALS[artifact.role]}"
+    if artifact.provenance.merged_from:
+        return "LoRA adapter merged into its weights, trained"
+    return KINDS[artifact.role]
 
 
 def _front(artifact: Artifact, library: str, tags: Sequence[str]) -> str:
     """The hub's metadata; JSON's scalars and lists are YAML's too."""
-    entries: dict[str, Any] = {"base_model": artifact.backbone} if _on_hub(artifact) else {}
+    entries: dict[str, object] = {"base_model": artifact.backbone} if _on_hub(artifact) else {}
     entries |= {
         "library_name": library,
         "pipeline_tag": "text-classification",
@@ -161,10 +163,9 @@ def _front(artifact: Artifact, library: str, tags: Sequence[str]) -> str:
     }
     if artifact.metrics:
         split = "test" if "test" in artifact.metrics else next(iter(artifact.metrics))
-        source = Path(str(artifact.data.get("source", "data"))).name
-        measured = [
-            {"type": name, "value": round(artifact.metrics[split][name], 4)} for name in ("accuracy", "macro_f1")
-        ]
+        source = Path(artifact.provenance.source or "data").name
+        scores = artifact.metrics[split].scores
+        measured = [{"type": name, "value": round(scores[name], 4)} for name in _shown(artifact)]
         data = {"name": source, "type": source, "split": split}
         result = {"task": {"type": "text-classification"}, "dataset": data, "metrics": measured}
         entries["model-index"] = [{"name": artifact.id, "results": [result]}]
@@ -172,18 +173,24 @@ def _front(artifact: Artifact, library: str, tags: Sequence[str]) -> str:
     return "\n".join(["---", *lines, "---\n"])
 
 
+def _shown(artifact: Artifact) -> tuple[str, str]:
+    """The metrics that the card shows: the one that runs are selected by, and the last of the task's."""
+    metrics = artifact.as_task().metrics
+    return metrics[0], metrics[-1]
+
+
 def _results(artifact: Artifact) -> str:
     if not artifact.metrics:
         return ""
-    lines = ["## Results\n", "| split | rows | accuracy | macro F1 | loss |", "|---|---:|---:|---:|---:|"]
-    for split, values in artifact.metrics.items():
-        numbers = (f"{values[name]:.4f}" if values.get(name) is not None else "–" for name in SHOWN)
-        lines.append(f"| {split} | {values['rows']:,} | {' | '.join(numbers)} |")
-    chosen = (
-        "The validation rows are those that the runs averaged were chosen on"
-        if MADE_OF in artifact.training
-        else CHOSEN
-    )
+    names = _shown(artifact)
+    heading = " | ".join(name.replace("_", " ").replace(" f1", " F1") for name in names)
+    lines = ["## Results\n", f"| split | rows | {heading} | loss |", "|---|---:|---:|---:|---:|"]
+    for split, measured in artifact.metrics.items():
+        values = [*(measured.scores[name] for name in names), measured.scores.loss]
+        numbers = (f"{value:.4f}" if value is not None else "–" for value in values)
+        lines.append(f"| {split} | {measured.rows:,} | {' | '.join(numbers)} |")
+    averaged = "The validation rows are those that the runs averaged were chosen on"
+    chosen = averaged if artifact.provenance.averaged_from else CHOSEN
     read = "; the test split was read once, at the end." if "test" in artifact.metrics else "."
     return "\n".join([*lines, "", f"{chosen}{read}\n"])
 
@@ -205,39 +212,28 @@ def _peft(artifact: Artifact, in_peft: bool) -> str:
     return ""
 
 
-def _literal(value: Any) -> str:
+def _literal(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
 def _training(artifact: Artifact) -> str:
-    described: dict[str, Any] = {"role": artifact.role, "head": artifact.head, "max_length": artifact.max_length}
-    if artifact.rank:
-        scaled = {
-            "rank": artifact.rank,
-            "alpha": artifact.alpha,
-            "dropout": artifact.dropout,
-            "scaling": artifact.scaling,
-        }
-        described |= scaled | {"targets": " ".join(artifact.targets)}
-    described |= _plain(artifact.training)
-    described |= {"data": Path(str(artifact.data["source"])).name} if "source" in artifact.data else {}
-    described |= {
-        name: f"{artifact.data[name]:,}" for name in ("train_rows", "validation_rows") if name in artifact.data
-    }
-    described |= {"backbone fingerprint": artifact.backbone_fingerprint, "data fingerprint": artifact.data_fingerprint}
-    return "\n".join(
-        [
-            "| option | value |",
-            "|---|---|",
-            *(f"| {name.replace('_', ' ')} | {value} |" for name, value in described.items()),
-            "",
-        ]
-    )
-
-
-def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {name: value for name, value in options.items() if value is not None and name != "threads"}
-    return {name: ", ".join(map(str, value)) if isinstance(value, list) else value for name, value in kept.items()}
+    """The options that the artifact was made with, as a table."""
+    spec, made = artifact.adapter, artifact.provenance
+    described: dict[str, object] = {"role": artifact.role, "head": artifact.head, "max_length": artifact.max_length}
+    if spec.rank:
+        described |= {"method": spec.method, "rank": spec.rank, "alpha": spec.alpha, "dropout": spec.dropout}
+        described |= {"scaling": spec.scaling, "targets": " ".join(spec.targets)}
+    described |= {"lr": made.lr, "seed": made.seed, "steps_taken": made.steps_taken}
+    described |= plain(made.training) if made.training else {}
+    described |= {"precision": made.compute.precision} if made.compute else {}
+    described |= {"averaged_from": ", ".join(made.averaged_from) or None, "merged_from": made.merged_from or None}
+    described |= {"data": Path(made.source).name or None}
+    rows = {"train_rows": made.train_rows, "validation_rows": made.validation_rows}
+    described |= {name: None if count is None else f"{count:,}" for name, count in rows.items()}
+    prints = {"backbone fingerprint": artifact.backbone_fingerprint, "data fingerprint": artifact.data_fingerprint}
+    told = {name: value for name, value in (described | prints).items() if value is not None}
+    lines = (f"| {name.replace('_', ' ')} | {value} |" for name, value in told.items())
+    return "\n".join(["| option | value |", "|---|---|", *lines, ""])
 
 
 def _code(text: str) -> str:

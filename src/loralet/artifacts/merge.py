@@ -1,4 +1,4 @@
-"""A trained run as one plain model: its adapters multiplied out and added to the frozen weights."""
+"""A trained run as one plain model: its adapter merged into the frozen weights."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from loralet.adapters.lora import scale_of
-from loralet.artifacts.folder import HEAD_SLOTS, Artifact
+from loralet.adapters.registry import METHODS
+from loralet.artifacts.artifact import Artifact, is_head
 from loralet.hub.backbone import Backbone
-from loralet.models.encoder import Weights
+from loralet.models.forward import Weights
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class Merged:
 
     Args:
         artifact: what it was made from.
-        backbone: the encoder it was made from; sizes, names and tokenizer are its own.
-        weights: the encoder's tensors with the adapters added, and ``pooler.*`` where the head reads one, fp32.
+        backbone: the encoder it was made from.
+        weights: the encoder's tensors with the adapter merged, and ``pooler.*`` where the head reads one, fp32.
         classifier: ``classifier.weight`` ``[c d]`` and ``classifier.bias`` ``[c]``.
     """
 
@@ -30,22 +30,23 @@ class Merged:
 
     @property
     def mean(self) -> bool:
-        """Whether the classifier reads the mean over tokens, not the pooled first token."""
+        """Whether the classifier reads the mean over tokens."""
         return self.artifact.head == "mean"
 
 
 def merge(artifact: Artifact, backbone: Backbone) -> Merged:
-    """Add ``scale * B A`` to each adapted weight (Hu et al. 2021, section 4.1), in fp32."""
-    weights = {
-        name: tensor
-        for name, tensor in backbone.weights.items()
-        if not (name.startswith("pooler.") and artifact.head == "mean")
-    }
-    scale = scale_of(artifact.rank, artifact.alpha, artifact.scaling)
-    for name, a in artifact.tensors.items():
-        linear, _, matrix = name.rpartition(".")
-        if matrix == "A":
-            weights[f"{linear}.weight"] = weights[f"{linear}.weight"] + (artifact.tensors[f"{linear}.B"] * scale) @ a
+    """Merge an adapter, in fp32.
+
+    Args:
+        artifact: the run.
+        backbone: the frozen encoder it belongs to; of full fine-tuning, the trained one.
+    """
+    table, method = backbone.table, METHODS[artifact.adapter.method]
+    wanted = table.tensors() | ({} if artifact.head == "mean" else artifact.pooling.tensors(table.width))
+    weights = {name: tensor for name, tensor in backbone.weights.items() if name in wanted}
+    for linear in dict.fromkeys(name.rpartition(".")[0] for name in artifact.tensors if not is_head(name)):
+        parts = {part: artifact.tensors[f"{linear}.{part}"] for part in method.peft_names}
+        weights[f"{linear}.weight"] = method.merge(weights[f"{linear}.weight"], parts, artifact.adapter.scale)
     trained = {name: tensor for name, tensor in artifact.tensors.items() if name.startswith("pooler.")}
-    classifier = {name: artifact.tensors[name] for name in HEAD_SLOTS if name.startswith("classifier.")}
+    classifier = {name: tensor for name, tensor in artifact.tensors.items() if name.startswith("classifier.")}
     return Merged(artifact, backbone, weights | trained, classifier)

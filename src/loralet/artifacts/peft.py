@@ -1,7 +1,7 @@
-"""Adapters that PEFT itself trained, read as one of our artifacts.
+"""Adapters that PEFT trained, read as artifacts.
 
-PEFT (``LoraConfig``) lets rank and alpha differ from module to module; our stacks have one rank and one scale an adapter. So each
-module's scale is multiplied into its B, and A and B are filled up with zeros to the largest rank: the same numbers, one path.
+PEFT (``LoraConfig``) lets rank and alpha differ from module to module; a pack has one rank and one scale per adapter. So
+each module's scale is multiplied into its B, and its tensors are padded with zeros to the largest rank: the same numbers.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from loralet.artifacts.folder import PEFT_PREFIX, Artifact
-from loralet.config import TARGETS
+from loralet.adapters.base import AdapterMethod
+from loralet.adapters.registry import METHODS
+from loralet.adapters.spec import AdapterSpec
+from loralet.artifacts.artifact import Artifact
+from loralet.artifacts.folder import PEFT_PREFIX
 from loralet.errors import RunError
 from loralet.hub.backbone import Backbone, load_backbone, read_head
-from loralet.models.families import HEADS, head_names
 
 CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
-CLASSIFIER, POOLER = {"classifier.weight", "classifier.bias"}, {"pooler.weight", "pooler.bias"}
-"""Slots of the two parts of a head. BERT's pooler is the base's own; the other types' stands in the classification head."""
+CLASSIFIER = {"classifier.weight", "classifier.bias"}
 BASE_AS_IT_IS = (True, False, "gaussian", "eva", "orthogonal")
 """Values of ``init_lora_weights`` that leave the base's own weights alone."""
 UNSUPPORTED = {
@@ -39,14 +39,14 @@ UNSUPPORTED = {
     "alora_invocation_tokens": "activated LoRA",
     "layer_replication": "replicated layers",
     "trainable_token_indices": "trained token embeddings",
-    "target_parameters": "adapters on parameters instead of linear maps",
+    "target_parameters": "adapters on parameters instead of linear layers",
     "arrow_config": "Arrow routing",
     "velora_config": "VeLoRA",
     "monteclora_config": "MonteCLoRA",
     "kasa_config": "KaSA",
     "use_bdlora": "block-diagonal LoRA",
 }
-"""Keys of adapter_config.json which, when set, change the arithmetic to something that we do not compute."""
+"""Keys of adapter_config.json that, if set, change the arithmetic; refused unless an adapter method has them."""
 
 
 def is_peft_folder(folder: Path) -> bool:
@@ -74,33 +74,50 @@ def load_peft(folder: Path, labels: Sequence[str] = (), backbone: str = "") -> t
     if problems:
         raise _error(folder, problems)
     base = load_backbone(name)
-    parts = _Parts()
+    parts = _Parts(method_of(config))
     for key, tensor in _read_tensors(folder).items():
         parts.sort(key, tensor.float(), base)
     return _assemble(folder, config, base, parts, labels), base
 
 
+def method_of(config: Mapping[str, object]) -> AdapterMethod:
+    """The adapter method of a PEFT configuration: of those whose keys it has, the one with the most."""
+    fitting = [m for m in METHODS.values() if all(config.get(key) == value for key, value in m.peft_config.items())]
+    return max(fitting, key=lambda method: len(method.peft_config))
+
+
 @dataclass
 class _Parts:
-    """The tensors of the file by what they are. ``modules`` has A and B by the module's name as PEFT's patterns see it."""
+    """The tensors of the file by what they are.
 
+    Args:
+        method: the adapter method.
+        modules: the adapter's tensors, by module path as PEFT's patterns see it and by the method's names.
+        head: of the head, by slot name.
+        strange: names of all others.
+    """
+
+    method: AdapterMethod
     modules: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     head: dict[str, Tensor] = field(default_factory=dict)
     strange: list[str] = field(default_factory=list)
 
     def sort(self, key: str, tensor: Tensor, base: Backbone) -> None:
+        """Put one tensor of the file where it belongs."""
         name = re.sub(r"\.(modules_to_save\.)?default\b|\.modules_to_save\b", "", key.removeprefix(PEFT_PREFIX))
-        found = re.fullmatch(r"(.+)\.lora_([AB])\.weight", name)
-        bare, kind = name.removeprefix(base.architecture.prefix), base.architecture.model_type
-        if found:
-            self.modules.setdefault(found[1], {})[found[2]] = tensor
-        elif slot := head_names(kind).get(name) or head_names(kind).get(f"{base.architecture.prefix}{bare}"):
+        slots = base.family.head.tensors()
+        prefixed = base.family.prefix + name.removeprefix(base.family.prefix)
+        for part, theirs in self.method.peft_names.items():
+            if name.endswith(f".{theirs}"):
+                self.modules.setdefault(name.removesuffix(f".{theirs}"), {})[part] = tensor
+                return
+        if slot := slots.get(name) or slots.get(prefixed):
             self.head[slot] = tensor
         else:
             self.strange.append(name)
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def _read_config(folder: Path) -> dict[str, object]:
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except ValueError as error:
@@ -113,7 +130,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
 def _read_tensors(folder: Path) -> dict[str, Tensor]:
     path = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
     if path is None:
-        raise RunError(f"{folder}: {CONFIG} has no weights beside it; wanted {' or '.join(WEIGHTS)}")
+        raise RunError(f"{folder}: {CONFIG} has no weights beside it; expected {' or '.join(WEIGHTS)}")
     try:
         return (
             load_file(path)
@@ -126,7 +143,7 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _refusals(config: Mapping[str, Any]) -> Iterator[str]:
+def _refusals(config: Mapping[str, object]) -> Iterator[str]:
     """Why an adapter of this configuration cannot be computed here, in words."""
     kind = config.get("peft_type")
     if kind != "LORA":
@@ -136,7 +153,8 @@ def _refusals(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"its task_type is {config['task_type']}; loralet classifies whole texts (SEQ_CLS)"
     if config.get("bias", "none") != "none":
         yield f"it trained biases (bias {config['bias']!r}); loralet reads adapters with bias 'none'"
-    yield from (f"it uses {what} ({key})" for key, what in UNSUPPORTED.items() if config.get(key))
+    own = method_of(config).peft_config
+    yield from (f"it uses {what} ({key})" for key, what in UNSUPPORTED.items() if config.get(key) and key not in own)
     start = config.get("init_lora_weights", True)
     if start not in BASE_AS_IT_IS:
         yield f"it was begun with init_lora_weights {start!r}, which changes the base's weights; convert it to plain LoRA with PEFT first"
@@ -145,119 +163,127 @@ def _refusals(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _assemble(
-    folder: Path, config: Mapping[str, Any], base: Backbone, parts: _Parts, labels: Sequence[str]
+    folder: Path, config: Mapping[str, object], base: Backbone, parts: _Parts, labels: Sequence[str]
 ) -> Artifact:
-    kind = base.architecture.model_type
-    wanted = CLASSIFIER if kind == "bert" else CLASSIFIER | POOLER
+    names = base.family.head
+    pooler = set(names.pooling.tensors(base.table.width))
+    wanted = CLASSIFIER if names.in_encoder else CLASSIFIER | pooler
     head = parts.head if wanted <= set(parts.head) else read_head(base) | parts.head
     problems = [
-        f"it trains {name}, which is not one of the encoder's linear maps nor the classifier"
+        f"it trains {name}, which is neither one of the encoder's linear layers nor the classifier"
         for name in parts.strange[:5]
     ]
-    problems += _head_problems(head, base)
+    problems += _head_problems(head, base, pooler)
     slots: dict[str, Tensor] = {}
-    deltas: dict[str, Tensor] = {}
-    for module, pair in parts.modules.items():
-        if set(pair) != {"A", "B"}:
-            problems.append(f"{module} has only half of its adapter")
+    on_pooler: dict[str, Tensor] | None = None
+    for module, own in parts.modules.items():
+        if set(own) != set(parts.method.peft_names):
+            problems.append(f"{module} has only some of its adapter's tensors ({', '.join(sorted(own))})")
             continue
-        scaled = pair["B"] * _scale(config, module, pair["A"].shape[0])
-        bare = module.removeprefix(base.architecture.prefix)
+        own = own | {"B": own["B"] * _scale(config, module, own["A"].shape[0])}
+        bare = module.removeprefix(base.family.prefix)
         try:
-            linear = base.architecture.linear(bare)
+            linear = base.family.linear(bare)
         except KeyError:
-            if HEADS[kind].pooler in (module, f"{base.architecture.prefix}{bare}"):
-                deltas["pooler.weight"] = scaled @ pair["A"]
+            if names.pooler in (module, f"{base.family.prefix}{bare}"):
+                on_pooler = own
             else:
-                problems.append(f"it adapts {module}, which is not one of the encoder's linear maps")
+                problems.append(f"it adapts {module}, which is not one of the encoder's linear layers")
             continue
-        slots |= {f"{linear}.A": pair["A"], f"{linear}.B": scaled}
-    problems += _size_problems(slots, base)
+        slots |= {f"{linear}.{part}": tensor for part, tensor in own.items()}
+    problems += _size_problems(slots, base, parts.method)
     if problems:
         raise _error(folder, problems)
-    for name, delta in deltas.items():
-        head = {slot: base.weights[slot] for slot in POOLER if slot in base.weights} | head
-        head[name] = head[name] + delta
-    return _artifact(folder, config, base, slots, head, labels)
+    if on_pooler is not None:
+        head = {slot: base.weights[slot] for slot in pooler if slot in base.weights} | head
+        head["pooler.weight"] = parts.method.merge(head["pooler.weight"], on_pooler, 1.0)
+    return _artifact(folder, config, base, parts.method, slots, head, labels)
 
 
-def _scale(config: Mapping[str, Any], module: str, rank: int) -> float:
+def _scale(config: Mapping[str, object], module: str, rank: int) -> float:
     """alpha / r, or alpha / sqrt(r), with the alpha of the first pattern that matches the end of the module's name."""
-    patterns = config.get("alpha_pattern") or {}
-    own = next(
-        (alpha for key, alpha in patterns.items() if re.match(rf"(.*\.)?({key})$", module)), config.get("lora_alpha", 8)
-    )
-    return float(own) / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    patterns = config.get("alpha_pattern")
+    found = config.get("lora_alpha", 8)
+    for key, alpha in (patterns if isinstance(patterns, dict) else {}).items():
+        if re.match(rf"(.*\.)?({key})$", module):
+            found = alpha
+            break
+    return float(str(found)) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
-def _head_problems(head: Mapping[str, Tensor], base: Backbone) -> list[str]:
-    kind = base.architecture.model_type
+def _head_problems(head: Mapping[str, Tensor], base: Backbone, pooler: set[str]) -> list[str]:
+    names = base.family.head
     if not set(head) >= CLASSIFIER:
         return ["it has no classifier, and neither has its base; save it with modules_to_save=['classifier']"]
-    if kind != "bert" and not set(head) >= POOLER:
+    if not names.in_encoder and not set(head) >= pooler:
         return [
-            f"it has no {HEADS[kind].pooler}, and neither has its base; save it with modules_to_save=['{HEADS[kind].pooler}', 'classifier']"
+            f"it has no {names.pooler}, and neither has its base; "
+            f"save it with modules_to_save=['{names.pooler}', 'classifier']"
         ]
     if "pooler.weight" not in head and not base.has_pooler:
         return ["its base has no pooler, and the adapter saves none; add 'pooler' to modules_to_save"]
-    if head["classifier.weight"].shape[1] != base.shape.width:
-        return [f"its classifier reads {head['classifier.weight'].shape[1]} features, the base has {base.shape.width}"]
+    if head["classifier.weight"].shape[1] != base.table.width:
+        return [f"its classifier reads {head['classifier.weight'].shape[1]} features, the base has {base.table.width}"]
     if head["classifier.weight"].shape[0] < 2:
         return ["its classifier has one output, which is a regression"]
     return []
 
 
-def _size_problems(slots: Mapping[str, Tensor], base: Backbone) -> Iterator[str]:
+def _size_problems(slots: Mapping[str, Tensor], base: Backbone, method: AdapterMethod) -> Iterator[str]:
     for name, tensor in slots.items():
-        linear, _, matrix = name.rpartition(".")
-        _, number, target = linear.split(".")
-        d_in, d_out = base.shape.linear_sizes(target)
-        found, wanted = (tensor.shape[1], d_in) if matrix == "A" else (tensor.shape[0], d_out)
-        if found != wanted or int(number) >= base.shape.layers:
-            yield f"{linear}: {matrix} is {list(tensor.shape)}, which does not fit the base ({base.shape.layers} layers, {wanted} features)"
+        linear, _, part = name.rpartition(".")
+        rank = slots[f"{linear}.A"].shape[0]
+        wanted = method.shapes(base.table.linear(linear), rank)[part]
+        if tuple(tensor.shape) != wanted or int(linear.split(".")[1]) >= base.table.layers:
+            yield (
+                f"{linear}: {part} is {list(tensor.shape)}, which does not fit the base "
+                f"({base.table.layers} layers, {list(wanted)} expected)"
+            )
 
 
 def _artifact(
     folder: Path,
-    config: Mapping[str, Any],
+    config: Mapping[str, object],
     base: Backbone,
+    method: AdapterMethod,
     slots: dict[str, Tensor],
     head: dict[str, Tensor],
     labels: Sequence[str],
 ) -> Artifact:
     adapted = {name.split(".")[2] for name in slots}
     rank = max((tensor.shape[0] for name, tensor in slots.items() if name.endswith(".A")), default=0)
-    targets = tuple(target for target in TARGETS if target in adapted)
+    targets = tuple(target for target in base.table.targets if target in adapted)
+    dropout = float(str(config.get("lora_dropout", 0.0)))
     return Artifact(
         id=folder.resolve().name,
         role="lora" if rank else "linear-probe",
         labels=_labels(folder, base, head["classifier.weight"].shape[0], labels),
+        adapter=AdapterSpec(method.name, rank, float(max(rank, 1)), dropout, targets, "alpha/r"),
         head="trained-pooler" if "pooler.weight" in head else "pooler",
         max_length=_max_length(folder, base),
-        rank=rank,
-        alpha=float(max(rank, 1)),
-        dropout=float(config.get("lora_dropout", 0.0)),
-        targets=targets,
-        scaling="alpha/r",
         backbone=base.name,
         backbone_fingerprint=base.fingerprint,
-        architecture=base.architecture.model_type,
+        architecture=base.family.model_type,
         data_fingerprint="",
-        head_activation=HEADS[base.architecture.model_type].activation,
-        tensors=_filled(slots, base, targets, rank) | head,
+        tensors=_filled(slots, base, targets, method, rank) | head,
+        pooling=base.family.head.pooling,
     )
 
 
-def _filled(slots: Mapping[str, Tensor], base: Backbone, targets: Sequence[str], rank: int) -> dict[str, Tensor]:
-    """A and B of every layer's targets at one rank, with zeros where the adapter has less."""
+def _filled(
+    slots: Mapping[str, Tensor], base: Backbone, targets: Sequence[str], method: AdapterMethod, rank: int
+) -> dict[str, Tensor]:
+    """Every layer's targets at one rank; padded with zeros, and neutral where the adapter does not sit."""
     filled: dict[str, Tensor] = {}
-    for linear, target in ((f"layers.{i}.{target}", target) for i in range(base.shape.layers) for target in targets):
-        d_in, d_out = base.shape.linear_sizes(target)
-        for name, shape in ((f"{linear}.A", (rank, d_in)), (f"{linear}.B", (d_out, rank))):
-            filled[name] = torch.zeros(shape)
-            if name in slots:
-                own = slots[name]
-                filled[name][: own.shape[0], : own.shape[1]] = own
+    for linear in (f"layers.{i}.{target}" for i in range(base.table.layers) for target in targets):
+        tensors = {part: torch.zeros(shape) for part, shape in method.shapes(base.table.linear(linear), rank).items()}
+        if f"{linear}.A" not in slots:
+            method.neutral(tensors, base.weights[f"{linear}.weight"])
+        for part, tensor in tensors.items():
+            if f"{linear}.{part}" in slots:
+                own = slots[f"{linear}.{part}"]
+                tensor[tuple(slice(0, size) for size in own.shape)] = own
+            filled[f"{linear}.{part}"] = tensor
     return filled
 
 
@@ -278,9 +304,9 @@ def _max_length(folder: Path, base: Backbone) -> int:
     """What a tokenizer_config.json beside the adapter says, where it says less than the position table holds."""
     try:
         told = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))["model_max_length"]
-        return int(min(told, base.shape.longest))
+        return int(min(told, base.table.longest))
     except (OSError, ValueError, KeyError, TypeError):
-        return base.shape.longest
+        return base.table.longest
 
 
 def _error(folder: Path, problems: Sequence[str]) -> RunError:

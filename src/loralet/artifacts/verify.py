@@ -1,4 +1,4 @@
-"""What lies in a folder computes what was in memory: the one check that a saved classifier is the trained one."""
+"""What is in a folder computes what was in memory: the one check that a saved classifier is the trained one."""
 
 from __future__ import annotations
 
@@ -6,43 +6,47 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from loralet.adapters.lora import Adapter, scale_of
+from loralet.adapters.base import Adapter
 from loralet.adapters.pack import Pack, PackShape
-from loralet.errors import CheckError
+from loralet.artifacts.artifact import Artifact
+from loralet.backends.batch import Batch, batch_of
+from loralet.backends.torch import TorchProgram
+from loralet.errors import CheckError, RunError
 from loralet.hub.backbone import Backbone, load_backbone
-from loralet.models.encoder import EncoderShape, Weights
-
-if TYPE_CHECKING:
-    from loralet.artifacts.folder import Artifact
+from loralet.models.forward import Weights
+from loralet.models.table import EncoderTable
 
 LENGTHS = (8, 5, 3)
-"""Tokens of the rows that a saved folder is tried on: unlike lengths, so that padding is part of the check."""
+"""Tokens of the rows that a saved folder is tried on: different lengths, so that padding is part of the check."""
 
 
-def pack_of(artifacts: Sequence[Artifact], weights: Weights, shape: EncoderShape) -> Pack:
-    """The pack that computes with artifacts of one head and class count over these weights (whose type is the type of the arithmetic)."""
-    adapters = [
-        Adapter(
-            a.rank,
-            scale_of(a.rank, a.alpha, a.scaling),
-            0.0,
-            tuple(f"layers.{i}.{t}" for i in range(shape.layers) for t in a.targets),
-            0,
-        )
-        for a in artifacts
-    ]
+def pack_of(artifacts: Sequence[Artifact], table: EncoderTable) -> tuple[Pack, Float[Tensor, "k n"]]:
+    """The pack of artifacts that share head, label count and adapter method, and its parameters.
+
+    Raises:
+        RunError: an artifact's tensors are not those of its configuration.
+    """
+    adapters = [Adapter(a.adapter.rank, a.adapter.scale, 0.0, _linears(a, table), seed=0) for a in artifacts]
     first = artifacts[0]
-    return Pack(weights, PackShape(shape, len(first.labels), first.head, activation=first.head_activation), adapters)
+    shape = PackShape(table, first.as_task().outputs, first.head, pooling=first.pooling)
+    pack = Pack(shape, adapters, first.adapter.method)
+    try:
+        return pack, pack.fill([artifact.tensors for artifact in artifacts])
+    except ValueError as error:
+        raise RunError(f"{', '.join(a.id for a in artifacts)}: the tensors do not fit the adapter: {error}") from error
+
+
+def _linears(artifact: Artifact, table: EncoderTable) -> tuple[str, ...]:
+    return tuple(f"layers.{i}.{target}" for i in range(table.layers) for target in artifact.adapter.targets)
 
 
 def beside(folder: Path, artifact: Artifact) -> tuple[Artifact, Backbone]:
-    """A full fine-tuning as it lies in its folder: the checkpoint there holds the trained encoder and pooler, which are frozen now."""
+    """A full fine-tuning as it is in its folder: the checkpoint there holds the trained encoder and pooler, frozen now."""
     return _settled(artifact), load_backbone(str(folder))
 
 
@@ -52,7 +56,7 @@ def _settled(artifact: Artifact) -> Artifact:
 
 
 def verify(folder: Path, loaded: Artifact, artifact: Artifact, backbone: Backbone) -> None:
-    """Compare what was read back from a folder with what was to be written, description and logits, bit for bit.
+    """Compare what was read back from a folder with what was to be written: description and logits, bit for bit.
 
     Args:
         folder: the folder.
@@ -64,38 +68,32 @@ def verify(folder: Path, loaded: Artifact, artifact: Artifact, backbone: Backbon
         CheckError: they differ.
     """
     if json.loads(json.dumps(loaded.describe())) != json.loads(json.dumps(artifact.describe())):
-        raise CheckError(
-            f"{artifact.id}: what was written to loralet.json reads back as something else; nothing was kept"
-        )
+        raise CheckError(f"{artifact.id}: loralet.json reads back as something else; nothing was kept")
     if artifact.role == "full":
-        expected = _logits(_settled(artifact), backbone.weights | artifact.tensors, backbone.shape)
+        expected = _logits(_settled(artifact), backbone.weights | dict(artifact.tensors), backbone.table)
         settled, own = beside(folder, loaded)
-        found = _logits(settled, own.weights, own.shape)
+        found = _logits(settled, own.weights, own.table)
     else:
-        expected, found = (_logits(a, backbone.weights, backbone.shape) for a in (artifact, loaded))
+        expected, found = (_logits(a, backbone.weights, backbone.table) for a in (artifact, loaded))
     if found.shape != expected.shape or not torch.equal(found.view(torch.int32), expected.view(torch.int32)):
-        apart = (
-            f"{(found - expected).abs().max():.3g}"
-            if found.shape == expected.shape
-            else f"{list(found.shape)} for {list(expected.shape)}"
-        )
+        same = found.shape == expected.shape
+        apart = f"{(found - expected).abs().max():.3g}" if same else f"{list(found.shape)} for {list(expected.shape)}"
         raise CheckError(
-            f"{artifact.id}: the files written do not give the trained logits (largest difference {apart}); nothing was kept"
+            f"{artifact.id}: the files written do not give the trained logits (largest difference {apart}); "
+            "nothing was kept"
         )
 
 
-def trial_rows(shape: EncoderShape) -> tuple[Int[Tensor, "b t"], Int[Tensor, "b"]]:
-    """Fixed token ids, and their lengths, that an encoder of this shape can read."""
-    lengths = torch.tensor(LENGTHS).clamp(max=shape.longest)
+def trial_rows(table: EncoderTable) -> Batch:
+    """A few rows of fixed token ids that an encoder of this table can read."""
+    lengths = torch.tensor(LENGTHS).clamp(max=table.longest)
     count = len(LENGTHS) * int(lengths.max())
-    ids = (
-        torch.arange(count) * 7919 + 11
-    ) % shape.vocabulary  # 7919: a prime, so that the ids spread over the vocabulary
-    return ids.view(len(LENGTHS), -1), lengths
+    ids = (torch.arange(count) * 7919 + 11) % table.vocabulary  # 7919: a prime, so that the ids spread
+    return batch_of(ids.view(len(LENGTHS), -1), lengths)
 
 
-@torch.no_grad()
-def _logits(artifact: Artifact, weights: Weights, shape: EncoderShape) -> Float[Tensor, "k b c"]:
+def _logits(artifact: Artifact, weights: Weights, table: EncoderTable) -> Float[Tensor, "k b c"]:
     # Copies, because matrix products may round differently by where in memory a matrix begins.
-    pack = pack_of([artifact], {name: tensor.cpu().clone() for name, tensor in weights.items()}, shape)
-    return pack.logits(pack.fill([artifact.tensors]))(*trial_rows(shape))
+    pack, parameters = pack_of([artifact], table)
+    program = TorchProgram(pack, {name: tensor.cpu().clone() for name, tensor in weights.items()})
+    return program.logits(parameters)(trial_rows(table))

@@ -1,8 +1,4 @@
-"""Two halves of the work at once, each on its own thread with its own half of the processor threads.
-
-For tensors this small, splitting every operation over the cores costs more in waiting than it saves, and waits badly on a busy machine; splitting the
-rows costs one wait a step (measured in dev/LOG.md).
-"""
+"""Two pieces of work at once, each on its own thread with its own half of the CPU threads."""
 
 from __future__ import annotations
 
@@ -13,19 +9,14 @@ from typing import TypeVar
 
 import torch
 
-SHARDS = 2
-"""Parts of a batch on a processor, where torch does the work. Fixed, so that a run's dropout masks do not depend on the number of cores."""
-
 Result = TypeVar("Result")
 
 
-def shard_count(device: torch.device) -> int:
-    """Parts that a batch is split into: one on a GPU, which is bound by the number of launches."""
-    return SHARDS if device.type == "cpu" else 1
-
-
 def together(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
-    """Results of all tasks, in their order; at once where torch has threads for that. Gradient mode is the caller's in every task."""
+    """Results of one or two tasks, in their order; at once where torch has threads for that.
+
+    Gradient mode is the caller's in every task.
+    """
     threads = torch.get_num_threads()
     if threads == 1 or len(tasks) == 1:
         return [task() for task in tasks]
@@ -48,4 +39,4 @@ def together(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(SHARDS - 1, thread_name_prefix="loralet-shard")
+    return ThreadPoolExecutor(1, thread_name_prefix="loralet-shard")

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from loralet.commands.threads import set_threads
 from loralet.config import DistillConfig, Interface
+from loralet.distil.build import build_student
 from loralet.events import Finished
 from loralet.progress.view import open_view
+from loralet.runtime import using_threads
 
 
 def distill(config: DistillConfig, interface: Interface) -> None:
-    """Build a small encoder from a larger one and print how close it came."""
-    from loralet.distil.build import build_student
-
-    set_threads(config.threads)
-    with open_view(interface.quiet, interface.json_events) as view:
+    """Build a small encoder from a larger one and print its held-out losses."""
+    with using_threads(config.compute.threads), open_view(interface.quiet, interface.json_events) as view:
         last = build_student(config, view)
         view(Finished(config.out))
     if interface.json_events:

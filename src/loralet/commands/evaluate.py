@@ -8,68 +8,77 @@ from pathlib import Path
 
 from rich.console import Console
 
-from loralet.artifacts.folder import Artifact
-from loralet.atomic import write_json
-from loralet.commands.threads import set_threads
-from loralet.config import EvaluateConfig, StudyConfig, TrainConfig
-from loralet.config.toml import read_options
-from loralet.data.files import Columns
-from loralet.data.sources import Split, load_dataset, load_labelled
+from loralet.artifacts.artifact import Artifact
+from loralet.config import EvaluateConfig
+from loralet.data.sources import Split, load_labelled
 from loralet.errors import RunError
-from loralet.inference.ensemble import find_adapters, load_ensemble
-from loralet.inference.evaluation import Scores, score_logits
-from loralet.runs.folder import read_results
-from loralet.training.corpus import columns_of
+from loralet.inference.ensemble import Ensemble, find_adapters, load_ensemble
+from loralet.runs.folder import read_config
+from loralet.runs.results import NAME, read_results, write_results
+from loralet.runs.selection import with_test_read
+from loralet.runtime import using_threads
+from loralet.tasks.base import Scores
+from loralet.training.corpus import columns_of, dataset_of
 
 
 def evaluate(config: EvaluateConfig) -> None:
     """Measure a run on labelled data, or once more on its own test split, which its results then record."""
-    set_threads(config.threads)
-    folder = Path(config.folder)
-    adapters = find_adapters(folder, config.run, config.runs, config.also)
-    ensemble = load_ensemble(adapters, force=config.any_backbone, labels=config.label_names, backbone=config.backbone)
-    if config.data:
-        split = load_labelled(
-            config.data, Columns(config.text_column, config.label_column, config.columns), ensemble.labels
-        )
-    else:
-        split = _own_test(folder, ensemble.artifacts)
-    scores = score_logits(ensemble.log_probabilities(split.texts), split.labels)
-    name = " + ".join(artifact.id for artifact in ensemble.artifacts)
+    with using_threads(config.compute.threads):
+        adapters = find_adapters(config.runs)
+        ensemble = load_ensemble(adapters, config.model, config.compute)
+        if config.rows.data:
+            split = load_labelled(config.rows.data, columns_of(config.rows.columns), ensemble.task)
+        else:
+            split = _own_test(Path(config.runs.one.folder), ensemble.artifacts)
+        scores = ensemble.task.score(ensemble.logits(split.texts), split.targets)
     if config.format == "json":
-        print(json.dumps({"run": name, "data": split.source, "rows": len(split)} | scores.to_json(), indent=2))
+        print(json.dumps(_record(ensemble, split, scores), indent=2))
     else:
-        _print_scores(name, split.source, len(split), scores)
+        _print_scores(ensemble, split, scores)
 
 
 def _own_test(folder: Path, artifacts: Sequence[Artifact]) -> Split:
-    results = read_results(folder) if (folder / "results.json").exists() else None
-    if results is None:
+    """The test split of the run's own data, whose reading the results then record."""
+    if not (folder / NAME).exists():
         raise RunError(f"{folder} is a single adapter: name the data to measure it on")
-    path = folder / "config.toml"
-    config = read_options(path, StudyConfig) if results["kind"] == "study" else read_options(path, TrainConfig)
-    reading = config.reading
-    dataset = load_dataset(results["data"]["source"], columns_of(reading), reading.label_names, reading.drop_overlap)
+    results = read_results(folder)
+    source = results.data.source
+    dataset = dataset_of(source, read_config(folder, results.kind).reading)
     if dataset.test is None:
-        raise RunError(f"{results['data']['source']} has no test split: name the data to measure on")
+        raise RunError(f"{source} has no test split: name the data to measure on")
     for artifact in artifacts:
         if dataset.fingerprint != artifact.data_fingerprint:
             raise RunError(
-                f"{results['data']['source']} is not, or no longer, what {artifact.id} of this ensemble was trained on: name the data to measure on"
+                f"{source} is not, or no longer, what {artifact.id} of this ensemble was trained on: "
+                "name the data to measure on"
                 if len(artifacts) > 1
-                else f"{results['data']['source']} has changed since {folder} was trained on it: name the data to measure on"
+                else f"{source} has changed since {folder} was trained on it: name the data to measure on"
             )
     split = dataset.test.read()
-    write_json(folder / "results.json", results | {"test_reads": results["test_reads"] + 1})
+    write_results(folder, with_test_read(results))
     return split
 
 
-def _print_scores(run: str, source: str, rows: int, scores: Scores) -> None:
+def _names(ensemble: Ensemble) -> str:
+    return " + ".join(artifact.id for artifact in ensemble.artifacts)
+
+
+def _record(ensemble: Ensemble, split: Split, scores: Scores) -> dict[str, object]:
+    infos = {str(group.info): group.info for group in ensemble.groups}
+    return {
+        "run": _names(ensemble),
+        "data": split.source,
+        "rows": len(split),
+        "backend": "; ".join(infos),
+    } | scores.to_json()
+
+
+def _print_scores(ensemble: Ensemble, split: Split, scores: Scores) -> None:
+    """The selection metric with its interval on one line, the other metrics on the next."""
     console = Console(highlight=False, soft_wrap=True)
-    console.print(f"{run} on {source}: {rows:,} rows", markup=False)
-    console.print(
-        f"accuracy  {scores.accuracy:.4f}  (95 % interval {scores.accuracy_low:.4f}–{scores.accuracy_high:.4f})"
-    )
-    console.print(
-        f"macro precision {scores.macro_precision:.4f}  recall {scores.macro_recall:.4f}  F1 {scores.macro_f1:.4f}  loss {scores.loss:.4f}"
-    )
+    console.print(f"{_names(ensemble)} on {split.source}: {len(split):,} rows", markup=False)
+    first, *others = scores.values
+    low, high = scores.intervals[first]
+    console.print(f"{first.replace('_', ' ')}  {scores[first]:.4f}  (95 % interval {low:.4f}–{high:.4f})")
+    words = [f"{name.replace('_', ' ').replace('f1', 'F1')} {scores[name]:.4f}" for name in others]
+    console.print("  ".join([*words, f"loss {scores.loss:.4f}" if scores.loss is not None else "loss –"]))

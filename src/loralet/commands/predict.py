@@ -6,44 +6,46 @@ import codecs
 import sys
 from pathlib import Path
 
-from loralet.commands.threads import set_threads
 from loralet.config import PredictConfig
 from loralet.data.files import SUFFIXES, Columns, read_table
 from loralet.errors import ConfigError, DataError
 from loralet.hub.bundled import DATA, FOLDER
 from loralet.inference.ensemble import find_adapters, load_ensemble
 from loralet.report.predictions import WRITERS
+from loralet.runtime import using_threads
 
 
 def predict(config: PredictConfig) -> None:
-    """Classify texts and print them in the order they came."""
-    set_threads(config.threads)
-    if config.texts and config.file:
-        raise ConfigError("give texts or --file, not both")
-    adapters = find_adapters(Path(config.folder), config.run, config.runs, config.also)
-    texts = list(config.texts)
-    if not texts and not config.file and sys.stdin.isatty():
-        texts = _bundled_texts()
-    elif not texts:
-        texts = _read_texts(config.file or "-", config.text_column)
-    ensemble = load_ensemble(adapters, config.precision, config.any_backbone, config.label_names, config.backbone)
-    if len(adapters) > 1:
-        print(f"· mean probability of {', '.join(artifact.id for artifact in ensemble.artifacts)}", file=sys.stderr)
-    elif not config.run and not config.runs and adapters[0] != Path(config.folder):
-        print(f"· using {ensemble.artifacts[0].id}, which validation chose", file=sys.stderr)
-    WRITERS[config.format](ensemble.predict(texts), ensemble.labels, sys.stdout)
+    """Classify texts and print them in their order."""
+    runs, given = config.runs, config.input
+    if given.texts and given.file:
+        raise ConfigError("texts and --file are both given: give one of them")
+    with using_threads(config.compute.threads):
+        adapters = find_adapters(runs)
+        texts = list(given.texts)
+        if not texts and not given.file and sys.stdin.isatty():
+            texts = _bundled_texts()
+        elif not texts:
+            texts = _read_texts(given.file or "-", given.text_column)
+        ensemble = load_ensemble(adapters, config.model, config.compute)
+        if len(adapters) > 1:
+            members = ", ".join(artifact.id for artifact in ensemble.artifacts)
+            print(f"· mean probability of {members}", file=sys.stderr)
+        elif not runs.one.run and not runs.runs and adapters[0] != Path(runs.one.folder):
+            print(f"· using {ensemble.artifacts[0].id}, which validation chose", file=sys.stderr)
+        WRITERS[config.format](ensemble.predict(texts), ensemble.labels, sys.stdout)
 
 
 def _bundled_texts() -> list[str]:
-    print(f"· no text named: using the test texts of {DATA}, which comes with loralet", file=sys.stderr)
+    print(f"· no text given: using the test texts of {DATA}, which comes with loralet", file=sys.stderr)
     return list(read_table(FOLDER / DATA / "test.csv", Columns()).texts.to_pylist())
 
 
 def _read_texts(file: str, text_column: str) -> list[str]:
     if file != "-" and Path(file).suffix.lower() in SUFFIXES:
-        return list(
-            read_table(Path(file), Columns(text=text_column), labelled=False, keep_empty=True).texts.to_pylist()
-        )
+        table = read_table(Path(file), Columns(text=text_column), labelled=False, keep_empty=True)
+        return list(table.texts.to_pylist())
+    name = "standard input" if file == "-" else file
     try:
         raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
@@ -55,9 +57,7 @@ def _read_texts(file: str, text_column: str) -> list[str]:
         try:
             texts.append(line.removesuffix(b"\r").decode())
         except UnicodeDecodeError as error:
-            raise DataError(
-                f"{'standard input' if file == '-' else file}: row {number} is not UTF-8; save it as UTF-8"
-            ) from error
+            raise DataError(f"{name}: row {number} is not UTF-8; save it as UTF-8") from error
     if not texts:
-        raise DataError(f"{'standard input' if file == '-' else file}: there is no text in it")
+        raise DataError(f"{name}: there is no text in it")
     return texts

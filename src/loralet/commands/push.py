@@ -13,7 +13,8 @@ from loralet.inference.predictor import find_adapter
 
 def push(config: PushConfig) -> None:
     """Upload an adapter to the hub."""
-    push_folder(find_adapter(Path(config.folder), config.run), config.repo, config.private, config.dry_run)
+    wanted = config.upload
+    push_folder(find_adapter(Path(config.one.folder), config.one.run), wanted.repo, wanted.private, wanted.dry_run)
 
 
 def push_folder(folder: Path, repo: str, private: bool, dry_run: bool) -> None:

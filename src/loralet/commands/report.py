@@ -12,15 +12,15 @@ from loralet.report.page import write_report
 
 
 def report(config: ReportConfig) -> None:
-    """Write the report of a run folder and say where it is."""
+    """Write the report of a run folder and print where it is."""
     say_reports(write_reports(config))
 
 
 def write_reports(config: ReportConfig) -> tuple[list[Path], str]:
-    """Write what is wanted; returns the files, and why there are no texts, where they were wanted and there are none.
+    """Write the files that the options ask for; returns them, and why they show no texts where texts were wanted.
 
     Raises:
-        ConfigError: a file would take the place of a folder, or of a file that is no report by its ending.
+        ConfigError: there is a folder of a file's name, or another file whose extension is not that of a report.
         RunError: see :func:`loralet.report.analysis.analyse`.
     """
     folder = Path(config.folder)
@@ -32,14 +32,15 @@ def write_reports(config: ReportConfig) -> tuple[list[Path], str]:
     foreign = [str(path) for path, ending in places if path and path.exists() and path.suffix.lower() != ending]
     if foreign:
         raise ConfigError(
-            f"{', '.join(foreign)}: there is a file of that name, and a report has another ending; it would be lost, so name another"
+            f"{', '.join(foreign)}: there is a file of that name without the extension of a report; it would be lost, "
+            "so name another file"
         )
     analysis = analyse(folder, config.texts)
     written = write_report(analysis, html, md)
     if config.json:
         write_json(Path(config.json), analysis.to_json())
         written.append(Path(config.json))
-    return written, analysis.examples.note if config.texts and analysis.examples else ""
+    return written, analysis.note if config.texts else ""
 
 
 def say_reports(written: tuple[list[Path], str]) -> None:
@@ -52,11 +53,16 @@ def say_reports(written: tuple[list[Path], str]) -> None:
 
 
 def report_files(folder: Path, out: str, form: str) -> tuple[Path | None, Path | None]:
-    """Where the page and the Markdown go, None for the one that is not wanted. Of both, each takes its own ending."""
+    """The files of the page and of the Markdown; None for the one that is not wanted.
+
+    Args:
+        folder: the run folder.
+        out: the file that the user named; empty: report.html and report.md in the run folder.
+        form: ``html``, ``md`` or ``both``. With ``both``, the file extension is added for each.
+    """
     path = Path(out) if out else folder / "report.html"
-    bare = (
-        path.with_suffix("") if path.suffix.lower() in (".html", ".md") else path
-    )  # the dot of lora-lr0.002 begins no ending
+    # The dot in lora-lr0.002 does not begin an extension.
+    bare = path.with_suffix("") if path.suffix.lower() in (".html", ".md") else path
     html = path if out and form == "html" else bare.with_name(f"{bare.name}.html")
     md = path if out and form == "md" else bare.with_name(f"{bare.name}.md")
     return (None if form == "md" else html), (None if form == "html" else md)

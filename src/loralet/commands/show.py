@@ -6,10 +6,15 @@ from pathlib import Path
 
 from loralet.config import ShowConfig
 from loralet.report.results_table import results_table, table_console
-from loralet.runs.folder import read_results
+from loralet.report.summary import backend_lines
+from loralet.runs.environment import NAME as ENVIRONMENT
+from loralet.runs.environment import read_environment
+from loralet.runs.results import read_results
 
 
 def show(config: ShowConfig) -> None:
     """Print the table of a run folder."""
-    console = table_console()
-    console.print(results_table(read_results(Path(config.folder)), console.width))
+    folder, console = Path(config.folder), table_console()
+    results = read_results(folder)
+    recorded = read_environment(folder).backends if (folder / ENVIRONMENT).exists() else ()
+    console.print(results_table(results, console.width, backend_lines(recorded)))

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from loralet.commands.report import say_reports, write_reports
-from loralet.commands.threads import set_threads
 from loralet.config import Interface, Planning, ReportConfig, StudyConfig, TrainConfig
+from loralet.config.toml import options_text
 from loralet.events import Event, Finished, Stage
 from loralet.hub.bundled import bundled
 from loralet.progress.plan import plan_table
 from loralet.progress.view import open_view
 from loralet.report.results_table import results_table, table_console
+from loralet.report.summary import backend_lines
+from loralet.runs.environment import environment
 from loralet.runs.folder import RunFolder, new_run_folder
+from loralet.runtime import using_threads
 from loralet.studies.estimate import survey
 from loralet.studies.plan import Plan, plan_study, plan_train
 from loralet.studies.study import carry_out, prepare
 
 
 def study(config: StudyConfig, interface: Interface, planning: Planning) -> None:
-    """Train a grid, print its table and, if asked to, write its report; or only say what would be trained."""
+    """Train a grid, print its table and, if wanted, write its report; or only print what would be trained."""
     path = _carry_out(plan_study(config), config, interface, planning.dry_run)
     if path and planning.report:
         written = write_reports(ReportConfig(str(path)))
@@ -34,12 +36,11 @@ def train(config: TrainConfig, interface: Interface) -> None:
     _carry_out(plan_train(config), config, interface, dry_run=False)
 
 
-def _carry_out(plan: Plan, config: Any, interface: Interface, dry_run: bool) -> Path | None:
+def _carry_out(plan: Plan, config: StudyConfig | TrainConfig, interface: Interface, dry_run: bool) -> Path | None:
     """The run folder, None after a dry run."""
-    set_threads(config.training.threads)
     path = new_run_folder(config.out, plan.kind)
     heard: list[Event] = []
-    with open_view(interface.quiet, interface.json_events) as view:
+    with using_threads(plan.compute.threads), open_view(interface.quiet, interface.json_events) as view:
 
         def listen(event: Event) -> None:
             heard.append(event)
@@ -49,19 +50,20 @@ def _carry_out(plan: Plan, config: Any, interface: Interface, dry_run: bool) -> 
             if bundled(name):
                 listen(Stage(f"{name} comes with loralet"))
         prepared = prepare(plan, listen)
+        lines = backend_lines(prepared.backends)
         if plan.kind == "study":
-            planned = survey(prepared.packs, prepared.benches, plan)
+            planned = survey(prepared.packs, prepared.sessions, prepared.plan)
             if dry_run:
-                view(planned) if interface.json_events else table_console().print(plan_table(planned))
+                view(planned) if interface.json_events else table_console().print(plan_table(planned, lines))
                 return None
             listen(planned)
-        with closing(RunFolder(path, config)) as folder:
+        with closing(RunFolder(path, options_text(config), environment(prepared.backends))) as folder:
             for event in heard:
                 folder.record(event)
-            results = carry_out(plan, prepared, folder, view)
+            results = carry_out(prepared, folder, view)
         view(Finished(str(path)))
     if not interface.json_events:
         console = table_console()
-        console.print(results_table(results, console.width))
+        console.print(results_table(results, console.width, lines))
         console.print(f"run folder: {path}", highlight=False, soft_wrap=True)
     return path

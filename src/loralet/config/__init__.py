@@ -1,10 +1,11 @@
 """Every option, once: name, default, help and limits. The command line and the saved TOML are made from these classes.
 
-Standard library and tyro's markers only, so that ``loralet --help`` needs nothing else.
+Standard library and tyro's markers only, so that ``loralet --help`` imports nothing else.
 """
 
 from __future__ import annotations
 
+from loralet.adapters.spec import AdapterSpec
 from loralet.config.commands import (
     AverageConfig,
     EvaluateConfig,
@@ -16,48 +17,23 @@ from loralet.config.commands import (
     PushConfig,
     ReportConfig,
     ShowConfig,
+    Upload,
 )
-from loralet.config.data import (
-    DataOptions,
-)
-from loralet.config.distil import (
-    DistillConfig,
-)
-from loralet.config.limits import (
-    ALL_LINEAR,
-    TARGETS,
-    lora_problems,
-    resolve_targets,
-    seed_problems,
-    sets_of_targets,
-    student_problems,
-    target_problems,
-    thread_problems,
-)
-from loralet.config.presets import (
-    PRESETS,
-    Preset,
-    with_preset,
-)
-from loralet.config.study import (
-    GridOptions,
-    StudyConfig,
-)
-from loralet.config.training import (
-    Head,
-    LoraOptions,
-    Precision,
-    Scaling,
-    Schedule,
-    TrainConfig,
-    TrainingOptions,
-)
+from loralet.config.compute import ComputeOptions
+from loralet.config.data import ColumnOptions, DataOptions, LabelledRows, TextInput
+from loralet.config.distil import DistillConfig
+from loralet.config.presets import PRESETS, Preset, with_preset
+from loralet.config.selection import BackboneOptions, ModelOptions, OneRun, SeveralRuns
+from loralet.config.study import GridOptions, StudyConfig
+from loralet.config.training import Head, Schedule, TrainConfig, TrainingOptions
 
 __all__ = [
-    "ALL_LINEAR",
     "PRESETS",
-    "TARGETS",
+    "AdapterSpec",
     "AverageConfig",
+    "BackboneOptions",
+    "ColumnOptions",
+    "ComputeOptions",
     "DataOptions",
     "DistillConfig",
     "EvaluateConfig",
@@ -66,25 +42,21 @@ __all__ = [
     "Head",
     "InspectConfig",
     "Interface",
-    "LoraOptions",
+    "LabelledRows",
+    "ModelOptions",
+    "OneRun",
     "Planning",
-    "Precision",
     "PredictConfig",
     "Preset",
     "PushConfig",
     "ReportConfig",
-    "Scaling",
     "Schedule",
+    "SeveralRuns",
     "ShowConfig",
     "StudyConfig",
+    "TextInput",
     "TrainConfig",
     "TrainingOptions",
-    "lora_problems",
-    "resolve_targets",
-    "seed_problems",
-    "sets_of_targets",
-    "student_problems",
-    "target_problems",
-    "thread_problems",
+    "Upload",
     "with_preset",
 ]

@@ -1,212 +1,167 @@
-"""The commands that work on what was trained, and what all long work shares."""
+"""Options of the commands that work on what was trained, and of all long work.
+
+A command's positional arguments come in the order of its nested classes: the parser puts a class's own before those of the
+classes nested in it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from loralet.config.limits import several_problems, thread_problems
+from loralet.config.compute import ComputeOptions
+from loralet.config.data import ColumnOptions, LabelledRows, TextInput
 from loralet.config.presets import Preset
-from loralet.config.training import Precision
+from loralet.config.selection import BackboneOptions, ModelOptions, OneRun, SeveralRuns
+
+
+def fp32() -> ComputeOptions:
+    """Commands that predict compute in fp32 unless told otherwise, so that they give the figures of training."""
+    return ComputeOptions(precision="fp32")
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Everything ``loralet evaluate`` needs."""
+    """Options of ``loralet evaluate``."""
 
-    folder: Annotated[Positional[str], arg(metavar="RUN")]
-    """A run folder, or one of the adapter folders in it."""
-    data: Annotated[Positional[str], arg(metavar="DATA")] = ""
-    """A labelled file or a folder with a test file; the run's own test split when empty (one more read of it, which is recorded)."""
-    run: str = ""
-    """Id of a run of a study; the one that validation chose when empty."""
-    runs: tuple[str, ...] = ()
-    """Ids of several runs of a study, which together decide by their mean probability."""
-    also: tuple[str, ...] = ()
-    """Further run folders, adapter folders or hub ids, whose probabilities join the mean."""
-    text_column: str = ""
-    """Column that holds the text; found by its usual names when empty."""
-    label_column: str = ""
-    """Column that holds the label; found by its usual names when empty."""
-    columns: tuple[str, ...] = ()
-    """Column names, in order, of a CSV or TSV file that has no header row."""
-    backbone: str = ""
-    """Folder or hub id of the backbone; where the run says when empty."""
-    any_backbone: bool = False
-    """Take the backbone even if it is not the one that the run was trained on."""
-    label_names: tuple[str, ...] = ()
-    """Names for the labels, in label order; the run's own when empty."""
-    threads: int | None = None
-    """Processor threads; none: what torch chooses."""
+    runs: SeveralRuns
+    rows: LabelledRows = field(default_factory=LabelledRows)
+    model: ModelOptions = field(default_factory=ModelOptions)
+    compute: ComputeOptions = field(default_factory=fp32)
     format: Literal["table", "json"] = "table"
-    """What to print."""
+    """Output format."""
 
     def problems(self) -> Iterator[str]:
-        yield from thread_problems(self.threads)
-        yield from several_problems(self.run, self.runs)
-        if len(set(self.columns)) != len(self.columns):
-            yield f"columns names a column twice: {', '.join(self.columns)}"
+        for part in (self.runs, self.rows, self.compute):
+            yield from part.problems()
 
 
 @dataclass(frozen=True)
 class PredictConfig:
-    """Everything ``loralet predict`` needs."""
+    """Options of ``loralet predict``."""
 
-    folder: Annotated[Positional[str], arg(metavar="RUN")]
-    """A run folder, or one of the adapter folders in it."""
-    texts: Annotated[Positional[tuple[str, ...]], arg(metavar="TEXT")] = ()
-    """Texts to classify; without any, --file or standard input is read line by line, or on a terminal the bundled news-mini is shown."""
-    file: str = ""
-    """A file of texts: a CSV, TSV, JSONL or Parquet table with a text column, or else one text a line; - is standard input."""
-    run: str = ""
-    """Id of a run of a study; the one that validation chose when empty."""
-    runs: tuple[str, ...] = ()
-    """Ids of several runs of a study, which together decide by their mean probability."""
-    also: tuple[str, ...] = ()
-    """Further run folders, adapter folders or hub ids, whose probabilities join the mean."""
+    runs: SeveralRuns
+    input: TextInput = field(default_factory=TextInput)
+    model: ModelOptions = field(default_factory=ModelOptions)
+    compute: ComputeOptions = field(default_factory=fp32)
     format: Literal["table", "jsonl", "csv"] = "table"
-    """What to print."""
-    text_column: str = ""
-    """Column of the file that holds the text; found by its usual names when empty."""
-    precision: Precision = "fp32"
-    """Arithmetic of the encoder; auto takes bf16 where the processor has it."""
-    backbone: str = ""
-    """Folder or hub id of the backbone; where the run says when empty."""
-    any_backbone: bool = False
-    """Take the backbone even if it is not the one that the run was trained on."""
-    label_names: tuple[str, ...] = ()
-    """Names for the labels, in label order; the run's own when empty."""
-    threads: int | None = None
-    """Processor threads; none: what torch chooses."""
+    """Output format."""
 
     def problems(self) -> Iterator[str]:
-        yield from thread_problems(self.threads)
-        yield from several_problems(self.run, self.runs)
+        for part in (self.runs, self.compute):
+            yield from part.problems()
 
 
 @dataclass(frozen=True)
 class AverageConfig:
-    """Everything ``loralet average`` needs."""
+    """Options of ``loralet average``."""
 
     folders: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN")] = ()
-    """Run folders (of each, the run that validation chose), adapter folders or hub ids; or one study, for the seeds of its best configuration."""
+    """Run folders (the run that validation chose), adapter folders or hub ids; or one study (its best seeds)."""
     runs: tuple[str, ...] = ()
-    """Ids of runs of a study, where one is named."""
+    """Ids of the runs to average, if one study is named."""
     out: str = ""
-    """Folder for the averaged adapter; named by date under runs/ when empty."""
-    backbone: str = ""
-    """Folder or hub id of the backbone; where the runs say when empty."""
-    any_backbone: bool = False
-    """Take the backbone even if it is not the one that the runs were trained on."""
-    threads: int | None = None
-    """Processor threads; none: what torch chooses."""
+    """Folder for the averaged adapter; named by date under runs/ if empty."""
+    source: BackboneOptions = field(default_factory=BackboneOptions)
+    compute: ComputeOptions = field(default_factory=fp32)
 
     def problems(self) -> Iterator[str]:
-        yield from thread_problems(self.threads)
+        yield from self.compute.problems()
         if not self.folders:
             yield "no run named: name two run folders or more, or one study"
         if self.runs and len(self.folders) != 1:
-            yield f"runs are those of one study; {len(self.folders)} folders are named"
+            yield f"runs are those of one study, but {len(self.folders)} folders are named"
         if len(self.runs) == 1:
-            yield "runs names one run: a mean needs two"
+            yield "runs names one run: an average needs two"
 
 
 @dataclass(frozen=True)
 class ShowConfig:
-    """Everything ``loralet show`` needs."""
+    """Options of ``loralet show``."""
 
     folder: Annotated[Positional[str], arg(metavar="RUN")]
-    """A run folder."""
+    """Run folder."""
 
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """Everything ``loralet report`` needs."""
+    """Options of ``loralet report``."""
 
     folder: Annotated[Positional[str], arg(metavar="RUN")]
-    """A run folder."""
+    """Run folder."""
     out: str = ""
-    """File of the report; report.html and report.md in the run folder when empty. Of both formats, each takes its own ending."""
+    """File of the report; report.html and report.md in the run folder if empty."""
     format: Literal["html", "md", "both"] = "both"
-    """What to write. The page is one file; Markdown has its pictures in a folder beside it."""
+    """Formats to write. With both, the file extension is added for each."""
     texts: bool = True
-    """Show test rows; their texts are read again from the data source. --no-texts leaves every text out."""
+    """Show test rows, read again from the data source. --no-texts leaves all texts out."""
     json: str = ""
-    """File for the numbers of the report; none when empty."""
+    """File for the numbers of the report; none if empty."""
 
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """Everything ``loralet export`` needs."""
+    """Options of ``loralet export``."""
 
-    folder: Annotated[Positional[str], arg(metavar="RUN")]
-    """A run folder, one of the adapter folders in it, an adapter of PEFT's, or a hub id."""
+    one: OneRun
     to: Literal["hf", "onnx", "safetensors-bundle"] = "safetensors-bundle"
     """A checkpoint for transformers, an ONNX graph, or one folder that loralet loads without hub or cache."""
     out: str = ""
-    """Folder for the export; named by date under runs/ when empty."""
-    run: str = ""
-    """Id of a run of a study; the one that validation chose when empty."""
+    """Folder for the export; named by date under runs/ if empty."""
     int8: bool = False
-    """With --to onnx: also the graph in 8-bit integers, kept if its accuracy drops by no more than half a point."""
+    """With --to onnx: also an 8-bit graph, kept if its accuracy drops by at most half a point."""
     data: str = ""
-    """Labelled rows to measure the graph on, a file or a folder with a test file; the run's validation rows when empty."""
-    text_column: str = ""
-    """Column of the data that holds the text; found by its usual names when empty."""
-    label_column: str = ""
-    """Column of the data that holds the label; found by its usual names when empty."""
-    columns: tuple[str, ...] = ()
-    """Column names, in order, of a CSV or TSV file that has no header row."""
-    label_names: tuple[str, ...] = ()
-    """Names for the labels, in label order; the run's own when empty."""
-    backbone: str = ""
-    """Folder or hub id of the backbone; where the run says when empty."""
-    any_backbone: bool = False
-    """Take the backbone even if it is not the one that the run was trained on."""
+    """Labelled rows to measure the graph on: file or folder with a test file; the validation rows if empty."""
+    columns: ColumnOptions = field(default_factory=ColumnOptions)
+    model: ModelOptions = field(default_factory=ModelOptions)
+    compute: ComputeOptions = field(default_factory=fp32)
     push: str = ""
-    """Upload the export to this repository on the hub (owner/name); not at all when empty."""
+    """Upload the export to this repository on the hub (owner/name)."""
     private: bool = False
-    """Make the repository a private one."""
+    """Make the repository private."""
     dry_run: bool = False
-    """With --push: say what would be sent, and send nothing."""
-    threads: int | None = None
-    """Processor threads; none: what torch chooses."""
+    """With --push: print what would be sent, and send nothing."""
 
     def problems(self) -> Iterator[str]:
-        yield from thread_problems(self.threads)
+        for part in (self.columns, self.compute):
+            yield from part.problems()
         if self.int8 and self.to != "onnx":
-            yield f"int8 goes with --to onnx, not with --to {self.to}"
+            yield f"int8 needs --to onnx, not --to {self.to}"
         if self.dry_run and not self.push:
-            yield "dry_run says what --push would send: name a repository with --push"
+            yield "dry_run shows what --push would send: name a repository with --push"
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What to upload to the hub, and where."""
+
+    repo: Annotated[Positional[str], arg(metavar="ID")]
+    """Repository on the hub: owner/name. It is created if it does not exist."""
+    private: bool = False
+    """Make the repository private."""
+    dry_run: bool = False
+    """Print what would be sent, and send nothing."""
 
 
 @dataclass(frozen=True)
 class PushConfig:
-    """Everything ``loralet push`` needs."""
+    """Options of ``loralet push``."""
 
-    folder: Annotated[Positional[str], arg(metavar="RUN")]
-    """A run folder, or one of the adapter folders in it."""
-    repo: Annotated[Positional[str], arg(metavar="ID")]
-    """The repository on the hub: owner/name. It is made if it is not there."""
-    run: str = ""
-    """Id of a run of a study; the one that validation chose when empty."""
-    private: bool = False
-    """Make the repository a private one."""
-    dry_run: bool = False
-    """Say what would be sent, and send nothing."""
+    one: OneRun
+    upload: Upload
 
 
 @dataclass(frozen=True)
 class InspectConfig:
-    """Everything ``loralet inspect`` needs."""
+    """Options of ``loralet inspect``."""
 
     paths: Annotated[Positional[tuple[str, ...]], arg(metavar="PATH")] = ()
-    """Model folders, adapters, run folders, data sets or hub ids; with two or more models, their weights are compared."""
+    """Models, adapters, run folders, data sets or hub ids; the weights of two or more models are compared."""
     format: Literal["table", "json"] = "table"
-    """What to print."""
+    """Output format."""
 
     def problems(self) -> Iterator[str]:
         if not self.paths:
@@ -215,10 +170,10 @@ class InspectConfig:
 
 @dataclass(frozen=True)
 class Interface:
-    """How long work talks while it goes on."""
+    """How long work reports its progress."""
 
     config: str = ""
-    """A TOML file of options, such as a run's config.toml; flags given beside it win."""
+    """TOML file of options, such as a run's config.toml; flags given on the command line win."""
     quiet: bool = False
     """Show no progress."""
     json_events: bool = False
@@ -227,11 +182,11 @@ class Interface:
 
 @dataclass(frozen=True)
 class Planning:
-    """How a study is put together."""
+    """How a study is planned."""
 
     preset: Preset = ""
-    """A grid with a name: both small BERTs with and without LoRA, or ranks against alphas; flags given beside it win."""
+    """Named grid: both small BERTs with and without LoRA, or ranks against alphas; flags given win."""
     dry_run: bool = False
-    """Print the plan with an estimate of memory and time, and stop there."""
+    """Print the plan with estimates of memory and time, and stop."""
     report: bool = False
     """Write the report too, as ``loralet report`` does."""

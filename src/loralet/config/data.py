@@ -1,41 +1,78 @@
-"""Where the texts and labels are."""
+"""Where the texts and labels are, and how to read them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Annotated
 
-from loralet.config.limits import seed_problems
+from tyro.conf import Positional, arg
+
+from loralet.config.limits import seed_problems, twice
+
+
+@dataclass(frozen=True)
+class ColumnOptions:
+    """Which columns of a table to read."""
+
+    text_column: str = ""
+    """Column of the text; found by its usual names if empty."""
+    label_column: str = ""
+    """Column of the label; found by its usual names if empty."""
+    columns: tuple[str, ...] = ()
+    """Column names, in order, of a CSV or TSV file without a header row."""
+
+    def problems(self) -> Iterator[str]:
+        if repeated := twice(self.columns):
+            yield f"columns names a column twice: {repeated}"
+
+
+@dataclass(frozen=True)
+class LabelledRows:
+    """Rows to measure a run on."""
+
+    data: Annotated[Positional[str], arg(metavar="DATA")] = ""
+    """Labelled file, or folder with a test file; the run's own test split if empty (this is recorded)."""
+    columns: ColumnOptions = field(default_factory=ColumnOptions)
+
+    def problems(self) -> Iterator[str]:
+        yield from self.columns.problems()
+
+
+@dataclass(frozen=True)
+class TextInput:
+    """Texts to classify."""
+
+    texts: Annotated[Positional[tuple[str, ...]], arg(metavar="TEXT")] = ()
+    """Texts to classify; without any, --file or standard input, one per line (on a terminal: news-mini)."""
+    file: str = ""
+    """File of texts: CSV, TSV, JSONL or Parquet with a text column, or one text per line; - is standard input."""
+    text_column: str = ""
+    """Column of the text; found by its usual names if empty."""
 
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Where the texts and labels are, and how to read them."""
+    """How to read and split the data."""
 
-    text_column: str = ""
-    """Column that holds the text; found by its usual names when empty."""
-    label_column: str = ""
-    """Column that holds the label; found by its usual names when empty."""
-    columns: tuple[str, ...] = ()
-    """Column names, in order, of a CSV or TSV file that has no header row."""
+    columns: ColumnOptions = field(default_factory=ColumnOptions)
     label_names: tuple[str, ...] = ()
-    """Names for the labels, in label order; labels are named by their own values when empty."""
+    """Names for the labels, in label order; the labels' own values if empty."""
     validation_fraction: float = 0.1
-    """Share of the training rows kept for validation when the data has no validation split (at most 5,000 rows)."""
+    """Share of the training rows kept for validation if the data has no validation split (at most 5,000)."""
     split_seed: int = 0
-    """Seed of the validation split and of the sample used for the frequent checks."""
+    """Seed of the validation split and of the sample for the frequent checks."""
     drop_overlap: bool = False
-    """Remove from the training rows every text that also stands in the test split, or in a validation split of the data's own."""
+    """Remove training rows whose text is also in the test split or in the data's own validation split."""
     max_length: int = 128
-    """Tokens kept of each text, the two special tokens included."""
+    """Tokens kept of each text, special tokens included."""
 
     def problems(self) -> Iterator[str]:
+        yield from self.columns.problems()
         if not 0 < self.validation_fraction < 1:
-            yield f"validation_fraction is {self.validation_fraction}: it must lie between 0 and 1"
+            yield f"validation_fraction is {self.validation_fraction}: it must be above 0 and below 1"
         if self.max_length < 3:
             yield f"max_length is {self.max_length}: a text needs at least 3 tokens, two of them special"
         yield from seed_problems("split_seed", self.split_seed)
-        if len(set(self.columns)) != len(self.columns):
-            yield f"columns names a column twice: {', '.join(self.columns)}"
-        if len(set(self.label_names)) != len(self.label_names):
-            yield f"label_names gives a name twice: {', '.join(self.label_names)}"
+        if repeated := twice(self.label_names):
+            yield f"label_names gives a name twice: {repeated}"

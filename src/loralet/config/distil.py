@@ -3,70 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from math import inf
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from loralet.config.limits import student_problems
-from loralet.config.training import Precision
+from loralet.config.compute import ComputeOptions
+from loralet.config.limits import rate_problems, student_problems
 
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """Everything ``loralet distill`` needs."""
+    """Options of ``loralet distill``."""
 
     teacher: Annotated[Positional[str], arg(metavar="TEACHER")] = ""
     """The larger encoder: a hub id or a folder."""
     text: tuple[str, ...] = ()
-    """Files of texts: CSV, TSV, JSONL or Parquet tables with a text column, or else one text a line. Labels are not read."""
+    """Files of texts: CSV, TSV, JSONL or Parquet with a text column, or one text per line. Labels are not read."""
     text_column: str = ""
-    """Column of the tables that holds the text; found by its usual names when empty."""
+    """Column of the text; found by its usual names if empty."""
     out: str = ""
     """Folder for the student."""
     layers: int = 2
     """Layers of the student."""
     width: int = 128
-    """Width of the student's states."""
+    """Width of the student's hidden states."""
     heads: int = 2
-    """Attention heads of a student's layer."""
+    """Attention heads per layer of the student."""
     feed_forward: int = 512
     """Width of the student's feed-forward layers."""
     positions: int = 512
-    """Longest text the student can read, in tokens; no more than the teacher's."""
+    """Longest text that the student can read, in tokens; at most the teacher's."""
     match: tuple[int, ...] = ()
-    """The teacher's layer, counted from 1, that each of the student's layers matches; evenly spaced when empty."""
+    """The teacher's layer, counted from 1, that each student layer matches; evenly spaced if empty."""
     mixtures: int = 3
-    """Further texts made of each text trained on: its beginning joined to another's end, some tokens replaced (0 makes none)."""
+    """Synthetic texts per training text: its beginning joined to the end of another, some tokens replaced."""
     epochs: int = 4
-    """Passes over texts and mixtures that match token states and sentence embeddings."""
+    """Epochs of the first phase, which matches token states and sentence embeddings."""
     pooled_epochs: int = 2
-    """Passes after those that match the pooled first token as well."""
+    """Epochs of the second phase, which also matches the pooled first token."""
     lr: float = 2e-3
-    """Peak learning rate of the first passes."""
+    """Peak learning rate of the first phase."""
     pooled_lr: float = 1e-3
-    """Peak learning rate of the pooled passes."""
+    """Peak learning rate of the second phase."""
     batch_size: int = 64
-    """Texts in one step."""
+    """Texts per step."""
     max_length: int = 128
-    """Tokens kept of each text, the two special tokens included."""
+    """Tokens kept of each text, special tokens included."""
     held_out: float = 0.02
-    """Share of the texts that is never trained on and measures every epoch."""
+    """Share of the texts that is held out to measure every epoch."""
     seed: int = 0
     """Seed of the initial values, of the order of the texts and of the held-out share."""
-    precision: Precision = "auto"
-    """Arithmetic of both encoders' linear maps; auto takes bf16 where the processor has it."""
-    threads: int | None = None
-    """Processor threads; none: what torch chooses."""
+    compute: ComputeOptions = field(default_factory=ComputeOptions)
     resume: bool = False
-    """Go on from the last full epoch of an interrupted distillation in the same folder."""
+    """Continue an interrupted distillation in the same folder from its last full epoch."""
     half: bool = False
     """Write the weights in fp16: half the size."""
     teacher_name: str = ""
-    """The teacher's name for the model card; the name of its folder or hub id when empty."""
+    """Name of the teacher on the model card; its folder name or hub id if empty."""
     licence: str = ""
-    """The student's licence for the model card, which the teacher's decides; unstated when empty."""
+    """Licence of the student on the model card; not stated if empty."""
 
     def problems(self) -> Iterator[str]:
         needed = {
@@ -79,18 +75,17 @@ class DistillConfig:
         for name, (least, why) in LEAST.items():
             if (value := getattr(self, name)) is not None and value < least:
                 yield f"{name} is {value}: {why}"
+        yield from self.compute.problems()
         for name in ("lr", "pooled_lr"):
-            if not 0 < getattr(self, name) < inf:
-                yield f"{name} is {getattr(self, name)}: it must be above 0, and finite"
+            yield from rate_problems(name, getattr(self, name))
         if not 0 < self.held_out < 1:
             yield f"held_out is {self.held_out}: it must lie between 0 and 1"
 
 
 LEAST = {
     "epochs": (1, "it must be at least 1"),
-    "threads": (1, "it must be at least 1"),
-    "mixtures": (0, "it must not be negative (0 leaves them out)"),
-    "pooled_epochs": (0, "it must not be negative (0 leaves them out)"),
+    "mixtures": (0, "it must not be negative (0: none)"),
+    "pooled_epochs": (0, "it must not be negative (0: none)"),
     "batch_size": (2, "similarities within a batch need at least 2 texts"),
     "max_length": (3, "a text needs at least 3 tokens, two of them special"),
     "positions": (3, "a text needs at least 3 tokens, two of them special"),

@@ -1,4 +1,4 @@
-"""Grids that have a name. A preset is a set of defaults: what the user gives beside it wins."""
+"""Named grids. A preset is a set of defaults: options that the user gives win."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "rank-alpha": {"ranks": (4, 16, 32), "alphas": (64.0, 256.0, 512.0), "dropouts": (0.0,)},
 }
-"""Values of the grid by the name of the preset."""
+"""Values of the grid, by the name of the preset."""
 
 
 def with_preset(config: StudyConfig, name: str) -> StudyConfig:
-    """These options with the values of a preset; of an unknown one none, as the command line tells it."""
+    """These options with the values of a preset. An unknown preset changes nothing; the command line reports it."""
     return replace(config, grid=replace(config.grid, **PRESETS.get(name, {})))

@@ -9,9 +9,11 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from loralet.adapters.spec import Scaling, number_problems, target_problems
+from loralet.config.compute import ComputeOptions
 from loralet.config.data import DataOptions
-from loralet.config.limits import lora_problems, resolve_targets, seed_problems, sets_of_targets, target_problems
-from loralet.config.training import Scaling, TrainingOptions
+from loralet.config.limits import rate_problems, seed_problems, sets_of_targets, twice
+from loralet.config.training import TrainingOptions
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,9 @@ class GridOptions:
     dropouts: Annotated[tuple[float, ...], arg(aliases=("--dropout",))] = (0.0,)
     """Dropouts of the grid, on the adapters' input."""
     targets: tuple[str, ...] = ("query", "value")
-    """Linear maps that get an adapter: query, key, value, attention-output, intermediate, output, or all-linear."""
+    """Linear layers to adapt: query, key, value, attention-output, intermediate, output, or all-linear."""
     target_sets: tuple[str, ...] = ()
-    """Several sets of targets, each joined by +, such as query+value all-linear; replaces targets when given."""
+    """Several sets of targets, each joined by +, such as query+value all-linear; replaces targets."""
     scalings: Annotated[tuple[Scaling, ...], arg(aliases=("--scaling",))] = ("alpha/r",)
     """Scales of the adapters: alpha / rank, or alpha / sqrt(rank) (rslora)."""
     full: bool = False
@@ -46,47 +48,46 @@ class GridOptions:
     def problems(self) -> Iterator[str]:
         for name in ("models", "ranks", "alphas", "lrs", "seeds", "dropouts", "scalings"):
             values = getattr(self, name)
-            if not values and name != "models":
+            if not values:
                 yield f"{name} is empty: a grid needs at least one value of each"
-            if len(set(values)) != len(values):
-                yield f"{name} names a value twice: {' '.join(map(str, values))}"
+            if repeated := twice(values):
+                yield f"{name} names a value twice: {repeated}"
         yield from seed_problems("seeds", min(self.seeds, default=0))
-        cells = [(rank, 1.0, 0.0, 1.0) for rank in self.ranks] + [(1, alpha, 0.0, 1.0) for alpha in self.alphas]
-        cells += [(1, 1.0, dropout, 1.0) for dropout in self.dropouts] + [(1, 1.0, 0.0, lr) for lr in self.lrs]
-        for cell in cells:
-            yield from lora_problems(*cell)
-        for name in ("full_lr", "probe_lr"):
-            if not 0 < getattr(self, name) < inf:
-                yield f"{name} is {getattr(self, name)}: it must be above 0, and finite"
+        cells = [(rank, 1.0, 0.0) for rank in self.ranks] + [(1, alpha, 0.0) for alpha in self.alphas]
+        for cell in cells + [(1, 1.0, dropout) for dropout in self.dropouts]:
+            yield from number_problems(*cell)
+        for name, lr in [*(("lrs", lr) for lr in self.lrs), ("full_lr", self.full_lr), ("probe_lr", self.probe_lr)]:
+            yield from rate_problems(name, lr)
         sets = sets_of_targets(self.target_sets, self.targets)
         for targets in sets:
             yield from target_problems(targets)
-        if len({resolve_targets(targets) for targets in sets}) != len(sets):
+        if len({frozenset(targets) for targets in sets}) != len(sets):
             yield f"target_sets names a set twice: {' '.join(self.target_sets)}"
 
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """Everything ``loralet study`` needs."""
+    """Options of ``loralet study``."""
 
     data: Annotated[Positional[str], arg(metavar="DATA")] = "news-mini"
-    """A CSV, TSV, JSONL or Parquet file, a folder with train/validation/test files, a hub data set id, or the bundled news-mini."""
+    """CSV, TSV, JSONL or Parquet file, folder with train/validation/test files, hub data set, or news-mini."""
     out: str = ""
-    """Folder for the study; named by date under runs/ when empty."""
+    """Folder for the study; named by date under runs/ if empty."""
     grid: GridOptions = field(default_factory=GridOptions)
     training: TrainingOptions = field(default_factory=TrainingOptions)
     reading: DataOptions = field(default_factory=DataOptions)
+    compute: ComputeOptions = field(default_factory=ComputeOptions)
     memory: float | None = None
-    """GiB that one pack may take; more runs are trained in several packs. None: 70 % of what is free."""
+    """GiB that one pack may take; more runs are trained in several packs. If not set, 70 % of what is free."""
     halving: bool = False
-    """Successive halving: at 1/8, 1/4 and 1/2 of the steps the worse half of a pack's LoRA runs, on the validation sample, leaves."""
+    """Successive halving: after 1/8, 1/4 and 1/2 of the steps the worse half of a pack's LoRA runs stops."""
     stop_at_target: bool = False
-    """A run leaves its pack when it reaches the target accuracy."""
+    """Stop each run when it reaches the target score."""
     combine: bool = False
-    """Also measure the average of one configuration's seeds, and an ensemble of runs; validation chooses which."""
+    """Also measure the average of one configuration's seeds and an ensemble of runs."""
 
     def problems(self) -> Iterator[str]:
         if self.memory is not None and not 0 < self.memory < inf:
-            yield f"memory is {self.memory}: it is in GiB, and must be above 0"
-        for part in (self.grid, self.training, self.reading):
+            yield f"memory is {self.memory}: it is in GiB and must be above 0"
+        for part in (self.grid, self.training, self.reading, self.compute):
             yield from part.problems()

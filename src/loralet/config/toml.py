@@ -4,28 +4,43 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-import types
 import typing
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Protocol, TypeVar
 
 import tomli_w
 
-from loralet.atomic import new_file
 from loralet.errors import ConfigError
+from loralet.records import plain, read_record, typed
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-Options = TypeVar("Options")
+
+class OptionClass(Protocol):
+    """A dataclass of options that can check itself."""
+
+    def problems(self) -> Iterator[str]: ...
 
 
-def write_options(path: Path, options: Any) -> None:
+Options = TypeVar("Options", bound=OptionClass)
+
+
+def options_text(options: OptionClass) -> str:
     """The options as TOML, nested classes as tables; an option that is None is left out, as TOML has no null."""
-    with new_file(path) as temporary:
-        temporary.write_text(tomli_w.dumps(_plain(options)), encoding="utf-8")
+    return tomli_w.dumps(_without_none(plain(options)))
+
+
+def _without_none(values: dict[str, object]) -> dict[str, object]:
+    return {
+        name: _without_none(value) if isinstance(value, dict) else value
+        for name, value in values.items()
+        if value is not None
+    }
 
 
 def read_options(path: Path, kind: type[Options]) -> Options:
@@ -42,60 +57,46 @@ def read_options(path: Path, kind: type[Options]) -> Options:
         raise ConfigError(
             f"--config {path}: cannot be read ({error.strerror}); name a TOML file, such as a run's config.toml"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of the bytes, the syntax, a number of too many digits, the depth
         raise ConfigError(f"--config {path}: not valid TOML ({error})") from error
     problems: list[str] = []
-    options = _build(kind, raw, "", problems)
-    problems += options.problems()  # type: ignore[attr-defined]  # every option class has it
-    if problems:
+    raw = _current(raw)
+    options = read_record(kind, raw, problems)
+    readable = options or read_record(kind, _readable(raw, kind), [])
+    problems += readable.problems() if readable is not None else []
+    if problems or options is None:
         raise ConfigError.listing(problems, str(path))
     return options
 
 
-def _plain(options: Any) -> dict[str, Any]:
-    fields = ((f.name, getattr(options, f.name)) for f in dataclasses.fields(options))
-    return {
-        name: _plain(value) if dataclasses.is_dataclass(value) else list(value) if isinstance(value, tuple) else value
-        for name, value in fields
-        if value is not None
-    }
+def _readable(raw: Mapping[str, object], kind: type) -> dict[str, object]:
+    """The options of a table that are known and of the right type."""
+    found: dict[str, object] = {}
+    for name, option in typing.get_type_hints(kind).items():
+        value = raw.get(name)
+        if isinstance(value, dict) and dataclasses.is_dataclass(option):
+            found[name] = _readable(value, typing.cast("type", option))
+        elif name in raw:
+            with suppress(TypeError):
+                found[name] = typed(option, value)
+    return found
 
 
-def _build(kind: type[Options], raw: dict[str, Any], where: str, problems: list[str]) -> Options:
-    types_ = typing.get_type_hints(kind)
-    known = {f.name: types_[f.name] for f in dataclasses.fields(kind)}  # type: ignore[arg-type]  # called with option classes alone
-    values: dict[str, Any] = {}
-    for key, value in raw.items():
-        if key not in known:
-            problems.append(f"{where}{key} is not an option; known here: {', '.join(known)}")
-        elif dataclasses.is_dataclass(known[key]):
-            if isinstance(value, dict):
-                values[key] = _build(known[key], value, f"{where}{key}.", problems)
-            else:
-                problems.append(f"{where}{key} is {value!r}: a table is expected")
-        else:
-            try:
-                values[key] = _typed(known[key], value)
-            except TypeError as error:
-                problems.append(f"{where}{key} is {value!r}: {error} is expected")
-    return kind(**values)
-
-
-def _typed(kind: Any, value: Any) -> Any:
-    """``value`` as ``kind``; TypeError, whose text names what is expected, where it does not fit."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        return _typed(next(a for a in arguments if a is not type(None)), value)
-    if origin is typing.Literal:
-        if value not in arguments:
-            raise TypeError(f"one of {', '.join(map(str, arguments))}")
-        return value
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise TypeError("a list")
-        return tuple(_typed(arguments[0], item) for item in value)
-    if kind is float and type(value) in (int, float):
-        return float(value)
-    if type(value) is not kind:
-        raise TypeError({int: "a whole number", float: "a number", str: "a string", bool: "true or false"}[kind])
-    return value
+def _current(raw: dict[str, object]) -> dict[str, object]:
+    """The same options where they stand now: files of before the groups ``adapter``, ``compute`` and ``columns``."""
+    raw = {name: dict(value) if isinstance(value, dict) else value for name, value in raw.items()}
+    lora, training, reading = (raw.get(name) for name in ("lora", "training", "reading"))
+    if isinstance(lora, dict) and "adapter" not in raw:
+        del raw["lora"]
+        raw |= {"lr": lora.pop("lr")} if "lr" in lora else {}
+        raw["adapter"] = lora
+    for owner in (training, raw):  # of training, or of a distillation
+        if isinstance(owner, dict) and "compute" not in raw:
+            moved = {name: owner.pop(name) for name in ("precision", "threads") if name in owner}
+            raw |= {"compute": moved} if moved else {}
+    if isinstance(training, dict) and "target_accuracy" in training:
+        training["target_score"] = training.pop("target_accuracy")
+    if isinstance(reading, dict) and not isinstance(reading.get("columns"), dict):
+        columns = {n: reading.pop(n) for n in ("text_column", "label_column", "columns") if n in reading}
+        reading |= {"columns": columns} if columns else {}
+    return raw

@@ -6,13 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from jaxtyping import Int
 from torch import Tensor
 
+from loralet.backends.batch import Batch
 from loralet.data.tokens import Tokens
-
-MULTIPLE = 8
-"""Token counts of batches are rounded up to this: the matrix library keeps a prepared kernel, about half a megabyte, for every size it has met."""
 
 GROUP = 50
 """Batches whose rows are sorted by length together: enough for almost no padding, few enough to keep the order random."""
@@ -72,15 +69,18 @@ def sorted_batches(lengths: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
         start += rows
 
 
-def collate(tokens: Tokens, rows: np.ndarray) -> tuple[Int[Tensor, "b t"], Int[Tensor, "b"]]:
-    """The ids of these rows, padded on the right with 0, and each row's length.
+def gather(tokens: Tokens, rows: np.ndarray, targets: Tensor | None = None) -> Batch:
+    """These rows as a batch, in this order.
 
-    The length of the batch is its longest row's, rounded up to a multiple of 8, but never more than the longest of all rows.
+    Args:
+        tokens: all rows.
+        rows: row numbers.
+        targets: of all rows, for the task's loss; None where only logits are wanted.
     """
-    starts, lengths = tokens.starts[rows], tokens.starts[rows + 1] - tokens.starts[rows]
-    rounded = -(-int(lengths.max()) // MULTIPLE) * MULTIPLE
-    columns = np.arange(min(rounded, tokens.longest))
-    inside = columns < lengths[:, None]
-    places = np.minimum(starts[:, None] + columns, len(tokens.ids) - 1)
-    ids = np.where(inside, tokens.ids[places], 0).astype(np.int64)
-    return torch.from_numpy(ids), torch.from_numpy(lengths)
+    lengths = tokens.starts[rows + 1] - tokens.starts[rows]
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    places = np.arange(offsets[-1]) + np.repeat(tokens.starts[rows] - offsets[:-1], lengths)
+    ids = torch.from_numpy(tokens.ids[places].astype(np.int64))
+    types = None if tokens.types is None else torch.from_numpy(tokens.types[places].astype(np.int64))
+    own = None if targets is None else targets[torch.from_numpy(rows)]
+    return Batch(ids, torch.from_numpy(offsets), types, own)

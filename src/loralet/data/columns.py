@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from loralet.data.files import listed_rows
 from loralet.data.sources import Dataset, Split, fingerprint_splits
-from loralet.errors import InputError
+from loralet.errors import InputError, listed_rows
+from loralet.tasks.single_label import SingleLabel
 
 LABEL_TYPES = {"i": "int", "u": "int", "b": "bool", "U": "str", "f": "float"}
 """The kinds of numpy array that labels can be, by the name under which an artifact remembers them."""
@@ -92,7 +92,9 @@ def memory_dataset(texts: pa.ChunkedArray, numbers: np.ndarray, names: Sequence[
         names: the classes' names, in order.
     """
     train = Split(f"{len(texts):,} texts", texts, numbers)
-    return Dataset("rows given in Python", tuple(names), train, None, None, fingerprint_splits([train]), ())
+    return Dataset(
+        "rows given in Python", SingleLabel(tuple(names)), train, None, None, fingerprint_splits([train]), ()
+    )
 
 
 def label_type(classes: np.ndarray) -> str:

@@ -15,7 +15,8 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet
 
-from loralet.errors import DataError
+from loralet.errors import SHOWN_ROWS, DataError, listed_rows
+from loralet.tasks.base import RawLabels
 
 TEXT_NAMES = ("text", "sentence", "content", "review", "document", "body", "message", "query")
 TITLE_NAMES = ("title", "headline", "subject")
@@ -24,8 +25,6 @@ LABEL_NAMES = ("label", "labels", "class", "category", "target", "topic", "class
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 BLOCK = 64 << 20
 """Bytes that Arrow's readers take at once; one row must fit."""
-SHOWN = 5
-"""Rows named in one message."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,12 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    @property
+    def raw_labels(self) -> RawLabels:
+        """The labels, of a table that was read with them."""
+        assert self.labels is not None
+        return RawLabels(self.source, self.labels, self.rows, self.names)
 
 
 def read_table(path: Path, columns: Columns, labelled: bool = True, keep_empty: bool = False) -> Table:
@@ -142,12 +147,12 @@ def _read_csv(path: Path, header: Sequence[str]) -> tuple[pa.Table, Sequence[int
         raise DataError(f"{path}: not readable as {path.suffix[1:].upper()} ({error})") from error
     rows = _record_lines(path, delimiter, table.num_rows + len(ragged), skipped)
     if ragged:
-        places = [(rows[row.number - skipped - 1], row) for row in ragged[:SHOWN]]
+        places = [(rows[row.number - skipped - 1], row) for row in ragged[:SHOWN_ROWS]]
         listed = [
             f"  - row {place} has {row.actual_columns} columns instead of {row.expected_columns}: {row.text[:60]!r}"
             for place, row in places
         ]
-        listed += [f"  ... and {len(ragged) - SHOWN} more"] if len(ragged) > SHOWN else []
+        listed += [f"  ... and {len(ragged) - SHOWN_ROWS} more"] if len(ragged) > SHOWN_ROWS else []
         raise DataError(
             f"{path}: {len(ragged)} row{'s do' if len(ragged) > 1 else ' does'} not fit the {len(names)} columns {', '.join(names)}; "
             f"a text with a {delimiter!r} in it must be quoted, and every quote closed:\n" + "\n".join(listed)
@@ -280,13 +285,6 @@ def _select(path: Path, raw: pa.Table, columns: Columns, rows: pa.Array, labelle
         )
     names = _label_names(raw, label_column) if label_column else ()
     return Table(str(path), texts, labels, rows, names, left_out)
-
-
-def listed_rows(rows: Sequence[int]) -> str:
-    """``row 7`` or ``3 rows (7, 9, 12)`` or ``20 rows (7, 9, 12, 15, 18, ...)``."""
-    if len(rows) == 1:
-        return f"row {rows[0]}"
-    return f"{len(rows)} rows ({', '.join(map(str, rows[:SHOWN]))}{', ...' if len(rows) > SHOWN else ''})"
 
 
 def _find_text(path: Path, names: Sequence[str], given: str) -> list[str]:

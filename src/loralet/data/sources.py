@@ -12,29 +12,39 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from loralet.data.files import SUFFIXES, Columns, Table, listed_rows, read_table
-from loralet.errors import DataError
+from loralet.data.files import SUFFIXES, Columns, read_table
+from loralet.errors import DataError, listed_rows
 from loralet.hub import client as hub
 from loralet.hub.bundled import bundled
+from loralet.tasks.base import Task
+from loralet.tasks.registry import TASKS
 
 SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)")
-NUMBER = re.compile(r"0|-?[1-9]\d*")
 SPLIT_NAMES = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 
 
 @dataclass(frozen=True)
 class Split:
-    """Texts with numbered labels; ``labels`` are int64 indices into the data set's label names."""
+    """Texts with their targets.
+
+    Args:
+        source: where they come from, for messages.
+        texts: one string a row.
+        targets: the labels as the task encodes them, one row a text.
+        seconds: the second text of each row, for pairs; None for single texts.
+    """
 
     source: str
     texts: pa.ChunkedArray
-    labels: np.ndarray
+    targets: np.ndarray
+    seconds: pa.ChunkedArray | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def take(self, rows: np.ndarray) -> Split:
-        return replace(self, texts=self.texts.take(pa.array(rows)), labels=self.labels[rows])
+        seconds = None if self.seconds is None else self.seconds.take(pa.array(rows))
+        return replace(self, texts=self.texts.take(pa.array(rows)), targets=self.targets[rows], seconds=seconds)
 
 
 class HeldOut:
@@ -58,16 +68,16 @@ class Dataset:
 
     Args:
         source: what the user named.
-        labels: label names, in label order.
+        task: what the labels mean.
         train: training rows.
         validation: the data's own validation split, or None.
         test: the test split, counted, or None.
-        fingerprint: hash of all texts and labels.
+        fingerprint: hash of all texts and targets.
         notes: what the user should know about the data (rows left out, overlap), in words.
     """
 
     source: str
-    labels: tuple[str, ...]
+    task: Task
     train: Split
     validation: Split | None
     test: HeldOut | None
@@ -75,17 +85,26 @@ class Dataset:
     notes: tuple[str, ...]
 
 
-def load_dataset(source: str, columns: Columns, label_names: Sequence[str] = (), drop_overlap: bool = False) -> Dataset:
+def load_dataset(
+    source: str,
+    columns: Columns,
+    label_names: Sequence[str] = (),
+    drop_overlap: bool = False,
+    kind: str = "single-label",
+) -> Dataset:
     """Load a data set.
 
     Args:
-        source: a file (all of it is training data), a folder with train/validation/test files, or a hub id (``ag_news`` is fancyzhx/ag_news).
+        source: a file (all of it is training data), a folder with train/validation/test files, or a hub id (``ag_news``
+            is fancyzhx/ag_news).
         columns: which columns hold what.
         label_names: names for the labels, in label order; the data's own when empty.
         drop_overlap: remove training texts that also stand in the test split or in a validation split of the data's own.
+        kind: name of the task (:data:`loralet.tasks.registry.TASKS`).
 
     Raises:
-        DataError: see :func:`loralet.data.files.read_table`; also one class only, unknown labels in another split, names that do not match.
+        DataError: see :func:`loralet.data.files.read_table`; also one class only, unknown labels in another split, names
+            that do not match.
         HubError: a hub id that is neither reachable nor cached.
     """
     files = find_files(source)
@@ -100,9 +119,10 @@ def load_dataset(source: str, columns: Columns, label_names: Sequence[str] = (),
         for t in parts
         if t.left_out
     ]
-    values, names = _label_set(tables["train"], label_names)
+    task = TASKS[kind].of([table.raw_labels for table in tables["train"]], label_names)
     splits = {
-        name: _joined([Split(t.source, t.texts, _numbered(t, values)) for t in parts]) for name, parts in tables.items()
+        name: _joined([Split(t.source, t.texts, task.encode(t.raw_labels)) for t in parts])
+        for name, parts in tables.items()
     }
     train = splits["train"]
     for other in (splits[name] for name in ("test", "validation") if name in splits):
@@ -119,13 +139,10 @@ def load_dataset(source: str, columns: Columns, label_names: Sequence[str] = (),
             notes.append(
                 f"{train.source}: {count} rows also stand in {other.source}; --drop-overlap leaves them out of training"
             )
-    if len(np.unique(train.labels)) < 2:
-        raise DataError(
-            f"{train.source}: only one class ({names[train.labels[0]]!r}); a classifier needs rows of at least two"
-        )
+    task.require_trainable(train.source, train.targets)
     validation, test = splits.get("validation"), splits.get("test")
     fingerprint = fingerprint_splits([train, *(s for s in (validation, test) if s)])
-    return Dataset(source, names, train, validation, HeldOut(test) if test else None, fingerprint, tuple(notes))
+    return Dataset(source, task, train, validation, HeldOut(test) if test else None, fingerprint, tuple(notes))
 
 
 def find_files(source: str) -> dict[str, list[Path]]:
@@ -186,76 +203,20 @@ def _joined(parts: list[Split]) -> Split:
     """The parts of a split as one."""
     more = f" and {len(parts) - 1} more" if len(parts) > 1 else ""
     texts = pa.chunked_array([chunk for part in parts for chunk in part.texts.chunks])
-    return Split(f"{parts[0].source}{more}", texts, np.concatenate([part.labels for part in parts]))
+    return Split(f"{parts[0].source}{more}", texts, np.concatenate([part.targets for part in parts]))
 
 
-def _label_set(parts: Sequence[Table], given: Sequence[str]) -> tuple[list[int | str], tuple[str, ...]]:
-    """Label values in order (integers by value, strings by alphabet, or as the file's own names say) and the names they go by."""
-    train = parts[0]
-    assert train.labels is not None
-    found = {value for table in parts if table.labels is not None for value in table.labels.unique().to_pylist()}
-    whole = all(isinstance(value, int) for value in found)
-    present: list[int | str] = sorted(found if whole else set(map(str, found)))
-    if train.names and whole:
-        values: list[int | str] = list(range(len(train.names)))
-        names = train.names
-    else:
-        values, names = present, tuple(map(str, present))
-    if not given:
-        return values, names
-    if not whole and set(given) == set(present):
-        return list(given), tuple(given)
-    if len(given) != len(values):
-        raise DataError(
-            f"{train.source}: --label-names gives {len(given)} names ({', '.join(given)}), the data has {len(values)} labels ({', '.join(names)}); "
-            "give one for each"
-        )
-    require_no_exchange(train.source, names, given)
-    return values, tuple(given)
-
-
-def require_no_exchange(source: str, names: Sequence[str], given: Sequence[str]) -> None:
-    """Check that no label is renamed to what another label is called already: answers would be turned round without a word.
-
-    Raises:
-        DataError: one is.
-    """
-    for old, new in zip(names, given, strict=True):
-        if new != old and new in names:
-            raise DataError(
-                f"{source}: {new!r} is given as the name of the label {old!r}, but another label is called so; "
-                f"the labels, in order, are {', '.join(names)}"
-            )
-
-
-def _numbered(table: Table, values: list[int | str]) -> np.ndarray:
-    assert table.labels is not None
-    wanted = pa.array(values)
-    labels = table.labels
-    if labels.type != wanted.type:
-        labels, wanted = labels.cast(pa.string()), wanted.cast(pa.string())
-    numbers = pc.index_in(labels, value_set=wanted)
-    if numbers.null_count:
-        unknown = pc.is_null(numbers).combine_chunks()
-        rows = table.rows.filter(unknown).to_pylist()
-        strange = ", ".join(repr(v) for v in labels.filter(unknown).unique().to_pylist()[:5])
-        raise DataError(
-            f"{table.source}: {listed_rows(rows)} with an unknown label ({strange}); known from training: {', '.join(map(repr, values))}"
-        )
-    return np.asarray(numbers.to_numpy(), np.int64)
-
-
-def load_labelled(source: str, columns: Columns, names: Sequence[str]) -> Split:
+def load_labelled(source: str, columns: Columns, task: Task) -> Split:
     """Rows to measure a trained classifier on: a file, or the test file of a folder or hub data set.
 
     Args:
         source: a file, a folder or a hub id.
         columns: which columns hold what.
-        names: the classifier's labels. A label of the data is one of these names; or, where none of them is and the names are no numbers
-            themselves, as an integer a place among them (among the file's own names, where it carries these in an order of its own).
+        task: the classifier's task, which reads the labels (:meth:`loralet.tasks.base.Task.encode_other`).
 
     Raises:
-        DataError: see :func:`loralet.data.files.read_table`; also no test file, or a label that the classifier does not know.
+        DataError: see :func:`loralet.data.files.read_table`; also no test file, or a label that the classifier does not
+            know.
     """
     files = find_files(source)
     paths = files.get("test") or (files["train"] if Path(source).is_file() else [])
@@ -264,14 +225,8 @@ def load_labelled(source: str, columns: Columns, names: Sequence[str]) -> Split:
             f"{source}: there is no test file; found {', '.join(str(p) for ps in files.values() for p in ps)}"
         )
     tables = [read_table(path, columns) for path in paths]
-    found = {value for table in tables if table.labels is not None for value in table.labels.unique().to_pylist()}
-    values: list[int | str] = list(range(len(names)))
-    named = any(str(value) in names for value in found) or all(NUMBER.fullmatch(name) for name in names)
-    if named or not all(isinstance(value, int) for value in found):
-        values = list(names)
-    elif sorted(tables[0].names) == sorted(names):
-        values = [tables[0].names.index(name) for name in names]
-    return _joined([Split(table.source, table.texts, _numbered(table, values)) for table in tables])
+    targets = task.encode_other([table.raw_labels for table in tables])
+    return _joined([Split(table.source, table.texts, own) for table, own in zip(tables, targets, strict=True)])
 
 
 def hash_texts(texts: pa.ChunkedArray) -> hashlib._Hash:
@@ -291,5 +246,7 @@ def fingerprint_splits(splits: Sequence[Split]) -> str:
     digest = hashlib.sha256()
     for split in splits:
         digest.update(hash_texts(split.texts).digest())
-        digest.update(split.labels.tobytes())
+        if split.seconds is not None:
+            digest.update(hash_texts(split.seconds).digest())
+        digest.update(split.targets.tobytes())
     return digest.hexdigest()

@@ -18,28 +18,29 @@ from pathlib import Path
 import numpy as np
 
 from loralet.atomic import new_file
-from loralet.backends.device import choose_device, choose_dtype
+from loralet.backends.choice import choose_backend
 from loralet.cache import cache_folder
 from loralet.config import DistillConfig
-from loralet.config.toml import read_options
+from loralet.config.toml import options_text, read_options
 from loralet.data.tokens import Tokens, tokenise
 from loralet.distil.card import card
 from loralet.distil.checkpoint import NAME, load_checkpoint, save_checkpoint
+from loralet.distil.forward import Arithmetic
 from loralet.distil.mixtures import with_mixtures
 from loralet.distil.save import save_student
-from loralet.distil.student import matched_layers, start_maps, start_student, student_shape
+from loralet.distil.student import matched_layers, start_projections, start_student, student_table
 from loralet.distil.teacher import teacher_targets
 from loralet.distil.texts import Texts, hold_out, read_texts
-from loralet.distil.train import DistilState, Lessons, Pupil, distil
+from loralet.distil.train import DistillationData, DistilState, Student, distil
 from loralet.errors import ConfigError, RunError
 from loralet.events import Advanced, EpochEnded, Event, Stage
 from loralet.hub.backbone import Backbone, load_backbone
-from loralet.models.encoder import EncoderShape
+from loralet.runs.environment import SessionBackend, environment
 from loralet.runs.folder import RunFolder, new_run_folder
 
 Listen = Callable[[Event], None]
-FREE = ("threads", "resume", "out")
-"""Options that may differ when a distillation is resumed."""
+FREE = ("compute", "resume", "out")
+"""Options that may differ when a distillation is resumed; of ``compute`` all but the precision."""
 
 
 def build_student(config: DistillConfig, listen: Listen) -> EpochEnded:
@@ -60,21 +61,24 @@ def build_student(config: DistillConfig, listen: Listen) -> EpochEnded:
     """
     where = open_folder(config)
     teacher = load_backbone(config.teacher)
-    shape = student_shape(config, teacher.shape)
-    layers = matched_layers(teacher.shape.layers, shape.layers, config.match)
+    table = student_table(config, teacher.table)
+    layers = matched_layers(teacher.table.layers, table.layers, config.match)
     listen(Stage(f"reading {', '.join(config.text)}"))
     texts = read_texts(config.text, config.text_column)
     train, held_out = hold_out(len(texts.texts), config.held_out, config.seed)
-    longest = min(config.max_length, teacher.shape.longest, shape.longest)
+    longest = min(config.max_length, teacher.table.longest, table.longest)
     tokens = tokenise(texts.texts, teacher.tokenizer, longest, cache_folder())
-    device = choose_device()
-    pupil = Pupil(shape, choose_dtype(config.precision, device), device)
-    state = _start(config, teacher, shape, tokens, train, pupil)
-    tokens, lessons = with_mixtures(tokens, train, config.mixtures, shape.vocabulary, longest, config.seed)
+    chosen = choose_backend(table, config.compute.precision, config.compute.backend)
+    listen(Stage(chosen.announcement))
+    arithmetic = Arithmetic(chosen.backend.device, chosen.dtype, chosen.backend.attention)
+    student = Student(table, arithmetic)
+    state = _start(config, teacher, student, tokens, train)
+    tokens, data = with_mixtures(tokens, train, config.mixtures, table.vocabulary, longest, config.seed)
     told = load_checkpoint(where, state) if (where / NAME).exists() else 0
     if (where / "metrics.jsonl").exists():
         os.truncate(where / "metrics.jsonl", told)
-    folder = RunFolder(where, config)
+    found = environment((SessionBackend(config.out, chosen.info),))
+    folder = RunFolder(where, options_text(config), found)
 
     def tell(event: Event) -> None:
         if not isinstance(event, Advanced):
@@ -82,19 +86,19 @@ def build_student(config: DistillConfig, listen: Listen) -> EpochEnded:
         listen(event)
 
     try:
-        tell(Stage(_summary(texts, tokens, len(train), len(lessons) - len(train), state)))
-        targets = teacher_targets(teacher, tokens, layers, pupil.dtype, device, cache_folder(), tell)
-        for event in distil(state, pupil, Lessons(tokens, targets, lessons, held_out), config):
+        tell(Stage(_summary(texts, tokens, len(train), len(data) - len(train), state)))
+        targets = teacher_targets(teacher, tokens, layers, arithmetic, cache_folder(), tell)
+        for event in distil(state, student, DistillationData(tokens, targets, data, held_out), config):
             tell(event)
             if isinstance(event, EpochEnded):
                 save_checkpoint(where, state, (where / "metrics.jsonl").stat().st_size)
     finally:
         folder.close()
-    weights = {name: t.detach().cpu() for name, t in state.parameters.items() if not name.startswith("maps.")}
+    weights = {name: t.detach().cpu() for name, t in state.parameters.items() if not name.startswith("projections.")}
     with new_file(where / "README.md") as temporary:
-        text = card(config, shape, sum(t.numel() for t in weights.values()), layers, texts, state.history)
+        text = card(config, table, sum(t.numel() for t in weights.values()), layers, texts, state.history)
         temporary.write_text(text, encoding="utf-8")
-    save_student(where, weights, shape, teacher.tokenizer, config.half)
+    save_student(where, weights, table, teacher.tokenizer, config.half)
     (where / NAME).unlink()
     return state.history[-1]
 
@@ -118,6 +122,8 @@ def open_folder(config: DistillConfig) -> Path:
         for name in names
         if getattr(config, name) != getattr(before, name)
     ]
+    if config.compute.precision != before.compute.precision:
+        changed.append(f"precision is {config.compute.precision!r}, it was {before.compute.precision!r}")
     if changed:
         raise ConfigError.listing(
             [f"{change}: a resumed distillation keeps its options" for change in changed], str(folder)
@@ -126,14 +132,15 @@ def open_folder(config: DistillConfig) -> Path:
 
 
 def _start(
-    config: DistillConfig, teacher: Backbone, shape: EncoderShape, tokens: Tokens, train: np.ndarray, pupil: Pupil
+    config: DistillConfig, teacher: Backbone, student: Student, tokens: Tokens, train: np.ndarray
 ) -> DistilState:
+    """The student and its projections before the first step."""
+    table = student.table
     kept = np.repeat(np.isin(np.arange(len(tokens)), train), tokens.lengths)
-    counts = np.bincount(tokens.ids[kept], minlength=shape.vocabulary)
-    parameters = start_student(teacher, shape, counts, config.seed) | start_maps(
-        shape.width, teacher.shape.width, shape.layers, config.seed
-    )
-    return DistilState.start({name: t.to(pupil.device) for name, t in parameters.items()})
+    counts = np.bincount(tokens.ids[kept], minlength=table.vocabulary)
+    parameters = start_student(teacher, table, counts, config.seed)
+    parameters |= start_projections(table.width, teacher.table.width, table.layers, config.seed)
+    return DistilState.start({name: t.to(student.arithmetic.device) for name, t in parameters.items()})
 
 
 def _summary(texts: Texts, tokens: Tokens, train: int, mixtures: int, state: DistilState) -> str:

@@ -13,15 +13,15 @@ from loralet.distil.losses import SHARES
 from loralet.distil.mixtures import REPLACED
 from loralet.distil.texts import Texts
 from loralet.events import EpochEnded
-from loralet.models.encoder import EncoderShape
+from loralet.models.table import EncoderTable
 
-OMITTED = ("teacher", "teacher_name", "text", "out", "threads", "resume")
+OMITTED = ("teacher", "teacher_name", "text", "out", "compute", "resume")
 """Options that the card's command leaves out or says in its own way."""
 
 
 def card(
     config: DistillConfig,
-    shape: EncoderShape,
+    table: EncoderTable,
     parameters: int,
     layers: Sequence[int],
     texts: Texts,
@@ -31,7 +31,7 @@ def card(
 
     Args:
         config: the options.
-        shape: the student's sizes.
+        table: the student's sizes.
         parameters: numbers in the student, pooler included.
         layers: the teacher's layer that each of the student's matches.
         texts: what was read.
@@ -56,7 +56,7 @@ def card(
             "",
             f"# {Path(config.out).resolve().name}",
             "",
-            f"A BERT of {shape.layers} layers, {shape.width} wide, {shape.heads} heads, {shape.feed_forward} feed-forward, "
+            f"A BERT of {table.layers} layers, {table.width} wide, {table.heads} heads, {table.feed_forward} feed-forward, "
             f"{parameters:,} parameters, "
             f"distilled from {teacher} with loralet {__version__}. Vocabulary and tokenizer are the teacher's. It was not pre-trained otherwise.",
             "",
@@ -72,7 +72,7 @@ def card(
             "## Training",
             "",
             "Word and position embeddings started on the principal axes of the teacher's, weighted by how often each token stands in the texts. "
-            f"Layers 1 to {shape.layers} match the teacher's layers {', '.join(map(str, layers))}. "
+            f"Layers 1 to {table.layers} match the teacher's layers {', '.join(map(str, layers))}. "
             f"{config.epochs} epochs at a peak learning rate of {config.lr:g}, then {config.pooled_epochs} with the pooled losses at "
             f"{config.pooled_lr:g}; {last.step:,} steps of {config.batch_size} texts, {sum(e.seconds for e in history) / 60:.0f} minutes.",
             "",

@@ -1,33 +1,45 @@
-"""Teacher and student at work: linear maps in a narrow type, everything between them in fp32."""
+"""Teacher and student at work: linear projections in a narrow type, everything between them in fp32."""
 
 from __future__ import annotations
 
-from jaxtyping import Float, Int
-from torch import Tensor, dtype
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor, device, dtype
 from torch.nn import functional as F
 
-from loralet.models.encoder import EncoderShape, Weights, layer_states
+from loralet.models.forward import Attention, Padded, Weights, attention, layer_states
+from loralet.models.table import EncoderTable
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """How both encoders are computed: where, in which type their linear layers, and with which attention."""
+
+    device: device
+    dtype: dtype
+    attend: Attention = attention
 
 
 def narrowed(weights: Weights, to: dtype) -> Weights:
-    """The layers' linear maps in a type; embeddings and norms as they are. Gradients flow back to the originals."""
+    """The layers' linear projections in a type; embeddings and norms as they are. Gradients flow back to the originals."""
     return {name: t.to(to) if name.startswith("layers.") and "-norm." not in name else t for name, t in weights.items()}
 
 
 def states(
-    weights: Weights, shape: EncoderShape, ids: Int[Tensor, "b t"], lengths: Int[Tensor, "b"]
+    weights: Weights, table: EncoderTable, batch: Padded, attend: Attention = attention
 ) -> list[Float[Tensor, "b t d"]]:
     """The states after each layer, in fp32.
 
     Args:
         weights: from :func:`narrowed`.
-        shape: sizes of the encoder.
-        ids: token ids, padded on the right.
-        lengths: tokens of each row that count.
+        table: the encoder's layer table.
+        batch: token ids and lengths.
+        attend: the attention to use.
     """
 
     def linear(name: str, x: Tensor) -> Tensor:
         weight = weights[f"{name}.weight"]
-        return F.linear(x.to(weight.dtype), weight, weights[f"{name}.bias"])
+        return F.linear(x.to(weight.dtype), weight, weights.get(f"{name}.bias"))
 
-    return [x[0] for x in layer_states(weights, shape, ids, lengths, linear)]
+    return [x[0] for x in layer_states(weights, table, batch, linear, attend=attend)]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from loralet.distil.forward import narrowed, states
-from loralet.distil.student import through
-from loralet.models.encoder import EncoderShape, Weights
-from loralet.models.head import mean_over_tokens, pool
+from loralet.distil.forward import Arithmetic, narrowed, states
+from loralet.distil.student import project
+from loralet.models.forward import Padded, Weights
+from loralet.models.heads import Pooling, mean_over_tokens, pool
+from loralet.models.table import EncoderTable
 
 SHARES = {"tokens": 2.0, "sentence": 2.0, "similarity": 5.0, "pooled": 2.0, "pooled_similarity": 5.0}
 """What each loss counts in the total; found by trial on news texts."""
@@ -21,44 +22,46 @@ SMALLEST = 1e-8
 
 def losses_of(
     parameters: Weights,
-    shape: EncoderShape,
-    batch: tuple[Int[Tensor, "b t"], Int[Tensor, "b"]],
+    table: EncoderTable,
+    batch: Padded,
     target: tuple[Float[Tensor, "n l e"], Float[Tensor, "b e"]],
-    dtype: torch.dtype,
+    arithmetic: Arithmetic,
     pooled: bool,
 ) -> dict[str, Tensor]:
     """The losses of a batch by name, those of :data:`SHARES` and their ``total``.
 
-    ``tokens``: 1 - cosine of every token's mapped state and the teacher's, mean over tokens and layers. ``sentence``: the same of the mean over
-    tokens of the last layer. ``similarity``: mean squared difference of the cosines between all pairs of the batch's mapped sentence embeddings
-    and of the teacher's. ``pooled`` and ``pooled_similarity``: those two of the pooled first token, mapped to the teacher's sentence embedding.
+    ``tokens``: 1 - cosine of every token's projected state and the teacher's, mean over tokens and layers. ``sentence``:
+    the same of the mean over tokens of the last layer. ``similarity``: mean squared difference of the cosines between all
+    pairs of the batch's projected sentence embeddings and of the teacher's. ``pooled`` and ``pooled_similarity``: those two
+    of the pooled first token, projected to the teacher's sentence embedding.
 
     Args:
-        parameters: the student's tensors and the maps, in fp32.
-        shape: the student's sizes.
-        batch: token ids, padded on the right, and lengths.
+        parameters: the student's tensors and the projections, in fp32.
+        table: the student's layer table.
+        batch: token ids and lengths.
         target: the teacher's states of the batch's n tokens, padding left out, at l layers, and its sentence embeddings.
-        dtype: type of the linear maps.
+        arithmetic: how to compute.
         pooled: whether the pooled losses are wanted.
     """
-    ids, lengths = batch
-    outputs = states(narrowed(parameters, dtype), shape, ids, lengths)
-    inside = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
-    maps = {
-        name: t.to(dtype) if name.startswith("maps.tokens") else t
+    outputs = states(narrowed(parameters, arithmetic.dtype), table, batch, arithmetic.attend)
+    inside = torch.arange(batch.ids.shape[1], device=batch.ids.device) < batch.lengths[:, None]
+    projections = {
+        name: t.to(arithmetic.dtype) if name.startswith("projections.tokens") else t
         for name, t in parameters.items()
-        if name.startswith("maps.")
+        if name.startswith("projections.")
     }
     token_states, sentences = target
     apart = [
-        distance(through(maps, f"tokens.{i}", x[inside]).float(), token_states[:, i]) for i, x in enumerate(outputs)
+        distance(project(projections, f"tokens.{i}", x[inside]).float(), token_states[:, i])
+        for i, x in enumerate(outputs)
     ]
     losses = {"tokens": torch.stack(apart).mean()}
-    own = through(maps, "sentence", mean_over_tokens(outputs[-1][None], lengths)[0])
+    own = project(projections, "sentence", mean_over_tokens(outputs[-1][None], batch.lengths)[0])
     losses |= {"sentence": distance(own, sentences), "similarity": disagreement(own, sentences)}
     if pooled:
-        first = pool(outputs[-1][None, :, 0], parameters["pooler.weight"][None], parameters["pooler.bias"][None])[0]
-        own = through(maps, "pooled", first)
+        pooler = {name: parameters[name][None] for name in Pooling().tensors(table.width)}
+        first = pool(outputs[-1][None, :, 0], pooler)[0]
+        own = project(projections, "pooled", first)
         losses |= {"pooled": distance(own, sentences), "pooled_similarity": disagreement(own, sentences)}
     return losses | {"total": torch.stack([SHARES[name] * loss for name, loss in losses.items()]).sum()}
 

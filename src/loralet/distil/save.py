@@ -11,21 +11,22 @@ from tokenizers import Tokenizer
 
 from loralet.atomic import new_file, write_json
 from loralet.hub.tokenizer_config import SPECIAL, tokenizer_config
-from loralet.models.encoder import EncoderShape, Weights
-from loralet.models.families import ARCHITECTURES
+from loralet.models.families import FAMILIES
+from loralet.models.forward import Weights
+from loralet.models.table import EncoderTable
 
 
-def save_student(folder: Path, weights: Weights, shape: EncoderShape, tokenizer: Tokenizer, half: bool) -> None:
+def save_student(folder: Path, weights: Weights, table: EncoderTable, tokenizer: Tokenizer, half: bool) -> None:
     """Write the tokenizer, model.safetensors and, last, config.json, so that a folder with a config is complete.
 
     Args:
         folder: where; each file appears whole or not at all.
         weights: the student's tensors with its pooler, fp32.
-        shape: its sizes.
+        table: its sizes.
         tokenizer: the teacher's.
         half: write fp16.
     """
-    architecture = ARCHITECTURES["bert"]
+    family = FAMILIES["bert"]
     described: dict[str, Any] = json.loads(tokenizer.to_str())
     with new_file(folder / "tokenizer.json") as temporary:
         tokenizer.save(str(temporary))
@@ -33,27 +34,27 @@ def save_student(folder: Path, weights: Weights, shape: EncoderShape, tokenizer:
     if described["model"]["type"] == "WordPiece" and [number for _, number in words] == list(range(len(words))):
         with new_file(folder / "vocab.txt") as temporary:
             temporary.write_text("".join(f"{word}\n" for word, _ in words), encoding="utf-8")
-    write_json(folder / "tokenizer_config.json", tokenizer_config(tokenizer, shape.longest))
-    tensors = {architecture.tensor(name): (t.half() if half else t).contiguous() for name, t in weights.items()}
+    write_json(folder / "tokenizer_config.json", tokenizer_config(tokenizer, table.longest))
+    tensors = {family.tensor(name): (t.half() if half else t).contiguous() for name, t in weights.items()}
     with new_file(folder / "model.safetensors") as temporary:
         temporary.write_bytes(save(tensors, metadata={"format": "pt"}))
-    write_json(folder / "config.json", _config(shape, tokenizer, half))
+    write_json(folder / "config.json", _config(table, tokenizer, half))
 
 
-def _config(shape: EncoderShape, tokenizer: Tokenizer, half: bool) -> dict[str, Any]:
+def _config(table: EncoderTable, tokenizer: Tokenizer, half: bool) -> dict[str, Any]:
     padding = (tokenizer.token_to_id(token) for token in SPECIAL["pad_token"])
     return {
         "architectures": ["BertModel"],
         "model_type": "bert",
-        "num_hidden_layers": shape.layers,
-        "hidden_size": shape.width,
-        "num_attention_heads": shape.heads,
-        "intermediate_size": shape.feed_forward,
-        "vocab_size": shape.vocabulary,
-        "max_position_embeddings": shape.positions,
-        "type_vocab_size": shape.token_types,
-        "hidden_act": shape.activation,
-        "layer_norm_eps": shape.epsilon,
+        "num_hidden_layers": table.layers,
+        "hidden_size": table.width,
+        "num_attention_heads": table.heads,
+        "intermediate_size": table.feed_forward,
+        "vocab_size": table.vocabulary,
+        "max_position_embeddings": table.positions,
+        "type_vocab_size": table.token_types,
+        "hidden_act": table.activation,
+        "layer_norm_eps": table.epsilon,
         "pad_token_id": next((number for number in padding if number is not None), 0),
         "hidden_dropout_prob": 0.1,
         "attention_probs_dropout_prob": 0.1,

@@ -1,4 +1,4 @@
-"""The student before its first lesson: its sizes, its initial values, the maps from its states to the teacher's."""
+"""The student before its first lesson: its sizes, its initial values, the projections from its states to the teacher's."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from loralet.adapters.pack import INITIALIZER_RANGE, stream
 from loralet.config import DistillConfig
 from loralet.errors import ConfigError
 from loralet.hub.backbone import Backbone
-from loralet.models.encoder import EncoderShape, Weights
+from loralet.models.forward import Weights
+from loralet.models.heads import Pooling
+from loralet.models.table import EncoderTable
 
 
-def student_shape(config: DistillConfig, teacher: EncoderShape) -> EncoderShape:
+def student_table(config: DistillConfig, teacher: EncoderTable) -> EncoderTable:
     """The student's sizes: the options', with the teacher's vocabulary and no more positions than the teacher has.
 
     Raises:
@@ -33,7 +35,7 @@ def student_shape(config: DistillConfig, teacher: EncoderShape) -> EncoderShape:
         problems.append(f"match is {' '.join(map(str, config.match))}: the teacher has {teacher.layers} layers")
     if problems:
         raise ConfigError.listing(problems)
-    return EncoderShape(
+    return EncoderTable(
         layers=config.layers,
         width=config.width,
         heads=config.heads,
@@ -48,20 +50,18 @@ def matched_layers(teacher: int, student: int, given: tuple[int, ...]) -> tuple[
     return given or tuple((i * teacher + student // 2) // student for i in range(1, student + 1))
 
 
-def start_student(teacher: Backbone, shape: EncoderShape, counts: Int[np.ndarray, "v"], seed: int) -> Weights:
+def start_student(teacher: Backbone, table: EncoderTable, counts: Int[np.ndarray, "v"], seed: int) -> Weights:
     """Initial values of the student: compressed embeddings, the rest N(0, 0.02) with biases zero, as BERT has it.
 
     Args:
         teacher: the larger encoder.
-        shape: the student's sizes.
+        table: the student's sizes.
         counts: how often each token stands in the texts.
         seed: of the random values.
     """
     generator = stream(seed, "student")
-    weights = compressed_embeddings(teacher, shape, counts)
-    for name, size in (
-        shape.tensors() | {"pooler.weight": (shape.width, shape.width), "pooler.bias": (shape.width,)}
-    ).items():
+    weights = compressed_embeddings(teacher, table, counts)
+    for name, size in (table.tensors() | Pooling().tensors(table.width)).items():
         if name in weights:
             continue
         if name.endswith("norm.weight"):
@@ -73,30 +73,30 @@ def start_student(teacher: Backbone, shape: EncoderShape, counts: Int[np.ndarray
     return weights
 
 
-def compressed_embeddings(teacher: Backbone, shape: EncoderShape, counts: Int[np.ndarray, "v"]) -> Weights:
+def compressed_embeddings(teacher: Backbone, table: EncoderTable, counts: Int[np.ndarray, "v"]) -> Weights:
     """The teacher's word, position and type embeddings on the leading principal axes of its word embeddings.
 
     Every token weighs as often as it stands in the texts (and once more, so that unseen tokens count a little). The axes are those of the
     centred embeddings; the centre itself goes into the type embedding, which every token gets, so that the sum of the three is the teacher's sum
     seen along those axes. One factor for all gives the student's word embeddings the root mean square of the teacher's.
     """
-    w, source = teacher.weights, teacher.shape
+    w, source = teacher.weights, teacher.table
     word, position = (
         w["embeddings.word"].double(),
-        w["embeddings.position"][source.first_position :][: shape.positions].double(),
+        w["embeddings.position"][source.first_position :][: table.positions].double(),
     )
     share = torch.from_numpy(counts).double() + 1
     share /= share.sum()
     centre = share @ word
     centred = word - centre
     _, vectors = torch.linalg.eigh(centred.T @ (centred * share[:, None]))
-    axes = vectors.flip(1)[:, : shape.width]
+    axes = vectors.flip(1)[:, : table.width]
     words = centred @ axes
     factor = (_weighted_rms(word, share) / _weighted_rms(words, share).clamp(min=1e-12)).item()
-    types = torch.zeros(shape.token_types, word.shape[1], dtype=word.dtype)
+    types = torch.zeros(table.token_types, word.shape[1], dtype=word.dtype)
     if source.token_types:
         given = w["embeddings.type"].double()
-        types[:] = given[torch.arange(shape.token_types).clamp(max=source.token_types - 1)]
+        types[:] = given[torch.arange(table.token_types).clamp(max=source.token_types - 1)]
     middle = position.mean(0)
     tables = {"word": words, "position": (position - middle) @ axes, "type": (types + centre + middle) @ axes}
     return {f"embeddings.{name}": (table * factor).float().contiguous() for name, table in tables.items()}
@@ -106,18 +106,18 @@ def _weighted_rms(table: Float[Tensor, "v e"], share: Float[Tensor, "v"]) -> Ten
     return (share @ table.square().mean(1)).sqrt()
 
 
-def start_maps(student: int, teacher: int, layers: int, seed: int) -> Weights:
-    """Linear maps from the student's states to the teacher's, U(-1/sqrt(d), 1/sqrt(d)) with biases zero; thrown away in the end."""
-    generator = stream(seed, "maps")
-    maps: Weights = {}
-    for name in (*(f"maps.tokens.{i}" for i in range(layers)), "maps.sentence", "maps.pooled"):
+def start_projections(student: int, teacher: int, layers: int, seed: int) -> Weights:
+    """Linear projections from the student's states to the teacher's, U(-1/sqrt(d), 1/sqrt(d)) with biases zero; thrown away in the end."""
+    generator = stream(seed, "projections")
+    projections: Weights = {}
+    for name in (*(f"projections.tokens.{i}" for i in range(layers)), "projections.sentence", "projections.pooled"):
         bound = student**-0.5
-        maps[f"{name}.weight"] = torch.empty(teacher, student).uniform_(-bound, bound, generator=generator)
-        maps[f"{name}.bias"] = torch.zeros(teacher)
-    return maps
+        projections[f"{name}.weight"] = torch.empty(teacher, student).uniform_(-bound, bound, generator=generator)
+        projections[f"{name}.bias"] = torch.zeros(teacher)
+    return projections
 
 
-def through(maps: Weights, name: str, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n e"]:
+def project(projections: Weights, name: str, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n e"]:
     """``x`` through a map, in the type of the map's weight."""
-    weight = maps[f"maps.{name}.weight"]
-    return F.linear(x.to(weight.dtype), weight, maps[f"maps.{name}.bias"])
+    weight = projections[f"projections.{name}.weight"]
+    return F.linear(x.to(weight.dtype), weight, projections[f"projections.{name}.bias"])

@@ -14,14 +14,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from loralet.atomic import new_folder
-from loralet.backends.device import place
-from loralet.data.batches import collate, sorted_batches
+from loralet.backends.torch import MULTIPLE
+from loralet.data.batches import gather, sorted_batches
 from loralet.data.tokens import Tokens
-from loralet.distil.forward import narrowed, states
+from loralet.distil.forward import Arithmetic, narrowed, states
 from loralet.errors import DataError
 from loralet.events import Advanced, Event
 from loralet.hub.backbone import Backbone
-from loralet.models.head import mean_over_tokens
+from loralet.models.heads import mean_over_tokens
 
 STRETCH = 2048
 """Neighbouring rows sorted by length together: little padding, and what is written lies close together."""
@@ -52,8 +52,7 @@ def teacher_targets(
     teacher: Backbone,
     tokens: Tokens,
     layers: Sequence[int],
-    dtype: torch.dtype,
-    device: torch.device,
+    arithmetic: Arithmetic,
     cache: Path,
     tell: Callable[[Event], None],
 ) -> Targets:
@@ -63,22 +62,21 @@ def teacher_targets(
         teacher: the larger encoder.
         tokens: the texts in its tokens, already cut to the length wanted.
         layers: which layers to keep, counted from 1.
-        dtype: type of the linear maps.
-        device: where to compute.
+        arithmetic: how to compute.
         cache: states are kept here by the teacher's fingerprint, the tokens, the layers and the type.
         tell: hears how far it is.
 
     Raises:
         DataError: the disk cannot hold the states.
     """
-    digest = hashlib.sha256(f"{teacher.fingerprint}/{list(layers)}/{dtype}".encode())
+    digest = hashlib.sha256(f"{teacher.fingerprint}/{list(layers)}/{arithmetic.dtype}".encode())
     digest.update(np.ascontiguousarray(tokens.starts, np.int64).data)
     digest.update(np.ascontiguousarray(tokens.ids, np.int32).data)
     folder = cache / "teachers" / digest.hexdigest()
     if not folder.exists():
-        _require_space(cache, (len(tokens.ids) * len(layers) + len(tokens)) * teacher.shape.width * 2)
+        _require_space(cache, (len(tokens.ids) * len(layers) + len(tokens)) * teacher.table.width * 2)
         with new_folder(folder) as temporary:
-            _compute(teacher, tokens, layers, dtype, device, temporary, tell)
+            _compute(teacher, tokens, layers, arithmetic, temporary, tell)
     return Targets(*(np.load(folder / name, mmap_mode="r") for name in ("states.npy", "sentences.npy")))
 
 
@@ -97,24 +95,23 @@ def _compute(
     teacher: Backbone,
     tokens: Tokens,
     layers: Sequence[int],
-    dtype: torch.dtype,
-    device: torch.device,
+    arithmetic: Arithmetic,
     folder: Path,
     tell: Callable[[Event], None],
 ) -> None:
-    width, rows = teacher.shape.width, len(tokens)
+    width, rows = teacher.table.width, len(tokens)
     kept = np.lib.format.open_memmap(folder / "states.npy", "w+", np.float16, (len(tokens.ids), len(layers), width))
     sentences = np.lib.format.open_memmap(folder / "sentences.npy", "w+", np.float16, (rows, width))
-    weights = narrowed(place(teacher.weights, device, torch.float32), dtype)
+    weights = narrowed({name: t.to(arithmetic.device) for name, t in teacher.weights.items()}, arithmetic.dtype)
     done = 0
     for start in range(0, rows, STRETCH):
         for batch in sorted_batches(tokens.lengths[start : start + STRETCH], BATCH_TOKENS):
             batch = batch + start
-            ids, lengths = (x.to(device) for x in collate(tokens, batch))
-            outputs = states(weights, teacher.shape, ids, lengths)
-            sentences[batch] = _narrow(mean_over_tokens(outputs[-1][None], lengths)[0])
+            padded = gather(tokens, batch).padded(MULTIPLE, tokens.longest, arithmetic.device)
+            outputs = states(weights, teacher.table, padded, arithmetic.attend)
+            sentences[batch] = _narrow(mean_over_tokens(outputs[-1][None], padded.lengths)[0])
             chosen = _narrow(torch.stack([outputs[layer - 1] for layer in layers], dim=2))
-            for row, length, own in zip(batch, lengths.tolist(), chosen, strict=True):
+            for row, length, own in zip(batch, padded.lengths.tolist(), chosen, strict=True):
                 kept[tokens.starts[row] : tokens.starts[row + 1]] = own[:length]
             done += len(batch)
             tell(Advanced("teacher's states", done, rows))

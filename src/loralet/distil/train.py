@@ -1,4 +1,4 @@
-"""The lessons: epochs of batches in which the student learns to say what the teacher says."""
+"""The data: epochs of batches in which the student learns to say what the teacher says."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from loralet.backends.torch import MULTIPLE
 from loralet.config import DistillConfig
-from loralet.data.batches import collate, epoch_batches
+from loralet.data.batches import epoch_batches, gather
 from loralet.data.tokens import Tokens
+from loralet.distil.forward import Arithmetic
 from loralet.distil.losses import losses_of
 from loralet.distil.teacher import Targets
 from loralet.errors import TrainingError
 from loralet.events import Advanced, EpochEnded, Event
-from loralet.models.encoder import EncoderShape, Weights
+from loralet.models.forward import Weights
+from loralet.models.table import EncoderTable
 from loralet.training.optimizer import schedule
 
 WARMUP = 0.05
@@ -27,7 +30,7 @@ WEIGHT_DECAY = 0.01
 
 
 @dataclass(frozen=True)
-class Lessons:
+class DistillationData:
     """What is learned from: all texts in tokens, what the teacher says, and which rows are trained on and which held out."""
 
     tokens: Tokens
@@ -37,17 +40,18 @@ class Lessons:
 
 
 @dataclass(frozen=True)
-class Pupil:
-    """The student's sizes, the type of its linear maps and where it is computed."""
+class Student:
+    """The student's layer table, and how it is computed."""
 
-    shape: EncoderShape
-    dtype: torch.dtype
-    device: torch.device
+    table: EncoderTable
+    arithmetic: Arithmetic
 
-    def losses(self, parameters: Weights, lessons: Lessons, rows: np.ndarray, pooled: bool) -> dict[str, Tensor]:
-        ids, lengths = (x.to(self.device) for x in collate(lessons.tokens, rows))
-        states, sentences = (x.to(self.device) for x in lessons.targets.of(lessons.tokens, rows))
-        return losses_of(parameters, self.shape, (ids, lengths), (states, sentences), self.dtype, pooled)
+    def losses(self, parameters: Weights, data: DistillationData, rows: np.ndarray, pooled: bool) -> dict[str, Tensor]:
+        """The losses of a batch by name (:func:`loralet.distil.losses.losses_of`)."""
+        device = self.arithmetic.device
+        batch = gather(data.tokens, rows).padded(MULTIPLE, data.tokens.longest, device)
+        states, sentences = (x.to(device) for x in data.targets.of(data.tokens, rows))
+        return losses_of(parameters, self.table, batch, (states, sentences), self.arithmetic, pooled)
 
 
 @dataclass
@@ -55,7 +59,7 @@ class DistilState:
     """All that changes; saving it at an epoch's end and loading it back is a resume, as batches are a function of seed and epoch.
 
     Args:
-        parameters: tensors of the student and of the maps, fp32.
+        parameters: tensors of the student and of the projections, fp32.
         optimiser: of the phase that ``epoch`` is in.
         epoch: epochs done.
         step: steps done.
@@ -75,7 +79,7 @@ class DistilState:
 
 
 def new_optimiser(parameters: Weights) -> torch.optim.AdamW:
-    """AdamW that decays only the matrices of layers, pooler and maps; the learning rate is set at every step."""
+    """AdamW that decays only the matrices of layers, pooler and projections; the learning rate is set at every step."""
     decayed = [t for name, t in parameters.items() if name.endswith("weight") and "norm" not in name]
     others = [t for name, t in parameters.items() if not (name.endswith("weight") and "norm" not in name)]
     return torch.optim.AdamW(
@@ -83,13 +87,13 @@ def new_optimiser(parameters: Weights) -> torch.optim.AdamW:
     )
 
 
-def distil(state: DistilState, pupil: Pupil, lessons: Lessons, config: DistillConfig) -> Iterator[Event]:
+def distil(state: DistilState, student: Student, data: DistillationData, config: DistillConfig) -> Iterator[Event]:
     """Train the student to its end.
 
     Args:
         state: where it stands; changed in place, and complete after every EpochEnded.
-        pupil: what is computed, and how.
-        lessons: what is learned from.
+        student: what is computed, and how.
+        data: what is learned from.
         config: length and course of training.
 
     Yields:
@@ -99,8 +103,8 @@ def distil(state: DistilState, pupil: Pupil, lessons: Lessons, config: DistillCo
         TrainingError: the loss is no longer finite.
     """
     if not state.history:
-        yield _close_epoch(state, pupil, lessons, config, {}, 0.0)
-    lengths = lessons.tokens.lengths[lessons.train]
+        yield _close_epoch(state, student, data, config, {}, 0.0)
+    lengths = data.tokens.lengths[data.train]
     while state.epoch < config.epochs + config.pooled_epochs:
         pooled = state.epoch >= config.epochs
         first, count, peak = (
@@ -114,20 +118,20 @@ def distil(state: DistilState, pupil: Pupil, lessons: Lessons, config: DistillCo
         started = time.perf_counter()
         for place, batch in enumerate(batches):
             lr = peak * schedule("cosine", taken + place, steps, WARMUP)
-            losses = take_step(state, pupil, lessons, lessons.train[batch], pooled, lr)
+            losses = take_step(state, student, data, data.train[batch], pooled, lr)
             sums = {name: sums.get(name, 0.0) + loss * len(batch) for name, loss in losses.items()}
             phase = "pooled epochs" if pooled else "epochs"
             yield Advanced(f"{phase}, steps", taken + place + 1, steps, f"loss {losses['total']:.3f}")
         state.epoch += 1
-        means = {name: total / len(lessons.train) for name, total in sums.items()}
-        yield _close_epoch(state, pupil, lessons, config, means, time.perf_counter() - started)
+        means = {name: total / len(data.train) for name, total in sums.items()}
+        yield _close_epoch(state, student, data, config, means, time.perf_counter() - started)
 
 
 def take_step(
-    state: DistilState, pupil: Pupil, lessons: Lessons, rows: np.ndarray, pooled: bool, lr: float
+    state: DistilState, student: Student, data: DistillationData, rows: np.ndarray, pooled: bool, lr: float
 ) -> dict[str, float]:
     """One optimiser step; returns the batch's losses before it."""
-    losses = pupil.losses(state.parameters, lessons, rows, pooled)
+    losses = student.losses(state.parameters, data, rows, pooled)
     if not losses["total"].isfinite():
         raise TrainingError(
             f"the loss at step {state.step + 1} is not finite; lower --{'pooled-lr' if pooled else 'lr'}"
@@ -143,25 +147,25 @@ def take_step(
 
 @torch.no_grad()
 def measure(
-    state: DistilState, pupil: Pupil, lessons: Lessons, config: DistillConfig, pooled: bool
+    state: DistilState, student: Student, data: DistillationData, config: DistillConfig, pooled: bool
 ) -> dict[str, float]:
     """Mean losses on the held-out texts, always in the same batches."""
     sums: dict[str, float] = {}
-    for batch in epoch_batches(lessons.tokens.lengths[lessons.held_out], config.batch_size, config.seed, 0):
-        losses = pupil.losses(state.parameters, lessons, lessons.held_out[batch], pooled)
+    for batch in epoch_batches(data.tokens.lengths[data.held_out], config.batch_size, config.seed, 0):
+        losses = student.losses(state.parameters, data, data.held_out[batch], pooled)
         sums = {name: sums.get(name, 0.0) + loss.item() * len(batch) for name, loss in losses.items()}
-    return {name: total / len(lessons.held_out) for name, total in sums.items()}
+    return {name: total / len(data.held_out) for name, total in sums.items()}
 
 
 def _close_epoch(
     state: DistilState,
-    pupil: Pupil,
-    lessons: Lessons,
+    student: Student,
+    data: DistillationData,
     config: DistillConfig,
     training: dict[str, float],
     seconds: float,
 ) -> EpochEnded:
-    held_out = measure(state, pupil, lessons, config, state.epoch > config.epochs)
+    held_out = measure(state, student, data, config, state.epoch > config.epochs)
     ended = EpochEnded(state.epoch, config.epochs + config.pooled_epochs, state.step, training, held_out, seconds)
     state.history.append(ended)
     return ended

@@ -1,158 +1,99 @@
-"""ONNX: the merged classifier as one graph, checked against torch, and the same graph in 8-bit integers.
-
-The graph takes ``input_ids`` and ``attention_mask`` (int64, ``[batch tokens]``, padded on the right) and gives ``logits`` ``[batch classes]``.
-"""
+"""A trained run as an ONNX graph with tokenizer and labels, and its 8-bit form behind a measured gate."""
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from loralet.artifacts.merge import Merged
-from loralet.backends.native.attention import attention_twin
-from loralet.data.batches import collate, sorted_batches
-from loralet.data.tokens import Tokens
-from loralet.errors import ConfigError
-from loralet.models.encoder import ACTIVATIONS, embed, layer_norm
-from loralet.models.head import POOLING, first_token, mean_over_tokens
+from loralet.artifacts.artifact import Artifact
+from loralet.artifacts.card import export_card
+from loralet.artifacts.merge import merge
+from loralet.artifacts.verify import trial_rows
+from loralet.atomic import new_folder, write_json
+from loralet.data.sources import Split
+from loralet.data.tokens import Tokens, tokenise
+from loralet.errors import CheckError
+from loralet.export.exported import TOLERANCE, Exported, Gate, write_report, write_tokenizer
+from loralet.export.graph import OPSET, onnx_logits, write_int8, write_onnx
+from loralet.inference.evaluation import logits_of
+from loralet.inference.predictor import LoadedClassifier
 
-OPSET = 20
-"""The newest operator set in which the graph needs no converting: ONNX's own Gelu came with it."""
-TOLERANCE = 1e-4
-"""Largest difference of a logit between the graph and torch: two fp32 computations in another order, with room for other processors."""
-BATCH_TOKENS = 8192
-
-
-class Classifier(nn.Module):
-    """The functional forward pass with its weights as buffers, in operations that can be traced for any batch and length."""
-
-    def __init__(self, merged: Merged) -> None:
-        super().__init__()
-        self.shape, self.mean = merged.backbone.shape, merged.mean
-        self.activation = merged.artifact.head_activation
-        self.names = {name: name.replace(".", "__") for name in (*merged.weights, *merged.classifier)}
-        for name, tensor in (merged.weights | merged.classifier).items():
-            self.register_buffer(self.names[name], tensor.float())
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Logits ``[b c]`` of ids ``[b t]`` with a mask ``[b t]`` of ones before zeros."""
-        weights = {name: self.get_buffer(own) for name, own in self.names.items()}
-        lengths = attention_mask.sum(1)
-        positions = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
-        x = embed(weights, self.shape, input_ids, positions)[None]
-        for i in range(self.shape.layers):
-            x = self._layer(
-                weights, f"layers.{i}", x, lengths, x if self.mean or i < self.shape.layers - 1 else x[:, :, :1]
-            )
-        # The head in plain matrices: the stacks' leading axis would keep the quantiser from scaling channel by channel.
-        if self.mean:
-            features = mean_over_tokens(x, lengths)[0]
-        else:
-            features = POOLING[self.activation](
-                F.linear(first_token(x)[0], weights["pooler.weight"], weights["pooler.bias"])
-            )
-        return F.linear(features, weights["classifier.weight"], weights["classifier.bias"])
-
-    def _layer(self, weights: dict[str, Tensor], layer: str, x: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:
-        """The twin of a step of :func:`loralet.models.encoder.layer_states`, whose attention may be compiled C."""
-
-        def linear(name: str, source: Tensor) -> Tensor:
-            return F.linear(source, weights[f"{layer}.{name}.weight"], weights[f"{layer}.{name}.bias"])
-
-        attended = attention_twin(
-            linear("query", rows), linear("key", x), linear("value", x), lengths, self.shape.heads
-        )
-        states = layer_norm(weights, self.shape, f"{layer}.attention-norm", linear("attention-output", attended) + rows)
-        inner = ACTIVATIONS[self.shape.activation](linear("intermediate", states))
-        return layer_norm(weights, self.shape, f"{layer}.output-norm", linear("output", inner) + states)
+LARGEST_DROP = 0.005
+"""How much the 8-bit graph may lose of the selection metric, as a share: half a point."""
+CHECKED_ROWS = 256
+"""Rows on which a graph is compared with torch."""
 
 
-def require_onnx() -> None:
-    """Check that the ``onnx`` extra is installed.
+def export_onnx(
+    artifact: Artifact, classifier: LoadedClassifier, out: Path, calibration: Split | None, int8: bool
+) -> Exported:
+    """An ONNX graph with tokenizer and labels, and, if wanted, its 8-bit form behind a measured gate.
+
+    Args:
+        artifact: the run.
+        classifier: the same, loaded.
+        out: the folder.
+        calibration: labelled rows for the comparison with the run and for the gate; without them, a few fixed rows of
+            token ids serve the comparison.
+        int8: also quantise; needs ``calibration``.
 
     Raises:
-        ConfigError: it is not.
+        CheckError: graph and run differ by more than 1e-4; nothing is kept.
     """
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(f"ONNX export needs {error.name}: pip install 'loralet[onnx]'") from error
+    merged = merge(artifact, classifier.backbone)
+    gate, refused = None, ""
+    with new_folder(out) as temporary:
+        write_onnx(merged, temporary / "model.onnx")
+        rows = _tokens(calibration, artifact, classifier)
+        expected = logits_of(classifier.backend, classifier.forward, rows, 1)[0]
+        sample = rows if len(rows) <= CHECKED_ROWS else _first(rows, CHECKED_ROWS)
+        apart = float((onnx_logits(temporary / "model.onnx", sample) - expected[: len(sample)]).abs().max())
+        if not apart <= TOLERANCE:
+            raise CheckError(
+                f"{artifact.id}: the graph's logits differ from the run's by {apart:.2g}, above {TOLERANCE:g}; "
+                "nothing was kept"
+            )
+        write_json(temporary / "labels.json", {"labels": list(artifact.labels), "max_length": artifact.max_length})
+        write_tokenizer(temporary, artifact, classifier)
+        (temporary / "README.md").write_text(export_card(artifact, "onnx"), encoding="utf-8")
+        if int8 and calibration is not None:
+            gate, refused = _gate(temporary, rows, expected, calibration, classifier)
+        return write_report("onnx", artifact, out, temporary, OPSET, (apart, len(sample)), gate, refused)
 
 
-def write_onnx(merged: Merged, path: Path) -> None:
-    """The classifier as an ONNX graph with batch and length left open."""
-    ids = torch.arange(10).view(2, 5) % merged.backbone.shape.vocabulary
-    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
-    batch, tokens = (
-        torch.export.Dim("batch", min=1),
-        torch.export.Dim("tokens", min=2, max=merged.backbone.shape.longest),
+def _gate(
+    folder: Path, rows: Tokens, expected: Tensor, calibration: Split, classifier: LoadedClassifier
+) -> tuple[Gate, str]:
+    """Quantise, measure both graphs on the same rows, and keep the 8-bit one only if it is good enough."""
+    path, task = folder / "model.int8.onnx", classifier.task
+    write_int8(folder / "model.onnx", path)
+    before, after = (
+        task.score(logits, calibration.targets)[task.selection] for logits in (expected, onnx_logits(path, rows))
     )
-    with _quietly():
-        program = torch.onnx.export(
-            Classifier(merged).eval(),
-            (ids, mask),
-            input_names=["input_ids", "attention_mask"],
-            output_names=["logits"],
-            dynamic_shapes={"input_ids": {0: batch, 1: tokens}, "attention_mask": {0: batch, 1: tokens}},
-            opset_version=OPSET,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
-        assert program is not None
-        program.save(path)
+    kept, reason = holds(before, after)
+    if not kept:
+        path.unlink()
+    return Gate(len(rows), calibration.source, task.selection, before, after, LARGEST_DROP, kept), reason
 
 
-def write_int8(source: Path, path: Path) -> None:
-    """The graph with weights and embeddings in 8-bit integers, activations quantised as they come (dynamic quantisation)."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    prepared = path.with_suffix(".prepared.onnx")
-    with _quietly():
-        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-        quantize_dynamic(str(prepared), str(path), weight_type=QuantType.QInt8, per_channel=True)
-    prepared.unlink()
+def holds(before: float, after: float) -> tuple[bool, str]:
+    """Whether 8-bit integers keep enough of a metric, and, where not, why, in words."""
+    if before - after <= LARGEST_DROP + 1e-9:  # 1e-9: 0.905 - 0.9 is a little above 0.005 in binary
+        return True, ""
+    return False, (
+        f"the 8-bit graph was not kept: it scores {after:.4f}, the fp32 graph {before:.4f}; "
+        f"a drop of {100 * (before - after):.2f} points, and at most {100 * LARGEST_DROP:g} are allowed"
+    )
 
 
-def onnx_logits(path: Path, tokens: Tokens) -> Tensor:
-    """Logits ``[m c]`` of every row by onnxruntime on the processor, in the order of the rows."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    out: dict[int, np.ndarray] = {}
-    for rows in sorted_batches(tokens.lengths, BATCH_TOKENS):
-        ids, lengths = collate(tokens, rows)
-        mask = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
-        (logits,) = session.run(["logits"], {"input_ids": ids.numpy(), "attention_mask": mask.numpy()})
-        out |= dict(zip(rows.tolist(), logits, strict=True))
-    return torch.from_numpy(np.stack([out[i] for i in range(len(tokens))]))
+def _tokens(calibration: Split | None, artifact: Artifact, classifier: LoadedClassifier) -> Tokens:
+    if calibration is not None:
+        return tokenise(calibration.texts, classifier.backbone.tokenizer, artifact.max_length)
+    batch = trial_rows(classifier.backbone.table)
+    return Tokens(batch.ids.numpy().astype(np.int32), batch.offsets.numpy())
 
 
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """The exporters speak of their own workings, to whoever listens and on every channel."""
-    loggers: list[Any] = [logging.getLogger(name) for name in (None, "torch.onnx", "onnxscript", "onnx_ir")]
-    before = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
+def _first(rows: Tokens, count: int) -> Tokens:
+    return Tokens(rows.ids[: rows.starts[count]], rows.starts[: count + 1])

@@ -20,8 +20,11 @@ from loralet.errors import CheckpointError
 from loralet.hub import client as hub
 from loralet.hub.bundled import bundled
 from loralet.hub.tokenizer import TOKENIZER_FILES, load_tokenizer
-from loralet.models.encoder import ACTIVATIONS, EncoderShape, Weights
-from loralet.models.families import ARCHITECTURES, Architecture, head_names, shape_of
+from loralet.models.families import FAMILIES
+from loralet.models.family import Family
+from loralet.models.forward import ACTIVATIONS, Weights
+from loralet.models.heads import Pooling
+from loralet.models.table import EncoderTable
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 """In order of preference; only the first found is read."""
@@ -33,8 +36,8 @@ class Backbone:
 
     Args:
         name: the hub id or folder it was asked for by.
-        architecture: the checkpoint's naming.
-        shape: sizes of the encoder.
+        family: its model family.
+        table: its layer table.
         weights: canonical tensors in fp32; ``pooler.*`` only where the checkpoint has a pooler.
         tokenizer: without truncation or padding.
         fingerprint: hash of all tensors (:func:`fingerprint_of`).
@@ -42,12 +45,12 @@ class Backbone:
     """
 
     name: str
-    architecture: Architecture
-    shape: EncoderShape
+    family: Family
+    table: EncoderTable
     weights: Weights
     tokenizer: Tokenizer
     fingerprint: str
-    config: dict[str, Any]
+    config: dict[str, object]
 
     @property
     def has_pooler(self) -> bool:
@@ -55,7 +58,7 @@ class Backbone:
 
     @property
     def parameters(self) -> int:
-        """Numbers in all tensors, the pooler included."""
+        """Parameters, the pooler included."""
         return sum(tensor.numel() for tensor in self.weights.values())
 
 
@@ -73,32 +76,32 @@ def load_backbone(name: str) -> Backbone:
     config = _read_config(folder)
     tensors = _read_tensors(folder)
     model_type = _model_type(folder, config, tensors)
-    architecture = ARCHITECTURES[model_type]
+    family = FAMILIES[model_type]
     try:
-        shape = shape_of(model_type, config)
+        table = family.table(config)
     except KeyError as error:
         raise CheckpointError(
             f"{folder / 'config.json'}: the key {error.args[0]!r} is missing; a {model_type} config has it"
         ) from error
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
-    if shape.activation not in ACTIVATIONS:
+    if table.activation not in ACTIVATIONS:
         raise CheckpointError(
-            f"{folder / 'config.json'}: activation {shape.activation!r} is not one of {', '.join(ACTIVATIONS)}"
+            f"{folder / 'config.json'}: activation {table.activation!r} is not one of {', '.join(ACTIVATIONS)}"
         )
-    if str(config.get("position_embedding_type", "absolute")) != "absolute":
-        raise CheckpointError(f"{folder / 'config.json'}: only absolute position embeddings are supported")
-    weights = _canonical(folder, architecture, shape, tensors)
-    return Backbone(
-        name, architecture, shape, weights, load_tokenizer(folder, shape.vocabulary), fingerprint_of(weights), config
-    )
+    weights = _canonical(folder, family, table, tensors)
+    tokenizer = load_tokenizer(folder, table.vocabulary, family.tokens)
+    return Backbone(name, family, table, weights, tokenizer, fingerprint_of(weights), config)
 
 
 def read_head(backbone: Backbone) -> dict[str, Tensor]:
-    """What a backbone's checkpoint has above its encoder: ``classifier.*``, and ``pooler.*`` where that is part of the classifier's own head."""
-    tensors, kind = _read_tensors(find_checkpoint(backbone.name)), backbone.architecture.model_type
+    """What a backbone's checkpoint has above its encoder, by slot name.
+
+    That is ``classifier.*``, and ``pooler.*`` where the pooler is part of the classification head.
+    """
+    tensors, head = _read_tensors(find_checkpoint(backbone.name)), backbone.family.head
     wanted = {
-        theirs: ours for theirs, ours in head_names(kind).items() if kind != "bert" or ours.startswith("classifier")
+        theirs: ours for theirs, ours in head.tensors().items() if not head.in_encoder or ours.startswith("classifier")
     }
     return {ours: tensors[theirs].float() for theirs, ours in wanted.items() if theirs in tensors}
 
@@ -172,24 +175,22 @@ def _model_type(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, T
     """From the config, or, where it does not say (prajjwal1/bert-tiny), from the tensors' prefix; bare names are BERT's."""
     given = config.get("model_type")
     if given is None:
-        prefixed = [kind for kind, a in ARCHITECTURES.items() if any(name.startswith(a.prefix) for name in tensors)]
+        prefixed = [kind for kind, f in FAMILIES.items() if any(name.startswith(f.prefix) for name in tensors)]
         given = prefixed[0] if prefixed else "bert"
-    if not isinstance(given, str) or given not in ARCHITECTURES:
-        raise CheckpointError(
-            f"{folder}: model type {given!r} is not supported; loralet reads {', '.join(ARCHITECTURES)}"
-        )
+    if not isinstance(given, str) or given not in FAMILIES:
+        raise CheckpointError(f"{folder}: model type {given!r} is not supported; loralet reads {', '.join(FAMILIES)}")
     return given
 
 
-def _canonical(folder: Path, architecture: Architecture, shape: EncoderShape, tensors: Mapping[str, Tensor]) -> Weights:
-    expected = shape.tensors()
-    if any(name.removeprefix(architecture.prefix).startswith("pooler.dense.") for name in tensors):
-        expected |= {"pooler.weight": (shape.width, shape.width), "pooler.bias": (shape.width,)}
+def _canonical(folder: Path, family: Family, table: EncoderTable, tensors: Mapping[str, Tensor]) -> Weights:
+    expected = table.tensors()
+    if any(name.removeprefix(family.prefix).startswith(f"{family.pooler}.") for name in tensors):
+        expected |= Pooling().tensors(table.width)
     weights: Weights = {}
     problems: list[str] = []
     for name, size in expected.items():
-        own = architecture.tensor(name)
-        tensor = tensors.get(architecture.prefix + own, tensors.get(own))
+        own = family.tensor(name)
+        tensor = tensors.get(family.prefix + own, tensors.get(own))
         if tensor is None:
             problems.append(f"{own} is missing")
         elif tuple(tensor.shape) != size:
@@ -199,9 +200,7 @@ def _canonical(folder: Path, architecture: Architecture, shape: EncoderShape, te
     if problems:
         shown = "\n".join(f"  - {problem}" for problem in problems[:20])
         more = f"\n  ... and {len(problems) - 20} more" if len(problems) > 20 else ""
-        raise CheckpointError(
-            f"{folder}: the weights do not fit a {architecture.model_type} of this config:\n{shown}{more}"
-        )
+        raise CheckpointError(f"{folder}: the weights do not fit a {family.model_type} of this config:\n{shown}{more}")
     return weights
 
 

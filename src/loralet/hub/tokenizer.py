@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.implementations import BertWordPieceTokenizer, ByteLevelBPETokenizer  # type: ignore[attr-defined]  # re-exported without saying so
 from tokenizers.processors import RobertaProcessing
 
 from loralet.errors import CheckpointError
+from loralet.models.family import ROBERTA_TOKENS, SpecialTokens
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt")
 
 
-def load_tokenizer(folder: Path, vocabulary: int) -> Tokenizer:
+def load_tokenizer(folder: Path, vocabulary: int, tokens: SpecialTokens) -> Tokenizer:
     """Load a tokenizer, with any truncation and padding that its file carries taken off.
 
     Args:
         folder: holds tokenizer.json, or vocab.txt (WordPiece), or vocab.json and merges.txt (byte-level BPE).
         vocabulary: rows of the word embedding; every token's id must lie below it.
+        tokens: the family's special tokens, for a vocabulary without a tokenizer.json.
 
     Raises:
         CheckpointError: no vocabulary, a broken one, one without the special tokens, or one larger than the embedding.
@@ -36,7 +37,7 @@ def load_tokenizer(folder: Path, vocabulary: int) -> Tokenizer:
             f"{folder}: no vocabulary; wanted tokenizer.json, vocab.txt, or vocab.json with merges.txt"
         )
     try:
-        tokenizer = read(path)
+        tokenizer = read(path, tokens)
     except CheckpointError:
         raise
     except Exception as error:  # the tokenizers library raises bare Exception
@@ -55,33 +56,43 @@ def load_tokenizer(folder: Path, vocabulary: int) -> Tokenizer:
     return tokenizer
 
 
-def _ready_made(path: Path) -> Tokenizer:
+def _ready_made(path: Path, tokens: SpecialTokens) -> Tokenizer:
     return Tokenizer.from_file(str(path))
 
 
-def _word_piece(path: Path) -> Tokenizer:
-    tokens = path.read_text(encoding="utf-8").split("\n")  # not splitlines: U+2028 and its like may be tokens
-    if not tokens[-1]:
-        del tokens[-1]
-    missing = [token for token in ("[UNK]", "[CLS]", "[SEP]") if token not in tokens]
+def _word_piece(path: Path, tokens: SpecialTokens) -> Tokenizer:
+    words = path.read_text(encoding="utf-8").split("\n")  # not splitlines: U+2028 and its like may be tokens
+    if not words[-1]:
+        del words[-1]
+    missing = [token for token in (tokens.unknown, tokens.first, tokens.last) if token not in words]
     if missing:
         raise CheckpointError(
-            f"{path}: {', '.join(missing)} missing among its {len(tokens)} tokens, so this is not a WordPiece vocabulary"
+            f"{path}: {', '.join(missing)} missing among its {len(words)} tokens, so this is not a WordPiece vocabulary"
         )
     config = _tokenizer_config(path.with_name("tokenizer_config.json"))
     # Without a config, a vocabulary with no capital outside its [SPECIAL] tokens is one of lower-cased text.
-    capitals = any(token != token.lower() for token in tokens if not token.startswith("["))
-    lowercase = config.get("do_lower_case")
+    capitals = any(word != word.lower() for word in words if not word.startswith("["))
+    lowercase, accents = config.get("do_lower_case"), config.get("strip_accents")
+    vocabulary = {word: i for i, word in enumerate(words)}
     wrapper = BertWordPieceTokenizer(
-        {token: i for i, token in enumerate(tokens)},
+        vocabulary,
+        unk_token=tokens.unknown,
+        sep_token=tokens.last,
+        cls_token=tokens.first,
+        pad_token=tokens.padding,
+        mask_token=tokens.mask,
         lowercase=not capitals if lowercase is None else bool(lowercase),
-        strip_accents=config.get("strip_accents"),
+        strip_accents=None if accents is None else bool(accents),
         handle_chinese_chars=bool(config.get("tokenize_chinese_chars", True)),
     )
-    return _plain(wrapper)
+    tokenizer = _plain(wrapper)
+    if tokens.first == ROBERTA_TOKENS.first:  # MPNet: BERT's words in RoBERTa's frame, which differs for pairs
+        first, last = ((token, vocabulary[token]) for token in (tokens.first, tokens.last))
+        tokenizer.post_processor = RobertaProcessing(last, first, trim_offsets=True, add_prefix_space=False)
+    return tokenizer
 
 
-def _byte_level(path: Path) -> Tokenizer:
+def _byte_level(path: Path, tokens: SpecialTokens) -> Tokenizer:
     wrapper = ByteLevelBPETokenizer.from_file(str(path), str(path.with_name("merges.txt")))
     tokenizer = _plain(wrapper)
     first, last = tokenizer.token_to_id("<s>"), tokenizer.token_to_id("</s>")
@@ -97,12 +108,12 @@ def _byte_level(path: Path) -> Tokenizer:
     return tokenizer
 
 
-def _plain(wrapper: Any) -> Tokenizer:
+def _plain(wrapper: BertWordPieceTokenizer | ByteLevelBPETokenizer) -> Tokenizer:
     """The tokenizer inside one of the library's ready-made wrappers."""
     return Tokenizer.from_str(wrapper.to_str())
 
 
-def _tokenizer_config(path: Path) -> dict[str, Any]:
+def _tokenizer_config(path: Path) -> dict[str, object]:
     if not path.exists():
         return {}
     try:

@@ -4,35 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import log
 from pathlib import Path
 
 import pyarrow as pa
 import torch
 from torch import Tensor
 
-from loralet.adapters.pack import Logits
-from loralet.artifacts.folder import Artifact
+from loralet.artifacts.artifact import Artifact
 from loralet.artifacts.verify import pack_of
-from loralet.backends.device import choose_device, choose_dtype, place
+from loralet.backends.base import Backend, BackendInfo, Logits
+from loralet.backends.choice import choose_backend
+from loralet.config import ComputeOptions, ModelOptions, SeveralRuns
 from loralet.data.tokens import Tokens, tokenise
 from loralet.errors import RunError
 from loralet.hub.backbone import Backbone
 from loralet.inference.evaluation import logits_of
-from loralet.inference.predictor import CHUNK, Prediction, find_adapter, open_adapter
+from loralet.inference.predictor import CHUNK, Prediction, find_adapter, open_adapter, predictions
+from loralet.tasks.base import Task
 
 
 @dataclass(frozen=True)
-class Side:
-    """Members that are computed as one pack: one backbone, one kind of head, one cut of the texts.
+class Group:
+    """Members that are computed as one pack: one backbone, one kind of head, one adapter method, one maximum length.
 
     Args:
+        backend, info: where they are computed.
         forward: their forward pass.
         backbone: what they share.
         max_length: tokens that they read of a text.
-        orders: for each member, where each of the ensemble's labels stands among its own.
+        orders: for each member, the place of each of the ensemble's labels among its own.
     """
 
+    backend: Backend
+    info: BackendInfo
     forward: Logits
     backbone: Backbone
     max_length: int
@@ -41,51 +45,47 @@ class Side:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """One or more runs that know the same labels; ``labels`` are in the first one's order."""
+    """One or more runs that know the same labels; ``task`` has them in the first one's order."""
 
     artifacts: tuple[Artifact, ...]
-    sides: tuple[Side, ...]
-    device: torch.device
+    groups: tuple[Group, ...]
+    task: Task
 
     @property
     def labels(self) -> tuple[str, ...]:
-        return self.artifacts[0].labels
+        """Label names."""
+        return self.task.labels
 
-    def log_probabilities(self, texts: pa.ChunkedArray) -> Tensor:
-        """Logarithms ``[m c]`` of the mean probabilities, in the order of the texts."""
+    def logits(self, texts: pa.ChunkedArray) -> Tensor:
+        """Logits ``[m c]`` whose probabilities are the mean of the members', in the order of the texts."""
         tokens: dict[tuple[str, int], Tokens] = {}
         members: list[Tensor] = []
-        for side in self.sides:
-            key = (side.backbone.tokenizer.to_str(), side.max_length)
+        for group in self.groups:
+            key = (group.backbone.tokenizer.to_str(), group.max_length)
             if key not in tokens:
-                tokens[key] = tokenise(texts, side.backbone.tokenizer, side.max_length)
-            logits = logits_of(side.forward, tokens[key], len(side.orders), self.device)
-            members += [own[:, order].log_softmax(-1) for own, order in zip(logits, side.orders, strict=True)]
-        return torch.stack(members).logsumexp(0) - log(len(members))
+                tokens[key] = tokenise(texts, group.backbone.tokenizer, group.max_length)
+            logits = logits_of(group.backend, group.forward, tokens[key], len(group.orders))
+            members += [own[:, order] for own, order in zip(logits, group.orders, strict=True)]
+        return self.task.average(members)
 
     def predict(self, texts: Sequence[str]) -> Iterator[Prediction]:
         """Predictions in the order of the texts."""
         for start in range(0, len(texts), CHUNK):
             chunk = texts[start : start + CHUNK]
-            rows = self.log_probabilities(pa.chunked_array([pa.array(chunk, pa.string())])).exp().tolist()
-            for text, p in zip(chunk, rows, strict=True):
-                yield Prediction(text, self.labels[p.index(max(p))], tuple(p))
+            logits = self.logits(pa.chunked_array([pa.array(chunk, pa.string())]))
+            yield from predictions(self.task, chunk, self.task.probabilities(logits))
 
 
-def find_adapters(folder: Path, run: str = "", runs: Sequence[str] = (), also: Sequence[str] = ()) -> list[Path]:
+def find_adapters(runs: SeveralRuns) -> list[Path]:
     """The adapter folders of an ensemble.
 
-    Args:
-        folder: a run folder, an adapter folder or a hub id.
-        run: id of a run in it; the one that validation chose when empty.
-        runs: ids of several runs in it, instead of ``run``.
-        also: further folders or hub ids, of each the run that validation chose.
-
     Raises:
-        RunError: one is not there, or is named twice.
+        RunError: one does not exist, or is named twice.
         HubError: see :func:`loralet.inference.predictor.find_adapter`.
     """
-    found = [find_adapter(folder, name) for name in runs or (run,)] + [find_adapter(Path(other)) for other in also]
+    folder = Path(runs.one.folder)
+    found = [find_adapter(folder, name) for name in runs.runs or (runs.one.run,)]
+    found += [find_adapter(Path(other)) for other in runs.also]
     resolved = [path.resolve() for path in found]
     twice = sorted({str(path) for path, place in zip(found, resolved, strict=True) if resolved.count(place) > 1})
     if twice:
@@ -93,66 +93,56 @@ def find_adapters(folder: Path, run: str = "", runs: Sequence[str] = (), also: S
     return found
 
 
-def load_ensemble(
-    adapters: Sequence[Path],
-    precision: str = "fp32",
-    force: bool = False,
-    labels: Sequence[str] = (),
-    backbone: str = "",
-) -> Ensemble:
-    """Load adapter folders, those that share a backbone onto one copy of it.
+def load_ensemble(adapters: Sequence[Path], options: ModelOptions, compute: ComputeOptions) -> Ensemble:
+    """Load adapter folders; those that share a backbone are computed in one pass.
 
-    ``precision`` is the encoder's arithmetic, see :func:`loralet.backends.device.choose_dtype`; for the others see
-    :func:`loralet.inference.predictor.open_adapter`.
+    Args:
+        adapters: the folders.
+        options: how to load them, see :func:`loralet.inference.predictor.open_adapter`.
+        compute: where and how to compute.
 
     Raises:
         RunError: their labels are not the same, or one cannot be read.
+        ConfigError: the backend that is asked for cannot be had.
         CheckpointError, HubError: a backbone cannot be loaded.
     """
-    opened = {str(adapter): open_adapter(adapter, force, labels, backbone) for adapter in adapters}
+    opened = {str(adapter): open_adapter(adapter, options) for adapter in adapters}
     _check_labels({name: artifact.labels for name, (artifact, _) in opened.items()})
-    sides: dict[tuple[str, str, str, str, int], list[tuple[Artifact, Backbone]]] = {}
+    shared: dict[tuple[object, ...], list[tuple[Artifact, Backbone]]] = {}
     for artifact, found in opened.values():
-        key = (
-            found.fingerprint,
-            found.tokenizer.to_str(),
-            artifact.head,
-            artifact.head_activation,
-            artifact.max_length,
-        )
-        sides.setdefault(key, []).append((artifact, found))
+        form = (artifact.head, artifact.pooling, artifact.max_length, artifact.adapter.method)
+        shared.setdefault((found.fingerprint, found.tokenizer.to_str(), *form), []).append((artifact, found))
     artifacts = tuple(artifact for artifact, _ in opened.values())
-    device = choose_device()
-    made = tuple(
-        _side([a for a, _ in members], members[0][1], artifacts[0].labels, precision, device)
-        for members in sides.values()
-    )
-    return Ensemble(artifacts, made, device)
+    task = artifacts[0].as_task()
+    groups = tuple(_group([a for a, _ in members], members[0][1], task, compute) for members in shared.values())
+    return Ensemble(artifacts, groups, task)
 
 
-def _side(
-    artifacts: Sequence[Artifact], backbone: Backbone, labels: tuple[str, ...], precision: str, device: torch.device
-) -> Side:
-    pack = pack_of(artifacts, place(backbone.weights, device, choose_dtype(precision, device)), backbone.shape)
-    forward = pack.logits(pack.fill([artifact.tensors for artifact in artifacts]))
-    orders = tuple(
-        torch.arange(len(labels)) if a.labels == labels else torch.tensor([a.labels.index(label) for label in labels])
-        for a in artifacts
-    )
-    return Side(forward, backbone, artifacts[0].max_length, orders)
+def _group(artifacts: Sequence[Artifact], backbone: Backbone, task: Task, compute: ComputeOptions) -> Group:
+    first = artifacts[0]
+    chosen = choose_backend(backbone.table, compute.precision, compute.backend, [first.adapter.method])
+    pack, parameters = pack_of(artifacts, backbone.table)
+    encoder = chosen.backend.load(backbone.weights, backbone.table, chosen.dtype)
+    forward = encoder.program(pack).logits(parameters.to(chosen.backend.device))
+    orders = tuple(_order(artifact.labels, task.labels) for artifact in artifacts)
+    return Group(chosen.backend, chosen.info, forward, backbone, first.max_length, orders)
+
+
+def _order(own: Sequence[str], wanted: Sequence[str]) -> Tensor:
+    """The place of each wanted label among a member's own; equal lists may name a label twice."""
+    return torch.arange(len(own)) if own == wanted else torch.tensor([own.index(label) for label in wanted])
 
 
 def _check_labels(labels: Mapping[str, Sequence[str]]) -> None:
-    """Members are asked for the same labels, in whatever order.
+    """Check that all members know the same labels, in any order.
 
     Raises:
-        RunError: one has others; every one that has is listed.
+        RunError: one does not; every one is listed.
     """
     (first, wanted), *others = labels.items()
-    unlike = [(name, own) for name, own in others if set(own) != set(wanted)]
-    if unlike:
-        lines = (f"  - {name}: {', '.join(own)}" for name, own in unlike)
-        advice = "give all the same with --label-names, in the order of the logits, or leave the odd ones out"
-        raise RunError(
-            "\n".join([f"these runs do not know the same labels; {first}: {', '.join(wanted)}", *lines, advice])
-        )
+    different = [(name, own) for name, own in others if set(own) != set(wanted)]
+    if different:
+        lines = (f"  - {name}: {', '.join(own)}" for name, own in different)
+        advice = "give the same names to all with --label-names, in the order of the logits, or leave these out"
+        title = f"these runs do not know the same labels; {first}: {', '.join(wanted)}"
+        raise RunError("\n".join([title, *lines, advice]))

@@ -8,21 +8,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
-import torch
 from torch import Tensor
 
-from loralet.adapters.pack import Logits
-from loralet.artifacts.folder import ADAPTER_FILES, Artifact, load_artifact
+from loralet.artifacts.artifact import Artifact
+from loralet.artifacts.folder import ADAPTER_FILES, load_artifact
 from loralet.artifacts.peft import is_peft_folder, load_peft
 from loralet.artifacts.verify import beside, pack_of
-from loralet.backends.device import choose_device, choose_dtype, place
-from loralet.data.sources import require_no_exchange
+from loralet.backends.base import Backend, BackendInfo, Logits
+from loralet.backends.choice import choose_backend
+from loralet.config import ComputeOptions, ModelOptions
+from loralet.config.commands import fp32
 from loralet.data.tokens import tokenise
 from loralet.errors import CheckpointError, HubError, RunError
-from loralet.hub import client as hub
+from loralet.hub import client
 from loralet.hub.backbone import Backbone, load_backbone
 from loralet.inference.evaluation import logits_of
-from loralet.runs.folder import chosen_run, read_results
+from loralet.runs.results import read_results
+from loralet.runs.selection import chosen_run
+from loralet.tasks.base import Task
+from loralet.tasks.single_label import require_no_exchange
 
 CHUNK = 20_000
 """Texts tokenised and scored at once, so that memory does not grow with the file."""
@@ -39,30 +43,48 @@ class Prediction:
 
 @dataclass(frozen=True)
 class LoadedClassifier:
-    """A backbone, a run's tensors and its labels."""
+    """A run on its backbone.
+
+    Args:
+        artifact: the run.
+        backbone: its encoder.
+        task: what its labels mean.
+        backend, info: where it is computed.
+        forward: its forward pass.
+    """
 
     artifact: Artifact
     backbone: Backbone
+    task: Task
+    backend: Backend
+    info: BackendInfo
     forward: Logits
-    device: torch.device
 
     def logits(self, texts: pa.ChunkedArray) -> Tensor:
-        """Logits ``[m c]`` in the order of the texts; computed in batches of like length."""
-        return logits_of(
-            self.forward, tokenise(texts, self.backbone.tokenizer, self.artifact.max_length), 1, self.device
-        )[0]
+        """Logits ``[m c]`` in the order of the texts; computed in batches of similar length."""
+        tokens = tokenise(texts, self.backbone.tokenizer, self.artifact.max_length)
+        return logits_of(self.backend, self.forward, tokens, 1)[0]
 
     def predict(self, texts: Sequence[str]) -> Iterator[Prediction]:
         """Predictions in the order of the texts."""
         for start in range(0, len(texts), CHUNK):
             chunk = texts[start : start + CHUNK]
-            rows = self.logits(pa.chunked_array([pa.array(chunk, pa.string())])).softmax(-1).tolist()
-            for text, p in zip(chunk, rows, strict=True):
-                yield Prediction(text, self.artifact.labels[p.index(max(p))], tuple(p))
+            logits = self.logits(pa.chunked_array([pa.array(chunk, pa.string())]))
+            yield from predictions(self.task, chunk, self.task.probabilities(logits))
+
+
+def predictions(task: Task, texts: Sequence[str], probabilities: Tensor) -> Iterator[Prediction]:
+    """Answers of probabilities ``[m c]``."""
+    for text, p in zip(texts, probabilities.tolist(), strict=True):
+        yield Prediction(text, task.decode(p), tuple(p))
 
 
 def find_adapter(folder: Path, run: str = "") -> Path:
-    """The adapter folder meant by a run folder (the run that validation chose, or the one named), by an adapter folder, or by a hub id.
+    """The adapter folder that is meant.
+
+    Args:
+        folder: a run folder (the run that validation chose, or the one named), an adapter folder, or a hub id.
+        run: id of a run of a study.
 
     Raises:
         RunError: no such folder, no finished run in it, or no run of that name.
@@ -70,24 +92,22 @@ def find_adapter(folder: Path, run: str = "") -> Path:
     """
     if not folder.is_dir():
         owner, _, name = folder.as_posix().partition("/")
-        if not name or Path(owner).exists() or not hub.is_hub_id(folder.as_posix()):
+        if not name or Path(owner).exists() or not client.is_hub_id(folder.as_posix()):
             raise RunError(f"{folder}: no such folder")
-        return hub.fetch(folder.as_posix(), _wanted)
+        return client.fetch(folder.as_posix(), _wanted)
     if (folder / "loralet.json").exists() or is_peft_folder(folder):
         if run and run != folder.name:
             raise RunError(f"{folder} is one adapter, not a study; leave --run out")
         return folder
     if (folder / "config.json").exists():
-        raise RunError(
-            f"{folder}: a model without a trained classifier of loralet's; a base model alone would only guess"
-        )
+        raise RunError(f"{folder}: a model without a classifier of loralet; a base model alone would only guess")
     results = read_results(folder)
     adapters = folder / "adapters"
-    if not run:
-        run = str(chosen_run(results)["id"])
+    run = run or chosen_run(results).id
     if (adapters / run).is_dir() and not (adapters / run / "loralet.json").exists():
         raise RunError(
-            f"{adapters / run}: loralet.json is missing, so nobody knows its labels; copy the run folder again, or train anew"
+            f"{adapters / run}: loralet.json is missing, so its labels are unknown; "
+            "copy the run folder again, or train again"
         )
     if not (adapters / run / "loralet.json").exists():
         known = sorted(path.name for path in adapters.iterdir()) if adapters.is_dir() else []
@@ -97,79 +117,84 @@ def find_adapter(folder: Path, run: str = "") -> Path:
 
 def _wanted(names: Sequence[str]) -> list[str]:
     """The files of an adapter's repository; none of a repository without an adapter."""
-    return (
-        [name for name in names if name in ADAPTER_FILES]
-        if {"loralet.json", "adapter_config.json"} & set(names)
-        else []
-    )
+    found = {"loralet.json", "adapter_config.json"} & set(names)
+    return [name for name in names if name in ADAPTER_FILES] if found else []
 
 
-def open_adapter(
-    adapter: Path, force: bool = False, labels: Sequence[str] = (), backbone: str = ""
-) -> tuple[Artifact, Backbone]:
+def open_adapter(adapter: Path, options: ModelOptions = ModelOptions()) -> tuple[Artifact, Backbone]:
     """Read an adapter folder, ours or PEFT's, and the backbone that it belongs to.
 
     Args:
         adapter: the folder.
-        force: take the backbone even if it is not the one that the adapter was trained on.
-        labels: names for the labels, in the order of the logits; the adapter's own when empty.
-        backbone: where the backbone is; where the adapter says when empty.
+        options: names for the labels, in the order of the logits, and where the backbone is.
 
     Raises:
         RunError: the folder cannot be read, or the backbone found is not the one it was trained on.
         DataError: one of the adapter's own labels is given as the name of another.
         CheckpointError, HubError: the backbone cannot be loaded.
     """
+    labels, source = options.label_names, options.source
     if is_peft_folder(adapter):
-        with _backbone_named(adapter, backbone):
-            return load_peft(adapter, labels, backbone)
+        with _backbone_named(adapter, source.backbone):
+            return load_peft(adapter, labels, source.backbone)
     artifact = load_artifact(adapter)
     if labels:
         if len(labels) != len(artifact.labels):
             raise RunError(
-                f"{adapter}: {len(labels)} label names are given, the classifier has {len(artifact.labels)} ({', '.join(artifact.labels)})"
+                f"{adapter}: {len(labels)} label names are given, the classifier has {len(artifact.labels)} "
+                f"({', '.join(artifact.labels)})"
             )
         require_no_exchange(str(adapter), artifact.labels, labels)
         artifact = replace(artifact, labels=tuple(labels), label_type="str")
     if artifact.role == "full":
         return beside(adapter, artifact)
-    with _backbone_named(adapter, backbone):
-        found = load_backbone(backbone or artifact.backbone)
-    if found.fingerprint != artifact.backbone_fingerprint and not force:
+    with _backbone_named(adapter, source.backbone):
+        found = load_backbone(source.backbone or artifact.backbone)
+    if found.fingerprint != artifact.backbone_fingerprint and not source.any_backbone:
         raise RunError(
             f"{adapter}: trained on another model than the one now at {found.name} "
-            f"(fingerprint {artifact.backbone_fingerprint[:12]}, found {found.fingerprint[:12]}); its predictions would be meaningless. "
-            "--any-backbone (force=True in Python) loads it all the same"
+            f"(fingerprint {artifact.backbone_fingerprint[:12]}, found {found.fingerprint[:12]}); its predictions would "
+            "be meaningless. --any-backbone (force=True in Python) loads it anyway"
         )
     return artifact, found
 
 
 @contextmanager
 def _backbone_named(adapter: Path, given: str) -> Iterator[None]:
-    """Where the adapter's own word for its backbone leads nowhere, the error says how to give another."""
+    """If the adapter's own backbone cannot be loaded, the error says how to name another."""
     try:
         yield
     except (CheckpointError, HubError) as error:
         if given:
             raise
         raise type(error)(
-            f"{adapter}: the backbone it names cannot be loaded here ({error}); "
+            f"{adapter}: its backbone cannot be loaded ({error}); "
             "if you have it elsewhere, name it with --backbone (backbone=... in Python)"
         ) from error
 
 
 def load_classifier(
-    adapter: Path, precision: str = "fp32", force: bool = False, labels: Sequence[str] = (), backbone: str = ""
+    adapter: Path, options: ModelOptions = ModelOptions(), compute: ComputeOptions | None = None
 ) -> LoadedClassifier:
-    """Load an adapter folder, ours or PEFT's, onto its backbone; for arguments and errors see :func:`open_adapter`.
+    """Load an adapter folder, ours or PEFT's, onto its backbone; for errors see :func:`open_adapter` and :func:`ready`."""
+    return ready(*open_adapter(adapter, options), compute)
 
-    ``precision`` is the encoder's arithmetic, see :func:`loralet.backends.device.choose_dtype`.
+
+def ready(artifact: Artifact, backbone: Backbone, compute: ComputeOptions | None = None) -> LoadedClassifier:
+    """The classifier that an artifact makes of its backbone.
+
+    Args:
+        artifact: the run.
+        backbone: its encoder.
+        compute: where and how to compute; fp32 on the best backend when None.
+
+    Raises:
+        ConfigError: the backend that is asked for cannot be had.
+        RunError: the artifact's tensors are not those of its configuration.
     """
-    return ready(*open_adapter(adapter, force, labels, backbone), precision)
-
-
-def ready(artifact: Artifact, backbone: Backbone, precision: str = "fp32") -> LoadedClassifier:
-    """The classifier that an artifact makes of its backbone."""
-    device = choose_device()
-    pack = pack_of([artifact], place(backbone.weights, device, choose_dtype(precision, device)), backbone.shape)
-    return LoadedClassifier(artifact, backbone, pack.logits(pack.fill([artifact.tensors])), device)
+    compute = compute or fp32()
+    chosen = choose_backend(backbone.table, compute.precision, compute.backend, [artifact.adapter.method])
+    pack, parameters = pack_of([artifact], backbone.table)
+    encoder = chosen.backend.load(backbone.weights, backbone.table, chosen.dtype)
+    forward = encoder.program(pack).logits(parameters.to(chosen.backend.device))
+    return LoadedClassifier(artifact, backbone, artifact.as_task(), chosen.backend, chosen.info, forward)

@@ -1,1 +1,1 @@
-"""What happens during long work, on a terminal."""
+"""Progress of long work, on a terminal or as events."""

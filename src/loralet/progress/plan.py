@@ -1,6 +1,8 @@
-"""The plan of a study, before anything is trained: first the words and cells, then the ink."""
+"""The plan of a study, before anything is trained: as one line, and as a table."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -13,64 +15,63 @@ GIB = 2**30
 HEADINGS = ("pack", "runs", "steps", "rows", "trained", "memory", "time")
 
 
-def plan_words(plan: Planned) -> str:
+def plan_text(plan: Planned) -> str:
     """The plan in one line."""
     runs = sum(len(pack.runs) for pack in plan.packs)
     first = plan.packs[0]
     bound = "at most about" if plan.stopping else "about"
-    said = ["runs that leave at the rungs of --halving counted until then"] * plan.halving
-    said += ["runs that stop at their target or out of patience need less"] * plan.stopping
-    notes = f" ({'; '.join(said)})" if said else ""
+    notes = ["runs that leave at the rungs of --halving count until then"] * plan.halving
+    notes += ["runs that stop at their target or by --patience take less"] * plan.stopping
+    remark = f" ({'; '.join(notes)})" if notes else ""
+    seconds, memory = sum(pack.seconds for pack in plan.packs), max(pack.memory_bytes for pack in plan.packs)
     return (
-        f"plan: {counted(runs, 'run')} in {counted(len(plan.packs), 'pack')}, {first.steps:,} steps of {first.batch_size} rows, "
-        f"{plan.train_rows:,} training rows; {bound} {duration(sum(pack.seconds for pack in plan.packs))} of training{notes}, "
-        f"and {size(max(pack.memory_bytes for pack in plan.packs))} of memory out of {size(plan.budget_bytes)}"
+        f"plan: {counted(runs, 'run')} in {counted(len(plan.packs), 'pack')}, {first.steps:,} steps of "
+        f"{first.batch_size} rows, {plan.train_rows:,} training rows; {bound} {duration(seconds)} of training{remark}, "
+        f"and {size(memory)} of memory out of {size(plan.budget_bytes)}"
     )
 
 
 def plan_cells(plan: Planned) -> list[tuple[str, ...]]:
-    """One row a pack, under :data:`HEADINGS`; ``trained`` spans the runs of the pack."""
+    """One row per pack, under :data:`HEADINGS`; ``trained`` is the range of trained parameters per run."""
     cells: list[tuple[str, ...]] = []
     for i, pack in enumerate(plan.packs, 1):
         low, high = min(pack.trainable), max(pack.trainable)
         trained = f"{low:,}" if low == high else f"{low:,} – {high:,}"
-        rows = f"{pack.steps * pack.batch_size:,}"
-        cells.append(
-            (
-                str(i),
-                str(len(pack.runs)),
-                f"{pack.steps:,}",
-                rows,
-                trained,
-                size(pack.memory_bytes),
-                duration(pack.seconds),
-            )
-        )
+        steps, rows = f"{pack.steps:,}", f"{pack.steps * pack.batch_size:,}"
+        memory, time = size(pack.memory_bytes), duration(pack.seconds)
+        cells.append((str(i), str(len(pack.runs)), steps, rows, trained, memory, time))
     return cells
 
 
-def plan_table(plan: Planned) -> RenderableType:
-    """What ``--dry-run`` prints: the packs, the runs in each, and the sum."""
+def plan_table(plan: Planned, backends: Sequence[str] = ()) -> RenderableType:
+    """What ``--dry-run`` prints: the packs, the runs of each, the sum, and the backends.
+
+    Args:
+        plan: the plan.
+        backends: one line per backend, such as ``native, AVX-512 BF16, bf16, 2 threads``.
+    """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for heading in HEADINGS:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in plan_cells(plan):
         table.add_row(*row)
-    members = [Text(f"pack {i}: {', '.join(pack.runs)}", overflow="fold") for i, pack in enumerate(plan.packs, 1)]
-    return Group(table, *members, Text(plan_words(plan)), Text("nothing was trained or written (--dry-run)"))
+    lines = [f"pack {i}: {', '.join(pack.runs)}" for i, pack in enumerate(plan.packs, 1)]
+    lines += [plan_text(plan), *(f"backend: {line}" for line in backends), "nothing was trained or written (--dry-run)"]
+    return Group(table, *(Text(line, overflow="fold") for line in lines))
 
 
 def counted(count: int, noun: str) -> str:
+    """``1 run``, ``2 runs``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def size(count: int) -> str:
-    """Bytes in GiB, or in MiB below a tenth of one."""
+    """Bytes in GiB, or in MiB below 0.1 GiB."""
     return f"{count / GIB:,.1f} GiB" if count >= GIB / 10 else f"{count / 2**20:,.0f} MiB"
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words that are as exact as an estimate is."""
+    """Seconds, minutes or hours, rounded to the precision of an estimate."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     minutes = round(seconds / 60)

@@ -1,9 +1,8 @@
-"""Where training stands, in numbers, from the events alone; and as a table that fits the terminal."""
+"""The state of training, from its events alone; and as a table that fits the terminal."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rich import box
@@ -16,14 +15,25 @@ from loralet.events import Checked, Event, Halved, PackStarted, Planned, Planned
 from loralet.progress.plan import counted, duration
 
 WINDOW = 50
-"""Steps that the pace is taken from: enough to be steady, few enough to follow when runs leave the pack."""
+"""Steps that the pace is averaged over: enough to be steady, few enough to follow when runs leave the pack."""
 MOST_RUNS = 12
-"""Runs shown at most; of more the best are shown."""
+"""Most runs that are shown; of more, the best ones."""
+OTHER_LINES = 6
+"""Lines of the table that are not runs."""
 
 
 @dataclass
 class RunLine:
-    """Where one run stands. Accuracies are on the validation sample, None before the first check."""
+    """The state of one run.
+
+    Args:
+        id: of the run.
+        step: optimiser steps taken.
+        loss: batch loss of the last step.
+        last, best: scores on the validation sample, of the last and of the best check; None before the first.
+        best_step: step of the best check.
+        ended: how the run ended; empty while it trains.
+    """
 
     id: str
     step: int = 0
@@ -35,8 +45,17 @@ class RunLine:
 
 
 @dataclass
-class Board:
-    """The present pack, and how many came before it. Times are seconds of one clock, given with each event."""
+class Progress:
+    """The state of training. Times are seconds of one clock, given with each event.
+
+    Args:
+        runs: of the present pack.
+        step, steps: of the present pack, taken and planned.
+        pack, packs: number of the present pack, from 1, and of all packs.
+        planned: the packs of the plan; empty without a plan.
+        pace: time of each of the last steps, and rows times runs of the step.
+        started: time at which the present pack began.
+    """
 
     runs: dict[str, RunLine] = field(default_factory=dict)
     step: int = 0
@@ -47,8 +66,13 @@ class Board:
     pace: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=WINDOW + 1))
     started: float = 0.0
 
-    def hear(self, event: Event, now: float) -> None:
-        """Take an event in."""
+    def update(self, event: Event, now: float) -> None:
+        """Update the state with an event.
+
+        Args:
+            event: what happened.
+            now: when it happened.
+        """
         if isinstance(event, Planned):
             self.packs, self.planned = len(event.packs), event.packs
         elif isinstance(event, PackStarted):
@@ -63,51 +87,56 @@ class Board:
                 self.runs[run].step, self.runs[run].loss = event.step, loss
         elif isinstance(event, Checked):
             line = self.runs[event.run]
-            line.last = event.accuracy
+            line.last = event.score
             if event.best:
-                line.best, line.best_step = event.accuracy, event.step
+                line.best, line.best_step = event.score, event.step
         elif isinstance(event, RunEnded):
             self.runs[event.run].ended = event.status
 
     @property
     def rows_per_second(self) -> float:
-        """Rows times runs a second over the last steps, the checks between them included."""
+        """Rows times runs per second over the last steps, including the checks between them."""
         rows = sum(rows for _, rows in list(self.pace)[1:])
         return rows / max(1e-9, self.pace[-1][0] - self.pace[0][0]) if rows else 0.0
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds that the present pack still takes at its last pace, steps after a rung to come at less of it; None before its first step."""
+        """Seconds until the end of the present pack at its present pace; None before its first step.
+
+        Steps behind a coming rung of successive halving are taken to cost the share that was planned for them.
+        """
         taken = len(self.pace) - 1
         if taken < 1:
             return None
         shares = self.planned[self.pack - 1].shares if 0 < self.pack <= len(self.planned) else ((0, 1.0),)
         ends = [start for start, _ in shares[1:]] + [self.steps]
         now = next(share for (_, share), end in zip(shares, ends, strict=True) if self.step <= end)
-        ahead = sum(
-            share * max(0, end - max(start, self.step)) for (start, share), end in zip(shares, ends, strict=True)
-        )
+        parts = zip(shares, ends, strict=True)
+        ahead = sum(share * max(0, end - max(start, self.step)) for (start, share), end in parts)
         return ahead / now * (self.pace[-1][0] - self.pace[0][0]) / taken
 
     @property
     def all_seconds_left(self) -> float | None:
-        """The same with all packs to come, whose estimates are put right by what this pack's turned out to be; None where no plan was heard."""
+        """Seconds until the end of all packs; None without a plan.
+
+        The estimates of the coming packs are corrected by the ratio of the present pack's time to its estimate.
+        """
         left = self.seconds_left
         if left is None or not 0 < self.pack <= len(self.planned):
             return None
-        own = self.pace[-1][0] - self.started + left
-        return left + sum(pack.seconds for pack in self.planned[self.pack :]) * own / max(
-            1e-9, self.planned[self.pack - 1].seconds
-        )
+        ratio = (self.pace[-1][0] - self.started + left) / max(1e-9, self.planned[self.pack - 1].seconds)
+        return left + sum(pack.seconds for pack in self.planned[self.pack :]) * ratio
 
     def lines(self, most: int = MOST_RUNS) -> list[RunLine]:
-        """The runs in the order of the pack, or where they are more than ``most`` the best of them, best first."""
+        """The runs in the order of the pack; with more than ``most`` runs, the best of them, best first."""
         lines = list(self.runs.values())
         if len(lines) <= most:
             return lines
-        return sorted(
-            lines, key=lambda line: (-(line.best if line.best is not None else -1.0), line.loss or float("inf"))
-        )[:most]
+        return sorted(lines, key=_place)[:most]
+
+
+def _place(line: RunLine) -> tuple[float, float]:
+    return -(line.best if line.best is not None else -1.0), line.loss or float("inf")
 
 
 HEADINGS = ("run", "step", "loss", "last", "best", "at", "")
@@ -118,56 +147,50 @@ def cells(line: RunLine) -> tuple[str, ...]:
     return (
         line.id,
         f"{line.step:,}",
-        f"{line.loss:.3f}" if line.loss is not None else "–",
-        f"{line.last:.3f}" if line.last is not None else "–",
-        f"{line.best:.3f}" if line.best is not None else "–",
+        *(f"{value:.3f}" if value is not None else "–" for value in (line.loss, line.last, line.best)),
         f"{line.best_step:,}" if line.best is not None else "",
-        "" if line.ended in ("", "finished") else line.ended,
+        "" if line.ended == "finished" else line.ended,
     )
 
 
-def head_line(board: Board) -> str:
-    """Pack, step, pace and time left, in words."""
-    pack = f"pack {board.pack} of {board.packs} · " if board.packs > 1 else ""
-    left, whole = board.seconds_left, board.all_seconds_left
-    words = f"{pack}step {board.step:,}/{board.steps:,} · {board.rows_per_second:,.0f} rows x runs/s"
+def head_line(progress: Progress) -> str:
+    """Pack, step, pace and time left, in one line."""
+    pack = f"pack {progress.pack} of {progress.packs} · " if progress.packs > 1 else ""
+    left, whole = progress.seconds_left, progress.all_seconds_left
+    text = f"{pack}step {progress.step:,}/{progress.steps:,} · {progress.rows_per_second:,.0f} rows x runs/s"
     if left is not None:
-        words += f" · {duration(left)} left" + (
-            f", {duration(whole)} in all" if board.packs > board.pack and whole is not None else ""
-        )
-    return words
+        text += f" · {duration(left)} left"
+        if progress.packs > progress.pack and whole is not None:
+            text += f", {duration(whole)} in all"
+    return text
 
 
-def draw(board: Board, height: int) -> RenderableType:
-    """The board as a table of at most ``height`` lines."""
+def draw(progress: Progress, height: int) -> RenderableType:
+    """The state of training as a table.
+
+    Args:
+        progress: the state.
+        height: most lines of the table.
+    """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
     for heading in HEADINGS:
-        table.add_column(
-            heading, justify="left" if heading in ("run", "") else "right", no_wrap=True, overflow="ellipsis"
-        )
-    shown = board.lines(max(3, min(MOST_RUNS, height - 6)))
-    top = max((line.best for line in board.runs.values() if line.best is not None), default=None)
+        justify = "left" if heading in ("run", "") else "right"
+        table.add_column(heading, justify=justify, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
+    shown = progress.lines(max(3, min(MOST_RUNS, height - OTHER_LINES)))
+    top = max((line.best for line in progress.runs.values() if line.best is not None), default=None)
     for line in shown:
-        style = (
-            "dim"
-            if line.ended not in ("", "finished")
-            else "bold green"
-            if top is not None and line.best == top
-            else ""
-        )
-        table.add_row(*cells(line), style=style)
-    rest = len(board.runs) - len(shown)
-    more: Sequence[RenderableType] = (
-        [Text(f"and {counted(rest, 'run')} below the best {len(shown)}", style="dim")] if rest else []
-    )
-    bar = ProgressBar(total=max(1, board.steps), completed=board.step, width=40)
-    return Group(Text(head_line(board)), bar, table, *more)
+        ended, leads = line.ended not in ("", "finished"), top is not None and line.best == top
+        table.add_row(*cells(line), style="dim" if ended else "bold green" if leads else "")
+    rest = len(progress.runs) - len(shown)
+    more = [Text(f"and {counted(rest, 'run')} below the best {len(shown)}", style="dim")] if rest else []
+    bar = ProgressBar(total=max(1, progress.steps), completed=progress.step, width=40)
+    return Group(Text(head_line(progress)), bar, table, *more)
 
 
-def halved_words(event: Halved) -> str:
-    """A rung in one line."""
+def halving_text(event: Halved) -> str:
+    """A rung of successive halving in one line."""
     leaving = ", ".join(event.runs[event.kept :])
     return (
-        f"rung {event.rung} at step {event.step:,}: {event.kept} of {counted(len(event.runs), 'LoRA run')} go on, "
-        f"best {event.runs[0]} ({event.accuracies[0]:.3f}); halved: {leaving}"
+        f"rung {event.rung} at step {event.step:,}: {event.kept} of {counted(len(event.runs), 'LoRA run')} continue, "
+        f"best {event.runs[0]} ({event.scores[0]:.3f}); halved: {leaving}"
     )

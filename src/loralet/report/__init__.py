@@ -1,1 +1,1 @@
-"""The report of a run folder: numbers, text, figures, pages."""
+"""The report of a run folder: analysis, text, figures, pages; and other tables of what was trained."""

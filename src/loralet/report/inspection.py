@@ -1,15 +1,16 @@
-"""What lies at a path: a model, an adapter, a run folder, a data set. Facts as plain records; nothing is printed here."""
+"""What lies at a path: a model, an adapter, a run folder or a data set, as plain records."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from torch import Tensor
 
-from loralet.artifacts.folder import ADAPTER_FILES, Artifact, load_artifact
+from loralet.artifacts.artifact import Artifact
+from loralet.artifacts.folder import ADAPTER_FILES, load_artifact
 from loralet.artifacts.peft import is_peft_folder, load_peft
 from loralet.data.files import SUFFIXES, Columns
 from loralet.data.sources import Split, load_dataset
@@ -17,10 +18,17 @@ from loralet.errors import HubError, RunError, UserError
 from loralet.hub import client as hub
 from loralet.hub.backbone import Backbone, load_backbone
 from loralet.hub.bundled import DATA, bundled
-from loralet.models.encoder import Weights
-from loralet.runs.folder import TRAINED, chosen_run, read_results
+from loralet.models.forward import Weights
+from loralet.records import plain
+from loralet.runs.results import read_results
+from loralet.runs.run import TRAINED
+from loralet.runs.selection import chosen_run
+
+Facts = dict[str, object]
+"""Values by name; every value can be written as JSON."""
 
 PARTS = ("embeddings", "layers", "pooler", "classifier")
+"""Parts of a model whose parameters are counted."""
 
 
 @dataclass(frozen=True)
@@ -28,21 +36,27 @@ class Inspection:
     """What was found at one path.
 
     Args:
-        path: as it was named.
+        path: as the user named it.
         kind: ``model``, ``adapter``, ``run folder`` or ``data set``.
-        facts: by heading, a table: its rows' names and values, as JSON has them.
-        weights: a model's tensors, for comparing; None for all else.
+        facts: one table per heading.
+        weights: a model's tensors, for comparisons; None for everything else.
     """
 
     path: str
     kind: str
-    facts: dict[str, dict[str, Any]]
+    facts: dict[str, Facts]
     weights: Weights | None = None
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One tensor of two models. ``largest`` is the largest difference of a number, None where only one model has it or the shapes differ."""
+    """A tensor that differs between two models.
+
+    Args:
+        tensor: its name.
+        first, second: its shape in each model; a dash where the model lacks it.
+        largest: largest absolute difference of a value; None where the shapes differ.
+    """
 
     tensor: str
     first: str
@@ -52,7 +66,13 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models, tensor by tensor: names, how many tensors are equal bit for bit, and those that are not."""
+    """Two models, tensor by tensor.
+
+    Args:
+        first, second: their paths.
+        equal: number of tensors that are equal bit for bit.
+        differing: the others.
+    """
 
     first: str
     second: str
@@ -61,23 +81,23 @@ class Comparison:
 
     @property
     def encoders_equal(self) -> bool:
-        """Whether the encoders' weights are equal; a pooler that only one of the models has does not count."""
+        """Whether the encoders' weights are equal. Differences in the pooler do not count."""
         return all(d.tensor.startswith("pooler.") for d in self.differing)
 
 
 def inspect_path(path: str) -> Inspection:
     """Find out what lies at a path or behind a hub id.
 
+    Args:
+        path: a file, a folder, a hub id, or the name of something that comes with loralet.
+
     Raises:
-        RunError: nothing is there, or nothing that loralet knows; the message says what each way of reading it found wrong.
+        RunError: there is nothing, or nothing that loralet can read; the message has one line per way of reading it.
         UserError: what is there is broken.
     """
     folder = Path(path)
-    if (
-        folder.is_file()
-        or (folder.suffix.lower() in SUFFIXES and not folder.is_dir())
-        or (path == DATA and bundled(path))
-    ):
+    is_table = folder.suffix.lower() in SUFFIXES and not folder.is_dir()
+    if folder.is_file() or is_table or (path == DATA and bundled(path)):
         return _data(path)
     if folder.is_dir():
         return _folder(path, folder)
@@ -87,14 +107,8 @@ def inspect_path(path: str) -> Inspection:
             return read(path)
         except UserError as error:
             problems.append(str(error).splitlines()[0])
-    raise RunError(
-        "\n".join(
-            [
-                f"{path}: not an adapter, a model or a data set:",
-                *(f"  - {problem}" for problem in dict.fromkeys(problems)),
-            ]
-        )
-    )
+    listed = [f"  - {problem}" for problem in dict.fromkeys(problems)]
+    raise RunError("\n".join([f"{path}: not an adapter, a model or a data set:", *listed]))
 
 
 def compare(first: Inspection, second: Inspection) -> Comparison:
@@ -122,11 +136,8 @@ def _folder(path: str, folder: Path) -> Inspection:
 
 def _hub_adapter(path: str) -> Inspection:
     def choose(names: Sequence[str]) -> list[str]:
-        return (
-            [name for name in names if name in ADAPTER_FILES]
-            if {"loralet.json", "adapter_config.json"} & set(names)
-            else []
-        )
+        is_adapter = not {"loralet.json", "adapter_config.json"}.isdisjoint(names)
+        return [name for name in names if name in ADAPTER_FILES] if is_adapter else []
 
     if not hub.is_hub_id(path) or bundled(path):
         raise HubError(f"{path}: no adapter of that name")
@@ -138,60 +149,59 @@ def _model(path: str) -> Inspection:
     return Inspection(path, "model", _model_facts(backbone) | {"files": _sizes(Path(path))}, backbone.weights)
 
 
-def _model_facts(backbone: Backbone) -> dict[str, dict[str, Any]]:
-    shape = backbone.shape
+def _model_facts(backbone: Backbone) -> dict[str, Facts]:
+    table = backbone.table
     return {
         "architecture": {
-            "type": backbone.architecture.model_type,
-            "layers": shape.layers,
-            "width": shape.width,
-            "heads": shape.heads,
-            "feed-forward": shape.feed_forward,
-            "activation": shape.activation,
+            "type": backbone.family.model_type,
+            "layers": table.layers,
+            "width": table.width,
+            "heads": table.heads,
+            "feed-forward": table.feed_forward,
+            "activation": table.activation,
             "pooler": backbone.has_pooler,
             "fingerprint": backbone.fingerprint,
         },
         "parameters": _parts(backbone.weights),
         "vocabulary": {
             "tokens": backbone.tokenizer.get_vocab_size(),
-            "embedding rows": shape.vocabulary,
-            "longest text (tokens)": shape.longest,
+            "embedding rows": table.vocabulary,
+            "longest text (tokens)": table.longest,
         },
     }
 
 
-def _parts(tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """Numbers by part of the model, and in all."""
+def _parts(tensors: Mapping[str, Tensor]) -> Facts:
+    """Parameters by part of the model, and of all parts."""
     counted = {part: sum(t.numel() for name, t in tensors.items() if name.startswith(f"{part}.")) for part in PARTS}
-    return {part: count for part, count in counted.items() if count} | {"all": sum(t.numel() for t in tensors.values())}
+    found: Facts = {part: count for part, count in counted.items() if count}
+    return found | {"all": sum(t.numel() for t in tensors.values())}
 
 
 def _adapter(path: str, folder: Path) -> Inspection:
     artifact = load_peft(folder)[0] if is_peft_folder(folder) else load_artifact(folder)
-    facts: dict[str, dict[str, Any]] = {"adapter": _adapter_facts(artifact), "labels": _numbered(artifact.labels)}
-    facts["parameters"] = _parts(artifact.tensors)
+    facts = {
+        "adapter": _adapter_facts(artifact),
+        "labels": _numbered(artifact.labels),
+        "parameters": _parts(artifact.tensors),
+    }
+    history = _history(artifact) | {"files": _sizes(folder)}
     if artifact.role == "full":
         backbone = load_backbone(str(folder))
-        facts |= _model_facts(backbone)
-        return Inspection(path, "adapter", facts | _history(artifact, folder), backbone.weights)
-    return Inspection(path, "adapter", facts | _history(artifact, folder))
+        return Inspection(path, "adapter", facts | _model_facts(backbone) | history, backbone.weights)
+    return Inspection(path, "adapter", facts | history)
 
 
-def _adapter_facts(artifact: Artifact) -> dict[str, Any]:
-    facts: dict[str, Any] = {
+def _adapter_facts(artifact: Artifact) -> Facts:
+    facts: Facts = {
         "run": artifact.id,
         "role": artifact.role,
+        "task": artifact.task,
         "head": artifact.head,
         "max length": artifact.max_length,
     }
-    if artifact.rank:
-        facts |= {
-            "rank": artifact.rank,
-            "alpha": artifact.alpha,
-            "scaling": artifact.scaling,
-            "dropout": artifact.dropout,
-        }
-        facts |= {"targets": " ".join(artifact.targets)}
+    if artifact.adapter.rank:
+        facts |= plain(artifact.adapter) | {"targets": " ".join(artifact.adapter.targets)}
     return facts | {
         "backbone": artifact.backbone,
         "backbone fingerprint": artifact.backbone_fingerprint,
@@ -199,44 +209,53 @@ def _adapter_facts(artifact: Artifact) -> dict[str, Any]:
     }
 
 
-def _history(artifact: Artifact, folder: Path) -> dict[str, dict[str, Any]]:
-    facts: dict[str, dict[str, Any]] = {}
-    if artifact.training:
-        facts["training"] = artifact.training | artifact.data
-    facts |= {f"{split} scores": values for split, values in artifact.metrics.items()}
-    return facts | {"files": _sizes(folder)}
+def _history(artifact: Artifact) -> dict[str, Facts]:
+    """How an adapter was trained, as far as that is known, and its scores."""
+    provenance = artifact.provenance
+    options = [plain(part) for part in (provenance.training, provenance.compute) if part]
+    own = plain(replace(provenance, training=None, compute=None, merged_adapter=None))
+    training: Facts = {name: value for name, value in own.items() if value not in (None, "", [])}
+    for part in options:
+        training |= part
+    facts = {"training": training} if training else {}
+    if provenance.merged_adapter:
+        facts["merged adapter"] = plain(provenance.merged_adapter)
+    for split, measured in artifact.metrics.items():
+        facts[f"{split} scores"] = {"rows": measured.rows, **measured.scores.to_json()}
+    return facts
 
 
 def _run(path: str, folder: Path) -> Inspection:
     results = read_results(folder)
-    trained = [run for run in results["runs"] if run["role"] in TRAINED]
-    facts: dict[str, dict[str, Any]] = {
+    trained = [run for run in results.runs if run.role in TRAINED]
+    metric = results.selection
+    facts: dict[str, Facts] = {
         "run folder": {
-            "kind": results["kind"],
-            "made with": f"loralet {results['loralet']}",
+            "kind": results.kind,
+            "task": results.task,
+            "made with": f"loralet {results.loralet}",
             "runs": len(trained),
-            "test reads": results["test_reads"],
+            "test reads": results.test_reads,
         },
-        "data": {key: value for key, value in results["data"].items() if key != "labels"},
-        "labels": _numbered(results["data"]["labels"]),
-        "validation accuracy": {
-            run["id"]: run["validation"]["accuracy"] if run["validation"] else run["status"] for run in trained
-        },
+        "data": {name: value for name, value in plain(results.data).items() if name != "labels"},
+        "labels": _numbered(results.data.labels),
+        f"validation {metric}": {run.id: run.validation[metric] if run.validation else run.status for run in trained},
     }
-    if any(run["validation"] for run in trained):
-        facts["run folder"]["chosen on validation"] = chosen_run(results)["id"]
+    if any(run.trained for run in trained):
+        facts["run folder"]["chosen on validation"] = chosen_run(results).id
     return Inspection(path, "run folder", facts | {"files": _sizes(folder)})
 
 
 def _data(path: str) -> Inspection:
     dataset = load_dataset(path, Columns())
-    # Sizes and class counts only: no classifier looks at the test split here, so it does not count as read.
+    # Only the size of the test split is shown and no classifier reads it, so this does not count as reading it.
     splits = {"train": dataset.train, "validation": dataset.validation}
-    facts: dict[str, dict[str, Any]] = {
-        "data set": {"fingerprint": dataset.fingerprint},
-        "labels": _numbered(dataset.labels),
+    labels = dataset.task.labels
+    facts: dict[str, Facts] = {
+        "data set": {"task": dataset.task.name, "fingerprint": dataset.fingerprint},
+        "labels": _numbered(labels),
     }
-    facts |= {name: _split_facts(split, dataset.labels) for name, split in splits.items() if split is not None}
+    facts |= {name: _split_facts(split, labels) for name, split in splits.items() if split is not None}
     if dataset.test is not None:
         facts["test"] = {"rows": len(dataset.test)}
     if dataset.notes:
@@ -244,18 +263,19 @@ def _data(path: str) -> Inspection:
     return Inspection(path, "data set", facts)
 
 
-def _split_facts(split: Split, labels: Sequence[str]) -> dict[str, Any]:
-    counts = np.bincount(split.labels, minlength=len(labels))
+def _split_facts(split: Split, labels: Sequence[str]) -> Facts:
+    facts: Facts = {"source": split.source, "rows": len(split)}
+    if split.targets.ndim == 1:  # one label per row
+        counts = np.bincount(split.targets, minlength=len(labels))
+        facts |= {f"rows of {name}": int(count) for name, count in zip(labels, counts, strict=True)}
     lengths = np.array([len(text) for text in split.texts.to_pylist()])
-    facts: dict[str, Any] = {"source": split.source, "rows": len(split)}
-    facts |= {f"rows of {name}": int(count) for name, count in zip(labels, counts, strict=True)}
     return facts | {"characters, median": int(np.median(lengths)), "characters, longest": int(lengths.max())}
 
 
-def _numbered(values: Sequence[str]) -> dict[str, Any]:
+def _numbered(values: Sequence[str]) -> Facts:
     return {str(number): value for number, value in enumerate(values)}
 
 
-def _sizes(folder: Path) -> dict[str, Any]:
-    """Sizes in bytes of the files in a folder."""
+def _sizes(folder: Path) -> Facts:
+    """Sizes of the files in a folder, in bytes."""
     return {p.name: p.stat().st_size for p in sorted(folder.iterdir()) if p.is_file()} if folder.is_dir() else {}

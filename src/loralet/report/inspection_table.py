@@ -1,30 +1,30 @@
-"""What was found at a path, as tables: first the cells, then the ink."""
+"""What was found at a path, as tables and as JSON."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Sequence
 from itertools import combinations
-from typing import Any
 
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from loralet.records import plain
 from loralet.report.inspection import Comparison, Inspection, compare
 
 
-def comparisons(found: list[Inspection]) -> list[Comparison]:
-    """Every two of the models."""
+def comparisons(found: Sequence[Inspection]) -> list[Comparison]:
+    """Every pair of the models among these paths."""
     models = [inspection for inspection in found if inspection.weights is not None]
     return [compare(first, second) for first, second in combinations(models, 2)]
 
 
-def inspection_json(found: list[Inspection]) -> dict[str, Any]:
+def inspection_json(found: Sequence[Inspection]) -> dict[str, object]:
     """All that was found, as JSON."""
     return {
         "found": [{"path": i.path, "kind": i.kind} | i.facts for i in found],
-        "comparisons": [asdict(c) | {"encoders_equal": c.encoders_equal} for c in comparisons(found)],
+        "comparisons": [plain(c) | {"encoders_equal": c.encoders_equal} for c in comparisons(found)],
     }
 
 
@@ -36,30 +36,35 @@ def cell(value: object) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:.6g}"
-    return "–" if value is None else " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    if isinstance(value, (list, tuple)):
+        return " ".join(map(str, value))
+    return "–" if value is None else str(value)
 
 
 def inspection_view(inspection: Inspection) -> RenderableType:
-    """One path's facts, a table under each heading."""
+    """The facts of one path, one table under each heading."""
     parts: list[RenderableType] = [Text(f"{inspection.path}: {inspection.kind}", style="bold")]
     for heading, facts in inspection.facts.items():
+        if not facts:
+            continue
         table = Table(
             box=box.SIMPLE, pad_edge=False, show_header=False, title=heading, title_justify="left", title_style=""
         )
         table.add_column(no_wrap=True)
         table.add_column(overflow="fold")
         for name, value in facts.items():
-            table.add_row(Text(str(name)), Text(cell(value)))
-        parts += [table] if facts else []
+            table.add_row(Text(name), Text(cell(value)))
+        parts.append(table)
     return Group(*parts)
 
 
 def comparison_view(comparison: Comparison) -> RenderableType:
-    """Whether two models' weights are equal, and a table of the tensors that are not."""
+    """Whether the weights of two models are equal, and a table of the tensors that differ."""
     verdict = "the encoders' weights are equal" if comparison.encoders_equal else "the encoders' weights differ"
     total = comparison.equal + len(comparison.differing)
     title = Text(
-        f"{comparison.first} and {comparison.second}: {verdict} ({comparison.equal} of {total} tensors equal bit for bit)",
+        f"{comparison.first} and {comparison.second}: {verdict} "
+        f"({comparison.equal} of {total} tensors equal bit for bit)",
         style="bold",
     )
     if not comparison.differing:

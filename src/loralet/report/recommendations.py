@@ -1,179 +1,222 @@
-"""What a study advises, and what a reader must know before believing it. Like :mod:`loralet.report.text`, sentences by rule."""
+"""What a study recommends, and what limits its results. Like :mod:`loralet.report.text`, sentences by rule."""
 
 from __future__ import annotations
 
 from loralet.config import StudyConfig
 from loralet.report.configurations import Configuration
-from loralet.report.record import Record
 from loralet.report.statistics import check_error
-from loralet.report.text import Facts, accuracy_of, listed, p_value, percent, plural, points
+from loralet.report.text import SCALE, Facts
+from loralet.report.wording import capitalised, listed, p_value, percent, plural, points
+from loralet.runs.record import Record
 
 FEW_SEEDS = 3
+"""With this many seeds or fewer, an interval over seeds is too narrow."""
 
 
 def recommendations(facts: Facts) -> tuple[str, ...]:
-    """Which rank, alpha and learning rate, each with its reason."""
+    """Rank, alpha and learning rate, each with its reason; and the baseline that does as well, where there is one."""
     lora = facts.lora
     if lora is None:
         return ()
-    said = [
-        _recommend_rank(facts, lora),
-        *_recommend_setting(facts, lora, "alpha"),
-        *_recommend_setting(facts, lora, "learning_rate"),
-    ]
+    rows = facts.of("lora")
+    alphas = {row.alpha for row in rows if row.alpha is not None}
+    rates = {row.learning_rate for row in rows if row.learning_rate is not None}
+    return (
+        _rank(facts, lora),
+        *([_alpha(facts, lora, lora.alpha, alphas)] if lora.alpha is not None else []),
+        *([_rate(facts, lora, lora.learning_rate, rates)] if lora.learning_rate is not None else []),
+        *_baseline(facts, lora),
+    )
+
+
+def _baseline(facts: Facts, lora: Configuration) -> list[str]:
     rivals = [row for row in facts.of("tfidf-svm") if _not_worse(facts, row, lora)]
-    if rivals:
-        better = facts.best is lora and rivals[0].versus and rivals[0].versus.distinguishable
-        than = "better than" if better else "not shown to be worse than"
-        said.append(
-            f"Before any of this, consider {rivals[0].name}: {percent(accuracy_of(rivals[0]))}, {than} "
-            f"{lora.name} ({percent(accuracy_of(lora))}), and no encoder to run."
-        )
-    return tuple(said)
+    if not rivals:
+        return []
+    row = rivals[0]
+    better = facts.best is lora and row.versus and row.versus.distinguishable
+    than = "higher than" if better else "not shown to be lower than"
+    return [
+        f"First consider {row.name}: its accuracy is {percent(row.accuracy)}, {than} that of {lora.name} "
+        f"({percent(lora.accuracy)}), and it needs no encoder."
+    ]
 
 
 def _not_worse(facts: Facts, row: Configuration, lora: Configuration) -> bool:
-    """Whether the test rows leave it open that a row does as well as LoRA: by the paired test where LoRA is what it was compared with."""
+    """Whether the test rows do not show that a row is worse than LoRA.
+
+    The paired test decides if LoRA is the winner, which it compares with; otherwise the intervals.
+    """
     if row.versus and facts.best is lora:
         return not row.versus.distinguishable or row.versus.difference < 0
     return row.test is not None and lora.test is not None and row.test.high >= lora.test.low
 
 
 def _equals(facts: Facts, lora: Configuration) -> list[Configuration]:
-    """LoRA rows of the winner's model that the test cannot tell from it."""
-    return [
-        row
-        for row in facts.of("lora")
-        if row.model == lora.model and (row is lora or (facts.best is lora and row.tied))
-    ]
+    """LoRA configurations of the same model that the test cannot distinguish from this one, itself included."""
+    rows = [row for row in facts.of("lora") if row.model == lora.model]
+    return [row for row in rows if row is lora or (facts.best is lora and row.tied)]
 
 
-def _recommend_rank(facts: Facts, lora: Configuration) -> str:
+def _rank(facts: Facts, lora: Configuration) -> str:
+    ranks = {row.rank for row in facts.of("lora")}
+    if len(ranks) < 2:
+        return f"Rank: {lora.rank} is the only one tried, so ranks cannot be compared."
     smallest = min(_equals(facts, lora), key=lambda row: (row.rank or 0, -(row.validation or 0.0)))
-    if len({row.rank for row in facts.of("lora")}) < 2:
-        return f"Rank: {lora.rank} is the only one tried, so there is nothing to prefer."
     if smallest.rank == lora.rank:
-        fewer = min(row.rank or 0 for row in facts.of("lora")) < (lora.rank or 0)
-        why = (
-            "and the test can tell every smaller rank from it"
-            if fewer and facts.best is lora
-            else "and it is the smallest tried"
-        )
-        return f"Rank: {lora.rank} ({lora.name}). Validation chose it, {why}."
+        reason = ", and the test distinguishes every smaller rank from it" if facts.best is lora else ""
+        if lora.rank == min(rank or 0 for rank in ranks):
+            reason = ", and it is the smallest tried"
+        return f"Rank: {lora.rank} ({lora.name}). Validation chose it{reason}."
     saving = percent(1 - smallest.trainable / lora.trainable, 0)
     return (
-        f"Rank: {smallest.rank} ({smallest.name}). The smallest that the test cannot tell from the winner {lora.name} "
-        f"({percent(accuracy_of(smallest))} against {percent(accuracy_of(lora))}), with {saving} fewer numbers to train; "
-        f"where those do not matter, take the winner's rank {lora.rank}."
+        f"Rank: {smallest.rank} ({smallest.name}). It is the smallest rank that the test cannot distinguish from the "
+        f"winner {lora.name} ({percent(smallest.accuracy)} against {percent(lora.accuracy)}), and it trains {saving} "
+        f"fewer parameters. If their number does not matter, use the winner's rank {lora.rank}."
     )
 
 
-def _recommend_setting(facts: Facts, lora: Configuration, setting: str) -> list[str]:
-    name = "Alpha" if setting == "alpha" else "Learning rate"
-    tried = sorted({getattr(row, setting) for row in facts.of("lora")})
-    value = getattr(lora, setting)
+def _alpha(facts: Facts, lora: Configuration, value: float, tried: set[float]) -> str:
     if len(tried) == 1:
-        hint = (
-            "its effect is folded into alpha's here; try a third of it and three times it"
-            if setting == "learning_rate"
-            else "try others"
-        )
-        return [f"{name}: {value:g} is the only one tried, so it cannot be judged ({hint})."]
-    equals = sorted({getattr(row, setting) for row in _equals(facts, lora)})
-    same = f" ({listed([f'{v:g}' for v in equals])} cannot be told apart)" if len(equals) > 1 else ""
-    edge = ""
-    if value in (tried[0], tried[-1]):
-        edge = f" It is the {'smallest' if value == tried[0] else 'largest'} tried, so a better one may lie beyond the grid."
-    scale = (
-        f"; with rank {lora.rank} and lr {lora.learning_rate:g} the effective scale is {lora.effective:g}"
-        if setting == "alpha"
-        else ""
-    )
-    return [f"{name}: {value:g}, as it is the winner's{same}{scale}.{edge}"]
+        return f"Alpha: {value:g} is the only one tried, so it cannot be judged (try others)."
+    equals = {row.alpha for row in _equals(facts, lora) if row.alpha is not None}
+    scale = f"; with rank {lora.rank} and lr {lora.learning_rate:g} the effective scale is {lora.effective:g}"
+    return f"Alpha: {value:g}, as in {lora.name}{_same(equals)}{scale}.{_edge(value, tried)}"
+
+
+def _rate(facts: Facts, lora: Configuration, value: float, tried: set[float]) -> str:
+    if len(tried) == 1:
+        hint = "its effect cannot be separated from that of alpha here; try a third of it and three times it"
+        return f"Learning rate: {value:g} is the only one tried, so it cannot be judged ({hint})."
+    equals = {row.learning_rate for row in _equals(facts, lora) if row.learning_rate is not None}
+    return f"Learning rate: {value:g}, as in {lora.name}{_same(equals)}.{_edge(value, tried)}"
+
+
+def _same(values: set[float]) -> str:
+    return f" ({listed([f'{v:g}' for v in sorted(values)])} cannot be distinguished)" if len(values) > 1 else ""
+
+
+def _edge(value: float, tried: set[float]) -> str:
+    """A hint where the value lies at an end of the grid."""
+    if value not in (min(tried), max(tried)):
+        return ""
+    which = "smallest" if value == min(tried) else "largest"
+    return f" It is the {which} tried, so a better value may lie outside the grid."
 
 
 def caveats(facts: Facts) -> tuple[str, ...]:
-    """What a reader must know before believing the rest."""
-    record, lora = facts.record, facts.of("lora")
-    seeds = max((len(row.seeds) for row in lora), default=1)
-    said: list[str] = []
+    """What limits the results."""
+    return (
+        *_about_seeds(facts),
+        *_about_comparisons(facts),
+        *_about_baselines(facts),
+        *_about_time(facts.record),
+        *_about_models(facts),
+        *_about_choice(facts),
+    )
+
+
+def _about_seeds(facts: Facts) -> list[str]:
+    seeds = max((len(row.seeds) for row in facts.of("lora")), default=1)
     if seeds < 2:
-        said.append(
-            "Every configuration was run with a single seed: intervals cover the draw of the test rows, not of the training. "
-            "Repeat with --seeds 0 1 2."
-        )
-    elif seeds <= FEW_SEEDS:
-        said.append(
-            f"{seeds} seeds say little about the spread over seeds; intervals draw seeds and test rows anew, and are still likely too narrow."
-        )
+        how = "--seeds 0 1 2" if isinstance(facts.record.config, StudyConfig) else "another --seed"
+        return [
+            "Every configuration was trained with a single seed: the intervals cover the sampling of test rows, not "
+            f"the variation between trainings. Repeat with {how}."
+        ]
+    if seeds <= FEW_SEEDS:
+        return [
+            f"{seeds} seeds say little about the variation between seeds. The intervals resample seeds and test rows, "
+            "and are probably still too narrow."
+        ]
+    return []
+
+
+def _about_comparisons(facts: Facts) -> list[str]:
+    lora, sentences = facts.of("lora"), list[str]()
     if len({row.rank for row in lora}) > 1 or len({row.alpha for row in lora}) > 1:
-        said.append(
-            "With alpha/r scaling, a cell of another rank or alpha is also a cell of another step size: the effective scale alpha/r × lr stands "
-            "beside each one, and cells are to be compared with it in mind."
+        sentences.append(
+            "With alpha/r scaling, another rank or alpha also means another step size. "
+            f"{capitalised(SCALE)} is given for each cell; take it into account when comparing cells."
         )
-    if any(row.tied or row.versus for row in facts.rows):
-        methods = listed(sorted({row.versus.method for row in facts.rows if row.versus}))
-        said.append(
-            f"The winner is compared with every other row but chance on the same test rows ({methods}, Holm-corrected, level 5 %); "
-            "“not distinguishable” means that no difference was shown, not that there is none."
+    methods = sorted({row.versus.method for row in facts.rows if row.versus})
+    if methods:
+        sentences.append(
+            "The winner is compared with every other row except chance on the same test rows "
+            f"({listed(methods)}, Holm-corrected, level 5 %). “Not distinguishable” means that no difference was "
+            "shown, not that there is none."
         )
-    said += _about_baselines(facts) + _about_time(record) + _about_models(facts)
-    if facts.chosen != facts.shown:
-        said.append(
-            f"Commands such as predict use {facts.chosen}, the single best run on validation; the winner above is the best mean over seeds."
-        )
-    reads = record.results["test_reads"]
-    if reads > 1:
-        said.append(
-            f"The test split was read {reads} times: what was chosen after the first reading may have been chosen on it."
-        )
-    return tuple(said)
+    return sentences
 
 
 def _about_baselines(facts: Facts) -> list[str]:
-    said = []
+    sentences: list[str] = []
     if facts.of("random-head"):
-        said.append(
-            "The random head is chance: a classifier that was never trained on the frozen encoder. It is often called base accuracy."
+        sentences.append(
+            "The random head is chance: an untrained classifier on the frozen encoder. Its accuracy is often called "
+            "base accuracy."
         )
-    plain = [row for role in ("majority", "tfidf-svm") for row in facts.of(role)]
-    if facts.best.test and any(row.versus is None for row in plain):
-        said.append(
-            "Predictions of the baselines without an encoder are not on record, so they are compared by intervals, not by a paired test."
+    plain = [row for row in facts.rows if row.model is None]
+    if not facts.best.test or not plain:
+        return sentences
+    found = [
+        f"{row.name} {points(-row.versus.difference)} ({p_value(row.versus.p_holm)})" for row in plain if row.versus
+    ]
+    if len(found) < len(plain):
+        sentences.append(
+            "Predictions of the baselines without an encoder are not on record, so they are compared by intervals, not "
+            "by a paired test."
         )
-    elif facts.best.test and plain:
-        found = [
-            f"{row.name} {points(-row.versus.difference)} ({p_value(row.versus.p_holm)})" for row in plain if row.versus
-        ]
-        against = f"each of the winner's {len(facts.best.seeds)} seeds" if len(facts.best.seeds) > 1 else "the winner"
-        said.append(
-            f"The baselines without an encoder are one prediction each, set against {against} row by row: {listed(found)}. "
-            "Another draw of the training rows would move them too, which no test here sees."
+    else:
+        several = len(facts.best.seeds)
+        against = f"each of the winner's {several} seeds" if several > 1 else "the winner"
+        sentences.append(
+            f"The baselines without an encoder have no seeds; they are compared row by row with {against}: "
+            f"{listed(found)}. They would also change with another sample of training rows, which no test here covers."
         )
-    return said
+    return sentences
 
 
 def _about_time(record: Record) -> list[str]:
     training = record.config.training
-    rows = min(training.validation_sample, record.results["data"]["validation_rows"])
-    said = [
-        f"Convergence is the first check at {percent(training.target_accuracy, 0)} on a fixed sample of "
-        f"{rows:,} validation rows; a check is right to about ± {100 * check_error(training.target_accuracy, rows):.0f} points."
+    rows = min(training.validation_sample, record.results.data.validation_rows)
+    error = 100 * check_error(training.target_score, rows)
+    sentences = [
+        f"Convergence is the first check at {percent(training.target_score, 0)} on a fixed sample of {rows:,} "
+        f"validation rows. The error of a check is about ± {error:.0f} points."
     ]
     if isinstance(record.config, StudyConfig):
-        said.append(
-            "Runs of one model and seed were trained side by side in one pack: its time is shared out evenly among the runs in it, and its peak "
-            "memory is that of the whole process, so neither shows what a rank would cost by itself."
+        sentences.append(
+            "Runs of one model and seed were trained in one pack. Its time is divided evenly among its runs, and the "
+            "peak memory is that of the whole process, so neither shows the cost of a single rank."
         )
-    return said
+    return sentences
 
 
 def _about_models(facts: Facts) -> list[str]:
-    said = [
-        f"{listed(list(model.names))} have equal tensors (equal fingerprints): they are one model under {len(model.names)} names and share its rows."
+    sentences = [
+        f"{listed(list(model.names))} have equal tensors (equal fingerprints). They are one model under "
+        f"{len(model.names)} names and share its rows."
         for model in facts.models
         if len(model.names) > 1
     ]
-    if facts.doubles:
-        said.append(f"{plural(len(facts.doubles), 'run')} of equal settings, seed and tensors left out as doubles.")
-    return said
+    if facts.duplicates:
+        count = plural(len(facts.duplicates), "run")
+        sentences.append(f"Left out as duplicates (equal settings, seed and tensors): {count}.")
+    return sentences
+
+
+def _about_choice(facts: Facts) -> list[str]:
+    sentences: list[str] = []
+    if facts.chosen != facts.shown:
+        sentences.append(
+            f"Commands such as predict use {facts.chosen}, the best single run on validation. The winner above has the "
+            "best mean over seeds."
+        )
+    reads = facts.record.results.test_reads
+    if reads > 1:
+        sentences.append(
+            f"The test split was read {reads} times. What was chosen after the first time may have been chosen on test "
+            "rows."
+        )
+    return sentences

@@ -1,59 +1,84 @@
-"""Results as tables: first the cells, then the ink."""
+"""The table of a run folder, for the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from loralet.runs.folder import TRAINED, chosen_run
+from loralet.runs.results import Results, RunResult
+from loralet.runs.run import TRAINED, Role
+from loralet.runs.selection import chosen_run
+from loralet.tasks.base import Scores
 
-ROLES = {
+ROLES: dict[Role, str] = {
     "majority": "majority class",
-    "tfidf-svm": "TF-IDF + SVM",
     "random-head": "random head (chance)",
+    "tfidf-svm": "TF-IDF + SVM",
     "linear-probe": "linear probe",
     "full": "full fine-tuning",
     "lora": "LoRA",
     "average": "average of seeds",
     "ensemble": "ensemble",
 }
+"""Names of the roles, in the order of the table. A task's further baselines are named as their role."""
 HEADINGS = ("", "run", "val.", "test (95 % interval)", "F1", "conv.", "trained", "s", "")
 LEAST_NEEDED = (7, 4, 6, 0, 5)
-"""Columns that are left out one after the other, in this order, where a terminal is too narrow: a cut number says nothing."""
+"""Columns that are left out, one after the other, where a terminal is too narrow: a truncated number is useless."""
 GAP = 3
 PIPE_WIDTH = 200
+"""Columns of the output where it is not a terminal."""
+MISSING = "–"
 
 
-def cells(run: dict[str, Any]) -> tuple[str, ...]:
-    """One row of results.json as the cells under :data:`HEADINGS`."""
-    validation, test = run["validation"], run["test"]
-    trained = run["role"] in TRAINED
+def cells(run: RunResult, selection: str) -> tuple[str, ...]:
+    """One row of the results as the cells under :data:`HEADINGS`.
+
+    Args:
+        run: the row.
+        selection: the metric that chose among the runs.
+    """
+    converged = MISSING
+    if run.role in TRAINED:
+        converged = str(run.converged_step) if run.converged_step else f">{run.steps}"
     return (
-        ROLES[run["role"]],
-        run["id"] if run["role"] in (*TRAINED, "random-head", "average", "ensemble") else "",
-        f"{validation['accuracy']:.4f}" if validation else "–",
-        f"{test['accuracy']:.4f} ({test['accuracy_low']:.3f}–{test['accuracy_high']:.3f})" if test else "–",
-        f"{test['macro_f1']:.4f}" if test else "–",
-        (str(run["converged_step"]) if run["converged_step"] else f">{run['steps']}") if trained else "–",
-        f"{run['trainable_parameters']:,}",
-        f"{run['train_seconds']:.0f}" if run["train_seconds"] is not None else "–",
-        "" if run["status"] == "finished" else run["status"],
+        ROLES.get(run.role, run.role),
+        run.id if run.model else "",
+        f"{run.validation[selection]:.4f}" if run.validation else MISSING,
+        _with_interval(run.test, selection) if run.test else MISSING,
+        _optional(run.test.values.get("macro_f1") if run.test else None, ".4f"),
+        converged,
+        f"{run.trainable_parameters:,}",
+        _optional(run.train_seconds, ".0f"),
+        "" if run.status == "finished" else run.status,
     )
 
 
-def ordered(runs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Base rows first, then LoRA rows, then what was made of them; each in the order they were run."""
-    order = ("majority", "random-head", "tfidf-svm", "linear-probe", "full", "lora", "average", "ensemble")
-    return sorted(runs, key=lambda run: order.index(run["role"]))
+def _with_interval(scores: Scores, metric: str) -> str:
+    interval = scores.intervals.get(metric)
+    return f"{scores[metric]:.4f}" + (f" ({interval[0]:.3f}–{interval[1]:.3f})" if interval else "")
+
+
+def _optional(value: float | None, form: str) -> str:
+    return MISSING if value is None else format(value, form)
+
+
+def ordered(runs: Iterable[RunResult]) -> list[RunResult]:
+    """Baselines first, then adapters, then averages and ensembles; each in the order they were run."""
+    order = list(ROLES)
+    return sorted(runs, key=lambda run: order.index(run.role if run.role in ROLES else "tfidf-svm"))
 
 
 def columns_that_fit(rows: Sequence[tuple[str, ...]], width: int | None) -> list[int]:
-    """The columns that a width of so many characters has room for; all of them where it is None."""
+    """The columns that fit into a width.
+
+    Args:
+        rows: the cells.
+        width: characters; None: all columns fit.
+    """
     columns = list(range(len(HEADINGS)))
     widths = [max(len(row[i]) for row in (HEADINGS, *rows)) + GAP for i in columns]
     for column in LEAST_NEEDED:
@@ -63,34 +88,48 @@ def columns_that_fit(rows: Sequence[tuple[str, ...]], width: int | None) -> list
     return columns
 
 
-def results_table(results: dict[str, Any], width: int | None = None) -> RenderableType:
-    """The table of a run folder, with what it was measured on and which run validation chose; with the columns that a width has room for."""
-    chosen = chosen_run(results)["id"]
-    runs = ordered(results["runs"])
-    # a row without a run of its own is known by its role, so that the role's column can go
-    rows = [(row[0], row[1] or row[0], *row[2:]) for row in map(cells, runs)]
+def results_table(results: Results, width: int | None = None, backends: Sequence[str] = ()) -> RenderableType:
+    """The table of a run folder, and below it the data, the chosen run and the backends.
+
+    Args:
+        results: of the run folder.
+        width: characters that the table may take; None: any number.
+        backends: :func:`loralet.report.summary.backend_lines`.
+
+    Raises:
+        RunError: no run was trained to the end.
+    """
+    chosen = chosen_run(results).id
+    runs = ordered(results.runs)
+    # A row without an id of its own is named by its role, so that the column of roles can be left out.
+    rows = [(row[0], row[1] or row[0], *row[2:]) for row in (cells(run, results.selection) for run in runs)]
     columns = columns_that_fit(rows, width)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for i in columns:
         table.add_column(HEADINGS[i], justify="left" if HEADINGS[i] in ("run", "") else "right", no_wrap=True)
     for run, row in zip(runs, rows, strict=True):
         shown = tuple("" if i == 1 and 0 in columns and row[1] == row[0] else row[i] for i in columns)
-        table.add_row(*shown, style="bold green" if run["id"] == chosen else "")
-    data = results["data"]
-    lines = [f"{run['id']}: {', '.join(run['members'])}" for run in runs if run.get("members")]
-    lines += [
-        f"{data['source']}: {data['train_rows']:,} training, {data['validation_rows']:,} validation, {data['test_rows']:,} test rows; "
-        f"{len(data['labels'])} labels",
-        f"chosen on validation: {chosen}; the test split was read {times(results['test_reads'])}",
+        table.add_row(*shown, style="bold green" if run.id == chosen else "")
+    return Group(table, *(Text(line) for line in _lines(results, runs, chosen, backends)))
+
+
+def _lines(results: Results, runs: Sequence[RunResult], chosen: str, backends: Sequence[str]) -> list[str]:
+    data = results.data
+    return [
+        *(f"{run.id}: {', '.join(run.members)}" for run in runs if run.members),
+        f"{data.source}: {data.train_rows:,} training, {data.validation_rows:,} validation, {data.test_rows:,} test "
+        f"rows; {len(data.labels)} labels",
+        f"chosen on validation: {chosen}; the test split was read {times(results.test_reads)}",
+        *(f"backend: {line}" for line in backends),
     ]
-    return Group(table, *(Text(line) for line in lines))
 
 
 def table_console() -> Console:
-    """Standard output, at least as wide as the table when it is a pipe or a file, where nobody can widen it."""
+    """Standard output, wide enough for the whole table where it is not a terminal."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=max(console.width, PIPE_WIDTH))
 
 
 def times(count: int) -> str:
+    """``not at all``, ``once``, ``2 times``."""
     return {0: "not at all", 1: "once"}.get(count, f"{count} times")

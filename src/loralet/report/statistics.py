@@ -1,6 +1,6 @@
-"""Statistics of a study, as pure functions of arrays. Each says where its formula comes from.
+"""Statistics of a study, as pure functions of arrays. Each docstring names the source of its formula.
 
-Resampling is seeded, so a report of the same run folder is the same report.
+Resampling is seeded, so that two reports of one run folder are equal.
 """
 
 from __future__ import annotations
@@ -11,14 +11,21 @@ from dataclasses import dataclass
 import numpy as np
 
 DRAWS = 10_000
-"""Bootstrap resamples: enough that a 95 % bound moves by less than a tenth of its own width from seed to seed."""
+"""Bootstrap resamples. With this many, a 95 % bound differs between two seeds by less than a tenth of the interval."""
 BINS = 15
-"""Reliability bins, as Guo et al. (2017) take them."""
+"""Reliability bins, as in Guo et al. (2017)."""
 
 
 @dataclass(frozen=True)
 class SeedSummary:
-    """Values of one configuration over its seeds. ``sd``, ``low`` and ``high`` are None where there is one seed alone."""
+    """Values of one configuration over its seeds.
+
+    Args:
+        count: number of seeds.
+        mean: over the seeds.
+        sd: sample standard deviation; None for one seed.
+        low, high: 95 % interval of the mean; None for one seed.
+    """
 
     count: int
     mean: float
@@ -34,9 +41,9 @@ class Paired:
     Args:
         difference: accuracy of the second minus accuracy of the first.
         low, high: 95 % bootstrap interval of the difference.
-        only_first, only_second: rows that only one of them has right, summed over the seeds.
+        only_first, only_second: rows that only one of them classifies correctly, summed over the seeds.
         p: two-sided p-value, uncorrected.
-        method: how p was found, in words.
+        method: name of the test.
     """
 
     difference: float
@@ -50,7 +57,15 @@ class Paired:
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """Rows whose top probability lies in (start, end]: how sure the classifier was, and how often it was right."""
+    """Rows whose top probability lies in (start, end].
+
+    Args:
+        start, end: of the bin.
+        rows: number of rows in it.
+        confidence: their mean top probability.
+        accuracy: share of them that is classified correctly.
+        low, high: 95 % interval of that share.
+    """
 
     start: float
     end: float
@@ -63,7 +78,7 @@ class ReliabilityBin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Expected calibration error and the bins that it sums over (empty bins are left out)."""
+    """Expected calibration error, and the bins that it sums over. Empty bins are left out."""
 
     ece: float
     bins: tuple[ReliabilityBin, ...]
@@ -71,7 +86,13 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Convergence:
-    """First step at the target accuracy, as the median over seeds; ``censored``: the target was not reached within ``step`` steps."""
+    """When a configuration converged.
+
+    Args:
+        step: first check at the target score, as the median over seeds; where censored, the number of steps taken.
+        censored: whether the target was not reached within ``step`` steps.
+        reached, seeds: how many seeds reached the target, and how many there are.
+    """
 
     step: float
     censored: bool
@@ -80,11 +101,17 @@ class Convergence:
 
     @property
     def text(self) -> str:
+        """The step, as ``>N`` where it is censored."""
         return f">{self.step:g}" if self.censored else f"{self.step:g}"
 
 
 def wilson(right: int, rows: int) -> tuple[float, float]:
-    """95 % score interval of a proportion (Wilson 1927), by scipy."""
+    """95 % score interval of a proportion (Wilson 1927), by scipy.
+
+    Args:
+        right: successes.
+        rows: trials.
+    """
     from scipy.stats import binomtest
 
     interval = binomtest(right, rows).proportion_ci(0.95, method="wilson")
@@ -92,7 +119,12 @@ def wilson(right: int, rows: int) -> tuple[float, float]:
 
 
 def check_error(accuracy: float, rows: int) -> float:
-    """Half the width of Wilson's 95 % interval about an accuracy found on so many rows."""
+    """Half the width of Wilson's 95 % interval of an accuracy.
+
+    Args:
+        accuracy: share of 1.
+        rows: number of rows that it was measured on.
+    """
     low, high = wilson(round(accuracy * rows), rows)
     return (high - low) / 2
 
@@ -100,7 +132,11 @@ def check_error(accuracy: float, rows: int) -> float:
 def over_seeds(values: Sequence[float], seed: int = 0) -> SeedSummary:
     """Mean, sample standard deviation and percentile bootstrap interval of the mean (Efron 1979).
 
-    With three seeds the interval can only be as wide as the three values: it is a lower bound of the uncertainty.
+    The interval of three seeds cannot be wider than the three values, so it underestimates the uncertainty.
+
+    Args:
+        values: one per seed.
+        seed: of the resampling.
     """
     array = np.asarray(values, np.float64)
     if len(array) < 2:
@@ -111,12 +147,13 @@ def over_seeds(values: Sequence[float], seed: int = 0) -> SeedSummary:
 
 
 def accuracy_interval(right: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of a configuration's accuracy when both its seeds and the test rows could have been others.
+    """95 % interval of a configuration's accuracy over both seeds and test rows.
 
-    Two-level percentile bootstrap (Davison & Hinkley 1997, section 3.8): seeds and rows are drawn anew, with replacement.
+    Two-level percentile bootstrap (Davison & Hinkley 1997, section 3.8): seeds and rows are resampled with replacement.
 
     Args:
-        right: whether each seed's run has each row right, ``[seeds, rows]``.
+        right: whether each seed's run classifies each row correctly, bool ``[seeds, rows]``.
+        seed: of the resampling.
     """
     shares = _resampled(right, np.zeros_like(right), seed)
     low, high = np.percentile(shares, [2.5, 97.5])
@@ -126,12 +163,15 @@ def accuracy_interval(right: np.ndarray, seed: int = 0) -> tuple[float, float]:
 def paired(first: np.ndarray, second: np.ndarray, seed: int = 0) -> Paired:
     """Compare two configurations on the same rows.
 
-    With one seed each, p is McNemar's exact test (McNemar 1947; exact binomial form): of the rows on which they differ, is the share that
-    the second has right 1/2? With several seeds, which that test cannot join, p is twice the smaller tail of a paired bootstrap in which
-    rows and seeds are drawn anew, the same for both (Berg-Kirkpatrick, Burkett & Klein 2012 for the pairing over rows).
+    With one seed each, p comes from McNemar's exact test (McNemar 1947; exact binomial form): of the rows on which the
+    two differ, is the share that the second classifies correctly 1/2? That test does not extend to several seeds.
+    There, p is twice the smaller tail of a paired bootstrap that resamples rows and seeds, the same ones for both
+    configurations (Berg-Kirkpatrick, Burkett & Klein 2012 for the pairing over rows).
 
     Args:
-        first, second: whether each seed's run has each row right, bool ``[seeds, rows]``, the same seeds in the same order.
+        first, second: whether each seed's run classifies each row correctly, bool ``[seeds, rows]``; the same seeds in
+            the same order.
+        seed: of the resampling.
     """
     from scipy.stats import binomtest
 
@@ -150,7 +190,10 @@ def paired(first: np.ndarray, second: np.ndarray, seed: int = 0) -> Paired:
 
 
 def _resampled(plus: np.ndarray, minus: np.ndarray, seed: int) -> np.ndarray:
-    """Resampled means of ``plus - minus``, both ``[seeds, rows]``; rows of one pattern are drawn together, which is exact and fast."""
+    """Resampled means ``[draws]`` of ``plus - minus``, both ``[seeds, rows]``.
+
+    Rows with the same pattern over the seeds are drawn together by one multinomial: exact, and faster than row by row.
+    """
     generator = np.random.default_rng(seed)
     seeds, rows = plus.shape
     patterns, counts = np.unique(plus.astype(np.int8) - minus.astype(np.int8), axis=1, return_counts=True)
@@ -160,7 +203,7 @@ def _resampled(plus: np.ndarray, minus: np.ndarray, seed: int) -> np.ndarray:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number by Holm's step-down procedure (Holm 1979)."""
+    """p-values corrected for multiple comparisons by Holm's step-down procedure (Holm 1979), in the given order."""
     p = np.asarray(p_values, np.float64)
     order = np.argsort(p, kind="stable")
     stepped = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
@@ -175,7 +218,7 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS)
     Args:
         probabilities: ``[rows, classes]``.
         labels: class of each row, ``[rows]``.
-        bins: how many; bin i holds (i/bins, (i+1)/bins].
+        bins: number of bins; bin i holds (i/bins, (i+1)/bins].
     """
     confidence, right = probabilities.max(1).astype(np.float64), probabilities.argmax(1) == labels
     place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
@@ -193,11 +236,16 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS)
 
 
 def loss_spikes(losses: np.ndarray, window: int = 50, threshold: float = 8.0) -> int:
-    """How often the loss of a step leaps out of the steps before it; a burst counts once.
+    """Number of loss spikes of a run; consecutive spikes count once.
 
-    A step is a spike when it lies more than ``threshold`` robust standard deviations (1.4826 x median absolute deviation, Hampel 1974) above
-    the median of the ``window`` steps before it. The threshold is assumed, high because losses of small batches are skewed; a loss that
-    is not finite is a spike.
+    A step is a spike if its loss lies more than ``threshold`` robust standard deviations (1.4826 x median absolute
+    deviation, Hampel 1974) above the median of the ``window`` steps before it, or is not finite. The threshold is
+    assumed; it is high because losses of small batches are skewed.
+
+    Args:
+        losses: one per step; NaN where not finite.
+        window: number of steps.
+        threshold: number of robust standard deviations.
     """
     if len(losses) <= window:
         return int((~np.isfinite(losses)).any())
@@ -213,10 +261,11 @@ def loss_spikes(losses: np.ndarray, window: int = 50, threshold: float = 8.0) ->
 def converged(steps: Sequence[int | None], taken: Sequence[int]) -> Convergence:
     """Median step of convergence over seeds, where some may be censored.
 
-    A run that never reached the target counts as later than all that did (the median of censored times, Kaplan & Meier 1958, for one common end).
+    A run that did not reach the target counts as later than all that did (the median of censored times, Kaplan & Meier
+    1958, where all are censored at one time).
 
     Args:
-        steps: first step at the target, or None, for each seed.
+        steps: first step at the target for each seed; None where it was not reached.
         taken: steps that each run was trained for.
     """
     reached = sorted(float(s) for s in steps if s is not None)
@@ -228,7 +277,10 @@ def converged(steps: Sequence[int | None], taken: Sequence[int]) -> Convergence:
 
 
 def pareto(costs: Sequence[float], values: Sequence[float]) -> list[bool]:
-    """Which points no other beats: none is at most as costly and at least as good, and better in one of the two (Pareto 1906)."""
+    """Whether each point is on the Pareto front (Pareto 1906).
+
+    A point is on the front if no other point is at most as costly and at least as good, and better in one of the two.
+    """
     points = list(zip(costs, values, strict=True))
     return [
         not any((c <= cost and v >= value) and (c < cost or v > value) for c, v in points) for cost, value in points
@@ -236,7 +288,7 @@ def pareto(costs: Sequence[float], values: Sequence[float]) -> list[bool]:
 
 
 def spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
-    """Rank correlation (Spearman 1904), None where one of the two does not vary or there are fewer than three points."""
+    """Rank correlation (Spearman 1904); None where one side does not vary or there are fewer than three points."""
     from scipy.stats import spearmanr
 
     if len(x) < 3 or len(set(x)) < 2 or len(set(y)) < 2:
@@ -245,11 +297,12 @@ def spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
 
 
 def suspected_labels(probabilities: np.ndarray, labels: np.ndarray) -> list[tuple[int, int]]:
-    """Rows whose label is likely wrong, the most suspicious first, each with the class that the model would give it.
+    """Rows whose label is likely wrong, the most suspicious first, each with the class that the model predicts instead.
 
-    Confident learning in its simplest form (Northcutt, Jiang & Chuang 2021, section 3): the threshold of a class is the mean probability that
-    rows labelled so have for it; a row is counted off its label when another class, the largest of those past their thresholds, is. Ranked by
-    the margin between the two probabilities. Nothing is estimated beyond that, no rows are removed, and the model may be the one that is wrong.
+    Confident learning in its simplest form (Northcutt, Jiang & Chuang 2021, section 3). The threshold of a class is the
+    mean probability of that class over the rows labelled with it. A row is suspected if, among the classes whose
+    probability reaches their threshold, the most probable one is not its label. Rows are ranked by the margin between
+    the two probabilities. No rows are removed, and the model itself may be wrong.
 
     Args:
         probabilities: of rows that the model was not trained on, ``[rows, classes]``.
@@ -267,7 +320,12 @@ def suspected_labels(probabilities: np.ndarray, labels: np.ndarray) -> list[tupl
 
 
 def smoothed(values: np.ndarray, half_life: float) -> np.ndarray:
-    """Exponential moving average, corrected for its start at zero (Kingma & Ba 2015, section 3); values that are not finite are skipped."""
+    """Exponential moving average with bias correction (Kingma & Ba 2015, section 3); non-finite values are skipped.
+
+    Args:
+        values: one per step.
+        half_life: in steps.
+    """
     from scipy.signal import lfilter
 
     decay = 0.5 ** (1 / max(half_life, 1e-9))
@@ -278,5 +336,5 @@ def smoothed(values: np.ndarray, half_life: float) -> np.ndarray:
 
 
 def thinned(count: int, most: int) -> np.ndarray:
-    """At most ``most`` evenly spaced indices below ``count``, first and last among them."""
+    """At most ``most`` evenly spaced indices from 0 to ``count - 1``, first and last included."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)) if count else np.zeros(0, int)

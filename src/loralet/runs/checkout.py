@@ -31,7 +31,9 @@ def source_commit(package: Path = Path(__file__).parents[1]) -> str | None:
     try:
         if not OURS.search((root / "pyproject.toml").read_text(encoding="utf-8")):
             return None
-        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=True)
+        done = subprocess.run(
+            command, cwd=root, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=True
+        )
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None

@@ -1,44 +1,42 @@
 """The run folder: what was asked for, what happened, what came out.
 
 config.toml          the resolved options
-environment.json     versions and machine
+environment.json     versions, machine and backends (loralet.runs.environment)
 metrics.jsonl        one line per event
-results.json         schema 1, see docs/results.md
-predictions.safetensors   test probabilities of every run that has them, predicted classes of the others, and the labels
+results.json         see docs/results.md (loralet.runs.results)
+predictions.safetensors   test probabilities of every run that has them, predicted classes of the others, and the targets
 adapters/ID/         one folder per trained run (loralet.artifacts.folder)
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import os
-import platform
-import resource
-import sys
+from collections.abc import Mapping
 from datetime import datetime
 from itertools import count
 from pathlib import Path
-from typing import Any
 
-import torch
+import numpy as np
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from loralet import __version__
-from loralet.runs.checkout import source_commit
+from loralet.artifacts.artifact import Artifact
+from loralet.artifacts.folder import add_metrics, save_artifact
+from loralet.atomic import new_file
+from loralet.config import StudyConfig, TrainConfig
+from loralet.config.toml import read_options
 from loralet.errors import RunError
-from loralet.events import Event
-from loralet.artifacts.folder import Artifact, add_metrics, save_artifact
-from loralet.atomic import new_file, write_json
+from loralet.events import Event, event_line
 from loralet.hub.backbone import Backbone
-from loralet.config.toml import write_options
+from loralet.runs.environment import Environment, write_environment
+from loralet.runs.results import Results, write_results
+from loralet.tasks.base import Scores
 
-SCHEMA = 1
-TRAINED = ("lora", "linear-probe", "full")
-"""Roles that leave an adapter folder."""
+PREDICTIONS = "predictions.safetensors"
 PREDICTED = "predicted/"
-"""What stands before the id of a run of which predictions.safetensors has classes alone; no id holds a slash, so none is taken for it."""
+"""Stands before the id of a run of which predictions.safetensors has predicted targets alone; no id holds a slash."""
+TARGETS = "labels"
+"""The entry of predictions.safetensors that holds the test split's own targets."""
 
 
 def new_run_folder(out: str, kind: str) -> Path:
@@ -61,13 +59,20 @@ def new_run_folder(out: str, kind: str) -> Path:
 
 
 class RunFolder:
-    """Writes a run folder as training goes on. Every file but metrics.jsonl appears whole or not at all."""
+    """Writes a run folder as training goes on. Every file but metrics.jsonl appears whole or not at all.
 
-    def __init__(self, folder: Path, config: Any) -> None:
+    Args:
+        folder: is made.
+        config: the options, as the text of config.toml.
+        found: the environment.
+    """
+
+    def __init__(self, folder: Path, config: str, found: Environment) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        write_options(folder / "config.toml", config)
-        write_json(folder / "environment.json", environment())
+        with new_file(folder / "config.toml") as temporary:
+            temporary.write_text(config, encoding="utf-8")
+        write_environment(folder, found)
         self._metrics = (folder / "metrics.jsonl").open("a", encoding="utf-8")
 
     def record(self, event: Event) -> None:
@@ -76,99 +81,56 @@ class RunFolder:
         self._metrics.flush()
 
     def save(self, artifact: Artifact, backbone: Backbone) -> None:
+        """Write a trained run's adapter folder; see :func:`loralet.artifacts.folder.save_artifact`."""
         save_artifact(self.folder / "adapters" / artifact.id, artifact, backbone)
 
-    def add_metrics(self, run: str, split: str, metrics: dict[str, Any]) -> None:
-        """Note a saved run's scores on a further split in its adapter folder; a row that leaves no folder is passed over."""
+    def add_metrics(self, run: str, split: str, rows: int, scores: Scores) -> None:
+        """Note a saved run's scores on a further split in its adapter folder; a row without a folder is passed over."""
         if (self.folder / "adapters" / run / "loralet.json").exists():
-            add_metrics(self.folder / "adapters" / run, split, metrics)
+            add_metrics(self.folder / "adapters" / run, split, rows, scores)
 
-    def save_predictions(self, tensors: dict[str, Tensor]) -> None:
-        with new_file(self.folder / "predictions.safetensors") as temporary:
+    def save_predictions(self, tensors: Mapping[str, Tensor]) -> None:
+        """Write predictions.safetensors."""
+        with new_file(self.folder / PREDICTIONS) as temporary:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
 
-    def save_results(self, results: dict[str, Any]) -> None:
-        write_json(self.folder / "results.json", results)
+    def save_results(self, results: Results) -> None:
+        """Write results.json."""
+        write_results(self.folder, results)
 
     def close(self) -> None:
+        """Close metrics.jsonl."""
         self._metrics.close()
 
 
-def event_line(event: Event) -> str:
-    """An event as one line of JSON; a loss that is not finite is null."""
-    return json.dumps(_finite({"event": type(event).__name__} | dataclasses.asdict(event)))
+def read_predictions(folder: Path) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Targets of the test rows, probabilities by run, and predicted targets by run.
 
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if value - value == 0 else None
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return value
-
-
-def environment() -> dict[str, Any]:
-    """Versions, machine and command; ``commit`` is loralet's own, None where it is not run from a checkout of its source."""
-    return {
-        "loralet": __version__,
-        "commit": source_commit(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "platform": platform.platform(),
-        "processor": torch.cpu.get_capabilities().get("cpu_name", platform.processor()),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "command": ["loralet", *sys.argv[1:]],
-        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
-    }
-
-
-def peak_memory(status: Path = Path("/proc/self/status")) -> int:
-    """Largest resident memory of this process so far, in bytes: VmHWM, as Linux counts it, else getrusage's (bytes on macOS).
-
-    On Linux getrusage counts what the process's parent had used before it was started.
-    """
-    try:
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
-    except (OSError, StopIteration):
-        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return used if sys.platform == "darwin" else used * 1024
-
-
-def read_results(folder: Path) -> dict[str, Any]:
-    """results.json of a run folder.
+    A folder written before the baselines' predictions were kept has those of runs with probabilities alone.
 
     Raises:
-        RunError: not a run folder, an unfinished one, or one of a newer schema.
+        RunError: the file is broken.
     """
-    path = folder / "results.json"
-    if not path.exists():
-        if (folder / "config.toml").exists():
-            raise RunError(f"{folder}: the run did not finish (no results.json)")
-        raise RunError(f"{folder}: not a run folder (no results.json and no config.toml)")
+    path = folder / PREDICTIONS
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunError(f"{path}: not valid JSON ({error})") from error
-    if not isinstance(results, dict) or results.get("schema") != SCHEMA:
-        raise RunError(f"{path}: not results of schema {SCHEMA}, the one that loralet {__version__} reads")
-    lacking = [key for key in ("kind", "data", "runs") if key not in results]
-    if lacking:
-        raise RunError(f"{path}: incomplete ({', '.join(lacking)} missing); train again, or copy the run folder anew")
-    return results
+        with safe_open(path, "numpy") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # safe_open is no dict
+        targets = tensors.pop(TARGETS)
+        given = {n.removeprefix(PREDICTED): tensors.pop(n) for n in list(tensors) if n.startswith(PREDICTED)}
+        return targets, tensors, given | {run: values.argmax(1) for run, values in tensors.items()}
+    except (SafetensorError, KeyError) as error:
+        raise RunError(f"{path}: cannot be read as predictions ({error})") from error
 
 
-def chosen_run(results: dict[str, Any]) -> dict[str, Any]:
-    """The trained run with the highest validation accuracy; among equals the lower validation loss, then fewer parameters.
+def read_config(folder: Path, kind: str) -> StudyConfig | TrainConfig:
+    """The options of a run folder.
+
+    Args:
+        folder: the run folder.
+        kind: ``study`` or ``train``, as its results say.
 
     Raises:
-        RunError: no run was trained to the end.
+        ConfigError: config.toml cannot be read.
     """
-    trained = [run for run in results["runs"] if run["role"] in TRAINED and run["validation"] is not None]
-    if not trained:
-        raise RunError("no run of this folder was trained to the end")
-    return max(trained, key=lambda run: (run["validation"]["accuracy"], -run["validation"]["loss"], -run["trainable_parameters"]))
+    path = folder / "config.toml"
+    return read_options(path, StudyConfig) if kind == "study" else read_options(path, TrainConfig)

@@ -1,78 +1,188 @@
-"""One row of a study's results, and the form in which results.json has it."""
+"""Results of a run folder: typed rows, and the only reader and writer of results.json (docs/results.md)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-import numpy as np
-from torch import Tensor
+from loralet import __version__
+from loralet.adapters.spec import AdapterSpec
+from loralet.atomic import write_json
+from loralet.errors import RunError
+from loralet.records import plain, read_record
+from loralet.runs.run import TRAINED, Role
+from loralet.tasks.base import Scores
 
-from loralet.data.sources import Split
-from loralet.inference.evaluation import Scores
-from loralet.training.packs import Role, Run
+SCHEMA = 2
+OLDEST_SCHEMA = 1
+NAME = "results.json"
+SHOWN_PROBLEMS = 20
+"""Problems of a broken file that one message lists."""
 
 
-@dataclass
-class Row:
-    """A row as it comes together.
+@dataclass(frozen=True)
+class RunResult:
+    """One row of the results. What does not apply is None.
 
     Args:
-        run: its configuration.
-        trainable, total: trained numbers, and all numbers of the model.
-        steps, converged_step, seconds, memory, status: how training went; seconds are the run's share of its pack's time, memory is in bytes.
-        validation, test: its scores on the whole splits.
-        tensors: what it learned (by slot name), empty for a baseline and for a run that diverged before its first check.
-        predict: class numbers of a split's rows, for a model without an encoder.
+        id: unique in its study.
+        model: backbone by name.
+        role: see :class:`loralet.runs.run.Run`.
+        adapter: the adapter's configuration.
+        learning_rate: peak learning rate.
+        seed: of the run.
         members: ids of the runs that an average or an ensemble is made of.
+        trainable_parameters, total_parameters: trained, and of the whole model.
+        steps: optimiser steps taken.
+        converged_step: first check at the target score.
+        train_seconds: its share of its pack's time.
+        peak_memory_bytes: of the process.
+        status: how training ended: ``finished``, ``early-stopped``, ``halved`` or ``diverged``.
+        validation, test: scores on the whole splits.
     """
 
-    run: Run
-    trainable: int = 0
-    total: int = 0
+    id: str
+    model: str | None
+    role: Role
+    adapter: AdapterSpec | None = None
+    learning_rate: float | None = None
+    seed: int | None = None
+    members: tuple[str, ...] | None = None
+    trainable_parameters: int = 0
+    total_parameters: int = 0
     steps: int | None = None
     converged_step: int | None = None
-    seconds: float | None = None
-    memory: int | None = None
+    train_seconds: float | None = None
+    peak_memory_bytes: int | None = None
     status: str = "finished"
     validation: Scores | None = None
     test: Scores | None = None
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    predict: Callable[[Split], np.ndarray] | None = None
-    members: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        """The row as schema 1 has it; what does not apply is null."""
-        run, adapted = self.run, self.run.role == "lora"
-        trained = adapted or run.role in ("linear-probe", "full")
-        validation = None
-        if self.validation:
-            validation = {name: getattr(self.validation, name) for name in ("accuracy", "macro_f1", "loss")}
-        return {
-            "id": run.id,
-            "model": run.model or None,
-            "role": run.role,
-            "rank": run.rank if adapted or run.role == "linear-probe" else None,
-            "alpha": run.alpha if adapted else None,
-            "dropout": run.dropout if adapted else None,
-            "targets": list(run.targets) if adapted else None,
-            "scaling": run.scaling if adapted else None,
-            "learning_rate": run.lr if trained else None,
-            "seed": run.seed if run.model and not self.members else None,
-            "members": list(self.members) or None,
-            "trainable_parameters": self.trainable,
-            "total_parameters": self.total,
-            "steps": self.steps,
-            "converged_step": self.converged_step,
-            "train_seconds": self.seconds,
-            "peak_memory_bytes": self.memory,
-            "status": self.status,
-            "validation": validation,
-            "test": self.test.to_json() if self.test else None,
-        }
+    @property
+    def trained(self) -> bool:
+        """Whether it is a run of ours that was trained to a state."""
+        return self.role in TRAINED and self.validation is not None
 
 
-def base_run(role: Role, id: str, model: str = "", seed: int = 0) -> Run:
-    """A row that is not trained by us."""
-    return Run(id, model, role, 0, 1.0, 0.0, (), "alpha/r", 0.0, seed)
+@dataclass(frozen=True)
+class DataFacts:
+    """What was trained on.
+
+    Args:
+        source: as the user named it.
+        train_rows, validation_rows, test_rows: rows of each split; 0 without a test split.
+        labels: label names, in the order of the logits.
+        fingerprint: hash of all texts and targets.
+    """
+
+    source: str
+    train_rows: int
+    validation_rows: int
+    test_rows: int
+    labels: tuple[str, ...]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Results:
+    """results.json.
+
+    Args:
+        kind: ``train`` or ``study``.
+        task: name of the task.
+        selection: the metric that chose among the runs.
+        data: what was trained on.
+        runs: one row per run, baselines included.
+        test_reads: how often the test split has been read.
+        loralet: version that wrote it.
+    """
+
+    kind: str
+    data: DataFacts
+    runs: tuple[RunResult, ...]
+    test_reads: int
+    task: str = "single-label"
+    selection: str = "accuracy"
+    loralet: str = __version__
+
+    def run(self, id: str) -> RunResult:
+        """The row of that id."""
+        return next(run for run in self.runs if run.id == id)
+
+    def to_json(self) -> dict[str, object]:
+        """The file's content."""
+        described = plain(replace(self, runs=()))
+        return {"schema": SCHEMA} | described | {"runs": [_row_to_json(run) for run in self.runs]}
+
+
+def _row_to_json(run: RunResult) -> dict[str, object]:
+    scores = {
+        name: value.to_json() if value else None for name, value in (("validation", run.validation), ("test", run.test))
+    }
+    return plain(replace(run, validation=None, test=None)) | scores
+
+
+def write_results(folder: Path, results: Results) -> None:
+    """Write results.json into a run folder, whole or not at all."""
+    write_json(folder / NAME, results.to_json())
+
+
+def read_results(folder: Path) -> Results:
+    """Read results.json of a run folder, of this schema or an older one.
+
+    Raises:
+        RunError: not a run folder, an unfinished run, a newer schema, or a broken file; every problem is listed.
+    """
+    path = folder / NAME
+    if not path.exists():
+        if (folder / "config.toml").exists():
+            raise RunError(f"{folder}: the run did not finish (no {NAME})")
+        raise RunError(f"{folder}: not a run folder (no {NAME} and no config.toml)")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path}: not valid JSON ({error})") from error
+    schema = raw.get("schema") if isinstance(raw, dict) else None
+    if type(schema) is not int or not OLDEST_SCHEMA <= schema <= SCHEMA:
+        raise RunError(f"{path}: not results of schema {OLDEST_SCHEMA} to {SCHEMA}, which loralet {__version__} reads")
+    problems: list[str] = []
+    rows = raw.get("runs")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        problems.append("runs is not a list of objects")
+        rows = []
+    runs = [_row_from_json(row, schema, problems, f"runs[{i}].") for i, row in enumerate(rows)]
+    head = {key: value for key, value in raw.items() if key not in ("schema", "runs")}
+    results = read_record(Results, head | {"runs": []}, problems)
+    if problems or results is None:
+        lines = [f"{path}: cannot be read; train again, or copy the run folder again:"]
+        lines += [f"  - {problem}" for problem in problems[:SHOWN_PROBLEMS]]
+        lines += [f"  ... and {more} more"] if (more := len(problems) - SHOWN_PROBLEMS) > 0 else []
+        raise RunError("\n".join(lines))
+    return replace(results, runs=tuple(run for run in runs if run is not None))
+
+
+def _row_from_json(row: Mapping[str, object], schema: int, problems: list[str], where: str) -> RunResult | None:
+    row = _of_schema_1(row) if schema == 1 else row
+    scores: dict[str, Scores | None] = {}
+    for name in ("validation", "test"):
+        value = row.get(name)
+        if value is not None and not isinstance(value, dict):
+            problems.append(f"{where}{name} is not an object")
+            continue
+        try:
+            scores[name] = None if value is None else Scores.from_json(value)
+        except ValueError as error:
+            problems.append(f"{where}{name}: {error}")
+    rest = {key: value for key, value in row.items() if key not in ("validation", "test")}
+    run = read_record(RunResult, rest, problems, where)
+    return None if run is None else replace(run, validation=scores.get("validation"), test=scores.get("test"))
+
+
+def _of_schema_1(row: Mapping[str, object]) -> dict[str, object]:
+    """A row of schema 1, in which the adapter's settings stood among the others."""
+    settings = ("rank", "alpha", "dropout", "targets", "scaling")
+    adapter = {name: row[name] for name in settings if row.get(name) is not None}
+    rest = {key: value for key, value in row.items() if key not in settings}
+    return rest | {"adapter": adapter if "alpha" in adapter else None}

@@ -6,16 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from typing import Literal
 
-from loralet.config import DataOptions, GridOptions, StudyConfig, TrainConfig, TrainingOptions, sets_of_targets
+from loralet.adapters.spec import HEAD_ALONE, AdapterSpec
+from loralet.config import ComputeOptions, DataOptions, GridOptions, StudyConfig, TrainConfig, TrainingOptions
+from loralet.config.limits import sets_of_targets
+from loralet.runs.run import Run
 from loralet.training.halving import Exits, rungs_of
 from loralet.training.loop import steps_of
-from loralet.training.packs import Run, lora_run, short
+from loralet.training.packs import adapter_run, short
 
 INITIALS = {
     "query": "q",
     "key": "k",
     "value": "v",
+    "query-key-value": "qkv",
     "attention-output": "ao",
     "intermediate": "i",
     "output": "o",
@@ -26,26 +31,27 @@ INITIALS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be carried out.
+    """What is to be done.
 
     Args:
         kind: ``train`` or ``study``.
         source: the data set.
         runs: the runs to train.
-        baselines: whether base rows stand beside them.
-        training, reading: the options that all runs share.
+        baselines: whether base rows stand next to them.
+        training, reading, compute: the options that all runs share.
         memory: GiB that a pack may take, None for a share of what is free.
-        halving: whether the worse half of a pack's LoRA runs leaves at each rung.
-        stop_at_target: whether a run leaves when it reaches the target accuracy.
-        combine: whether an average and an ensemble of the runs stand beside them.
+        halving: whether the worse half of a pack's adapter runs leaves at each rung.
+        stop_at_target: whether a run leaves when it reaches the target score.
+        combine: whether an average and an ensemble of the runs stand next to them.
     """
 
-    kind: str
+    kind: Literal["train", "study"]
     source: str
     runs: tuple[Run, ...]
     baselines: bool
     training: TrainingOptions
     reading: DataOptions
+    compute: ComputeOptions
     memory: float | None = None
     halving: bool = False
     stop_at_target: bool = False
@@ -54,66 +60,68 @@ class Plan:
     def exits(self, rows: int) -> Exits:
         """The ways out of a pack that the plan opens, on this many training rows."""
         rungs = rungs_of(steps_of(self.training, rows)) if self.halving else ()
-        return Exits(rungs, self.training.target_accuracy if self.stop_at_target else None)
+        return Exits(rungs, self.training.target_score if self.stop_at_target else None)
+
+    def methods(self, model: str) -> list[str]:
+        """Adapter methods that the runs of a model need."""
+        return list(dict.fromkeys(run.adapter.method for run in self.runs if run.model == model))
 
 
 def plan_train(config: TrainConfig) -> Plan:
     """One run."""
-    lora = config.lora
-    run = lora_run(config.model, lora.rank, lora.alpha, lora.dropout, lora.targets, lora.scaling, lora.lr, config.seed)
+    run = adapter_run(config.model, config.adapter, config.lr, config.seed)
     return Plan(
-        "train", config.data, (run,), False, config.training, config.reading, stop_at_target=config.stop_at_target
+        kind="train",
+        source=config.data,
+        runs=(run,),
+        baselines=False,
+        training=config.training,
+        reading=config.reading,
+        compute=config.compute,
+        stop_at_target=config.stop_at_target,
     )
 
 
 def plan_study(config: StudyConfig) -> Plan:
-    """Every combination of the grid, and for each model and seed a linear probe and, if asked for, full fine-tuning."""
+    """Every combination of the grid, and for each model and seed a linear probe and, if wanted, full fine-tuning."""
     grid = config.grid
     runs: list[Run] = []
-    sets = sets_of_targets(grid.target_sets, grid.targets)
     for model, seed in product(grid.models, grid.seeds):
-        runs.append(lora_run(model, 0, 1.0, 0.0, (), "alpha/r", grid.probe_lr, seed))
-        cells = product((r for r in grid.ranks if r), grid.alphas, grid.lrs, grid.dropouts, grid.scalings, sets)
-        for rank, alpha, lr, dropout, scaling, targets in cells:
-            runs.append(
-                lora_run(
-                    model, rank, alpha, dropout, targets, scaling, lr, seed, _marks(grid, dropout, scaling, targets)
-                )
-            )
+        runs.append(adapter_run(model, HEAD_ALONE, grid.probe_lr, seed))
+        for adapter, lr in product(_adapters(grid), grid.lrs):
+            runs.append(adapter_run(model, adapter, lr, seed, _marks(grid, adapter)))
         if grid.full:
-            runs.append(
-                Run(
-                    f"full-lr{short(grid.full_lr)}-s{seed}",
-                    model,
-                    "full",
-                    0,
-                    1.0,
-                    0.0,
-                    (),
-                    "alpha/r",
-                    grid.full_lr,
-                    seed,
-                )
-            )
+            runs.append(Run(f"full-lr{short(grid.full_lr)}-s{seed}", model, "full", lr=grid.full_lr, seed=seed))
     return Plan(
-        "study",
-        config.data,
-        tuple(_named(runs, grid.models)),
-        True,
-        config.training,
-        config.reading,
-        config.memory,
-        config.halving,
-        config.stop_at_target,
-        config.combine,
+        kind="study",
+        source=config.data,
+        runs=tuple(_named(runs, grid.models)),
+        baselines=True,
+        training=config.training,
+        reading=config.reading,
+        compute=config.compute,
+        memory=config.memory,
+        halving=config.halving,
+        stop_at_target=config.stop_at_target,
+        combine=config.combine,
     )
 
 
-def _marks(grid: GridOptions, dropout: float, scaling: str, targets: tuple[str, ...]) -> str:
+def _adapters(grid: GridOptions) -> list[AdapterSpec]:
+    """The adapters of a grid, rank 0 left out (the linear probe)."""
+    sets = sets_of_targets(grid.target_sets, grid.targets)
+    cells = product((r for r in grid.ranks if r), grid.alphas, grid.dropouts, grid.scalings, sets)
+    return [
+        AdapterSpec(rank=rank, alpha=alpha, dropout=dropout, targets=targets, scaling=scaling)
+        for rank, alpha, dropout, scaling, targets in cells
+    ]
+
+
+def _marks(grid: GridOptions, adapter: AdapterSpec) -> str:
     """What tells a run's id from others of its rank, alpha, learning rate and seed: only what the grid varies."""
-    marks = [f"d{short(dropout)}"] * (len(grid.dropouts) > 1)
-    marks += [scaling.replace("/", "")] * (len(grid.scalings) > 1)
-    marks += ["+".join(INITIALS[name] for name in targets)] * (len(grid.target_sets) > 1)
+    marks = [f"d{short(adapter.dropout)}"] * (len(grid.dropouts) > 1)
+    marks += [adapter.scaling.replace("/", "")] * (len(grid.scalings) > 1)
+    marks += ["+".join(INITIALS[name] for name in adapter.targets)] * (len(grid.target_sets) > 1)
     return "".join(f"-{mark}" for mark in marks)
 
 

@@ -2,62 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
-from loralet import __version__
 from loralet.errors import TrainingError
 from loralet.events import Event, Stage
-from loralet.inference.evaluation import score, score_logits
-from loralet.runs.folder import PREDICTED, SCHEMA, RunFolder
-from loralet.runs.results import Row, base_run
-from loralet.studies.baselines import LinearWords, Majority
+from loralet.runs.environment import SessionBackend
+from loralet.runs.folder import PREDICTED, TARGETS, RunFolder
+from loralet.runs.results import DataFacts, Results
+from loralet.runs.run import Run
 from loralet.studies.combine import combine, measure_ensembles
 from loralet.studies.estimate import Packs, pack_up
 from loralet.studies.plan import Plan
 from loralet.training.corpus import Corpus, load_corpus, split_rows
-from loralet.training.packs import Run
-from loralet.training.session import Bench, Listen, make_artifact, make_bench, metrics_of, train_pack
+from loralet.training.packs import resolved
+from loralet.training.session import Listen, Row, Session, make_artifact, open_session, train_pack
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A plan's inputs, read and found good: the corpus, a bench for each model, and which runs share a pack."""
+    """A plan with its inputs, read and found good.
 
+    Args:
+        plan: with the runs' targets resolved.
+        corpus: the data.
+        sessions: by model.
+        packs: which runs share a pack.
+    """
+
+    plan: Plan
     corpus: Corpus
-    benches: dict[str, Bench]
+    sessions: dict[str, Session]
     packs: Packs
+
+    @property
+    def backends(self) -> tuple[SessionBackend, ...]:
+        """What the run folder records."""
+        return tuple(backend for session in self.sessions.values() for backend in session.backends)
 
 
 def prepare(plan: Plan, listen: Listen) -> Prepared:
-    """Read all that a plan needs; nothing is written but the token cache.
+    """Read everything that a plan needs; nothing is written but the token cache.
 
     Raises:
+        ConfigError: a model has no linear layer of a target's name, or the backend asked for cannot be had.
         DataError, CheckpointError, HubError: the inputs cannot be used.
     """
     listen(Stage(f"reading {plan.source}"))
     corpus = load_corpus(plan.source, plan.reading, plan.training.validation_sample)
     for note in corpus.dataset.notes:
         listen(Stage(note))
-    models = dict.fromkeys(run.model for run in plan.runs)
-    benches = {model: make_bench(model, plan.training, plan.reading, corpus, listen) for model in models}
-    return Prepared(corpus, benches, pack_up(plan.runs, benches, plan.memory))
+    sessions = {
+        model: open_session(model, corpus, plan.training, plan.reading, plan.compute, listen, plan.methods(model))
+        for model in dict.fromkeys(run.model for run in plan.runs)
+    }
+    plan = replace(plan, runs=tuple(resolved(run, sessions[run.model].backbone.table) for run in plan.runs))
+    return Prepared(plan, corpus, sessions, pack_up(plan.runs, sessions, plan.memory))
 
 
-def carry_out(plan: Plan, prepared: Prepared, folder: RunFolder, listen: Listen) -> dict[str, Any]:
+def carry_out(prepared: Prepared, folder: RunFolder, listen: Listen) -> Results:
     """Do all of a plan.
 
     Args:
-        plan: runs and options.
-        prepared: its inputs.
+        prepared: the plan and its inputs.
         folder: where everything is written as it comes to be.
         listen: hears every event.
 
     Returns:
-        results.json as written (docs/results.md has its schema).
+        The results, as written.
 
     Raises:
         TrainingError: every run diverged before its first check.
@@ -67,98 +82,105 @@ def carry_out(plan: Plan, prepared: Prepared, folder: RunFolder, listen: Listen)
         folder.record(event)
         listen(event)
 
-    corpus, benches = prepared.corpus, prepared.benches
-    rows = _majority_and_words(corpus, tell) if plan.baselines else []
+    plan, corpus, sessions = prepared.plan, prepared.corpus, prepared.sessions
+    rows = _baselines(corpus, tell) if plan.baselines else []
     for runs in prepared.packs.packs:
-        bench = benches[runs[0].model]
+        session = sessions[runs[0].model]
         if plan.baselines:
-            rows += [_random_head(bench, run) for run in runs if run.role == "linear-probe"]
-        trained = train_pack(bench, runs, tell, plan.exits(len(bench.rows.train)))
+            rows += [_random_head(session, run) for run in runs if run.role == "linear-probe"]
+        trained = train_pack(session, runs, tell, plan.exits(len(session.rows.train)))
         for row in trained:
             if row.tensors:
-                folder.save(make_artifact(row, bench, corpus, plan), bench.backbone)
+                folder.save(make_artifact(row, session, corpus, plan.source, plan.reading), session.backbone)
         rows += trained
     if not any(row.tensors for row in rows if row.run in plan.runs):
         raise TrainingError("every run diverged before its first check; lower the learning rate")
     rows = _in_order(rows, plan)
-    rows += combine(rows, benches, corpus, plan, folder, tell) if plan.combine else []
-    reads = _read_test(rows, benches, corpus, plan, folder, tell)
-    results = {
-        "schema": SCHEMA,
-        "kind": plan.kind,
-        "loralet": __version__,
-        "data": {
-            "source": plan.source,
-            "train_rows": len(corpus.train),
-            "validation_rows": len(corpus.validation),
-            "test_rows": len(corpus.dataset.test) if corpus.dataset.test else 0,
-            "labels": list(corpus.dataset.labels),
-            "fingerprint": corpus.dataset.fingerprint,
-        },
-        "runs": [row.to_json() for row in rows],
-        "test_reads": reads,
-    }
+    rows += combine(rows, sessions, corpus, plan, folder, tell) if plan.combine else []
+    reads = _read_test(rows, sessions, corpus, plan, folder, tell)
+    results = _results(rows, corpus, plan, reads)
     folder.save_results(results)
     return results
 
 
+def _results(rows: Sequence[Row], corpus: Corpus, plan: Plan, reads: int) -> Results:
+    dataset = corpus.dataset
+    data = DataFacts(
+        source=plan.source,
+        train_rows=len(corpus.train),
+        validation_rows=len(corpus.validation),
+        test_rows=len(dataset.test) if dataset.test else 0,
+        labels=dataset.task.labels,
+        fingerprint=dataset.fingerprint,
+    )
+    runs = tuple(row.result() for row in rows)
+    return Results(plan.kind, data, runs, reads, dataset.task.name, dataset.task.selection)
+
+
 def _in_order(rows: Sequence[Row], plan: Plan) -> list[Row]:
-    """Rows in the order of the plan, whichever pack came first; a random head stands before its linear probe, other base rows before all."""
+    """Rows in the order of the plan, whichever pack came first.
+
+    A random head stands before its linear probe, other base rows before all.
+    """
     places = {run.id: i for i, run in enumerate(plan.runs)}
     probes = {(run.model, run.seed): i for i, run in enumerate(plan.runs) if run.role == "linear-probe"}
     return sorted(rows, key=lambda row: places.get(row.run.id, probes.get((row.run.model, row.run.seed), 0) - 0.5))
 
 
-def _majority_and_words(corpus: Corpus, tell: Listen) -> list[Row]:
-    tell(Stage("fitting TF-IDF + linear SVM"))
-    majority, words = Majority.fit(corpus.train), LinearWords.fit(corpus.train, seed=0)
-    size = words.parameters
-    rows = [
-        Row(base_run("majority", "majority"), predict=majority.predict),
-        Row(base_run("tfidf-svm", "tfidf-svm"), size, size, seconds=words.seconds, predict=words.predict),
-    ]
-    for row in rows:
-        assert row.predict
-        row.validation = score(
-            row.predict(corpus.validation), corpus.validation.labels, len(corpus.dataset.labels), None
-        )
+def _baselines(corpus: Corpus, tell: Listen) -> list[Row]:
+    """The models without an encoder, fitted on the training rows."""
+    task, texts = corpus.dataset.task, corpus.train.texts.to_pylist()
+    rows: list[Row] = []
+    for kind in task.baselines():
+        tell(Stage(f"fitting {kind.description}"))
+        baseline = kind.fit(texts, corpus.train.targets)
+        size = baseline.parameters
+        row = Row(Run(baseline.role, "", baseline.role), size, size, seconds=baseline.seconds, predict=baseline.predict)
+        predicted = baseline.predict(corpus.validation.texts.to_pylist())
+        row.validation = task.score_predictions(predicted, corpus.validation.targets)
+        rows.append(row)
     return rows
 
 
-def _random_head(bench: Bench, like: Run) -> Row:
-    """The backbone of a linear probe under a classifier that was never trained: chance, which people call base accuracy."""
+def _random_head(session: Session, like: Run) -> Row:
+    """The backbone of a linear probe under a classifier that was never trained: chance, often called base accuracy."""
     prefix = like.id[: -len(f"probe-s{like.seed}")]
-    run = base_run("random-head", f"{prefix}random-s{like.seed}", like.model, like.seed)
-    pack = bench.pack([run])
-    row = Row(run, 0, bench.backbone.parameters + pack.trainable(0), tensors=pack.extract(pack.start(), 0))
-    logits = bench.logits([run], [row.tensors], bench.rows.validation)[0]
-    row.validation = score_logits(logits, bench.rows.validation.labels.numpy())
+    run = Run(f"{prefix}random-s{like.seed}", like.model, "random-head", seed=like.seed)
+    pack = session.pack([run])
+    tensors = pack.extract(pack.start(session.backbone.weights), 0)
+    row = Row(run, 0, session.backbone.parameters + pack.trainable(0), tensors=tensors)
+    logits = session.logits([run], [row.tensors], session.rows.validation)[0]
+    row.validation = session.task.score(logits, session.rows.validation.targets.numpy())
     return row
 
 
 def _read_test(
-    rows: Sequence[Row], benches: dict[str, Bench], corpus: Corpus, plan: Plan, folder: RunFolder, tell: Listen
+    rows: Sequence[Row],
+    sessions: Mapping[str, Session],
+    corpus: Corpus,
+    plan: Plan,
+    folder: RunFolder,
+    tell: Listen,
 ) -> int:
     """The final evaluation: the one place that reads the test split. Returns how often it has been read."""
     if corpus.dataset.test is None:
         return 0
     tell(Stage(f"reading the test split: {len(corpus.dataset.test):,} rows, once"))
-    test = corpus.dataset.test.read()
-    predictions = {"labels": torch.from_numpy(test.labels)}
+    test, task = corpus.dataset.test.read(), corpus.dataset.task
+    predictions: dict[str, Tensor] = {TARGETS: torch.from_numpy(test.targets)}
     for row in rows:
         if row.predict:
-            classes = row.predict(test)
-            row.test = score(classes, test.labels, len(corpus.dataset.labels), None)
-            predictions[PREDICTED + row.run.id] = torch.from_numpy(classes)
-    for model, bench in benches.items():
+            predicted = row.predict(test.texts.to_pylist())
+            row.test = task.score_predictions(predicted, test.targets)
+            predictions[PREDICTED + row.run.id] = torch.from_numpy(predicted)
+    for model, session in sessions.items():
         own = [row for row in rows if row.run.model == model and row.tensors]
-        tokens = split_rows(test, bench.backbone, plan.reading.max_length)
-        for row, logits in zip(
-            own, bench.logits([row.run for row in own], [row.tensors for row in own], tokens), strict=True
-        ):
-            row.test = score_logits(logits, test.labels)
-            folder.add_metrics(row.run.id, "test", metrics_of(row.test, len(test)))
-            predictions[row.run.id] = logits.softmax(-1)
-    measure_ensembles(rows, predictions)
+        tokens = split_rows(test, session.backbone, plan.reading.max_length)
+        every = session.logits([row.run for row in own], [row.tensors for row in own], tokens)
+        for row, logits in zip(own, every, strict=True):
+            row.test = task.score(logits, test.targets)
+            folder.add_metrics(row.run.id, "test", len(test), row.test)
+            predictions[row.run.id] = task.probabilities(logits)
+    measure_ensembles(rows, predictions, task)
     folder.save_predictions(predictions)
     return corpus.dataset.test.reads

@@ -1,4 +1,4 @@
-"""A data set cut into the parts that training looks at, and those parts as token ids of a backbone."""
+"""A data set split into the parts that training uses, and those parts as token ids of a backbone."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from loralet.cache import cache_folder
-from loralet.config import DataOptions
+from loralet.config import ColumnOptions, DataOptions
 from loralet.data.files import Columns
 from loralet.data.sources import Dataset, Split, load_dataset
 from loralet.data.splits import carve, sample
 from loralet.data.tokens import Tokens, tokenise
 from loralet.errors import DataError
 from loralet.hub.backbone import Backbone
-from loralet.training.loop import Rows
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,33 @@ class Corpus:
 
 
 @dataclass(frozen=True)
+class Rows:
+    """Tokenised rows with their targets, on the CPU."""
+
+    tokens: Tokens
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass(frozen=True)
 class CorpusRows:
-    """The splits that training looks at, tokenised."""
+    """The splits that training uses, tokenised."""
 
     train: Rows
     validation: Rows
     sample: Rows
 
 
-def columns_of(options: DataOptions) -> Columns:
+def columns_of(options: ColumnOptions) -> Columns:
+    """Which columns to read, as the data readers take it."""
     return Columns(options.text_column, options.label_column, options.columns)
+
+
+def dataset_of(source: str, options: DataOptions) -> Dataset:
+    """Load a data set as the options say; errors as for :func:`loralet.data.sources.load_dataset`."""
+    return load_dataset(source, columns_of(options.columns), options.label_names, options.drop_overlap)
 
 
 def load_corpus(source: str, options: DataOptions, sample_size: int) -> Corpus:
@@ -48,27 +65,26 @@ def load_corpus(source: str, options: DataOptions, sample_size: int) -> Corpus:
         DataError: see :func:`loralet.data.sources.load_dataset`; also too few rows to keep some for validation.
         HubError: a hub id that is neither reachable nor cached.
     """
-    return settle(
-        load_dataset(source, columns_of(options), options.label_names, options.drop_overlap), options, sample_size
-    )
+    return settle(dataset_of(source, options), options, sample_size)
 
 
 def settle(dataset: Dataset, options: DataOptions, sample_size: int) -> Corpus:
-    """Settle the validation split of a data set: its own, or one carved from the training rows, every class in the same proportion.
+    """Settle the validation split of a data set.
+
+    It is the data's own, or one carved from the training rows with every class in the same proportion.
 
     Raises:
         DataError: no class has two rows, so that none could be kept for validation.
     """
-    train, validation = dataset.train, dataset.validation
+    train, validation, strata = dataset.train, dataset.validation, dataset.task.strata
     try:
         if validation is None:
-            kept, drawn = carve(train.labels, options.validation_fraction, options.split_seed)
+            kept, drawn = carve(strata(train.targets), options.validation_fraction, options.split_seed)
             train, validation = dataset.train.take(kept), dataset.train.take(drawn)
-        return Corpus(
-            dataset, train, validation, validation.take(sample(validation.labels, sample_size, options.split_seed))
-        )
+        rows = sample(strata(validation.targets), sample_size, options.split_seed)
+        return Corpus(dataset, train, validation, validation.take(rows))
     except ValueError as error:
-        raise DataError(f"{train.source}: {error}; give more rows, or a validation file of your own") from error
+        raise DataError(f"{train.source}: {error}; give more rows, or a validation file") from error
 
 
 def corpus_rows(corpus: Corpus, backbone: Backbone, max_length: int) -> CorpusRows:
@@ -79,7 +95,7 @@ def corpus_rows(corpus: Corpus, backbone: Backbone, max_length: int) -> CorpusRo
 
 
 def split_rows(split: Split, backbone: Backbone, max_length: int, cache: Path | None = None) -> Rows:
-    """One split as token ids of a backbone; ``max_length`` is cut to what the backbone's position table holds."""
-    length = min(max_length, backbone.shape.longest)
-    tokens: Tokens = tokenise(split.texts, backbone.tokenizer, length, cache or cache_folder())
-    return Rows(tokens, torch.from_numpy(split.labels))
+    """One split as token ids of a backbone; ``max_length`` is cut to the longest text that the backbone can read."""
+    length = min(max_length, backbone.table.longest)
+    tokens = tokenise(split.texts, backbone.tokenizer, length, cache or cache_folder(), split.seconds)
+    return Rows(tokens, torch.from_numpy(split.targets))

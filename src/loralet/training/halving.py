@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from loralet.events import Checked
+from loralet.runs.selection import rank_of
 
 RUNGS = (1 / 8, 1 / 4, 1 / 2)
 """Shares of the steps after which the worse half leaves: each rung doubles the steps and halves the runs (Jamieson and Talwalkar 2016, section 3)."""
@@ -18,7 +19,7 @@ class Exits:
 
     Args:
         rungs: steps after which the worse half of the LoRA runs leaves.
-        target: accuracy on the validation sample at which a run leaves; None: it stays.
+        target: score on the validation sample at which a run leaves; None: it stays.
     """
 
     rungs: tuple[int, ...] = ()
@@ -31,8 +32,8 @@ def rungs_of(steps: int) -> tuple[int, ...]:
 
 
 def ranking(checks: Sequence[Checked]) -> list[Checked]:
-    """The checks of one step, best first: by accuracy, then by loss (one that is no number is worst), then in the order of the pack."""
-    return sorted(checks, key=lambda check: (-check.accuracy, check.loss if check.loss == check.loss else float("inf")))
+    """The checks of one step, best first (:func:`loralet.runs.selection.rank_of`), equals in the order of the pack."""
+    return sorted(checks, key=lambda check: rank_of(check.score, check.loss), reverse=True)
 
 
 def halve(checks: Sequence[Checked]) -> tuple[list[Checked], int]:
@@ -53,4 +54,4 @@ def has_enough(check: Checked, stale: int, patience: int | None, exits: Exits) -
         patience: as many stale checks as are too many; None: none are.
         exits: has the target.
     """
-    return (patience is not None and stale >= patience) or (exits.target is not None and check.accuracy >= exits.target)
+    return (patience is not None and stale >= patience) or (exits.target is not None and check.score >= exits.target)

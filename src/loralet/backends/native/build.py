@@ -1,105 +1,165 @@
-"""Compiles kernels.c and what it includes, once for each source, compiler and processor, and loads it."""
+"""Compiles the kernels in ``csrc`` for an instruction set, once for each source, compiler and instruction set."""
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
-import logging
 import os
+import platform
 import shutil
 import subprocess
 import tempfile
-from functools import cache
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from loralet.cache import cache_folder
 
-logger = logging.getLogger(__name__)
-
-SOURCE = Path(__file__).with_name("csrc") / "kernels.c"
+SOURCES = Path(__file__).with_name("csrc")
 COMPILERS = ("cc", "gcc", "clang")
-FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-strict-aliasing", "-std=gnu11", "-shared", "-fPIC")
-THREADS = "-fopenmp"
+FLAGS = ("-std=gnu11", "-fno-math-errno", "-fno-strict-aliasing", "-fPIC", "-fvisibility=hidden", "-Wno-psabi")
+FAST = ("-O3",)
+SANITIZED = ("-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+THREADS = ("-fopenmp",)
+NATIVE = ("-march=native",)
+LIBRARIES = ("-lm", "-lpthread")
 SECONDS = 60
-"""A compilation takes about three; one that takes longer than this is given up."""
+"""A compilation takes about four; one that takes longer than this is given up."""
 
-POINTER, INTEGER = ctypes.c_void_p, ctypes.c_int64
-KINDS = ("fp32", "bf16")
-OPERANDS = (POINTER, INTEGER) * 3
-SIGNATURES: dict[str, tuple[tuple[Any, ...], Any]] = {
-    "prepare": ((POINTER, POINTER, *(INTEGER,) * 3, POINTER, POINTER, INTEGER), None),
-    "prepare_dropout": ((POINTER, INTEGER, ctypes.c_float, *(INTEGER,) * 3, *(POINTER,) * 4), None),
-    "attention_forward": ((*OPERANDS, POINTER, POINTER, POINTER, *(INTEGER,) * 7), None),
-    "attention_backward": ((*OPERANDS, *(POINTER,) * 6, *(INTEGER,) * 7), None),
-    "encoder_bytes": ((POINTER,), INTEGER),
-    "encoder_forward": ((POINTER, POINTER, POINTER), None),
-    "encoder_backward": ((POINTER, POINTER, POINTER, INTEGER), None),
-}
-"""Arguments and result of each kernel; each stands in the library once for every kind of number."""
-SINGLE: dict[str, tuple[tuple[Any, ...], Any]] = {
-    "low_rank_gradients": ((POINTER, POINTER, *(INTEGER,) * 4, POINTER, INTEGER, POINTER, INTEGER, INTEGER), None),
-    "head_pass": ((POINTER,), None),
-    "mask_factors": ((POINTER, INTEGER, INTEGER, INTEGER, POINTER), None),
-    "structure_sizes": ((POINTER,), None),
-    "adamw": ((POINTER,) * 7 + (INTEGER, INTEGER, POINTER, INTEGER), None),
-}
-"""Kernels that stand there once."""
-
-Kernels = dict[str, Any]
-"""The kernels of one kind of number, by name."""
+FORCED = "LORALET_ISA"
+"""Environment variable that names the instruction set to use."""
+SANITIZE = "LORALET_SANITIZE"
+"""Environment variable: ``1`` compiles with AddressSanitizer and UBSan (csrc/README.md)."""
 
 
-@cache
-def library() -> dict[str, Kernels] | None:
-    """The compiled kernels by kind of number, or None: no compiler, a failed compilation, or LORALET_NATIVE=0.
+class NativeUnavailable(Exception):  # noqa: N818 - it is a reason to use another backend, not a failure
+    """The native backend cannot be had on this machine; the text says why."""
 
-    torch is loaded before the library, so both use one OpenMP runtime and one pool of threads.
+
+@dataclass(frozen=True)
+class InstructionSet:
+    """An instruction set that the kernels are compiled for.
+
+    Args:
+        words: its name for the user.
+        capabilities: what the CPU must have, by the names of ``torch.cpu.get_capabilities``.
+        flags: of the compiler.
     """
-    if os.environ.get("LORALET_NATIVE") == "0":
-        return None
+
+    words: str
+    capabilities: tuple[str, ...]
+    flags: tuple[str, ...]
+
+
+_AVX2 = ("-mavx2", "-mfma", "-mf16c")
+_AVX512 = (*_AVX2, *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl")), "-mprefer-vector-width=512")
+_AVX2_NEEDS = ("avx2", "fma3", "f16c")
+_AVX512_NEEDS = (*_AVX2_NEEDS, *(f"avx512_{part}" for part in ("f", "bw", "dq", "vl")))
+_ON_X86 = platform.machine().lower() in ("x86_64", "amd64")
+
+INSTRUCTION_SETS = {
+    "avx512-bf16": InstructionSet("AVX-512 BF16", (*_AVX512_NEEDS, "avx512_bf16"), (*_AVX512, "-mavx512bf16")),
+    "avx512": InstructionSet("AVX-512", _AVX512_NEEDS, _AVX512),
+    "avx2": InstructionSet("AVX2", _AVX2_NEEDS, _AVX2),
+    "portable": InstructionSet(
+        "NEON" if platform.machine().lower() in ("arm64", "aarch64") else "portable C",
+        (),
+        () if _ON_X86 else NATIVE,
+    ),
+}
+"""Best first. On x86 ``portable`` is what every 64-bit CPU has; elsewhere it is whatever the compiler finds."""
+
+
+def available_instructions() -> list[str]:
+    """The instruction sets that this CPU has, best first; the last is ``portable``."""
+    has = torch.cpu.get_capabilities() if _ON_X86 else {}
+    return [name for name, one in INSTRUCTION_SETS.items() if all(has.get(need) for need in one.capabilities)]
+
+
+def wanted_instructions(name: str | None = None) -> list[str]:
+    """The instruction sets to try, best first: the one that is named here or by ``LORALET_ISA``, or all available ones.
+
+    Raises:
+        NativeUnavailable: this machine does not have the one that is named.
+    """
+    available = available_instructions()
+    forced = name or os.environ.get(FORCED)
+    if not forced:
+        return available
+    if forced not in available:
+        where = "" if name else f"{FORCED}="
+        known = "" if forced in INSTRUCTION_SETS else f" is not one of {', '.join(INSTRUCTION_SETS)};"
+        raise NativeUnavailable(f"{where}{forced}{known or ':'} this machine has {', '.join(available)}")
+    return [forced]
+
+
+def compiled(instructions: str, sources: Path = SOURCES) -> Path:
+    """The library of kernels for an instruction set, compiled now unless an earlier process has done so.
+
+    Args:
+        instructions: one of :data:`INSTRUCTION_SETS`.
+        sources: folder of the C files.
+
+    Raises:
+        NativeUnavailable: there is no compiler, or it fails.
+    """
     compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
     if compiler is None:
-        logger.info("no C compiler (%s): using torch's own kernels, which are slower", ", ".join(COMPILERS))
-        return None
-    try:
-        loaded = ctypes.CDLL(str(_compiled(compiler)))
-    except (OSError, subprocess.SubprocessError) as error:
-        logger.info("the C kernels cannot be used (%s): using torch's own, which are slower", error)
-        return None
-    shared = {name: _function(loaded, name, *signature) for name, signature in SINGLE.items()}
-    return {
-        kind: shared | {name: _function(loaded, f"{name}_{kind}", *signature) for name, signature in SIGNATURES.items()}
-        for kind in KINDS
-    }
-
-
-def _function(loaded: ctypes.CDLL, name: str, arguments: tuple[Any, ...], result: Any) -> Any:
-    function = getattr(loaded, name)
-    function.argtypes, function.restype = arguments, result
-    return function
-
-
-def _compiled(compiler: str) -> Path:
-    processor = sorted(torch.cpu.get_capabilities().items())
-    sources = [path.read_bytes() for path in sorted(SOURCE.parent.glob("*.[ch]"))]
-    key = hashlib.sha256(repr((sources, compiler, FLAGS, processor)).encode()).hexdigest()[:16]
-    path = cache_folder() / "native" / f"kernels-{key}.so"
+        raise NativeUnavailable(f"no C compiler found ({', '.join(COMPILERS)})")
+    isa = INSTRUCTION_SETS[instructions]
+    flags = (*(SANITIZED if os.environ.get(SANITIZE) == "1" else FAST), *FLAGS)
+    files = sorted(sources.glob("*.[ch]"))
+    # With -march=native the result depends on the CPU too.
+    cpu = sorted(torch.cpu.get_capabilities().items()) if isa.flags == NATIVE else []
+    contents = [(path.name, path.read_bytes()) for path in files]
+    key = hashlib.sha256(repr((contents, compiler, flags, isa.flags, cpu)).encode()).hexdigest()[:16]
+    path = cache_folder() / "native" / f"kernels-{instructions}-{key}.so"
     if path.exists():
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        made = Path(folder) / path.name
-        for flags in ((*FLAGS, THREADS), FLAGS):
-            done = subprocess.run(
-                [compiler, *flags, str(SOURCE), "-o", str(made), "-lm", "-lpthread"],
-                capture_output=True,
-                text=True,
-                timeout=SECONDS,
-                check=False,
-            )
-            if done.returncode == 0:
-                return made.replace(path)
-    raise OSError(f"{compiler}: {done.stderr.strip()[:300]}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            return _compile(compiler, flags, isa.flags, sources, Path(folder)).replace(path)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise NativeUnavailable(f"the kernels cannot be compiled ({error})") from error
+
+
+def _compile(compiler: str, flags: Sequence[str], isa: Sequence[str], sources: Path, folder: Path) -> Path:
+    """Compile into a folder, with what the compiler accepts: OpenMP, then without; ``-march=native``, then without.
+
+    Raises:
+        OSError, subprocess.SubprocessError: the compiler fails.
+    """
+    failure = ""
+    for machine in (isa, ()) if isa == NATIVE else (isa,):
+        for threads in (THREADS, ()):
+            failure = _build(compiler, (*flags, *machine, *threads), sources, folder)
+            if not failure:
+                return folder / "kernels.so"
+    raise OSError(f"{compiler}: {failure.strip()[:300]}")
+
+
+def _build(compiler: str, flags: Sequence[str], sources: Path, folder: Path) -> str:
+    """Compile all C files at once, then link them to ``kernels.so``; what the compiler says if it fails, else empty."""
+    files = sorted(sources.glob("*.c"))
+    objects = [str(folder / f"{path.stem}.o") for path in files]
+    run = partial(subprocess.run, capture_output=True, text=True, timeout=SECONDS, check=False)
+
+    def compile_one(path: Path, to: str) -> str:
+        done = run([compiler, *flags, "-c", str(path), "-o", to])
+        return done.stderr or "it failed" if done.returncode else ""
+
+    with ThreadPoolExecutor(len(files)) as pool:
+        failures = list(pool.map(compile_one, files, objects))
+    if any(failures):
+        return next(filter(None, failures))
+    done = run([compiler, *flags, "-shared", *objects, "-o", str(folder / "kernels.so"), *LIBRARIES])
+    return done.stderr or "it failed" if done.returncode else ""
+
+
+if __name__ == "__main__":
+    for one in wanted_instructions():
+        print(compiled(one))

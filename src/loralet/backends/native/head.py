@@ -1,125 +1,148 @@
-"""Head and loss in one call into C: each adapter's mean loss over a batch, and the gradients of their sum.
-
-To rounding it is what :mod:`loralet.models.head` and torch's autograd give; the tests compare the two.
-It takes the frozen pooler, a pooler trained as well (with tanh, as BERT and RoBERTa have it), and the mean over tokens.
-"""
+"""The head behind the encoder's states: in C where the kernels have it, else in torch, differentiated by autograd."""
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from loralet.backends.native.attention import kernels
-
-ACTIVATION = "tanh"
-"""The pooler's activation that the kernel has."""
-
-
-class HeadStruct(ctypes.Structure):
-    """``Head`` of the kernels."""
-
-    _fields_ = [
-        *(
-            (name, ctypes.c_int64)
-            for name in ("sets", "rows", "width", "classes", "threads", "state_set", "pooler_set", "trained_set")
-        ),
-        *(
-            (name, ctypes.c_void_p)
-            for name in (
-                "starts",
-                "pooler",
-                "pooler_bias",
-                "classifier",
-                "classifier_bias",
-                "factors",
-                "labels",
-                "states",
-            )
-        ),
-        *((name, ctypes.c_void_p) for name in ("losses", "grad_states")),
-        *(
-            (name, ctypes.c_void_p)
-            for name in ("grad_pooler", "grad_pooler_bias", "grad_classifier", "grad_classifier_bias")
-        ),
-    ]
+from loralet.adapters.dropout import Dropout, head_index
+from loralet.adapters.pack import Pack
+from loralet.backends.batch import Batch
+from loralet.backends.native.dropout import head_masks
+from loralet.backends.native.library import Kernels, Place, Structure
+from loralet.models.heads import classify, pool
 
 
-def head_pass(
-    states: Float[Tensor, "j n d"],
-    starts: Int[Tensor, "b_1"] | None,
-    labels: Int[Tensor, "b"],
-    factors: Float[Tensor, "k b d"] | None,
-    frozen: Mapping[str, Tensor],
-    trained: Mapping[str, Tensor],
-    gradients: Mapping[str, Tensor],
-) -> tuple[Float[Tensor, "k"], Float[Tensor, "k n d"] | None]:
-    """Losses, and the gradient of the states in their type; those of the trained numbers are written where they belong.
+def kernel_has(pack: Pack) -> bool:
+    """Whether the kernels have the pack's head: the mean over tokens, or a pooler of BERT's form."""
+    pooling = pack.shape.pooling
+    return pack.shape.head == "mean" or (pooling.activation == "tanh" and pooling.bias and not pooling.norm)
+
+
+class NativeHead:
+    """Head and classifier of one batch in C.
 
     Args:
-        states: one a row, the first token's (n = b), or all tokens' one after another; j is k, or 1 where no adapter changes them.
-        starts: where each row's states begin, for the mean over tokens; None for the pooler.
-        labels: class numbers, int64.
-        factors: dropout of the features.
-        frozen: ``pooler.weight`` and ``pooler.bias`` in fp32, where the pooler is not trained.
-        trained: ``classifier.*``, and ``pooler.*`` where that is trained, each ``[k ...]`` cut out of one matrix of k rows.
-        gradients: the same, cut out of another matrix of that size.
-
-    Returns:
-        Each adapter's mean loss in nats, and the gradient of the sum of them with respect to the states; None where all adapters share the states, as
-        nothing trained lies behind those.
-
-    Raises:
-        IndexError: a label that is not a class.
+        kernels: of the instruction set.
+        pack: the layout, whose head the kernels have.
+        tensors: the trained tensors, cut out of one matrix ``[k n]``.
+        frozen: ``pooler.*`` in fp32, for a pooler that is not trained.
+        batch: the rows.
+        step: optimiser steps taken before this one, for dropout; None: no dropout.
     """
-    sets, classes, width = trained["classifier.weight"].shape
-    low, high = (int(x) for x in labels.aminmax())
-    if low < 0 or high >= classes:
-        raise IndexError(f"labels run from {low} to {high}; there are {classes} classes")
-    values, labels = states.float().contiguous(), labels.long().contiguous()
-    own = len(values) == sets
-    losses, grad = torch.empty(sets), torch.empty_like(values) if own else None
-    factors = None if factors is None else factors.contiguous()
-    pooler = trained if "pooler.weight" in trained else frozen
-    tensors = {
-        "starts": starts,
-        "factors": factors,
-        "labels": labels,
-        "states": values,
-        "losses": losses,
-        "grad_states": grad,
-    }
-    struct = HeadStruct(
-        sets=sets,
-        rows=len(labels),
-        width=width,
-        classes=classes,
-        threads=torch.get_num_threads(),
-        state_set=values.stride(0) if own else 0,
-        pooler_set=trained["pooler.weight"].stride(0) if "pooler.weight" in trained else 0,
-        trained_set=trained["classifier.weight"].stride(0),
-        **{
-            name: tensor.data_ptr()
-            for name, tensor in (tensors | _tensors(pooler, trained, gradients)).items()
-            if tensor is not None
-        },
-    )
-    found = kernels(values)
-    assert found is not None
-    found["head_pass"](ctypes.byref(struct))
-    return losses, None if grad is None else grad.to(states.dtype)
+
+    def __init__(
+        self,
+        kernels: Kernels,
+        pack: Pack,
+        tensors: Mapping[str, Tensor],
+        frozen: Mapping[str, Tensor],
+        batch: Batch,
+        step: int | None = None,
+    ) -> None:
+        self.kernels, self.pack, self.tensors, self.rows = kernels, pack, tensors, len(batch)
+        adapters, outputs, width = tensors["classifier.weight"].shape
+        self.adapters = adapters
+        self.structure = Structure("Head")
+        self.structure.set(
+            adapters=adapters,
+            rows=self.rows,
+            width=width,
+            outputs=outputs,
+            threads=torch.get_num_threads(),
+            parameter_stride=tensors["classifier.weight"].stride(0),
+        )
+        self.structure.point(**_places("classifier", tensors, strided=True))
+        if pack.shape.head == "mean":
+            self.structure.point(offsets=batch.offsets.contiguous())
+        else:
+            self._point_to_pooler(tensors if "pooler.weight" in tensors else frozen)
+        masks = head_masks(pack.adapters, pack.shape.head_dropout, step)
+        if masks is not None:
+            self.structure.set(dropout_index=head_index(pack.shape.table))
+            numbers = None if batch.row_numbers is None else batch.row_numbers.contiguous()
+            self.structure.point(dropout=masks, row_numbers=numbers)
+
+    def _point_to_pooler(self, pooler: Mapping[str, Tensor]) -> None:
+        trained = pooler is self.tensors
+        self.structure.set(pooler_stride=pooler["pooler.weight"].stride(0) if trained else 0)
+        self.structure.point(**_places("pooler", pooler, strided=trained))
+
+    def forward(self, states: Float[Tensor, "j n d"]) -> Float[Tensor, "k b c"]:
+        """Logits.
+
+        Args:
+            states: one a row, or, for the mean, all tokens' one after another; j is 1 where all adapters share them.
+        """
+        values = states.float().contiguous()
+        self.own, self.state_type = len(values) == self.adapters, states.dtype
+        features = torch.empty(self.adapters, self.rows, values.shape[-1])
+        logits = torch.empty(self.adapters, self.rows, self.tensors["classifier.weight"].shape[1])
+        self.structure.set(state_stride=values.stride(0) if self.own else 0)
+        self.structure.point(states=values, features=features, logits=logits)
+        self.values = values
+        self.kernels.head_forward(self.structure)
+        return logits
+
+    def backward(
+        self, grad: Float[Tensor, "k b c"], gradients: Mapping[str, Tensor], wanted: bool
+    ) -> Float[Tensor, "k n d"] | None:
+        """The gradient of the states, in their type, where it is wanted.
+
+        Args:
+            grad: of the logits.
+            gradients: as the trained tensors, cut out of another matrix of that size; the head's are written.
+            wanted: whether the states depend on anything trained; then each adapter has its own.
+        """
+        grad_states = torch.empty_like(self.values) if wanted else None
+        self.structure.point(grad_logits=grad.float().contiguous(), grad_states=grad_states)
+        for part in ("classifier", "pooler"):
+            if f"{part}.weight" in gradients:
+                self.structure.point(**_places(part, gradients, strided=True, prefix="grad_"))
+        self.kernels.head_backward(self.structure)
+        return None if grad_states is None else grad_states.to(self.state_type)
 
 
-def _tensors(
-    pooler: Mapping[str, Tensor], trained: Mapping[str, Tensor], gradients: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """The weights and their gradients by the names of the kernel's fields; what is frozen has no gradient."""
-    found: dict[str, Tensor] = {}
-    for tensors, prefix in ((pooler, ""), (trained, ""), (gradients, "grad_")):
-        for part in ("pooler", "classifier"):
-            if f"{part}.weight" in tensors:
-                found |= {f"{prefix}{part}": tensors[f"{part}.weight"], f"{prefix}{part}_bias": tensors[f"{part}.bias"]}
-    return found
+def _places(part: str, tensors: Mapping[str, Tensor], strided: bool, prefix: str = "") -> dict[str, Place]:
+    """Weight and bias of a linear layer by the names of a ``Head``'s fields."""
+    return {f"{prefix}{part}_{kind}": Place(tensors[f"{part}.{kind}"], 0, strided) for kind in ("weight", "bias")}
+
+
+class TorchHead:
+    """The same in torch, for poolers that the kernels do not have; its arguments are those of :class:`NativeHead`."""
+
+    def __init__(
+        self,
+        pack: Pack,
+        tensors: Mapping[str, Tensor],
+        frozen: Mapping[str, Tensor],
+        batch: Batch,
+        step: int | None = None,
+    ) -> None:
+        shape = pack.shape
+        names = [name for name in tensors if name.startswith(("classifier.", "pooler."))]
+        self.pooling, self.rows = shape.pooling, len(batch)
+        self.trained = {name: tensors[name].detach().requires_grad_() for name in names}
+        self.frozen = {name: tensor[None] for name, tensor in frozen.items()}
+        dropout = None if step is None else Dropout(shape.table, pack.adapters, step, shape.head_dropout)
+        self.factors = None if dropout is None else dropout.head_factors(batch.numbers(), shape.table.width)
+
+    def forward(self, states: Float[Tensor, "j b d"]) -> Float[Tensor, "k b c"]:
+        self.states = states.detach().requires_grad_()
+        with torch.enable_grad():
+            features = pool(self.states, self.frozen | self.trained, self.pooling)
+            features = features if self.factors is None else features * self.factors
+            logits = classify(features, self.trained["classifier.weight"], self.trained["classifier.bias"])
+        self.logits = logits
+        return logits.detach()
+
+    def backward(
+        self, grad: Float[Tensor, "k b c"], gradients: Mapping[str, Tensor], wanted: bool
+    ) -> Float[Tensor, "k b d"] | None:
+        found = torch.autograd.grad(self.logits, [self.states, *self.trained.values()], grad)
+        for name, one in zip(self.trained, found[1:], strict=True):
+            gradients[name].copy_(one)
+        return found[0] if wanted else None

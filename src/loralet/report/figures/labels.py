@@ -1,4 +1,4 @@
-"""Names beside dots, placed so that none lies over another."""
+"""Names next to dots, placed so that they do not overlap."""
 
 from __future__ import annotations
 
@@ -12,16 +12,24 @@ from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
 SHIFTS = {"right": 8.0, "left": -6.0, "center": 0.0}
-"""Points by which a name of each alignment is moved, so that it begins or ends near its interval."""
+"""Horizontal offset of a name, by its alignment, in points: it begins or ends near its interval."""
 LINE, GAP, LETTERS = 11.0, 3.0, 9.0
 """Height of a line, distance from the interval, and size of the letters, in points."""
 DOT = 4.0
-"""Pixels about a dot that a name keeps clear of."""
+"""Half the side of the square around a dot that names avoid, in pixels."""
 
 
 @dataclass(frozen=True)
 class Label:
-    """A name at an interval, all in the units of the axes: at its upper end, or where ``below`` at its lower one; ``side``: its alignment."""
+    """A name at an interval.
+
+    Args:
+        text: the name.
+        x, low, high: place of the interval, in the units of the axes.
+        colour: of the name.
+        below: whether it stands at the lower end of the interval instead of the upper one.
+        side: its horizontal alignment; a key of :data:`SHIFTS`.
+    """
 
     text: str
     x: float
@@ -33,12 +41,12 @@ class Label:
 
 
 def place_labels(axes: Axes, labels: Sequence[Label], dots: Sequence[tuple[float, float]]) -> list[Annotation]:
-    """Write names where each wants to be, the first ones first; a name that would lie over another or over a dot is turned, lifted or lowered.
+    """Write names at their intervals. A name that would overlap another or a dot is moved to the other side or away.
 
     Args:
-        axes: with everything else drawn and its limits set.
-        labels: what is written.
-        dots: places that stay clear, in the units of the axes.
+        axes: everything else is drawn, and the limits are set.
+        labels: the names; earlier ones have priority.
+        dots: places that are kept free, in the units of the axes.
     """
     figure = axes.figure
     figure.draw_without_rendering()  # type: ignore[union-attr]  # a figure's axes, not a subfigure's
@@ -58,7 +66,7 @@ def place_labels(axes: Axes, labels: Sequence[Label], dots: Sequence[tuple[float
             color=label.colour,
             fontsize=LETTERS,
         )
-        note.set_in_layout(False)  # a name must not move the axes that it was placed in
+        note.set_in_layout(False)  # else the name would change the layout that it was placed in
         spots = [
             (lift, below, side)
             for lift, below, side in product(range(4), (label.below, not label.below), _sides(label.side))
@@ -67,7 +75,7 @@ def place_labels(axes: Axes, labels: Sequence[Label], dots: Sequence[tuple[float
         for spot in spots:
             _put(note, label, *spot)
             boxes.append(note.get_window_extent(renderer))
-        best = min(range(len(spots)), key=lambda i: _trouble(boxes[i], taken, frame))
+        best = min(range(len(spots)), key=lambda i: _overlap(boxes[i], taken, frame))
         _put(note, label, *spots[best])
         taken.append(boxes[best])
         written.append(note)
@@ -85,8 +93,8 @@ def _put(note: Annotation, label: Label, lift: int, below: bool, side: str) -> N
     note.set(ha=side, va="top" if below else "bottom")
 
 
-def _trouble(box: Bbox, taken: Sequence[Bbox], frame: Bbox) -> float:
-    """Square pixels of a name that lie over something or outside the frame."""
+def _overlap(box: Bbox, taken: Sequence[Bbox], frame: Bbox) -> float:
+    """Area of a name that overlaps something or lies outside the frame, in square pixels."""
     inside = Bbox.intersection(box, frame)
     over = [Bbox.intersection(box, other) for other in taken]
     return _area(box) - (_area(inside) if inside else 0.0) + sum(_area(part) for part in over if part)

@@ -1,12 +1,13 @@
-"""How every figure looks: sizes, lines, and colours that follow the page from light to dark.
+"""The style of all figures: sizes, lines, and colours that follow the page's light or dark theme.
 
-Matplotlib draws with stand-in colours; the SVG then names the page's own (``currentColor`` and CSS variables) instead.
+Matplotlib draws with placeholder colours, which the SVG replaces by ``currentColor`` and the CSS variables of the page.
 """
 
 from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from html import escape
@@ -30,7 +31,7 @@ VARIABLES = {
 }
 DASHES: tuple[tuple[float, ...], ...] = ((), (5, 2), (1.5, 1.8), (6, 2, 1.5, 2), (9, 3), (1, 3))
 WIDTH, HEIGHT = 5.0, 3.4
-"""Inches of one panel; its 360 units are about a phone's width, so that 10-unit letters stay readable there."""
+"""Inches of one panel. Its 360 units are about a phone's width, so that letters of 10 units stay readable there."""
 SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 9.5,
@@ -64,12 +65,35 @@ SETTINGS: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Panel:
-    """One drawing: inline SVG, and the words that stand for it where it cannot be seen."""
+    """One part of a figure.
+
+    Args:
+        name: unique in the report; the name of its file.
+        title, description: for readers who cannot see it.
+        svg: the drawing, for use within HTML.
+    """
 
     name: str
     title: str
     description: str
     svg: str
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure.
+
+    Args:
+        name: id of its section in the page.
+        heading: of its section.
+        caption: what it shows.
+        panels: its parts.
+    """
+
+    name: str
+    heading: str
+    caption: str
+    panels: tuple[Panel, ...]
 
 
 def sheet(width: float = WIDTH, height: float = HEIGHT) -> Figure:
@@ -83,19 +107,29 @@ def styled() -> AbstractContextManager[None]:
 
 
 def rules(axes: Axes, axis: str = "y") -> None:
-    """Light lines behind the drawing, across one axis."""
+    """Light grid lines behind the drawing, across one axis."""
     axes.grid(True, axis=axis)  # type: ignore[arg-type]  # matplotlib's stub wants a literal
     axes.spines["left"].set_visible(False)
 
 
-def series(ranks: list[int | None], rank: int | None) -> str:
-    """The colour of a rank: each has its own, the same in every figure."""
+def series(ranks: Sequence[int | None], rank: int | None) -> str:
+    """The colour of a rank, the same in every figure.
+
+    Args:
+        ranks: all ranks of the figure.
+        rank: the rank; None: a run without an adapter.
+    """
     known = sorted({r for r in ranks if r})
     return SERIES[known.index(rank) % len(SERIES)] if rank in known else MUTED
 
 
 def panel(figure: Figure, name: str, title: str, description: str) -> Panel:
-    """The figure as inline SVG: text stays text, colours become the page's, ids become the panel's own."""
+    """The figure as inline SVG: text stays text, colours are those of the page, ids begin with the panel's name.
+
+    Args:
+        figure: what is drawn.
+        name, title, description: see :class:`Panel`.
+    """
     stream = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name}):
         figure.savefig(
@@ -119,7 +153,7 @@ def _inline(svg: str, name: str, title: str, description: str) -> str:
     body = re.sub(r"font: ((?:[a-z]+ |\d+ )*)([\d.]+)px [^;\"]*", r"font: \1\2px var(--sans, sans-serif)", body)
     opening, rest = body[: body.index(">")], body[body.index(">") + 1 :]
     view_box = opening.split('viewBox="')[1].split('"')[0]
-    # Coordinates to a hundredth, which halves the page; only within tags, as texts hold numbers of their own.
+    # Coordinates are rounded to a hundredth, which halves the page; only within tags, as texts contain numbers too.
     rest = re.sub(r"<[^>]*>", lambda tag: re.sub(r"-?\d+\.\d{3,}", lambda m: f"{float(m[0]):.2f}", tag[0]), rest)
     head = (
         f'<svg viewBox="{view_box}" role="img" aria-labelledby="{name}-title {name}-desc" stroke-linejoin="round" '
@@ -130,7 +164,7 @@ def _inline(svg: str, name: str, title: str, description: str) -> str:
 
 
 def _own_ids(body: str, name: str) -> str:
-    """Ids that are referred to get the panel's name in front, as a page has many panels; all others go."""
+    """Prefix the ids that are referred to with the panel's name, as a page has many panels, and remove all others."""
     used = set(re.findall(r"(?:href=\"#|url\(#)([^\")]+)", body))
     body = re.sub(r' id="([^"]*)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", body)
     return re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", body)

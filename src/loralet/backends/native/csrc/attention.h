@@ -1,127 +1,164 @@
-/* Attention of one head of one row, in one precision (see matrix.h). It works on rows as the linear maps leave them, heads side by side in the width, so
-   nothing is transposed in memory, and it stops at the row's own length, so padding costs nothing. */
+/* Attention of one head of one row (Vaswani et al. 2017, section 3.2).
 
-/* What one head needs beside its operands, for rows of up to `tokens` tokens. */
-static int64_t NAME(head_scratch)(int64_t tokens, int64_t size) {
+   It reads rows as the linear layers write them, heads side by side in the width, so nothing is transposed in memory.
+   It stops at the row's own length, so padding costs nothing. */
+#ifndef LORALET_ATTENTION_H
+#define LORALET_ATTENTION_H
+
+#include <math.h>
+
+#include "api.h"
+#include "matmul.h"
+#include "memory.h"
+
+/* Bytes that one head needs besides its operands, for rows of up to `tokens` tokens. */
+static inline int64_t head_bytes(int64_t tokens, int64_t size) {
   int64_t padded = round_up(tokens);
-  return 4 * (padded * padded + 3 * padded * size + padded * padded + padded * padded);
+  return 4 * (3 * padded * padded + 3 * padded * size);
 }
 
-/* out [m, size] = softmax(q k^T / sqrt(size)) v for m queries and n keys; the rows of q, k, v and out are `row` elements apart. The probabilities are
-   left in p, [m, n rounded up to LANES]. */
-static void NAME(head_forward)(int64_t m, int64_t n, int64_t size, int64_t row, const ELEMENT *q, const ELEMENT *k, const ELEMENT *v, ELEMENT *p,
-                               ELEMENT *out, float *scratch) {
-  int64_t padded = round_up(n);
-  float *scores = scratch, *result = scores + m * padded;
-  UNIT *operand = (UNIT *)(result + m * size);
-  float scale = 1.0f / sqrtf((float)size);
-  NAME(transpose)(n, size, k, row, operand, padded);
-  NAME(multiply)(m, padded, size / PAIR, (const UNIT *)q, row / PAIR, 1, operand, padded, scores, padded, 0);
-  for (int64_t i = 0; i < m; i++) {
-    float *s = scores + i * padded;
-    for (int64_t j = n; j < padded; j++) s[j] = -1e30f; /* e^-87 after the exponential: nothing beside the largest score's 1 */
-    float most = maximum(s, padded);
-    fwide total = splat(0);
-    for (int64_t j = 0; j < padded; j += LANES) {
-      fwide e = exponential(((fwide) * (vec *)(s + j) - most) * scale);
-      *(vec *)(s + j) = (vec)e;
-      total += e;
-    }
-    float factor = 1.0f / sum(total);
-    for (int64_t j = n; j < padded; j++) s[j] = 0;
-    for (int64_t j = 0; j < padded; j += LANES) NAME(store)(p + i * padded + j, (fwide) * (vec *)(s + j) * factor);
+/* One row of scores [n], padded to `padded`, to probabilities p; scores are overwritten. */
+static inline void softmax(int64_t n, int64_t padded, float scale, float *scores, element *p) {
+  for (int64_t j = n; j < padded; j++) scores[j] = -1e30f; /* e^-87 after the exponential, next to 1 of the largest */
+  float most = maximum(scores, padded);
+  vec total = splat(0);
+  for (int64_t j = 0; j < padded; j += LANES) {
+    vec e = exponential((load_fp32(scores + j) - most) * scale);
+    store_fp32(scores + j, e);
+    total += e;
   }
-  NAME(interleave)(n, size, v, row, operand, size);
-  NAME(multiply)(m, size, UNITS(n), (const UNIT *)p, padded / PAIR, 1, operand, size, result, size, 0);
-  for (int64_t i = 0; i < m; i++)
-    for (int64_t e = 0; e < size; e += LANES) NAME(store)(out + i * row + e, (fwide) * (vec *)(result + i * size + e));
+  float factor = 1.0f / vector_sum(total);
+  for (int64_t j = n; j < padded; j++) scores[j] = 0;
+  for (int64_t j = 0; j < padded; j += LANES) store(p + j, load_fp32(scores + j) * factor);
 }
 
-static void NAME(write_rows)(int64_t rows, int64_t size, const float *in, ELEMENT *out, int64_t row) {
-  for (int64_t i = 0; i < rows; i++)
-    for (int64_t e = 0; e < size; e += LANES) NAME(store)(out + i * row + e, (fwide) * (const vec *)(in + i * size + e));
+/* out [m, size] = softmax(q k^T / sqrt(size)) v for m queries and n keys; the rows of q, k, v and out are `row`
+   elements apart. The probabilities are left in p, [m, n rounded up to LANES]. */
+static inline void head_attention(int64_t m, int64_t n, int64_t size, int64_t row, const element *q, const element *k,
+                                  const element *v, element *p, element *out, float *workspace) {
+  int64_t padded = round_up(n);
+  float *scores = workspace, *result = scores + m * padded, scale = 1.0f / sqrtf((float)size);
+  unit *packed = (unit *)(result + m * size);
+  transpose(n, size, k, row, packed, padded);
+  matmul_rows(m, padded, size, q, row, packed, padded, scores, padded, 0);
+  for (int64_t i = 0; i < m; i++) softmax(n, padded, scale, scores + i * padded, p + i * padded);
+  interleave(n, size, v, row, packed, size);
+  matmul_rows(m, size, n, p, padded, packed, size, result, size, 0);
+  store_rows(m, size, result, out, row);
+}
+
+/* One row of scaled score gradients ds from the gradient of the probabilities, `dp`. */
+static inline void softmax_backward(int64_t padded, float scale, const float *dp, const element *p, element *ds) {
+  vec dot = splat(0);
+  for (int64_t j = 0; j < padded; j += LANES) dot += load_fp32(dp + j) * load(p + j);
+  float mean = vector_sum(dot);
+  for (int64_t j = 0; j < padded; j += LANES) store(ds + j, load(p + j) * (load_fp32(dp + j) - mean) * scale);
+}
+
+/* out [n, size] = p^T x for p [m, padded] and x [m, size]. */
+static inline void transposed_product(int64_t m, int64_t n, int64_t size, int64_t row, const element *p, int64_t padded,
+                                      const element *x, element *out, unit *left, unit *right, float *result) {
+  interleave(m, padded, p, padded, left, padded);
+  interleave(m, size, x, row, right, size);
+  matmul(n, size, units_of(m), left, 1, padded, right, size, result, size, 0);
+  store_rows(n, size, result, out, row);
 }
 
 /* Gradients of q, k and v from that of out; a null one is not wanted. */
-static void NAME(head_backward)(int64_t m, int64_t n, int64_t size, int64_t row, const ELEMENT *q, const ELEMENT *k, const ELEMENT *v, const ELEMENT *p,
-                                const ELEMENT *grad, ELEMENT *grad_q, ELEMENT *grad_k, ELEMENT *grad_v, float *scratch) {
+static inline void head_attention_backward(int64_t m, int64_t n, int64_t size, int64_t row, const element *q,
+                                           const element *k, const element *v, const element *p, const element *grad,
+                                           element *grad_q, element *grad_k, element *grad_v, float *workspace) {
   int64_t padded = round_up(n);
-  float *scores = scratch, *result = scores + m * padded, scale = 1.0f / sqrtf((float)size);
-  UNIT *left = (UNIT *)(result + padded * size), *right = left + padded * padded;
-  ELEMENT *ds = (ELEMENT *)(right + padded * size);
-  if (grad_v) {
-    NAME(interleave)(m, padded, p, padded, left, padded);
-    NAME(interleave)(m, size, grad, row, right, size);
-    NAME(multiply)(n, size, UNITS(m), left, 1, padded, right, size, result, size, 0);
-    NAME(write_rows)(n, size, result, grad_v, row);
-  }
+  float *scores = workspace, *result = scores + m * padded, scale = 1.0f / sqrtf((float)size);
+  unit *left = (unit *)(result + padded * size), *right = left + padded * padded;
+  element *ds = (element *)(right + padded * size);
+  if (grad_v) transposed_product(m, n, size, row, p, padded, grad, grad_v, left, right, result);
   if (!grad_q && !grad_k) return;
-  NAME(transpose)(n, size, v, row, right, padded);
-  NAME(multiply)(m, padded, size / PAIR, (const UNIT *)grad, row / PAIR, 1, right, padded, scores, padded, 0);
-  for (int64_t i = 0; i < m; i++) {
-    const float *s = scores + i * padded;
-    const ELEMENT *own = p + i * padded;
-    fwide dot = splat(0);
-    for (int64_t j = 0; j < padded; j += LANES) dot += (fwide) * (const vec *)(s + j) * NAME(load)(own + j);
-    float mean = sum(dot);
-    for (int64_t j = 0; j < padded; j += LANES)
-      NAME(store)(ds + i * padded + j, NAME(load)(own + j) * ((fwide) * (const vec *)(s + j) - mean) * scale);
-  }
+  transpose(n, size, v, row, right, padded);
+  matmul_rows(m, padded, size, grad, row, right, padded, scores, padded, 0);
+  for (int64_t i = 0; i < m; i++) softmax_backward(padded, scale, scores + i * padded, p + i * padded, ds + i * padded);
   if (grad_q) {
-    NAME(interleave)(n, size, k, row, right, size);
-    NAME(multiply)(m, size, UNITS(n), (const UNIT *)ds, padded / PAIR, 1, right, size, result, size, 0);
-    NAME(write_rows)(m, size, result, grad_q, row);
+    interleave(n, size, k, row, right, size);
+    matmul_rows(m, size, n, ds, padded, right, size, result, size, 0);
+    store_rows(m, size, result, grad_q, row);
   }
-  if (grad_k) {
-    NAME(interleave)(m, padded, ds, padded, left, padded);
-    NAME(interleave)(m, size, q, row, right, size);
-    NAME(multiply)(n, size, UNITS(m), left, 1, padded, right, size, result, size, 0);
-    NAME(write_rows)(n, size, result, grad_k, row);
-  }
+  if (grad_k) transposed_product(m, n, size, row, ds, padded, q, grad_k, left, right, result);
 }
 
-/* The same for every set, row and head of tensors [sets, rows, tokens, width]; one either has a set axis of its own (`_own` = 1) or is shared by all sets. */
-#define OF(x, own, tokens) ((x) + (((own) ? set : 0) * rows + r) * (tokens) * width + head * size)
+/* The head `item` of all adapters, rows and heads of an Attention. */
+typedef struct {
+  int64_t adapter, row, head, m, n;
+} HeadItem;
 
-void NAME(attention_forward)(const ELEMENT *q, int64_t q_own, const ELEMENT *k, int64_t k_own, const ELEMENT *v, int64_t v_own, const int64_t *lengths,
-                             ELEMENT *out, ELEMENT *kept, int64_t sets, int64_t rows, int64_t reads, int64_t tokens, int64_t heads, int64_t size,
-                             int64_t threads) {
-  int64_t width = heads * size, square = reads * round_up(tokens);
-#pragma omp parallel num_threads(threads)
+static inline HeadItem head_item(const Attention *a, int64_t item) {
+  HeadItem h = {item / a->heads / a->rows, item / a->heads % a->rows, item % a->heads, 0, 0};
+  h.n = a->lengths[h.row], h.m = smaller(a->queries, h.n);
+  return h;
+}
+
+/* The head's part of a tensor [adapters or 1, rows, tokens, width]; null for null. */
+static inline element *head_part(const Attention *a, const HeadItem *h, const void *tensor, int64_t own,
+                                 int64_t tokens) {
+  if (!tensor) return NULL;
+  int64_t row = (own ? h->adapter : 0) * a->rows + h->row;
+  return (element *)tensor + row * tokens * a->heads * a->head_size + h->head * a->head_size;
+}
+
+/* Zeros in a head's part from row `from` to row `to`. */
+static inline void clear_head_rows(const Attention *a, element *part, int64_t from, int64_t to) {
+  for (int64_t i = from; part && i < to; i++)
+    memset(part + i * a->heads * a->head_size, 0, sizeof(element) * a->head_size);
+}
+
+int TYPED(attention_forward)(const Attention *a) {
+  int64_t width = a->heads * a->head_size, square = a->queries * round_up(a->tokens);
+  int64_t bytes = head_bytes(a->tokens, a->head_size);
+  int status = OK;
+#pragma omp parallel num_threads((int)a->threads)
   {
-    float *scratch = malloc(NAME(head_scratch)(tokens, size) + sizeof(ELEMENT) * square);
-    ELEMENT *own = (ELEMENT *)((char *)scratch + NAME(head_scratch)(tokens, size));
+    char *workspace = thread_workspace(bytes + (int64_t)sizeof(element) * square);
+    if (!workspace) note_failure(&status);
 #pragma omp for schedule(dynamic, 4)
-    for (int64_t item = 0; item < sets * rows * heads; item++) {
-      int64_t head = item % heads, r = item / heads % rows, set = item / heads / rows;
-      int64_t n = lengths[r], m = reads < n ? reads : n;
-      ELEMENT *to = OF(out, 1, reads);
-      NAME(head_forward)(m, n, size, width, OF(q, q_own, reads), OF(k, k_own, tokens), OF(v, v_own, tokens), kept ? kept + item * square : own, to, scratch);
-      for (int64_t i = m; i < reads; i++) memset(to + i * width, 0, sizeof(ELEMENT) * size);
+    for (int64_t item = 0; item < a->adapters * a->rows * a->heads; item++) {
+      if (!workspace) continue;
+      HeadItem h = head_item(a, item);
+      element *out = head_part(a, &h, a->out, 1, a->queries);
+      element *p = a->probabilities ? (element *)a->probabilities + item * square : (element *)(workspace + bytes);
+      head_attention(h.m, h.n, a->head_size, width, head_part(a, &h, a->query, a->query_own, a->queries),
+                     head_part(a, &h, a->key, a->key_own, a->tokens),
+                     head_part(a, &h, a->value, a->value_own, a->tokens), p, out, (float *)workspace);
+      clear_head_rows(a, out, h.m, a->queries);
     }
-    free(scratch);
   }
+  return status;
 }
 
-/* Gradients of q, k and v from that of out; a null one is not wanted. A tensor shared by several sets has no gradient here. */
-void NAME(attention_backward)(const ELEMENT *q, int64_t q_own, const ELEMENT *k, int64_t k_own, const ELEMENT *v, int64_t v_own, const int64_t *lengths,
-                              const ELEMENT *kept, const ELEMENT *grad, ELEMENT *grad_q, ELEMENT *grad_k, ELEMENT *grad_v, int64_t sets, int64_t rows,
-                              int64_t reads, int64_t tokens, int64_t heads, int64_t size, int64_t threads) {
-  int64_t width = heads * size, square = reads * round_up(tokens);
-#pragma omp parallel num_threads(threads)
+/* A tensor that several adapters share has no gradient here. */
+int TYPED(attention_backward)(const Attention *a) {
+  int64_t width = a->heads * a->head_size, square = a->queries * round_up(a->tokens);
+  int status = OK;
+#pragma omp parallel num_threads((int)a->threads)
   {
-    float *scratch = malloc(NAME(head_scratch)(tokens, size));
+    float *workspace = thread_workspace(head_bytes(a->tokens, a->head_size));
+    if (!workspace) note_failure(&status);
 #pragma omp for schedule(dynamic, 4)
-    for (int64_t item = 0; item < sets * rows * heads; item++) {
-      int64_t head = item % heads, r = item / heads % rows, set = item / heads / rows;
-      int64_t n = lengths[r], m = reads < n ? reads : n;
-      ELEMENT *to[] = {grad_q ? OF(grad_q, 1, reads) : 0, grad_k ? OF(grad_k, 1, tokens) : 0, grad_v ? OF(grad_v, 1, tokens) : 0};
-      NAME(head_backward)(m, n, size, width, OF(q, q_own, reads), OF(k, k_own, tokens), OF(v, v_own, tokens), kept + item * square, OF(grad, 1, reads),
-                          to[0], to[1], to[2], scratch);
-      for (int x = 0; x < 3; x++)
-        for (int64_t i = x ? n : m; to[x] && i < (x ? tokens : reads); i++) memset(to[x] + i * width, 0, sizeof(ELEMENT) * size);
+    for (int64_t item = 0; item < a->adapters * a->rows * a->heads; item++) {
+      if (!workspace) continue;
+      HeadItem h = head_item(a, item);
+      element *grad_q = head_part(a, &h, a->grad_query, 1, a->queries);
+      element *grad_k = head_part(a, &h, a->grad_key, 1, a->tokens);
+      element *grad_v = head_part(a, &h, a->grad_value, 1, a->tokens);
+      head_attention_backward(h.m, h.n, a->head_size, width, head_part(a, &h, a->query, a->query_own, a->queries),
+                              head_part(a, &h, a->key, a->key_own, a->tokens),
+                              head_part(a, &h, a->value, a->value_own, a->tokens),
+                              (const element *)a->probabilities + item * square,
+                              head_part(a, &h, a->grad_out, 1, a->queries), grad_q, grad_k, grad_v, workspace);
+      clear_head_rows(a, grad_q, h.m, a->queries);
+      clear_head_rows(a, grad_k, h.n, a->tokens);
+      clear_head_rows(a, grad_v, h.n, a->tokens);
     }
-    free(scratch);
   }
+  return status;
 }
-#undef OF
+
+#endif

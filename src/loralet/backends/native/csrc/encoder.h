@@ -1,80 +1,153 @@
-/* A post-norm encoder (Devlin et al. 2019) for several sets of adapted weights at once, in one precision (see matrix.h): the forward pass, and the gradients
-   of the adapted weights. The twin in torch is loralet.models.encoder.
+/* A post-norm encoder (Devlin et al. 2019) for several adapters at once: the forward pass, and the gradients of the
+   adapted weights. The torch backend is its oracle.
 
-   Rows lie one after another without padding. They are worked off in chunks of whole rows, each through all layers, so that what one step of a layer writes is
-   still in the cache when the next reads it. What comes before the first adapted linear map is the same for every set and computed once. */
+   Each chunk goes through all layers before the next one. What comes before the first adapted linear layer is the same
+   for all adapters and computed once. */
+#ifndef LORALET_ENCODER_H
+#define LORALET_ENCODER_H
 
-/* Word, position and type embeddings of a chunk's tokens, summed and normalised, into their place in x. */
-static void NAME(embed)(const Encoder *e, const Chunk *c) {
-  const ELEMENT *words = e->words, *places = e->places, *norm = e->embedding_norm, *shift = norm + e->width;
+#include "layer_backward.h"
+
+/* Word, position and type embeddings of a chunk's tokens, summed and normalised, to their place in the input. */
+static inline void embed(const Encoder *e, const Chunk *c) {
+  const element *words = e->word_embeddings, *positions = e->position_embeddings;
+  const element *weight = e->embedding_norm, *bias = weight + e->width;
   int64_t d = e->width;
-  for (int64_t r = 0; r < c->rows; r++)
-    for (int64_t t = e->starts[c->row + r]; t < e->starts[c->row + r + 1]; t++) {
-      const ELEMENT *word = words + e->ids[t] * d, *place = places + (t - e->starts[c->row + r]) * d;
-      ELEMENT *out = (ELEMENT *)e->x + t * d;
-      fwide total = splat(0), squares = splat(0);
-      for (int64_t j = 0; j < d; j += LANES) total += NAME(load)(word + j) + NAME(load)(place + j);
-      float mean = sum(total) / d;
+  for (int64_t r = 0; r < c->rows; r++) {
+    int64_t begin = e->offsets[c->row + r], end = e->offsets[c->row + r + 1];
+    for (int64_t t = begin; t < end; t++) {
+      int64_t type = e->types ? e->types[t] : 0;
+      const element *word = words + e->ids[t] * d, *position = positions + (type * e->positions + t - begin) * d;
+      element *out = (element *)e->input + t * d;
+      vec total = splat(0), squares = splat(0);
+      for (int64_t j = 0; j < d; j += LANES) total += load(word + j) + load(position + j);
+      float mean = vector_sum(total) / d;
       for (int64_t j = 0; j < d; j += LANES) {
-        fwide v = NAME(load)(word + j) + NAME(load)(place + j) - mean;
+        vec v = load(word + j) + load(position + j) - mean;
         squares += v * v;
       }
-      float factor = 1.0f / sqrtf(sum(squares) / d + e->epsilon);
+      float rstd = 1.0f / sqrtf(vector_sum(squares) / d + e->epsilon);
       for (int64_t j = 0; j < d; j += LANES)
-        NAME(store)(out + j, (NAME(load)(word + j) + NAME(load)(place + j) - mean) * factor * NAME(load)(norm + j) + NAME(load)(shift + j));
+        store(out + j, (load(word + j) + load(position + j) - mean) * rstd * load(weight + j) + load(bias + j));
     }
+  }
 }
 
-/* The last states of all chunks: `out` is [sets, first ? rows : tokens, width]. With a backward pass to come, `memory` is what encoder_bytes says. */
-void NAME(encoder_forward)(const Encoder *e, ELEMENT *out, char *memory) {
-  Extent x = extent(e);
-  struct { int64_t row, at; } *list = malloc(sizeof *list * x.chunks);
-  for (int64_t i = 0, row = 0, at = 0; i < x.chunks; i++) {
+/* Where a chunk begins: its first row, and its activations in the batch's block. */
+typedef struct {
+  int64_t row, at;
+} ChunkStart;
+
+static inline ChunkStart *chunk_starts(const Encoder *e, const Extent *x) {
+  ChunkStart *starts = allocate((int64_t)sizeof(ChunkStart) * x->chunks);
+  for (int64_t i = 0, row = 0, at = 0; starts && i < x->chunks; i++) {
     Chunk c = chunk_at(e, row);
-    list[i].row = row, list[i].at = at, row += c.rows, at += NAME(chunk_bytes)(e, &c);
+    starts[i] = (ChunkStart){row, at};
+    row += c.rows, at += chunk_bytes(e, &c);
   }
-#pragma omp parallel num_threads(e->threads)
+  return starts;
+}
+
+/* The rows of the last states that belong to a chunk: how many, from which on, and all of a batch. */
+typedef struct {
+  int64_t count, first, all;
+} StateRows;
+
+static inline StateRows state_rows(const Encoder *e, const Chunk *c) {
+  if (e->cls_only) return (StateRows){c->rows, c->row, e->rows};
+  return (StateRows){c->tokens, c->token, e->offsets[e->rows]};
+}
+
+/* All layers of one chunk for all adapters. */
+static inline void chunk_forward(const Encoder *e, const Chunk *c, char *base, element *out, const Workspace *w) {
+  StateRows rows = state_rows(e, c);
+  if (e->ids) embed(e, c);
+  for (int64_t adapter = 0; adapter < e->adapters; adapter++) {
+    for (int64_t layer = 0; layer < e->layers; layer++) layer_forward(e, c, layer, adapter, base, w);
+    const element *last = activations_of(e, c, e->layers - 1, adapter, base, NULL).out;
+    memcpy(out + (adapter * rows.all + rows.first) * e->width, last, sizeof(element) * rows.count * e->width);
+  }
+}
+
+/* The last states of a batch: `out` is [k, cls_only ? b : n, width]. With a backward pass to come, `activations` has
+   the size that encoder_bytes gives; without one it is not read. */
+int TYPED(encoder_forward)(const Encoder *e, void *out, void *activations) {
+  Extent x = extent_of(e);
+  ChunkStart *starts = chunk_starts(e, &x);
+  if (!starts) return OUT_OF_MEMORY;
+  int status = OK;
+#pragma omp parallel num_threads((int)e->threads)
   {
-    NAME(Scratch) s = NAME(scratch_of)(e, &x);
-    char *own = 0;
+    Workspace w = make_workspace(e, &x);
+    if (!w.sums) note_failure(&status);
+    char *own = NULL; /* the activations of a chunk, where no backward pass follows */
     int64_t size = 0;
 #pragma omp for schedule(dynamic, 1)
     for (int64_t i = 0; i < x.chunks; i++) {
-      Chunk c = chunk_at(e, list[i].row);
-      int64_t bytes = NAME(chunk_bytes)(e, &c);
-      if (!e->backward && bytes > size) free(own), own = aligned_alloc(64, size = bytes);
-      char *base = e->backward ? memory + list[i].at : own;
-      int64_t m = e->first ? c.rows : c.tokens, place = e->first ? c.row : c.token, all = e->first ? e->rows : e->starts[e->rows];
-      if (e->ids) NAME(embed)(e, &c);
-      for (int64_t set = 0; set < e->sets; set++) {
-        for (int64_t layer = 0; layer < e->layers; layer++) NAME(layer_forward)(e, &c, layer, set, base, &s);
-        memcpy(out + (set * all + place) * e->width, NAME(kept)(e, &c, e->layers - 1, set, base, 0).out, sizeof(ELEMENT) * m * e->width);
+      if (!w.sums) continue;
+      Chunk c = chunk_at(e, starts[i].row);
+      int64_t bytes = e->backward ? 0 : chunk_bytes(e, &c);
+      if (bytes > size) {
+        release(own);
+        own = allocate(bytes), size = own ? bytes : 0;
       }
+      char *base = e->backward ? (char *)activations + starts[i].at : own;
+      if (base)
+        chunk_forward(e, &c, base, out, &w);
+      else
+        note_failure(&status);
     }
-    free(own);
+    release(own);
   }
-  free(list);
+  release(starts);
+  return status;
 }
 
-/* The gradients of the adapted weights, summed into layer[i].grad [parts, sets, o, d], from that of the last states. Chunk i belongs to part i % parts, so that
-   the order of the sums does not depend on the number of threads. */
-void NAME(encoder_backward)(const Encoder *e, const ELEMENT *grad, char *memory, int64_t parts) {
-  int64_t all = e->first ? e->rows : e->starts[e->rows];
-  Extent x = extent(e);
-#pragma omp parallel for schedule(static, 1) num_threads(e->threads)
-  for (int64_t part = 0; part < parts; part++) {
-    NAME(Scratch) s = NAME(scratch_of)(e, &x);
+/* One part's sums of the gradients, before its first chunk: of packed weights, or of the matrices of adapters with
+   dropout. */
+static inline void clear_gradients(const Encoder *e, int64_t part) {
+  for (int64_t i = 0; i < e->layers; i++)
+    for (int which = 0; which < LINEARS; which++) {
+      const Layer *l = &e->layer[i];
+      int64_t d_in = which == OUTPUT ? e->feed_forward : e->width,
+              d_out = which == INTERMEDIATE ? e->feed_forward : e->width;
+      for (int64_t adapter = 0; l->adapted[which] && adapter < e->adapters; adapter++) {
+        const Dropout *z = l->dropout[which] && l->dropout[which][adapter].rank ? l->dropout[which] + adapter : NULL;
+        int64_t size = z ? branch_grad_size(z, d_in, d_out) : d_in * d_out;
+        float *grad = z ? z->grad + part * size : l->weight_grad[which] + (part * e->adapters + adapter) * size;
+        memset(grad, 0, sizeof(float) * size);
+      }
+    }
+}
+
+/* From the gradient of the last states, shaped like them, to the sums of the adapted weights' gradients. Chunk i
+   belongs to part i % parts, so that the order of the sums does not depend on the number of threads. */
+int TYPED(encoder_backward)(const Encoder *e, const void *grad_out, void *activations) {
+  Extent x = extent_of(e);
+  int status = OK;
+#pragma omp parallel for schedule(static, 1) num_threads((int)e->threads)
+  for (int64_t part = 0; part < e->parts; part++) {
+    Workspace w = make_workspace(e, &x);
+    if (!w.sums) {
+      note_failure(&status);
+      continue;
+    }
     clear_gradients(e, part);
     int64_t i = 0, at = 0;
     for (int64_t row = 0; row < e->rows; i++) {
       Chunk c = chunk_at(e, row);
-      int64_t m = e->first ? c.rows : c.tokens, place = e->first ? c.row : c.token;
-      for (int64_t set = 0; set < e->sets && i % parts == part; set++) {
-        const ELEMENT *own = grad + (set * all + place) * e->width;
-        for (int64_t j = 0; j < m * e->width; j += LANES) *(vec *)(s.dy + j) = (vec)NAME(load)(own + j);
-        for (int64_t layer = e->layers - 1; layer >= e->lowest; layer--) NAME(layer_backward)(e, &c, layer, set, part, memory + at, &s);
+      StateRows rows = state_rows(e, &c);
+      char *base = (char *)activations + at;
+      for (int64_t adapter = 0; adapter < e->adapters && i % e->parts == part; adapter++) {
+        const element *own = (const element *)grad_out + (adapter * rows.all + rows.first) * e->width;
+        for (int64_t j = 0; j < rows.count * e->width; j += LANES) store_fp32(w.dy + j, load(own + j));
+        for (int64_t layer = e->layers - 1; layer >= e->lowest_adapted; layer--)
+          layer_backward(e, &c, layer, adapter, part, base, &w);
       }
-      at += NAME(chunk_bytes)(e, &c), row += c.rows;
+      at += chunk_bytes(e, &c), row += c.rows;
     }
   }
+  return status;
 }
+
+#endif

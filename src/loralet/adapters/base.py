@@ -1,0 +1,145 @@
+"""The protocol of an adapter method, and what all methods share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from loralet.adapters.spec import Method
+from loralet.models.table import LinearLayer
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One adapter as numbers.
+
+    Args:
+        rank: 0 for a head alone.
+        scale: factor of the adapter's output (:attr:`loralet.adapters.spec.AdapterSpec.scale`).
+        dropout: probability with which an input feature of the adapter is zeroed in training.
+        linears: full names of the linear layers it sits on, such as ``layers.0.query``.
+        seed: of its initial values and of its dropout.
+    """
+
+    rank: int
+    scale: float
+    dropout: float
+    linears: tuple[str, ...]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The tensors of k adapters on one linear layer, ranks padded with zeros to the largest.
+
+    Args:
+        tensors: by the method's names, each with a leading axis k.
+        scale: of each adapter; 0 for one that does not sit on this layer.
+    """
+
+    tensors: Mapping[str, Tensor]
+    scale: Float[Tensor, "k"]
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tensors[name]
+
+
+@runtime_checkable
+class AdapterMethod(Protocol):
+    """What is trained on a linear layer, and what that does to the layer.
+
+    A method is stateless. Its tensors are named by :meth:`shapes`; a padded row or column must get a gradient of zero, so
+    that padding stays zero.
+    """
+
+    name: Method
+    peft_names: Mapping[str, str]
+    """PEFT's tensor names, behind the module path, by the method's own."""
+    peft_config: Mapping[str, object]
+    """What the method adds to PEFT's adapter_config.json."""
+
+    def shapes(self, linear: LinearLayer, rank: int) -> dict[str, tuple[int, ...]]:
+        """Name and shape of one adapter's tensors on a linear layer."""
+        ...
+
+    def start(self, tensors: Mapping[str, Tensor], weight: Float[Tensor, "o d"], generator: torch.Generator) -> None:
+        """Set the initial values of one adapter on one linear layer, in place.
+
+        Args:
+            tensors: its tensors, without padding, all zero.
+            weight: the frozen weight.
+            generator: of its random values.
+        """
+        ...
+
+    def neutral(self, tensors: Mapping[str, Tensor], weight: Float[Tensor, "o d"]) -> None:
+        """Make an adapter, all zero until now, one that leaves the layer as it is; in place.
+
+        Args:
+            tensors: its tensors.
+            weight: the frozen weight.
+        """
+        ...
+
+    def effective(self, weight: Float[Tensor, "o d"], stack: Stack) -> Float[Tensor, "k o d"]:
+        """The weight that each adapter makes of the frozen one, in its type; differentiable."""
+        ...
+
+    def branch(
+        self,
+        x: Float[Tensor, "j b t d"],
+        dropped: Float[Tensor, "k b t d"],
+        weight: Float[Tensor, "o d"],
+        bias: Float[Tensor, "o"] | None,
+        stack: Stack,
+    ) -> Float[Tensor, "k b t o"]:
+        """The layer's output in training with dropout.
+
+        Args:
+            x: the layer's input; j is k, or 1 where all adapters share it.
+            dropped: the same with each adapter's dropout applied.
+            weight, bias: of the frozen layer.
+            stack: the adapters.
+        """
+        ...
+
+    def mean(self, members: Sequence[Mapping[str, Tensor]], scales: Sequence[float]) -> dict[str, Tensor] | None:
+        """One adapter's tensors on a linear layer whose update is exactly the mean of the members' updates.
+
+        Args:
+            members: each member's tensors, without padding.
+            scales: each member's scale.
+
+        Returns:
+            Tensors of rank ``sum of the members' ranks`` for the scale ``scales[0] / len(scales)``; None where the method
+            has no such adapter.
+        """
+        ...
+
+    def merge(self, weight: Float[Tensor, "o d"], tensors: Mapping[str, Tensor], scale: float) -> Float[Tensor, "o d"]:
+        """The frozen weight with one adapter merged into it, in fp32.
+
+        Args:
+            weight: the frozen weight.
+            tensors: the adapter's tensors, without padding.
+            scale: its scale.
+        """
+        ...
+
+
+def batched_linear(
+    x: Float[Tensor, "j b t d"], weight: Float[Tensor, "k o d"], bias: Float[Tensor, "o"] | None
+) -> Float[Tensor, "k b t o"]:
+    """``x W^T + b`` with one W per adapter; j is k, or 1 where all adapters share x."""
+    k, o, d = weight.shape
+    if k == x.shape[0] == 1:  # the batched product would first copy the bias to every row
+        return torch.nn.functional.linear(x, weight[0], bias)
+    rows = x.reshape(x.shape[0], -1, d).expand(k, -1, -1)
+    columns = weight.transpose(1, 2)
+    y = torch.bmm(rows, columns) if bias is None else torch.baddbmm(bias.expand(k, 1, o), rows, columns)
+    return y.view(k, *x.shape[1:-1], o)

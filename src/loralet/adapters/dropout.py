@@ -1,0 +1,132 @@
+"""Dropout masks as a pure function of counters, so that every backend draws the same ones and none is ever stored.
+
+An element is kept or dropped by a hash of the adapter's seed, the step, the linear layer, the token and the feature. The
+token is counted over all tokens of the batch, so a mask does not depend on padding, on how a batch is split, or on the
+adapters that share the pack. The native backend's C code computes the same hash (``csrc/dropout.h``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from loralet.adapters.base import Adapter
+from loralet.models.table import EncoderTable
+
+GOLDEN = 0x9E3779B9
+"""2^32 divided by the golden ratio: steps of it spread linear layers over the 32-bit numbers."""
+WORD = 0xFFFFFFFF
+
+
+def dropout_keys(seed: int, step: int) -> tuple[int, int]:
+    """Two 32-bit keys of one adapter at one step: the halves of SplitMix64 (Steele et al. 2014) of seed and step."""
+    mixed = _split_mix(_split_mix(seed) + step)
+    return mixed & WORD, mixed >> 32
+
+
+def _split_mix(x: int) -> int:
+    word = (1 << 64) - 1
+    x = (x + 0x9E3779B97F4A7C15) & word
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & word
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & word
+    return x ^ (x >> 31)
+
+
+def linear_index(table: EncoderTable, name: str) -> int:
+    """The number of a linear layer (``layers.0.query``), counted over all layers; it is part of what a mask is drawn from."""
+    _, layer, target = name.split(".")
+    return int(layer) * len(table.linears) + table.targets.index(target)
+
+
+def head_index(table: EncoderTable) -> int:
+    """The number that stands for the classification head: one past the last linear layer."""
+    return table.layers * len(table.linears)
+
+
+def keep_factors(
+    probability: float, keys: tuple[int, int], index: int, tokens: Int[Tensor, "*axes"], width: int
+) -> Float[Tensor, "*axes width"]:
+    """0 for a dropped feature, else 1 / (1 - probability) (Srivastava et al. 2014, inverted), in fp32.
+
+    Args:
+        probability: of a feature being dropped.
+        keys: of the adapter and step (:func:`dropout_keys`).
+        index: the linear layer (:func:`linear_index`) or the head.
+        tokens: number of each token in the batch (of each row, for the head).
+        width: features of a token.
+    """
+    features = torch.arange(width, device=tokens.device, dtype=torch.int32)
+    place = tokens.to(torch.int32)[..., None] * width + features
+    drawn = _scramble(_scramble(place ^ _signed(keys[0])) + _signed(keys[1] + GOLDEN * index))
+    # Flipping the sign bit turns the unsigned comparison into a signed one.
+    kept = (drawn ^ _signed(1 << 31)) >= _signed(int(probability * 2**32) ^ (1 << 31))
+    return kept.float() * (1 / (1 - probability))
+
+
+def _scramble(x: Int[Tensor, "*axes"]) -> Int[Tensor, "*axes"]:
+    """Wellons's lowbias32, a hash of 32 bits; int32 products wrap around, and shifts are masked to be unsigned."""
+    x = (x ^ ((x >> 16) & 0xFFFF)) * _signed(0x7FEB352D)
+    x = (x ^ ((x >> 15) & 0x1FFFF)) * _signed(0x846CA68B)
+    return x ^ ((x >> 16) & 0xFFFF)
+
+
+def _signed(x: int) -> int:
+    x &= WORD
+    return x - (1 << 32) if x >> 31 else x
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """The dropout of a pack in one step.
+
+    Args:
+        table: the encoder's layer table.
+        adapters: of the pack.
+        step: optimiser steps taken before this one.
+        head: probability of the head's dropout, the same for all adapters.
+    """
+
+    table: EncoderTable
+    adapters: Sequence[Adapter]
+    step: int
+    head: float = 0.0
+
+    def applies(self, name: str) -> bool:
+        """Whether an adapter of the pack has dropout on this linear layer."""
+        return any(adapter.dropout and adapter.rank and name in adapter.linears for adapter in self.adapters)
+
+    def factors(self, name: str, tokens: Int[Tensor, "b t"], width: int) -> Float[Tensor, "k b t d"]:
+        """Each adapter's factors of a linear layer's input; 1 where it has no dropout there.
+
+        Args:
+            name: the linear layer.
+            tokens: number of each token in the batch.
+            width: features of the input.
+        """
+        index, ones = linear_index(self.table, name), torch.ones(*tokens.shape, width, device=tokens.device)
+        return torch.stack(
+            [
+                keep_factors(a.dropout, dropout_keys(a.seed, self.step), index, tokens, width)
+                if a.dropout and a.rank and name in a.linears
+                else ones
+                for a in self.adapters
+            ]
+        )
+
+    def head_factors(self, rows: Int[Tensor, "b"], width: int) -> Float[Tensor, "k b d"] | None:
+        """Each adapter's factors of the features that the classifier reads; None where the head has no dropout.
+
+        Args:
+            rows: number of each row in the batch.
+            width: features that the classifier reads.
+        """
+        if not self.head:
+            return None
+        index = head_index(self.table)
+        return torch.stack(
+            [keep_factors(self.head, dropout_keys(a.seed, self.step), index, rows, width) for a in self.adapters]
+        )

@@ -1,0 +1,9 @@
+"""The adapter methods by name."""
+
+from __future__ import annotations
+
+from loralet.adapters.base import AdapterMethod
+from loralet.adapters.lora import Lora
+
+METHODS: dict[str, AdapterMethod] = {method.name: method for method in (Lora(),)}
+"""Every value of ``--method``."""

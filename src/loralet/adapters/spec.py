@@ -1,0 +1,104 @@
+"""The configuration of an adapter, as it stands wherever a run is described: options, results, adapter folder.
+
+Standard library only: the command line is built from this class before torch is imported.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from loralet.models.table import FUSED
+
+Method = Literal["lora"]
+Scaling = Literal["alpha/r", "rslora"]
+
+TARGETS = ("query", "key", "value", "attention-output", "intermediate", "output")
+"""The linear layers of one encoder layer, by the names that ``--targets`` takes."""
+ALL_LINEAR = "all-linear"
+
+
+@dataclass(frozen=True)
+class AdapterSpec:
+    """One adapter configuration."""
+
+    method: Method = "lora"
+    """Adapter method: lora (Hu et al. 2021)."""
+    rank: int = 16
+    """Rank of the adapters; 0 trains the head alone (a linear probe)."""
+    alpha: float = 32.0
+    """Numerator of the adapter's scale."""
+    dropout: float = 0.0
+    """Dropout on the adapter's input."""
+    targets: tuple[str, ...] = (ALL_LINEAR,)
+    """Linear layers to adapt: query, key, value, attention-output, intermediate, output, or all-linear."""
+    scaling: Scaling = "alpha/r"
+    """Scale of the adapter: alpha / rank, or alpha / sqrt(rank) (rslora)."""
+
+    @property
+    def scale(self) -> float:
+        """alpha / rank, or alpha / sqrt(rank) for rslora (Kalajdzievski 2023); 0 for rank 0."""
+        if self.rank == 0:
+            return 0.0
+        return self.alpha / (math.sqrt(self.rank) if self.scaling == "rslora" else self.rank)
+
+    def problems(self) -> Iterator[str]:
+        """What cannot be honoured, in words."""
+        for name, kind in (("method", Method), ("scaling", Scaling)):
+            if getattr(self, name) not in get_args(kind):
+                yield f"{name} is {getattr(self, name)!r}: it must be one of {', '.join(get_args(kind))}"
+        yield from number_problems(self.rank, self.alpha, self.dropout)
+        yield from target_problems(self.targets)
+
+    def on(self, available: Sequence[str]) -> AdapterSpec:
+        """The same with its targets resolved to the linear layers of an encoder; see :func:`resolve_targets`."""
+        return replace(self, targets=resolve_targets(self.targets, available) if self.rank else ())
+
+
+HEAD_ALONE = AdapterSpec(rank=0, alpha=1.0, targets=())
+"""No adapter: the head alone is trained."""
+
+
+def number_problems(rank: int, alpha: float, dropout: float) -> Iterator[str]:
+    """What is impossible about the numbers of an adapter, in words."""
+    if rank < 0:
+        yield f"rank is {rank}: it must be 0 (head only) or more"
+    if not 0 < alpha < math.inf:
+        yield f"alpha is {alpha}: it must be above 0 and finite"
+    if not 0 <= dropout < 1:
+        yield f"dropout is {dropout}: it must be at least 0 and below 1"
+
+
+def target_problems(targets: Sequence[str]) -> Iterator[str]:
+    """What is wrong with a list of target names, in words; whether a model has them is not known yet."""
+    if not targets:
+        yield "targets is empty: name at least one linear layer, or set rank 0 to train the head alone"
+    known = (*TARGETS, FUSED, ALL_LINEAR)
+    unknown = [name for name in targets if name not in known]
+    if unknown:
+        yield (
+            f"targets has {', '.join(unknown)}: the linear layers are {', '.join(TARGETS)} "
+            f"({FUSED} where a model fuses the first three), or {ALL_LINEAR} for all of them"
+        )
+    if ALL_LINEAR in targets and len(targets) > 1:
+        yield f"targets mixes {ALL_LINEAR} with other names: {ALL_LINEAR} is every linear layer already"
+
+
+def resolve_targets(targets: Sequence[str], available: Sequence[str] = TARGETS) -> tuple[str, ...]:
+    """Plain target names, in the encoder's order.
+
+    Args:
+        targets: names, or ``all-linear``.
+        available: the linear layers that the encoder has.
+
+    Raises:
+        ValueError: the encoder has no linear layer of a name.
+    """
+    if ALL_LINEAR in targets:
+        return tuple(available)
+    missing = [name for name in targets if name not in available]
+    if missing:
+        raise ValueError(f"targets has {', '.join(missing)}: this model has {', '.join(available)} (or {ALL_LINEAR})")
+    return tuple(name for name in available if name in targets)

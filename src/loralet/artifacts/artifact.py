@@ -1,0 +1,200 @@
+"""What one run learned, with all that is needed to use it and to say where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Literal
+
+from torch import Tensor
+
+from loralet import __version__
+from loralet.adapters.pack import HeadKind
+from loralet.adapters.spec import AdapterSpec
+from loralet.config import ComputeOptions, TrainingOptions
+from loralet.models.heads import Pooling
+from loralet.records import plain, read_record
+from loralet.tasks.base import Scores, Task
+from loralet.tasks.registry import TASKS
+
+SCHEMA = 2
+OLDEST_SCHEMA = 1
+ArtifactRole = Literal["lora", "linear-probe", "full"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Scores on a split of ``rows`` rows."""
+
+    rows: int
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How an artifact came to be. What is not known, or does not apply, is None or empty.
+
+    Args:
+        source: data set, as the user named it.
+        train_rows, validation_rows: rows of its splits.
+        split_seed, validation_fraction: how the validation split was carved.
+        lr: peak learning rate.
+        seed: of the run.
+        steps_taken: optimiser steps.
+        training, compute: the options.
+        averaged_from: ids of the runs that it is the average of.
+        merged_from: id of the run whose adapter is merged into its weights, and
+        merged_adapter: that adapter.
+    """
+
+    source: str = ""
+    train_rows: int | None = None
+    validation_rows: int | None = None
+    split_seed: int | None = None
+    validation_fraction: float | None = None
+    lr: float | None = None
+    seed: int | None = None
+    steps_taken: int | None = None
+    training: TrainingOptions | None = None
+    compute: ComputeOptions | None = None
+    averaged_from: tuple[str, ...] = ()
+    merged_from: str = ""
+    merged_adapter: AdapterSpec | None = None
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What was learned by one run.
+
+    Args:
+        id: the run's name in its study.
+        role: ``lora`` (an adapter of any method), ``linear-probe`` or ``full``.
+        labels: label names, in the order of the logits.
+        adapter: the adapter's configuration, its targets resolved; of rank 0 where there is none.
+        head: what the classifier reads.
+        max_length: tokens kept of a text.
+        backbone: hub id or folder of the frozen encoder.
+        backbone_fingerprint: hash of its tensors.
+        architecture: its model type.
+        data_fingerprint: hash of the data set.
+        tensors: the trained tensors by slot name (:meth:`loralet.adapters.pack.Pack.extract`).
+        task: name of the task.
+        pooling: form of the pooler.
+        label_type: what the labels were before they became names: ``str``, ``int``, ``float`` or ``bool``.
+        provenance: how it came to be.
+        metrics: by split.
+    """
+
+    id: str
+    role: ArtifactRole
+    labels: tuple[str, ...]
+    adapter: AdapterSpec
+    head: HeadKind
+    max_length: int
+    backbone: str
+    backbone_fingerprint: str
+    architecture: str
+    data_fingerprint: str
+    tensors: Mapping[str, Tensor]
+    task: str = "single-label"
+    pooling: Pooling = Pooling()
+    label_type: str = "str"
+    provenance: Provenance = Provenance()
+    metrics: Mapping[str, Measured] = field(default_factory=dict)
+
+    def as_task(self) -> Task:
+        """The task, which knows the labels."""
+        return TASKS[self.task](self.labels)
+
+    def describe(self) -> dict[str, object]:
+        """loralet.json: everything but the tensors."""
+        described = plain(_Described(**{f.name: getattr(self, f.name) for f in fields(_Described)}))
+        metrics = {split: {"rows": m.rows} | m.scores.to_json() for split, m in self.metrics.items()}
+        return {"schema": SCHEMA, "loralet": __version__} | described | {"metrics": metrics}
+
+
+@dataclass(frozen=True)
+class _Described:
+    """The fields of an artifact that loralet.json holds as they are."""
+
+    id: str
+    role: ArtifactRole
+    labels: tuple[str, ...]
+    adapter: AdapterSpec
+    head: HeadKind
+    max_length: int
+    backbone: str
+    backbone_fingerprint: str
+    architecture: str
+    data_fingerprint: str
+    task: str = "single-label"
+    pooling: Pooling = Pooling()
+    label_type: str = "str"
+    provenance: Provenance = Provenance()
+
+
+def read_description(raw: object) -> Artifact:
+    """An artifact without its tensors, from loralet.json of this schema or an older one.
+
+    Raises:
+        ValueError: it is of a newer schema, or broken; every problem is listed.
+    """
+    if not isinstance(raw, dict):
+        raise ValueError("an object is expected")
+    schema = raw.get("schema")
+    if not isinstance(schema, int) or not OLDEST_SCHEMA <= schema <= SCHEMA:
+        raise ValueError(f"written by a newer loralet ({raw.get('loralet')}); this is {__version__}")
+    described = {key: value for key, value in raw.items() if key not in ("schema", "loralet", "metrics")}
+    problems: list[str] = []
+    found = read_record(_Described, _of_schema_1(described) if schema == 1 else described, problems)
+    metrics = _metrics(raw.get("metrics"), problems)
+    if found is not None and found.task not in TASKS:
+        problems.append(f"task is {found.task!r}: this loralet knows {', '.join(TASKS)}")
+    if found is not None and not found.labels:
+        problems.append("labels is empty")
+    if found is None or problems:
+        raise ValueError("; ".join(problems))
+    return Artifact(**found.__dict__, tensors={}, metrics=metrics)
+
+
+def _metrics(raw: object, problems: list[str]) -> dict[str, Measured]:
+    metrics: dict[str, Measured] = {}
+    for split, values in (raw if isinstance(raw, dict) else {}).items():
+        try:
+            flat = dict(values)
+            metrics[split] = Measured(int(flat.pop("rows")), Scores.from_json(flat))
+        except (KeyError, TypeError, ValueError) as error:
+            problems.append(f"metrics.{split}: {error}")
+    return metrics
+
+
+def _of_schema_1(raw: dict[str, object]) -> dict[str, object]:
+    """A description of schema 1, whose adapter, options and data stood in other places."""
+    raw = dict(raw)
+    adapter = {name: raw.pop(name) for name in ("rank", "alpha", "dropout", "targets", "scaling") if name in raw}
+    raw["adapter"] = adapter
+    raw["pooling"] = {"activation": raw.pop("head_activation", "tanh")}
+    training, data = (_object(raw.pop(name, None)) for name in ("training", "data"))
+    options = {f.name: training[f.name] for f in fields(TrainingOptions) if f.name in training}
+    if "target_accuracy" in training:
+        options["target_score"] = training["target_accuracy"]
+    compute = {f.name: training[f.name] for f in fields(ComputeOptions) if f.name in training}
+    known = {f.name for f in fields(Provenance)} - {"training", "compute"}
+    provenance = {name: value for name, value in (training | data).items() if name in known}
+    provenance |= {"training": options} if options else {}
+    raw["provenance"] = provenance | ({"compute": compute} if compute else {})
+    return raw
+
+
+def _object(value: object) -> dict[str, object]:
+    return dict(value) if isinstance(value, dict) else {}
+
+
+def with_metrics(artifact: Artifact, split: str, rows: int, scores: Scores) -> Artifact:
+    """The artifact with its scores on one more split."""
+    return replace(artifact, metrics={**artifact.metrics, split: Measured(rows, scores)})
+
+
+def is_head(slot: str) -> bool:
+    """Whether a slot belongs to the head."""
+    return slot.startswith(("classifier.", "pooler."))

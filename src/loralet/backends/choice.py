@@ -1,0 +1,102 @@
+"""Which backend computes a session, in which arithmetic, and why."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+
+from loralet.backends.base import Backend, BackendInfo
+from loralet.backends.native.backend import NativeBackend, NativeUnavailable
+from loralet.backends.torch import TorchBackend
+from loralet.errors import ConfigError
+from loralet.models.table import EncoderTable
+
+Choice = Literal["auto", "native", "torch"]
+VARIABLE = "LORALET_BACKEND"
+"""Environment variable that stands in for ``--backend`` where that is ``auto``."""
+SLOWDOWN = "training takes about 2.3 times as long"
+"""Measured by benchmarks/speed.py: one run on the torch backend against the native one."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A backend for one encoder.
+
+    Args:
+        backend: where to compute.
+        dtype: type of the encoder's arithmetic.
+        info: what the run folder records.
+    """
+
+    backend: Backend
+    dtype: torch.dtype
+    info: BackendInfo
+
+    @property
+    def announcement(self) -> str:
+        """One line for the user."""
+        return f"backend: {self.info}"
+
+
+def choose_backend(
+    table: EncoderTable, precision: str = "auto", wanted: str = "auto", methods: Sequence[str] = ("lora",)
+) -> Chosen:
+    """Choose the backend of a session.
+
+    Args:
+        table: the encoder's layer table.
+        precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the device computes it natively.
+        wanted: ``native``, ``torch``, or ``auto``: the environment variable ``LORALET_BACKEND`` where it is set, else a
+            GPU through torch where there is one, else native where it can, else torch.
+        methods: adapter methods that the session needs.
+
+    Raises:
+        ConfigError: ``native`` is asked for and cannot be had, or the variable names no backend.
+    """
+    asked = "--backend native"
+    if wanted == "auto":
+        wanted, asked = os.environ.get(VARIABLE) or "auto", f"{VARIABLE}=native"
+        if wanted not in get_args(Choice):
+            raise ConfigError(f"{VARIABLE} is {wanted!r}: it must be one of {', '.join(get_args(Choice))}")
+    plain = TorchBackend()
+    if wanted == "torch" or (wanted == "auto" and plain.device.type != "cpu"):
+        return _chosen(plain, precision, "")
+    try:
+        native = NativeBackend()
+    except NativeUnavailable as error:
+        if wanted == "native":
+            raise ConfigError(f"{asked}: {error}") from error
+        return _chosen(plain, precision, f"{error}; {SLOWDOWN}")
+    dtype = choose_dtype(precision, native.device)
+    reasons = (native.supports(table, dtype, method) for method in methods)
+    reason = next(filter(None, reasons), None)
+    if reason is None:
+        return Chosen(native, dtype, native.info(dtype))
+    if wanted == "native":
+        raise ConfigError(f"{asked}: the native backend cannot compute this model: {reason}")
+    return _chosen(plain, precision, f"the native backend cannot compute this model: {reason}")
+
+
+def _chosen(backend: Backend, precision: str, reason: str) -> Chosen:
+    dtype = choose_dtype(precision, backend.device)
+    return Chosen(backend, dtype, backend.info(dtype, reason))
+
+
+def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The type of the encoder's arithmetic.
+
+    Args:
+        precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the device has bf16 arithmetic (AVX512-BF16, AMX, or a GPU
+            that reports it).
+        device: where the encoder runs.
+    """
+    if precision != "auto":
+        return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    has = torch.cpu.get_capabilities()
+    return torch.bfloat16 if has.get("avx512_bf16") or has.get("amx_bf16") else torch.float32

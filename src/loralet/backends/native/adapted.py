@@ -1,0 +1,228 @@
+"""The encoder in C with a pack's adapters: weights packed once a step, and the two passes of one batch.
+
+Rows go through all layers without padding, some at a time; see ``csrc/README.md``. The torch backend is the oracle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from loralet.adapters.base import Adapter, Stack
+from loralet.backends.batch import Batch
+from loralet.backends.native.dropout import Branches
+from loralet.backends.native.encoder import LINEARS, PARTS, PackedEncoder
+from loralet.backends.native.library import Place, Structure
+from loralet.models.forward import Read, embed
+
+VALUES = ("query", "key", "value", "context", "attended", "inner", "output")
+"""The values that a layer computes, in the order of the kernels."""
+CHUNK_TOKENS = 224
+"""Tokens that go through all layers together, about: what they need of one layer stays in the second-level cache."""
+
+
+class AdaptedEncoder:
+    """An encoder with a pack's adapters, packed for one set of parameters.
+
+    Args:
+        encoder: the frozen encoder.
+        adapters: of the pack.
+        stacks: their matrices by linear layer; they must not change as long as gradients are still to be asked for.
+        step: optimiser steps taken before this one, for dropout; None: no dropout.
+        backward: whether gradients will be asked for; then it serves one batch.
+    """
+
+    def __init__(
+        self,
+        encoder: PackedEncoder,
+        adapters: Sequence[Adapter],
+        stacks: Mapping[str, Stack],
+        step: int | None = None,
+        backward: bool = False,
+    ) -> None:
+        self.encoder, self.stacks, self.backward = encoder, stacks, backward and bool(stacks)
+        self.names = list(stacks)
+        self.adapters = len(adapters) if stacks else 1
+        self.branches = Branches(adapters if stacks else (), step, PARTS)
+        self.lowest = min((int(name.split(".")[1]) for name in stacks), default=encoder.table.layers)
+        self.low_rank = Structure("LowRank", max(1, len(stacks)))
+        self.dropout: dict[str, Structure | None] = {}
+        self.layers = encoder.layers.copy()
+        self._memory: dict[str, Tensor] = {}
+        if stacks:
+            self._pack()
+        self._point_to_frozen()
+
+    def take(self, purpose: str, size: int, dtype: torch.dtype) -> Tensor:
+        """Memory: given back behind the backward pass, or, where none follows, for as long as this is used."""
+        if not self.backward:
+            return torch.empty(size, dtype=dtype)
+        self._memory[purpose] = self.encoder.spare.take(purpose, size, dtype)
+        return self._memory[purpose]
+
+    def _pack(self) -> None:
+        """Pack the adapted linear layers, all at once."""
+        encoder = self.encoder
+        sizes = self._sizes()
+        packed = self.take("packed", 2 * sum(sizes), encoder.dtype)
+        grad = self.take("grad", PARTS * sum(sizes), torch.float32) if self.backward else None
+        packings, begin = Structure("WeightPacking", len(sizes)), 0
+        for i, (name, size) in enumerate(zip(self.names, sizes, strict=True)):
+            self._describe(i, name)
+            _, layer, target = name.split(".")
+            place = int(layer), LINEARS.index(target)
+            encoder.describe(packings, i, name, self.adapters)
+            forward, back = Place(packed, 2 * begin), Place(packed, 2 * begin + size)
+            backward = back if self.backward or encoder.needs_backward(name) else None
+            dropout, weight_grad = self.dropout[name], None if grad is None else Place(grad, PARTS * begin)
+            low_rank = Place(self.low_rank, i)
+            packings.point(i, low_rank=low_rank, dropout=dropout, forward=forward, backward=backward)
+            self.layers.point(*place, forward=forward, backward=backward, dropout=dropout, weight_grad=weight_grad)
+            begin += size
+        encoder.kernels.pack_weights(packings)
+
+    def _sizes(self) -> list[int]:
+        """Weights of each adapted linear layer, all adapters together."""
+        linears = [self.encoder.linears[name] for name in self.names]
+        return [self.adapters * linear.d_in * linear.d_out for linear in linears]
+
+    def _describe(self, i: int, name: str) -> None:
+        """The adapters' matrices and dropout on one linear layer."""
+        stack, linear = self.stacks[name], self.encoder.linears[name]
+        a, b = stack["A"], stack["B"]
+        self.low_rank.set(i, a_stride=a.stride(0), b_stride=b.stride(0), rank=a.shape[1])
+        self.low_rank.point(i, a=Place(a, strided=True), b=Place(b, strided=True), scale=stack.scale)
+        self.dropout[name] = self.branches.on(name, linear.d_in, linear.d_out, self.encoder.dtype)
+
+    def _point_to_frozen(self) -> None:
+        """Point the layers to the frozen linear layers, and say which values are an adapter's own."""
+        encoder, layers = self.encoder, self.layers
+        for i, ownership in enumerate(encoder.table.ownership(self.names)):
+            names = [f"layers.{i}.{name}" for name in LINEARS]
+            key, value = (self.dropout.get(names[LINEARS.index(name)]) for name in ("key", "value"))
+            layers.set(
+                i,
+                adapted=[int(name in self.stacks) for name in names],
+                own=[int(name in ownership.own) for name in VALUES],
+                keys_needed=int(key is not None or value is not None),
+            )
+            for j, name in enumerate(names):
+                if name not in self.stacks:
+                    backward = (self.backward and i >= self.lowest) or encoder.needs_backward(name)
+                    forward, back = encoder.frozen(name, backward)
+                    layers.point(i, j, forward=forward, backward=back)
+
+    def low_rank_gradients(self, into: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """The gradients of A and B of each adapted linear layer, from those of the packed weights."""
+        gradients, begin = Structure("LowRankGradients", len(into)), 0
+        for i, (name, size) in enumerate(zip(self.names, self._sizes(), strict=True)):
+            (grad_a, grad_b), linear = into[name], self.encoder.linears[name]
+            gradients.set(
+                i,
+                adapters=self.adapters,
+                d_out=linear.d_out,
+                d_in=linear.d_in,
+                parts=PARTS,
+                grad_a_stride=grad_a.stride(0),
+                grad_b_stride=grad_b.stride(0),
+            )
+            gradients.point(
+                i,
+                low_rank=Place(self.low_rank, i),
+                dropout=self.dropout[name],
+                weight_grad=Place(self._memory["grad"], PARTS * begin),
+                grad_a=Place(grad_a, strided=True),
+                grad_b=Place(grad_b, strided=True),
+            )
+            begin += size
+        self.encoder.kernels.low_rank_gradients(gradients)
+
+    def release(self) -> None:
+        """Give the step's memory back to the encoder."""
+        for purpose, memory in self._memory.items():
+            self.encoder.spare.give(purpose, memory)
+        self._memory = {}
+
+
+class EncoderPass:
+    """One batch on its way through the encoder, forward and, where the weights are packed for it, backward.
+
+    Args:
+        adapted: the encoder.
+        batch: the rows.
+        read: whose states are wanted.
+
+    Raises:
+        IndexError: see :meth:`PackedEncoder.require_known`.
+    """
+
+    def __init__(self, adapted: AdaptedEncoder, batch: Batch, read: Read) -> None:
+        encoder = adapted.encoder
+        encoder.require_known(batch)
+        self.adapted, self.kernels, self.backward_follows = adapted, encoder.kernels, adapted.backward
+        self.tokens, self.rows = len(batch.ids), len(batch)
+        self.states = self.rows if read == "first" else self.tokens
+        self.structure = encoder.encoder.copy()
+        self.structure.set(
+            adapters=adapted.adapters,
+            rows=self.rows,
+            threads=torch.get_num_threads(),
+            cls_only=int(read == "first"),
+            backward=int(adapted.backward),
+            lowest_adapted=adapted.lowest,
+            chunk_tokens=_chunk_tokens(self.tokens),
+            dropout_rank=adapted.branches.rank,
+        )
+        self.structure.point(layer=adapted.layers, offsets=batch.offsets.contiguous())
+        self._point_to_tokens(batch)
+
+    def _point_to_tokens(self, batch: Batch) -> None:
+        encoder, table = self.adapted.encoder, self.adapted.encoder.table
+        if table.embedding_width:
+            positions = torch.arange(self.tokens) - batch.offsets[:-1].repeat_interleave(batch.lengths)
+            self.structure.point(input=embed(encoder.weights, table, batch.ids, positions, batch.types).contiguous())
+        else:
+            types = batch.types.contiguous() if batch.types is not None and table.token_types else None
+            room = torch.empty(self.tokens, table.width, dtype=encoder.dtype)
+            self.structure.point(ids=batch.ids.contiguous(), types=types, input=room)
+        if batch.first_tokens is not None and self.adapted.branches.rank:
+            self.structure.point(token_numbers=_token_numbers(batch, batch.first_tokens))
+
+    def forward(self) -> Float[Tensor, "k n d"]:
+        """The last states of the first tokens, or of all, one after another; k is 1 where all adapters share them."""
+        encoder = self.adapted.encoder
+        out = torch.empty(self.adapted.adapters, self.states, encoder.table.width, dtype=encoder.dtype)
+        activations = None
+        if self.backward_follows:
+            size = self.kernels.encoder_bytes(self.structure)
+            activations = self.adapted.take("activations", size, torch.uint8)
+        self.kernels.encoder_forward(self.structure, out, activations)
+        self.activations = activations
+        return out
+
+    def backward(self, grad: Float[Tensor, "k n d"], into: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """From the gradient of the last states to that of each adapter's A and B, written into the tensors given.
+
+        It can be asked for once: the activations are given back.
+        """
+        activations = self.activations
+        assert activations is not None
+        self.kernels.encoder_backward(self.structure, grad.contiguous(), activations)
+        self.adapted.low_rank_gradients(into)
+        self.activations = None
+        self.adapted.release()
+
+
+def _token_numbers(batch: Batch, first_tokens: Int[Tensor, "b"]) -> Int[Tensor, "n"]:
+    lengths = batch.lengths
+    places = torch.arange(len(batch.ids)) - batch.offsets[:-1].repeat_interleave(lengths)
+    return first_tokens.repeat_interleave(lengths) + places
+
+
+def _chunk_tokens(tokens: int) -> int:
+    """Tokens of a chunk, so that the parts get equally many chunks of about the same size."""
+    chunks = PARTS * max(1, round(tokens / (PARTS * CHUNK_TOKENS)))
+    return max(1, -(-tokens // chunks))

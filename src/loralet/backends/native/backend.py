@@ -1,0 +1,171 @@
+"""The native backend: C kernels, compiled for an instruction set of this CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from loralet.adapters.pack import Pack
+from loralet.backends.base import AdamWStep, BackendInfo, BackendName
+from loralet.backends.batch import Batch
+from loralet.backends.native.attention import NativeAttention
+from loralet.backends.native.build import NativeUnavailable
+from loralet.backends.native.encoder import TYPES, PackedEncoder
+from loralet.backends.native.library import Structure, load_kernels
+from loralet.backends.native.program import FullProgram, NativeProgram
+from loralet.backends.torch import DTYPES, TorchBackend, TorchProgram, unsupported_field
+from loralet.models.forward import Attention, Weights
+from loralet.models.table import EncoderTable
+
+__all__ = ["NativeBackend", "NativeEncoder", "NativeUnavailable"]
+
+Condition = Callable[[EncoderTable], str | None]
+"""Why the kernels cannot compute a table, by one field of it; None where they can."""
+
+METHOD = "lora"
+WIDTH, HEAD_SIZE, FEED_FORWARD = 32, 16, 16
+"""The sizes must be multiples of these."""
+
+
+def _any(table: EncoderTable) -> None:
+    return None
+
+
+def _only(field: str, value: object) -> Condition:
+    def condition(table: EncoderTable) -> str | None:
+        found = getattr(table, field)
+        return None if found == value else f"{field} is {found!r}, it has only {value!r}"
+
+    return condition
+
+
+def _multiple(what: str, size: Callable[[EncoderTable], int], of: int) -> Condition:
+    def condition(table: EncoderTable) -> str | None:
+        return f"{what} {size(table)} is not a multiple of {of}" if size(table) % of else None
+
+    return condition
+
+
+CONDITIONS: Mapping[str, Condition] = {
+    "layers": _any,
+    "width": _multiple("width", lambda table: table.width, WIDTH),
+    "heads": _multiple("the head size", lambda table: table.width // table.heads, HEAD_SIZE),
+    "feed_forward": _multiple("the feed-forward width", lambda table: table.feed_forward, FEED_FORWARD),
+    "vocabulary": _any,
+    "positions": _any,
+    "token_types": _any,
+    "embedding_width": _any,
+    "first_position": _any,
+    "activation": _only("activation", "gelu"),
+    "epsilon": _any,
+    "norm_first": _only("norm_first", False),
+    "linear_bias": _only("linear_bias", True),
+    "norm_bias": _only("norm_bias", True),
+    "fused_attention": _only("fused_attention", False),
+    "gated": _only("gated", False),
+    "rotary_base": _only("rotary_base", 0.0),
+    "local_rotary_base": _only("local_rotary_base", 0.0),
+    "local_window": _only("local_window", 0),
+    "global_every": _only("global_every", 1),
+    "relative_buckets": _only("relative_buckets", 0),
+}
+"""Every field of the table that the kernels know, with what they need of it. A table with another field is refused."""
+
+
+class NativeBackend:
+    """See :class:`loralet.backends.base.Backend`.
+
+    Args:
+        instructions: one of :func:`loralet.backends.native.build.available_instructions`; None: the one that
+            ``LORALET_ISA`` names, else the best of this machine.
+
+    Raises:
+        NativeUnavailable: there are no kernels, for the reason in its text.
+    """
+
+    name: BackendName = "native"
+
+    def __init__(self, instructions: str | None = None) -> None:
+        self.device = torch.device("cpu")
+        self.kernels = load_kernels(instructions)
+        self._torch = TorchBackend(self.device)
+        self._attention = NativeAttention(self.kernels)
+
+    @property
+    def attention(self) -> Attention:
+        return self._attention
+
+    def info(self, dtype: torch.dtype, reason: str = "") -> BackendInfo:
+        return BackendInfo(self.name, "cpu", self.kernels.words, DTYPES[dtype], torch.get_num_threads(), reason)
+
+    def supports(self, table: EncoderTable, dtype: torch.dtype, method: str = METHOD) -> str | None:
+        if dtype not in TYPES:
+            return f"it computes in fp32 or bf16, not in {dtype}"
+        if method != METHOD:
+            return f"it does not know the adapter method {method}"
+        reasons = (condition(table) for condition in CONDITIONS.values())
+        return unsupported_field(table, set(CONDITIONS)) or next(filter(None, reasons), None)
+
+    def load(self, weights: Weights, table: EncoderTable, dtype: torch.dtype) -> NativeEncoder:
+        reason = self.supports(table, dtype)
+        if reason:
+            raise ValueError(f"the native backend cannot compute this encoder: {reason}")
+        return NativeEncoder(self, {name: t.to(self.device, dtype) for name, t in weights.items()}, table)
+
+    def map(self, function: Callable[[Batch], Tensor], batches: Iterable[Batch]) -> Iterator[Tensor]:
+        return self._torch.map(function, batches)
+
+    @torch.no_grad()
+    def adamw(
+        self,
+        parameters: Float[Tensor, "k n"],
+        gradient: Float[Tensor, "k n"],
+        moments: tuple[Float[Tensor, "k n"], Float[Tensor, "k n"]],
+        course: AdamWStep,
+        sound: Bool[Tensor, "k"],
+    ) -> None:
+        """See :meth:`loralet.backends.base.Backend.adamw`.
+
+        Raises:
+            ValueError: parameters, moments or ``sound`` are not dense, or anything is not fp32.
+        """
+        step = Structure("AdamW")
+        adapters, size = parameters.shape
+        numbers = {name: getattr(course, name) for name in ("clip", "beta1", "beta2", "epsilon")}
+        step.set(adapters=adapters, size=size, threads=torch.get_num_threads(), **numbers)
+        step.set(correction1=course.correction1, correction2=course.correction2)
+        step.point(parameters=parameters, first=moments[0], second=moments[1], sound=sound)
+        step.point(gradient=gradient.contiguous(), lr=course.lr.contiguous(), decay=course.decay.contiguous())
+        step.point(lr_factors=None if course.lr_factors is None else course.lr_factors.contiguous())
+        self.kernels.adamw(step)
+
+
+class NativeEncoder:
+    """See :class:`loralet.backends.base.LoadedEncoder`.
+
+    Args:
+        backend: whose encoder it is.
+        weights: the frozen tensors, in the type of the arithmetic.
+        table: the encoder's layer table.
+    """
+
+    def __init__(self, backend: NativeBackend, weights: Weights, table: EncoderTable) -> None:
+        self.backend, self.weights, self.table = backend, weights, table
+        self.packed = PackedEncoder(backend.kernels, weights, table)
+
+    def program(self, pack: Pack) -> NativeProgram | FullProgram:
+        """A pack over this encoder.
+
+        Raises:
+            ValueError: its adapter method is not supported.
+        """
+        reason = self.backend.supports(self.table, self.packed.dtype, pack.method.name)
+        if reason:
+            raise ValueError(f"the native backend cannot compute this pack: {reason}")
+        if not pack.shape.full:
+            return NativeProgram(pack, self.packed)
+        parts = self.backend._torch.parts
+        return FullProgram(TorchProgram(pack, self.weights, parts, self.backend.attention), self.packed)

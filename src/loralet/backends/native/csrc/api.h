@@ -1,0 +1,165 @@
+/* The structures and functions that Python and the kernels share. This is their only declaration: Python parses this
+   file with cffi and leaves out the lines that begin with #.
+
+   Axes: k adapters, b rows (texts), n tokens of all rows one after another. Every stride is a number of values. */
+#ifndef LORALET_API_H
+#define LORALET_API_H
+
+#include <stdint.h>
+
+#pragma GCC visibility push(default)
+
+/* The status that every function returns. After OUT_OF_MEMORY the outputs hold no meaning, and nothing has leaked. */
+enum { OK, OUT_OF_MEMORY };
+
+/* Types of weights and activations. Sums, norms, heads and the gradients of adapters are always fp32. */
+enum { FP32, BF16 };
+
+/* The linear layers of an encoder layer; its layer norms; the values that it computes: QUERY, KEY, VALUE and these. */
+enum { QUERY, KEY, VALUE, ATTENTION_OUTPUT, INTERMEDIATE, OUTPUT, LINEARS };
+enum { ATTENTION_NORM, OUTPUT_NORM, NORMS };
+enum { CONTEXT = 3, ATTENDED, INNER, OUT, VALUES };
+
+/* The LoRA matrices of one linear layer: A [k, rank, d_in] and B [k, d_out, rank]. */
+typedef struct {
+  const float *a, *b;
+  const float *scale; /* [k]; 0: the adapter is not on this layer */
+  int64_t a_stride, b_stride, rank;
+} LowRank;
+
+/* What an adapter's dropout masks are drawn from in one step; see loralet.adapters.dropout. */
+typedef struct {
+  uint32_t keys[2];
+  uint32_t threshold; /* a feature is dropped where the 32 bits drawn are below this */
+  float factor;       /* of a feature that is kept: 1 / (1 - probability) */
+} Mask;
+
+/* One adapter with dropout on its input, on one linear layer: computed next to the frozen product. */
+typedef struct {
+  int64_t rank; /* rounded up to a multiple of 16; 0: no dropout, the packed weights include the adapter */
+  Mask mask;
+  void *packed; /* [2 rank (d_in + d_out)] the packed matrices, see branch_layout.h */
+  float *grad;  /* [parts, rank (d_in + d_out)] the gradients of A [rank, d_in], then of B [d_out, rank] */
+} Dropout;
+
+/* One linear layer's weights, to be packed. */
+typedef struct {
+  int64_t type, adapters, d_out, d_in;
+  const void *weight;      /* frozen, [d_out, d_in] */
+  const LowRank *low_rank; /* null: the frozen weight alone */
+  const Dropout *dropout;  /* [k]; null: no adapter has dropout here */
+  void *forward;           /* for y = x W^T: [k, d_in / pair, d_out] units */
+  void *backward;          /* for dx = dy W: [k, d_out / pair, d_in] units; null: not wanted */
+} WeightPacking;
+
+/* One encoder layer. */
+typedef struct {
+  const void *forward[LINEARS], *backward[LINEARS]; /* packed weights */
+  const float *bias[LINEARS];
+  const float *norm_weight[NORMS], *norm_bias[NORMS];
+  float *weight_grad[LINEARS];     /* [parts, k, d_out, d_in] */
+  const Dropout *dropout[LINEARS]; /* [k]; null: no adapter has dropout here */
+  int64_t adapted[LINEARS];        /* an adapter is on this linear layer: its packed weights have the axis k */
+  int64_t own[VALUES];             /* the value differs between adapters; the others are computed once */
+  int64_t keys_needed;             /* key or value has dropout: cls_attention cannot do without them */
+} Layer;
+
+typedef struct {
+  int64_t type;
+  int64_t layers, width, heads, feed_forward, positions;
+  float epsilon;
+  int64_t adapters, rows, parts, threads;
+  int64_t chunk_tokens;         /* tokens that go through all layers together, about */
+  int64_t cls_only;             /* the last layer computes only what the first tokens' states need */
+  int64_t backward;             /* a backward pass follows */
+  int64_t lowest_adapted;       /* the lowest layer with an adapter */
+  int64_t dropout_rank;         /* the largest rank of an adapter with dropout */
+  const int64_t *offsets;       /* [b + 1] where each row begins */
+  const int64_t *ids;           /* [n]; null: `input` holds the embeddings */
+  const int64_t *types;         /* [n] token types; null: all 0 */
+  const int64_t *token_numbers; /* [n] by which dropout counts tokens; null: 0, 1, ... */
+  const void *word_embeddings;
+  const void *position_embeddings; /* [types, positions, width], the type embeddings added */
+  const void *embedding_norm;      /* [2, width] weight and bias */
+  void *input;                     /* [n, width] what goes into the first layer */
+  const Layer *layer;              /* [layers] */
+} Encoder;
+
+/* From the gradients of one linear layer's packed weights to those of A and B. */
+typedef struct {
+  int64_t adapters, d_out, d_in, parts;
+  const LowRank *low_rank;
+  const Dropout *dropout; /* [k] or null */
+  float *weight_grad;     /* [parts, k, d_out, d_in]; overwritten */
+  float *grad_a, *grad_b; /* as A and B */
+  int64_t grad_a_stride, grad_b_stride;
+} LowRankGradients;
+
+/* Attention over tensors [k, b, t, width]; `_own` is 0 where all adapters share a tensor, whose axis k is then 1. */
+typedef struct {
+  int64_t type, adapters, rows, queries, tokens, heads, head_size, threads;
+  int64_t query_own, key_own, value_own;
+  const void *query, *key, *value;
+  const int64_t *lengths; /* [b] tokens of each row that may be attended to */
+  void *out;              /* [k, b, queries, width] */
+  void *probabilities;    /* [k, b, heads, queries, tokens rounded up to a multiple of 16]; null: not wanted */
+  const void *grad_out;
+  void *grad_query, *grad_key, *grad_value; /* null: not wanted */
+} Attention;
+
+/* Features, dropout, classifier. The features are tanh(W h + b) of each row's first token, or the mean over its
+   tokens. */
+typedef struct {
+  int64_t adapters, rows, width, outputs, threads;
+  int64_t state_stride;     /* from one adapter's states to the next; 0: all read the same */
+  int64_t pooler_stride;    /* the same of the pooler; 0: it is frozen */
+  int64_t parameter_stride; /* of the classifier, and of the gradients of everything trained */
+  const int64_t *offsets;   /* [b + 1] where each row's states begin, for the mean; null: the pooler, one state a row */
+  const float *pooler_weight, *pooler_bias;         /* [width, width], [width] */
+  const float *classifier_weight, *classifier_bias; /* [outputs, width], [outputs] */
+  const Mask *dropout;                              /* [k]; null: none */
+  int64_t dropout_index;                            /* the number that stands for the head in a mask */
+  const int64_t *row_numbers;                       /* [b] by which dropout counts rows; null: 0, 1, ... */
+  const float *states;
+  float *features; /* [k, b, width], before dropout; written forward, read backward */
+  float *logits;   /* [k, b, outputs] */
+  const float *grad_logits;
+  float *grad_states;                           /* as the states; null: not wanted */
+  float *grad_pooler_weight, *grad_pooler_bias; /* null where the pooler is frozen */
+  float *grad_classifier_weight, *grad_classifier_bias;
+} Head;
+
+/* One step of AdamW (Loshchilov and Hutter 2019, algorithm 2) on k rows of `size` parameters, each clipped alone. */
+typedef struct {
+  int64_t adapters, size, threads;
+  float clip, beta1, beta2, epsilon, correction1, correction2;
+  float *parameters;
+  const float *gradient;
+  float *first, *second;   /* moments */
+  const float *lr;         /* [k] */
+  const float *lr_factors; /* [k, size]; null: all 1 */
+  const float *decay;      /* [size] */
+  uint8_t *sound;          /* [k]; cleared where the gradient's norm is not finite; a row that is not sound stays */
+} AdamW;
+
+/* All packings have the same type and number of adapters; without `low_rank` that number is 1. */
+int pack_weights(const WeightPacking *packings, int64_t count, int64_t threads);
+int encoder_bytes(const Encoder *encoder, int64_t *bytes);
+int encoder_forward(const Encoder *encoder, void *out, void *activations);
+int encoder_backward(const Encoder *encoder, const void *grad_out, void *activations);
+/* All gradients have the same number of adapters. */
+int low_rank_gradients(const LowRankGradients *gradients, int64_t count, int64_t threads);
+int attention_forward(const Attention *attention);
+int attention_backward(const Attention *attention);
+int head_forward(const Head *head);
+int head_backward(const Head *head);
+int adamw(const AdamW *step);
+
+/* For the tests. */
+int dropout_factors(const Mask *mask, int64_t index, int64_t first_token, int64_t tokens, int64_t width, float *out);
+int fail_allocation_after(int64_t allocations); /* that many succeed, the next one fails; below 0: none fails */
+int live_allocations(int64_t *count);           /* blocks not released, the threads' workspaces left out */
+
+#pragma GCC visibility pop
+
+#endif

@@ -1,0 +1,3 @@
+/* The kernels in bf16. */
+#define ELEMENT_BF16
+#include "template.h"

@@ -1,0 +1,101 @@
+/* The branch of an adapter with dropout on its input (Hu et al. 2021, section 4.1, as PEFT computes it):
+   y += scale B A (mask x). Its product cannot be added to the weights, so it is computed next to the frozen product. */
+#ifndef LORALET_BRANCH_H
+#define LORALET_BRANCH_H
+
+#include "api.h"
+#include "branch_layout.h"
+#include "mask.h"
+#include "workspace.h"
+
+/* What is computed: a layer of a chunk for one adapter. `part`: of the gradients' sums. `cls`: the rows are first
+   tokens. */
+typedef struct {
+  const Encoder *encoder;
+  const Chunk *chunk;
+  int64_t layer, adapter, part;
+  int cls;
+} Task;
+
+/* The token, counted over the batch, that a row of the task belongs to; and the number by which dropout counts it. */
+static inline int64_t token_of(const Task *t, int64_t row) {
+  return t->cls ? t->encoder->offsets[t->chunk->row + row] : t->chunk->token + row;
+}
+static inline int64_t token_number(const Task *t, int64_t row) {
+  int64_t token = token_of(t, row);
+  return t->encoder->token_numbers ? t->encoder->token_numbers[token] : token;
+}
+
+/* The adapter's dropout on a linear layer, or null where it has none. */
+static inline const Dropout *dropout_of(const Task *t, int which) {
+  const Dropout *all = t->encoder->layer[t->layer].dropout[which];
+  return all && all[t->adapter].rank ? all + t->adapter : NULL;
+}
+
+/* out = mask x, for rows from `row` on */
+static inline void apply_mask(const Task *t, const Dropout *z, int which, int64_t row, int64_t rows, int64_t d,
+                              const element *x, element *out) {
+  const int64_t index = t->layer * LINEARS + which;
+  for (int64_t r = 0; r < rows; r++) {
+    int64_t place = token_number(t, row + r) * d;
+    for (int64_t j = 0; j < d; j += LANES)
+      store(out + r * d + j, load(x + r * d + j) * mask_at(&z->mask, index, place + j));
+  }
+}
+
+/* sums [rows, o] += scale B A (mask x); what A gives is kept in `low`, [m, rank]. */
+static inline void branch_forward(const Task *t, int which, int64_t row, int64_t rows, int64_t d, int64_t o,
+                                  const element *x, element *low, float *sums, const Workspace *w) {
+  const Dropout *z = dropout_of(t, which);
+  if (!z) return;
+  int64_t rank = z->rank;
+  BranchWeights packed = branch_weights(z, d, o);
+  apply_mask(t, z, which, row, rows, d, x, w->masked);
+  matmul_rows(rows, rank, d, w->masked, d, packed.down, rank, w->head, rank, 0);
+  low += row * rank;
+  store_rows(rows, rank, w->head, low, rank);
+  matmul_rows(rows, o, rank, low, rank, packed.up, o, sums, o, 1);
+}
+
+/* Gradients of A and B from that of the layer's output, dy [m, o]; w->dlow becomes the gradient of x A^T. */
+static inline void branch_backward(const Task *t, int which, int64_t m, int64_t o, int64_t d, const element *dy,
+                                   const element *x, const element *low, const Workspace *w) {
+  const Dropout *z = dropout_of(t, which);
+  if (!z) return;
+  int64_t rank = z->rank;
+  const unit *up_back = branch_weights(z, d, o).up_back;
+  float *grad = z->grad + t->part * branch_grad_size(z, d, o);
+  for (int64_t i = 0; i < m; i += BLOCK_ROWS) {
+    int64_t rows = smaller(BLOCK_ROWS, m - i);
+    matmul_rows(rows, rank, o, dy + i * o, o, up_back, rank, w->head, rank, 0);
+    store_rows(rows, rank, w->head, w->dlow + i * rank, rank);
+  }
+  apply_mask(t, z, which, 0, m, d, x, w->masked);
+  add_weight_gradient(m, rank, rank, d, w->dlow, w->masked, grad, w);
+  add_weight_gradient(m, o, o, rank, dy, low, grad + rank * d, w);
+}
+
+/* to += mask (A^T dlow), for `rows` rows from `row` on: to [rows, d], or, where `scattered`, [tokens, d], each row to
+   its token of the chunk. */
+static inline void branch_input_gradient(const Task *t, int which, int64_t row, int64_t rows, int64_t d, int64_t o,
+                                         float *to, int scattered, const Workspace *w) {
+  const Dropout *z = dropout_of(t, which);
+  if (!z) return;
+  const unit *down_back = branch_weights(z, d, o).down_back;
+  const int64_t index = t->layer * LINEARS + which;
+  for (int64_t i = 0; i < rows; i += BLOCK_ROWS) {
+    int64_t some = smaller(BLOCK_ROWS, rows - i);
+    const element *dlow = w->dlow + (row + i) * z->rank;
+    matmul_rows(some, d, z->rank, dlow, z->rank, down_back, d, w->branch, d, 0);
+    for (int64_t r = 0; r < some; r++) {
+      int64_t place = token_number(t, row + i + r) * d;
+      float *out = to + (scattered ? token_of(t, row + i + r) - t->chunk->token : i + r) * d;
+      for (int64_t j = 0; j < d; j += LANES) {
+        vec grad = load_fp32(w->branch + r * d + j) * mask_at(&z->mask, index, place + j);
+        store_fp32(out + j, load_fp32(out + j) + grad);
+      }
+    }
+  }
+}
+
+#endif

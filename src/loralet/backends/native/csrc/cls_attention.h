@@ -1,0 +1,110 @@
+/* Attention of a row's first token alone: what the last layer needs where the head reads the first token.
+
+   Keys and values of the other tokens are never formed. With one query a head, its scores are q (W x) = (W^T q) x, up
+   to a constant that the softmax removes, and the context is W (sum of p x) + bias. Both products with W are then of
+   one row a text instead of one a token; the sums over tokens cost a few vectors each. */
+#ifndef LORALET_CLS_ATTENTION_H
+#define LORALET_CLS_ATTENTION_H
+
+#include <math.h>
+
+#include "workspace.h"
+
+/* out [heads, rows, d]: each head's columns of x [rows, d] times its rows of W; `weights` is packed for backward. */
+static inline void multiply_head_rows(const Encoder *e, int64_t rows, const element *x, const unit *weights,
+                                      element *out, float *sums) {
+  int64_t d = e->width, size = d / e->heads;
+  for (int64_t head = 0; head < e->heads; head++)
+    for (int64_t i = 0; i < rows; i += BLOCK_ROWS) {
+      int64_t some = smaller(BLOCK_ROWS, rows - i);
+      const unit *own = weights + head * size / PAIR * d;
+      matmul_rows(some, d, size, x + i * d + head * size, d, own, d, sums, d, 0);
+      store_rows(some, d, sums, out + (head * rows + i) * d, d);
+    }
+}
+
+/* out [rows, d]: each head's x [head, rows, d] times its transposed rows of W, plus bias where that is not null;
+   `weights` is packed for forward. */
+static inline void multiply_head_columns(const Encoder *e, int64_t rows, const element *x, const unit *weights,
+                                         const float *bias, element *out, float *sums) {
+  int64_t d = e->width, size = d / e->heads;
+  for (int64_t head = 0; head < e->heads; head++)
+    for (int64_t i = 0; i < rows; i += BLOCK_ROWS) {
+      int64_t some = smaller(BLOCK_ROWS, rows - i), at = head * size;
+      matmul_rows(some, size, d, x + (head * rows + i) * d, d, weights + at, d, sums, size, 0);
+      for (int64_t r = 0; r < some; r++)
+        for (int64_t j = 0; j < size; j += LANES) {
+          vec v = load_fp32(sums + r * size + j);
+          store(out + (i + r) * d + at + j, bias ? v + load_fp32(bias + at + j) : v);
+        }
+    }
+}
+
+static inline float inner_product(int64_t d, const element *a, const element *x) {
+  vec total = splat(0);
+  for (int64_t j = 0; j < d / PAIR; j += LANES)
+    total = multiply_add(total, load_units(as_units(a) + j), load_units(as_units(x) + j));
+  return vector_sum(total);
+}
+
+/* out [d] = sum of factor x over n tokens */
+static inline void weighted_sum(int64_t n, int64_t d, const float *factors, const element *x, element *out) {
+  for (int64_t j = 0; j < d; j += LANES) {
+    vec total = splat(0);
+    for (int64_t t = 0; t < n; t++) total += factors[t] * load(x + t * d + j);
+    store(out + j, total);
+  }
+}
+
+/* The context of first tokens, [rows, d], from their queries, [rows, d], and the layer's input, x [tokens, d].
+   `key_back` is packed for backward, `value` for forward. */
+static inline void cls_attention(const Encoder *e, const Chunk *c, const element *query, const element *x,
+                                 const unit *key_back, const unit *value, const float *value_bias,
+                                 const ClsActivations *a, element *context, float *sums) {
+  int64_t d = e->width;
+  float scale = 1.0f / sqrtf((float)(d / e->heads));
+  multiply_head_rows(e, c->rows, query, key_back, a->key_query, sums);
+  for (int64_t head = 0; head < e->heads; head++)
+    for (int64_t r = 0; r < c->rows; r++) {
+      int64_t token = row_start(e, c, r), n = row_tokens(e, c, r), at = (head * c->rows + r) * d;
+      float *p = a->probabilities + head * c->tokens + token, most = -INFINITY, total = 0;
+      for (int64_t t = 0; t < n; t++) {
+        p[t] = inner_product(d, a->key_query + at, x + (token + t) * d) * scale;
+        most = p[t] > most ? p[t] : most;
+      }
+      for (int64_t t = 0; t < n; t++) total += p[t] = expf(p[t] - most);
+      for (int64_t t = 0; t < n; t++) p[t] /= total;
+      weighted_sum(n, d, p, x + token * d, a->mean_input + at);
+    }
+  multiply_head_columns(e, c->rows, a->mean_input, value, value_bias, context, sums);
+}
+
+/* Backward from the gradient of the context, grad [rows, d]. dq [rows, d] is the gradient of the query. What the tokens
+   get is written to dx, fp32 [tokens, d] (where not null). w->value_grad [heads, rows, d] is the context's gradient
+   times the value weights; w->key_grad [heads, rows, d] is the input weighted by the scores' gradients, from which the
+   key weights' gradient follows. `key` is packed for forward, `value_back` for backward. */
+static inline void cls_attention_backward(const Encoder *e, const Chunk *c, const element *grad, const element *x,
+                                          const unit *key, const unit *value_back, const ClsActivations *a, element *dq,
+                                          float *dx, const Workspace *w) {
+  int64_t d = e->width;
+  float scale = 1.0f / sqrtf((float)(d / e->heads));
+  multiply_head_rows(e, c->rows, grad, value_back, w->value_grad, w->sums);
+  for (int64_t head = 0; head < e->heads; head++)
+    for (int64_t r = 0; r < c->rows; r++) {
+      int64_t token = row_start(e, c, r), n = row_tokens(e, c, r), at = (head * c->rows + r) * d;
+      const float *p = a->probabilities + head * c->tokens + token;
+      float *s = w->cls_scores + head * c->tokens + token, mean = 0;
+      for (int64_t t = 0; t < n; t++) mean += p[t] * (s[t] = inner_product(d, w->value_grad + at, x + (token + t) * d));
+      for (int64_t t = 0; t < n; t++) s[t] = p[t] * (s[t] - mean) * scale;
+      weighted_sum(n, d, s, x + token * d, w->key_grad + at);
+      for (int64_t t = 0; dx && t < n; t++)
+        for (int64_t j = 0; j < d; j += LANES) {
+          vec v = s[t] * load(a->key_query + at + j) + p[t] * load(w->value_grad + at + j);
+          float *to = dx + (token + t) * d + j;
+          store_fp32(to, head ? load_fp32(to) + v : v);
+        }
+    }
+  multiply_head_columns(e, c->rows, w->key_grad, key, NULL, dq, w->sums);
+}
+
+#endif

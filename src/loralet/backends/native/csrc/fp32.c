@@ -1,0 +1,2 @@
+/* The kernels in fp32. */
+#include "template.h"

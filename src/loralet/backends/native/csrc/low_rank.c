@@ -1,0 +1,70 @@
+#include "low_rank.h"
+
+#include "branch_layout.h"
+#include "matmul.h"
+#include "memory.h"
+
+void low_rank_product(const LowRank *l, int64_t adapter, int64_t d_out, int64_t d_in, float *out) {
+  const float *a = l->a + adapter * l->a_stride, *b = l->b + adapter * l->b_stride;
+  matmul(d_out, d_in, l->rank, b, l->rank, 1, a, d_in, out, d_in, 0);
+  for (int64_t i = 0; i < d_out * d_in; i += LANES) store(out + i, load(out + i) * l->scale[adapter]);
+}
+
+/* Gradients of A and B of one adapter, from the sum of the parts of its weight gradient. */
+static int from_weight_gradient(const LowRankGradients *g, int64_t adapter, float *grad_a, float *grad_b) {
+  const LowRank *l = g->low_rank;
+  int64_t rank = l->rank, padded = round_up(rank), o = g->d_out, d = g->d_in;
+  const float *a = l->a + adapter * l->a_stride, *b = l->b + adapter * l->b_stride, scale = l->scale[adapter];
+  float *grad = g->weight_grad + adapter * o * d;
+  float *columns = thread_workspace((int64_t)sizeof(float) * (d + o) * padded), *sums = columns + d * padded;
+  if (!columns) return OUT_OF_MEMORY;
+  for (int64_t part = 1; part < g->parts; part++) {
+    const float *other = grad + part * g->adapters * o * d;
+    for (int64_t i = 0; i < o * d; i += LANES) store(grad + i, load(grad + i) + load(other + i));
+  }
+  matmul(rank, d, o, b, 1, rank, grad, d, grad_a, d, 0);
+  for (int64_t i = 0; i < rank * d; i += LANES) store(grad_a + i, load(grad_a + i) * scale);
+  transpose(rank, d, a, d, columns, padded);
+  matmul(o, padded, d, grad, d, 1, columns, padded, sums, padded, 0);
+  for (int64_t i = 0; i < o; i++)
+    for (int64_t r = 0; r < rank; r++) grad_b[i * rank + r] = sums[i * padded + r] * scale;
+  return OK;
+}
+
+/* out [size] = scale times the sum of the parts, which are `stride` apart. */
+static void sum_parts(int64_t parts, int64_t stride, int64_t size, float scale, const float *in, float *out) {
+  for (int64_t i = 0; i < size; i++) {
+    float sum = in[i];
+    for (int64_t part = 1; part < parts; part++) sum += in[part * stride + i];
+    out[i] = sum * scale;
+  }
+}
+
+/* The same of an adapter with dropout, whose gradients have only to be summed, and cut or padded to the pack's rank. */
+static void from_branch(const LowRankGradients *g, const Dropout *z, float scale, float *grad_a, float *grad_b) {
+  int64_t rank = g->low_rank->rank, given = smaller(rank, z->rank), o = g->d_out, d = g->d_in;
+  memset(grad_a, 0, sizeof(float) * rank * d);
+  memset(grad_b, 0, sizeof(float) * rank * o);
+  int64_t stride = branch_grad_size(z, d, o);
+  const float *b = z->grad + z->rank * d;
+  sum_parts(g->parts, stride, given * d, 1, z->grad, grad_a);
+  for (int64_t i = 0; i < o; i++) sum_parts(g->parts, stride, given, scale, b + i * z->rank, grad_b + i * rank);
+}
+
+/* Each linear layer of each adapter is one task. */
+int low_rank_gradients(const LowRankGradients *gradients, int64_t count, int64_t threads) {
+  int status = OK;
+  int64_t adapters = gradients->adapters;
+#pragma omp parallel for schedule(dynamic, 1) num_threads((int)threads) if (count * adapters > 1)
+  for (int64_t task = 0; task < count * adapters; task++) {
+    const LowRankGradients *g = gradients + task / adapters;
+    int64_t adapter = task % adapters;
+    float *grad_a = g->grad_a + adapter * g->grad_a_stride, *grad_b = g->grad_b + adapter * g->grad_b_stride;
+    const Dropout *z = g->dropout && g->dropout[adapter].rank ? g->dropout + adapter : NULL;
+    if (z)
+      from_branch(g, z, g->low_rank->scale[adapter], grad_a, grad_b);
+    else if (from_weight_gradient(g, adapter, grad_a, grad_b))
+      note_failure(&status);
+  }
+  return status;
+}

@@ -1,0 +1,68 @@
+/* Packed weights: the right operands of products, as matmul.h reads them. */
+#ifndef LORALET_PACK_WEIGHTS_H
+#define LORALET_PACK_WEIGHTS_H
+
+#include "api.h"
+#include "branch_layout.h"
+#include "low_rank.h"
+#include "matmul.h"
+#include "memory.h"
+
+/* The weights of one adapter: W + scale B A, or W alone where the adapter has dropout. */
+static inline int pack_adapter(const WeightPacking *p, int64_t adapter) {
+  int64_t o = p->d_out, d = p->d_in;
+  const element *weight = p->weight;
+  if (p->low_rank && !(p->dropout && p->dropout[adapter].rank)) {
+    float *delta = thread_workspace((int64_t)(sizeof(float) + sizeof(element)) * o * d);
+    if (!delta) return OUT_OF_MEMORY;
+    element *sum = (element *)(delta + o * d);
+    low_rank_product(p->low_rank, adapter, o, d, delta);
+    for (int64_t i = 0; i < o * d; i += LANES) store(sum + i, load(weight + i) + load_fp32(delta + i));
+    weight = sum;
+  }
+  transpose(o, d, weight, d, (unit *)p->forward + adapter * (d / PAIR) * o, o);
+  if (p->backward) interleave(o, d, weight, d, (unit *)p->backward + adapter * (o / PAIR) * d, d);
+  return OK;
+}
+
+/* The matrices of one adapter with dropout, A [rank, d_in] and B [d_out, rank], ranks padded with zeros. */
+static inline int pack_branch(const WeightPacking *p, int64_t adapter) {
+  const LowRank *l = p->low_rank;
+  const Dropout *z = p->dropout + adapter;
+  const float *a = l->a + adapter * l->a_stride, *b = l->b + adapter * l->b_stride;
+  int64_t o = p->d_out, d = p->d_in, rank = z->rank, given = smaller(rank, l->rank);
+  int64_t elements = (int64_t)sizeof(element) * rank * larger(o, d);
+  BranchWeights packed = branch_weights(z, d, o);
+  char *workspace = thread_workspace(elements + (int64_t)sizeof(float) * rank);
+  if (!workspace) return OUT_OF_MEMORY;
+  element *own = (element *)workspace;
+  float *row = (float *)(workspace + elements);
+  memset(own, 0, sizeof(element) * rank * d);
+  store_rows(given, d, a, own, d);
+  transpose(rank, d, own, d, packed.down, rank);
+  interleave(rank, d, own, d, packed.down_back, d);
+  for (int64_t i = 0; i < o; i++) {
+    for (int64_t r = 0; r < rank; r++) row[r] = r < given ? b[i * l->rank + r] * l->scale[adapter] : 0;
+    store_rows(1, rank, row, own + i * rank, rank);
+  }
+  transpose(o, rank, own, rank, packed.up, o);
+  interleave(o, rank, own, rank, packed.up_back, rank);
+  return OK;
+}
+
+/* Each linear layer of each adapter is one task; frozen ones are packed once. */
+int TYPED(pack_weights)(const WeightPacking *packings, int64_t count, int64_t threads) {
+  int status = OK;
+  int64_t adapters = packings->adapters;
+#pragma omp parallel for schedule(dynamic, 1) num_threads((int)threads) if (count * adapters > 1)
+  for (int64_t task = 0; task < count * adapters; task++) {
+    const WeightPacking *p = packings + task / adapters;
+    int64_t adapter = task % adapters;
+    int failed = pack_adapter(p, adapter);
+    if (!failed && p->dropout && p->dropout[adapter].rank) failed = pack_branch(p, adapter);
+    if (failed) note_failure(&status);
+  }
+  return status;
+}
+
+#endif

@@ -1,0 +1,10 @@
+/* Every kernel that exists once for each element type. fp32.c and bf16.c include this file, each with its own type. */
+#ifndef LORALET_TEMPLATE_H
+#define LORALET_TEMPLATE_H
+
+#include "attention.h"
+#include "encoder.h"
+#include "pack_weights.h"
+#include "typed.h"
+
+#endif

@@ -1,0 +1,30 @@
+"""Where and in which arithmetic to compute."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from loralet.config.limits import choice_problems
+from loralet.runtime import thread_problems
+
+BackendChoice = Literal["auto", "native", "torch"]
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class ComputeOptions:
+    """Where and in which arithmetic to compute."""
+
+    backend: BackendChoice = "auto"
+    """Compute backend: native (C kernels), torch, or auto: the fastest that supports the model."""
+    precision: Precision = "auto"
+    """Arithmetic of the encoder; auto uses bf16 where the CPU or GPU computes it natively."""
+    threads: int | None = None
+    """CPU threads; torch's choice if not set."""
+
+    def problems(self) -> Iterator[str]:
+        choices = {"backend": BackendChoice, "precision": Precision}
+        yield from choice_problems({name: (getattr(self, name), get_args(kind)) for name, kind in choices.items()})
+        yield from thread_problems(self.threads)

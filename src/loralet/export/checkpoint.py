@@ -1,0 +1,96 @@
+"""A trained run as a checkpoint: for transformers, or as one folder that loralet loads without anything else.
+
+Every export is checked against the run before its folder takes its place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from loralet.adapters.spec import HEAD_ALONE
+from loralet.artifacts.artifact import Artifact
+from loralet.artifacts.card import export_card
+from loralet.artifacts.folder import save_artifact
+from loralet.artifacts.merge import Merged, merge
+from loralet.atomic import new_folder, write_json
+from loralet.errors import CheckError, RunError
+from loralet.export.exported import Exported, compare, fixed_logits, write_report, write_tokenizer
+from loralet.inference.predictor import LoadedClassifier, ready
+
+
+def export_hf(artifact: Artifact, classifier: LoadedClassifier, out: Path) -> Exported:
+    """A merged checkpoint that transformers' ``pipeline("text-classification")`` runs, with the label names.
+
+    Raises:
+        RunError: transformers has no class with this head.
+        CheckError: what was written reads back as something else; nothing is kept.
+    """
+    family = classifier.backbone.family
+    if artifact.head == "mean" or artifact.pooling != family.head.pooling:
+        found = "the mean over tokens" if artifact.head == "mean" else f"a pooler with {artifact.pooling.activation}"
+        raise RunError(
+            f"{artifact.id}: transformers has no {family.model_type} classifier that reads {found} "
+            f"(it has a pooler with {family.head.pooling.activation}); "
+            "export it with --to onnx or --to safetensors-bundle"
+        )
+    merged = merge(artifact, classifier.backbone)
+    tensors = _hf_tensors(merged)
+    names = dict(enumerate(artifact.labels))
+    config = classifier.backbone.config | {
+        "architectures": [f"{family.transformers}ForSequenceClassification"],
+        "model_type": family.model_type,
+        "id2label": names,
+        "label2id": {name: number for number, name in names.items()},
+        "problem_type": "single_label_classification",
+        "torch_dtype": "float32",
+    }
+    config.pop("dtype", None)
+    with new_folder(out) as temporary:
+        save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
+        written = load_file(temporary / "model.safetensors")
+        if set(written) != set(tensors) or not all(torch.equal(written[name], t) for name, t in tensors.items()):
+            raise CheckError(f"{artifact.id}: model.safetensors reads back as something else; nothing was kept")
+        write_json(temporary / "config.json", config | dict(family.hf_config))
+        write_tokenizer(temporary, artifact, classifier)
+        (temporary / "README.md").write_text(export_card(artifact, "hf"), encoding="utf-8")
+        return write_report("hf", artifact, out, temporary)
+
+
+def _hf_tensors(merged: Merged) -> dict[str, Tensor]:
+    """The tensors by the names of transformers' classes."""
+    family = merged.backbone.family
+    head = {ours: theirs for theirs, ours in family.head.tensors().items()}
+    tensors = merged.weights | merged.classifier
+    return {head.get(own) or family.prefix + family.tensor(own): t.contiguous() for own, t in tensors.items()}
+
+
+def export_bundle(artifact: Artifact, classifier: LoadedClassifier, out: Path) -> Exported:
+    """One folder with merged weights, tokenizer and labels, which loads without hub or cache.
+
+    Raises:
+        CheckError: what was written does not compute what is in memory; nothing is kept.
+    """
+    merged = merge(artifact, classifier.backbone)
+    provenance = artifact.provenance
+    if artifact.adapter.rank:
+        provenance = replace(provenance, merged_from=artifact.id, merged_adapter=artifact.adapter)
+    whole = replace(
+        artifact,
+        role="full",
+        adapter=HEAD_ALONE,
+        head="mean" if merged.mean else "pooler",
+        tensors=merged.weights | merged.classifier,
+        provenance=provenance,
+    )
+    plain = replace(
+        classifier.backbone, weights={n: t for n, t in classifier.backbone.weights.items() if n in merged.weights}
+    )
+    save_artifact(out, whole, plain)
+    alone = replace(whole, tensors=merged.classifier)
+    compare("the bundle", fixed_logits(ready(alone, replace(plain, weights=merged.weights))), classifier)
+    return write_report("safetensors-bundle", artifact, out, out)

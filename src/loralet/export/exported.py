@@ -1,0 +1,128 @@
+"""What all exports share: what they leave, and the comparison with the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from loralet import __version__
+from loralet.artifacts.artifact import Artifact
+from loralet.artifacts.verify import trial_rows
+from loralet.atomic import write_json
+from loralet.errors import CheckError
+from loralet.hub.tokenizer_config import tokenizer_config
+from loralet.inference.predictor import LoadedClassifier
+from loralet.records import plain
+
+TOLERANCE = 1e-4
+"""Largest difference of a logit between an export and the run: two fp32 computations in another order."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The 8-bit graph against the fp32 graph on ``rows`` labelled rows of ``data``; ``kept`` if it lost little enough."""
+
+    rows: int
+    data: str
+    metric: str
+    fp32: float
+    int8: float
+    largest_drop: float
+    kept: bool
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export left; export.json holds it.
+
+    Args:
+        folder: where.
+        to: the format.
+        run: id of the run.
+        backbone, backbone_fingerprint, labels: of the run.
+        bytes: size of each file.
+        opset: of the ONNX graph.
+        largest_difference: of a logit, between the export and the run, over ``rows_compared`` rows.
+        int8: the gate of the 8-bit graph; None where none was asked for.
+        refused: why the 8-bit graph was not kept; empty where it was, or was not asked for.
+    """
+
+    folder: Path
+    to: str
+    run: str
+    backbone: str
+    backbone_fingerprint: str
+    labels: tuple[str, ...]
+    bytes: Mapping[str, int] = field(default_factory=dict)
+    opset: int | None = None
+    largest_difference: float | None = None
+    rows_compared: int | None = None
+    int8: Gate | None = None
+    refused: str = ""
+
+
+def write_report(
+    to: str,
+    artifact: Artifact,
+    out: Path,
+    written: Path,
+    opset: int | None = None,
+    compared: tuple[float, int] | None = None,
+    gate: Gate | None = None,
+    refused: str = "",
+) -> Exported:
+    """Write export.json: what was exported, from what, and how large it is.
+
+    Args:
+        to: the format.
+        artifact: the run.
+        out: where the export will be.
+        written: where its files are now.
+        opset, gate, refused: see :class:`Exported`.
+        compared: largest difference of a logit, and rows compared.
+    """
+    done = Exported(
+        folder=out,
+        to=to,
+        run=artifact.id,
+        backbone=artifact.backbone,
+        backbone_fingerprint=artifact.backbone_fingerprint,
+        labels=artifact.labels,
+        bytes={path.name: path.stat().st_size for path in sorted(written.iterdir()) if path.name != "export.json"},
+        opset=opset,
+        largest_difference=compared[0] if compared else None,
+        rows_compared=compared[1] if compared else None,
+        int8=gate,
+        refused=refused,
+    )
+    told = {name: value for name, value in plain(done).items() if name != "folder" and value not in (None, "")}
+    write_json(written / "export.json", {"loralet": __version__} | told)
+    return done
+
+
+def write_tokenizer(folder: Path, artifact: Artifact, classifier: LoadedClassifier) -> None:
+    """Write tokenizer.json and tokenizer_config.json."""
+    classifier.backbone.tokenizer.save(str(folder / "tokenizer.json"))
+    write_json(folder / "tokenizer_config.json", tokenizer_config(classifier.backbone.tokenizer, artifact.max_length))
+
+
+def compare(what: str, found: Tensor, classifier: LoadedClassifier) -> float:
+    """Compare logits on a few fixed rows with the run's; returns the largest difference.
+
+    Raises:
+        CheckError: they differ by more than :data:`TOLERANCE`.
+    """
+    apart = float((found - fixed_logits(classifier)).abs().max())
+    if not apart <= TOLERANCE:
+        raise CheckError(
+            f"{classifier.artifact.id}: {what} gives other logits than the run (largest difference {apart:.2g})"
+        )
+    return apart
+
+
+def fixed_logits(classifier: LoadedClassifier) -> Tensor:
+    """Logits ``[b c]`` on a few fixed rows of token ids."""
+    return classifier.forward(trial_rows(classifier.backbone.table))[0]

@@ -1,0 +1,146 @@
+"""ONNX: the merged classifier as one graph, checked against torch, and the same graph in 8-bit integers.
+
+The graph takes ``input_ids`` and ``attention_mask`` (int64, ``[batch tokens]``, padded on the right) and gives ``logits`` ``[batch classes]``.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from loralet.artifacts.merge import Merged
+from loralet.data.batches import gather, sorted_batches
+from loralet.data.tokens import Tokens
+from loralet.errors import ConfigError
+from loralet.models.forward import Padded, encode, frozen
+from loralet.models.heads import POOLING_ACTIVATIONS, first_token, mean_over_tokens
+
+OPSET = 20
+"""The newest operator set in which the graph needs no converting: ONNX's own Gelu came with it."""
+BATCH_TOKENS = 8192
+
+
+class Classifier(nn.Module):
+    """The forward pass with its weights as buffers, traced for any batch and length."""
+
+    def __init__(self, merged: Merged) -> None:
+        super().__init__()
+        self.table, self.mean, self.pooling = merged.backbone.table, merged.mean, merged.artifact.pooling
+        self.names = {name: name.replace(".", "__") for name in (*merged.weights, *merged.classifier)}
+        for name, tensor in (merged.weights | merged.classifier).items():
+            self.register_buffer(self.names[name], tensor.float())
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Logits ``[b c]`` of ids ``[b t]`` with a mask ``[b t]`` of ones before zeros."""
+        weights = {name: self.get_buffer(own) for name, own in self.names.items()}
+        batch = Padded(input_ids, attention_mask.sum(1))
+        states = encode(weights, self.table, batch, frozen(weights), "all" if self.mean else "first")
+        features = self._features(weights, states, batch.lengths)
+        return F.linear(features, weights["classifier.weight"], weights["classifier.bias"])
+
+    def _features(self, weights: dict[str, Tensor], states: Tensor, lengths: Tensor) -> Tensor:
+        if self.mean:
+            return mean_over_tokens(states, lengths)[0]
+        return self._pooled(weights, first_token(states)[0])
+
+    def _pooled(self, weights: dict[str, Tensor], first: Tensor) -> Tensor:
+        """:func:`loralet.models.heads.pool` of one classifier, in plain matrices.
+
+        The leading axis of a stack would keep the quantiser from scaling channel by channel.
+        """
+        x = F.linear(first, weights["pooler.weight"], weights.get("pooler.bias"))
+        x = POOLING_ACTIVATIONS[self.pooling.activation](x)
+        if self.pooling.norm:
+            x = F.layer_norm(x, x.shape[-1:], weights["pooler.norm.weight"], eps=self.pooling.epsilon)
+        return x
+
+
+def require_onnx() -> None:
+    """Check that the ``onnx`` extra is installed.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(f"ONNX export needs {error.name}: pip install 'loralet[onnx]'") from error
+
+
+def write_onnx(merged: Merged, path: Path) -> None:
+    """The classifier as an ONNX graph with batch and length left open."""
+    ids = torch.arange(10).view(2, 5) % merged.backbone.table.vocabulary
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    batch, tokens = (
+        torch.export.Dim("batch", min=1),
+        torch.export.Dim("tokens", min=2, max=merged.backbone.table.longest),
+    )
+    with _quietly():
+        program = torch.onnx.export(
+            Classifier(merged).eval(),
+            (ids, mask),
+            input_names=["input_ids", "attention_mask"],
+            output_names=["logits"],
+            dynamic_shapes={"input_ids": {0: batch, 1: tokens}, "attention_mask": {0: batch, 1: tokens}},
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+        assert program is not None
+        program.save(path)
+
+
+def write_int8(source: Path, path: Path) -> None:
+    """The graph with weights and embeddings in 8-bit integers, activations quantised as they come (dynamic quantisation)."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    prepared = path.with_suffix(".prepared.onnx")
+    with _quietly():
+        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+        quantize_dynamic(str(prepared), str(path), weight_type=QuantType.QInt8, per_channel=True)
+    prepared.unlink()
+
+
+def onnx_logits(path: Path, tokens: Tokens) -> Tensor:
+    """Logits ``[m c]`` of every row by onnxruntime on the processor, in the order of the rows."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    out: dict[int, np.ndarray] = {}
+    for rows in sorted_batches(tokens.lengths, BATCH_TOKENS):
+        batch = gather(tokens, rows).padded()
+        mask = (torch.arange(batch.ids.shape[1]) < batch.lengths[:, None]).long()
+        (logits,) = session.run(["logits"], {"input_ids": batch.ids.numpy(), "attention_mask": mask.numpy()})
+        out |= dict(zip(rows.tolist(), logits, strict=True))
+    return torch.from_numpy(np.stack([out[i] for i in range(len(tokens))]))
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """The exporters speak of their own workings, to whoever listens and on every channel."""
+    loggers: list[Any] = [logging.getLogger(name) for name in (None, "torch.onnx", "onnxscript", "onnx_ir")]
+    before = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)

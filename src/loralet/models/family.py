@@ -1,0 +1,215 @@
+"""What tells one model family from another: names in config.json, tensor names, tokenizer, classification head.
+
+Each module of :mod:`loralet.models.families` describes one family; nothing else needs to change to add one whose layers
+the table (:mod:`loralet.models.table`) can express.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from loralet.models.heads import Pooling
+from loralet.models.table import EncoderTable
+
+ConfigValue = object
+Config = Mapping[str, ConfigValue]
+"""A checkpoint's config.json."""
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """The tokens around a text: ``first text last``, and the others by their role."""
+
+    first: str = "[CLS]"
+    last: str = "[SEP]"
+    padding: str = "[PAD]"
+    unknown: str = "[UNK]"
+    mask: str = "[MASK]"
+
+
+ROBERTA_TOKENS = SpecialTokens("<s>", "</s>", "<pad>", "<unk>", "<mask>")
+
+
+@dataclass(frozen=True)
+class HeadNames:
+    """The head of transformers' ``...ForSequenceClassification``.
+
+    Args:
+        pooler: module path of its first linear layer, prefix included.
+        classifier: module path of the linear layer that gives the logits.
+        pooling: what stands between them.
+        norm: module path of the layer norm behind the activation; empty: none.
+        in_encoder: the pooler belongs to the encoder's own checkpoint (BERT), not to the classification head.
+    """
+
+    pooler: str
+    classifier: str
+    pooling: Pooling = Pooling()
+    norm: str = ""
+    in_encoder: bool = False
+
+    def tensors(self) -> dict[str, str]:
+        """Slot names by transformers' tensor names."""
+        names = {f"{self.pooler}.weight": "pooler.weight"}
+        if self.pooling.bias:
+            names[f"{self.pooler}.bias"] = "pooler.bias"
+        if self.norm:
+            names[f"{self.norm}.weight"] = "pooler.norm.weight"
+        return names | {f"{self.classifier}.{kind}": f"classifier.{kind}" for kind in ("weight", "bias")}
+
+
+@dataclass(frozen=True)
+class Family:
+    """One model family.
+
+    Args:
+        model_type: as config.json has it.
+        prefix: of tensor names in a checkpoint saved with a head.
+        transformers: beginning of the names of its classes in transformers.
+        embeddings: tensor names of everything outside the layers, without prefix, by canonical name.
+        layer: module path of a layer, with ``{}`` for its number.
+        parts: module path within a layer of each linear layer and norm, by canonical name.
+        table: the layer table from config.json. Raises KeyError for a missing key, ValueError for a value that cannot be
+            honoured; the message names the key.
+        head: of its sequence classification class in transformers.
+        pooling: of a pooler that is trained here.
+        tokens: its special tokens.
+        pooler: module path of the pooler in the encoder's own checkpoint.
+        hf_config: what an export for transformers adds to config.json.
+    """
+
+    model_type: str
+    prefix: str
+    transformers: str
+    embeddings: Mapping[str, str]
+    layer: str
+    parts: Mapping[str, str]
+    table: Callable[[Config], EncoderTable]
+    head: HeadNames
+    pooling: Pooling = Pooling()
+    tokens: SpecialTokens = field(default_factory=SpecialTokens)
+    pooler: str = "pooler.dense"
+    hf_config: Mapping[str, ConfigValue] = field(default_factory=dict)
+
+    def tensor(self, name: str) -> str:
+        """The checkpoint's name, without the prefix, of the tensor of a canonical name."""
+        if name.startswith("pooler."):
+            return f"{self.pooler}.{name.split('.')[1]}"
+        if name in self.embeddings:
+            return self.embeddings[name]
+        _, number, part, kind = name.split(".")
+        return f"{self.layer.format(number)}.{self.parts[part]}.{kind}"
+
+    def module(self, linear: str) -> str:
+        """The checkpoint's module path, without the prefix, of a linear layer's canonical name (``layers.0.query``)."""
+        return self.tensor(f"{linear}.weight").removesuffix(".weight")
+
+    def linear(self, module: str) -> str:
+        """The inverse of :meth:`module`.
+
+        Raises:
+            KeyError: no linear layer of this family has that path.
+        """
+        match = re.fullmatch(re.escape(self.layer).replace(r"\{\}", r"(\d+)") + r"\.(.+)", module)
+        if match is None:
+            raise KeyError(module)
+        return f"layers.{match[1]}.{ {theirs: ours for ours, theirs in self.parts.items()}[match[2]] }"
+
+
+def whole(config: Config, key: str, default: int | None = None, least: int = 1) -> int:
+    """A whole number of config.json.
+
+    Raises:
+        KeyError: it is missing and has no default.
+        ValueError: it is not a whole number of at least ``least``.
+    """
+    value = config[key] if default is None else config.get(key, default)
+    if type(value) is not int or value < least:
+        raise ValueError(f"{key} is {value!r}; a whole number from {least} is expected")
+    return value
+
+
+def number(config: Config, key: str, default: float) -> float:
+    """A positive number of config.json.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    value = config.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+        raise ValueError(f"{key} is {value!r}; a number above 0 is expected")
+    return float(value)
+
+
+def bert_like(
+    config: Config,
+    *,
+    token_types: int = 0,
+    embedding_width: int = 0,
+    first_position: int = 0,
+    relative_buckets: int = 0,
+) -> EncoderTable:
+    """The table of a post-norm encoder whose config has BERT's keys.
+
+    Raises:
+        KeyError, ValueError: see :class:`Family`.
+    """
+    width, heads = whole(config, "hidden_size"), whole(config, "num_attention_heads")
+    require_heads(width, heads, "hidden_size", "num_attention_heads")
+    require_absolute(config)
+    return EncoderTable(
+        layers=whole(config, "num_hidden_layers"),
+        width=width,
+        heads=heads,
+        feed_forward=whole(config, "intermediate_size"),
+        vocabulary=whole(config, "vocab_size"),
+        positions=whole(config, "max_position_embeddings"),
+        token_types=token_types,
+        embedding_width=embedding_width if embedding_width != width else 0,
+        first_position=first_position,
+        activation=str(config.get("hidden_act", "gelu")),
+        epsilon=number(config, "layer_norm_eps", 1e-12),
+        relative_buckets=relative_buckets,
+    )
+
+
+def require_heads(width: int, heads: int, width_key: str, heads_key: str) -> None:
+    """Check that the heads divide the width.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if width % heads:
+        raise ValueError(f"{width_key} {width} cannot be shared among {heads} heads ({heads_key})")
+
+
+def require_absolute(config: Config) -> None:
+    """Check that positions are a table, as BERT's first version has them.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if str(config.get("position_embedding_type", "absolute")) != "absolute":
+        raise ValueError("position_embedding_type: only absolute position embeddings are supported")
+
+
+BERT_EMBEDDINGS = {
+    "embeddings.word": "embeddings.word_embeddings.weight",
+    "embeddings.position": "embeddings.position_embeddings.weight",
+    "embeddings.type": "embeddings.token_type_embeddings.weight",
+    "embeddings.norm.weight": "embeddings.LayerNorm.weight",
+    "embeddings.norm.bias": "embeddings.LayerNorm.bias",
+}
+BERT_PARTS = {
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "attention-output": "attention.output.dense",
+    "intermediate": "intermediate.dense",
+    "output": "output.dense",
+    "attention-norm": "attention.output.LayerNorm",
+    "output-norm": "output.LayerNorm",
+}
+BERT_LAYER = "encoder.layer.{}"

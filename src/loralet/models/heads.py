@@ -1,0 +1,80 @@
+"""What stands between the encoder's states and the logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+POOLING_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": F.relu, "gelu": F.gelu}
+"""Activations of a pooler: BERT's and RoBERTa's; DistilBERT's; ELECTRA's and ModernBERT's."""
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """A pooler: ``activation(W h + b)`` of the first token's state, with a layer norm behind it where ``norm`` is set.
+
+    Args:
+        activation: one of :data:`POOLING_ACTIVATIONS`.
+        bias: whether the linear layer has a bias.
+        norm: whether a layer norm without bias follows (ModernBERT).
+        epsilon: of that norm.
+    """
+
+    activation: str = "tanh"
+    bias: bool = True
+    norm: bool = False
+    epsilon: float = 1e-5
+
+    def tensors(self, width: int) -> dict[str, tuple[int, ...]]:
+        """Name and shape of its tensors, by slot name."""
+        shapes: dict[str, tuple[int, ...]] = {"pooler.weight": (width, width)}
+        if self.bias:
+            shapes["pooler.bias"] = (width,)
+        if self.norm:
+            shapes["pooler.norm.weight"] = (width,)
+        return shapes
+
+
+def first_token(states: Float[Tensor, "k b s d"]) -> Float[Tensor, "k b d"]:
+    """The state of the first token."""
+    return states[:, :, 0]
+
+
+def mean_over_tokens(states: Float[Tensor, "k b t d"], lengths: Int[Tensor, "b"]) -> Float[Tensor, "k b d"]:
+    """The mean of a row's states over its tokens, special tokens included, padding excluded; in fp32."""
+    kept = (torch.arange(states.shape[2], device=lengths.device) < lengths[:, None]).float()
+    return torch.einsum("kbtd,bt->kbd", states.float(), kept) / lengths[:, None].float()
+
+
+def pool(
+    first: Float[Tensor, "k b d"], tensors: Mapping[str, Tensor], pooling: Pooling = Pooling()
+) -> Float[Tensor, "max b d"]:
+    """The pooler's features of the first token's state, in fp32.
+
+    Args:
+        first: states of the first token.
+        tensors: ``pooler.weight`` ``[j d d]`` and the others of :meth:`Pooling.tensors`, each with a leading axis j: 1 for
+            a frozen pooler, the number of adapters for a trained one.
+        pooling: its form.
+    """
+    weight = tensors["pooler.weight"].float()
+    rows = first.float().expand(max(first.shape[0], weight.shape[0]), -1, -1)
+    x = torch.matmul(rows, weight.transpose(1, 2))
+    if pooling.bias:
+        x = x + tensors["pooler.bias"].float()[:, None]
+    x = POOLING_ACTIVATIONS[pooling.activation](x)
+    if pooling.norm:
+        x = F.layer_norm(x, x.shape[-1:], eps=pooling.epsilon) * tensors["pooler.norm.weight"].float()[:, None]
+    return x
+
+
+def classify(
+    features: Float[Tensor, "j b d"], weight: Float[Tensor, "k c d"], bias: Float[Tensor, "k c"]
+) -> Float[Tensor, "k b c"]:
+    """Logits of k classifiers; j is k, or 1 where all read the same features."""
+    return torch.matmul(features.float(), weight.transpose(1, 2)) + bias[:, None]

@@ -1,0 +1,116 @@
+"""Dataclasses from parsed JSON or TOML, with every problem listed in one pass."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+Record = TypeVar("Record")
+
+EXPECTED = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
+
+
+def read_record(kind: type[Record], raw: Mapping[str, object], problems: list[str], where: str = "") -> Record | None:
+    """A dataclass from a parsed object; keys that it lacks keep their defaults.
+
+    Args:
+        kind: the dataclass. Its fields are scalars, literals, unions of these, dataclasses, optional ones, or tuples of
+            one of these.
+        raw: the parsed object.
+        problems: every problem is added here, in words: unknown keys, missing keys, wrong types.
+        where: path of the object within its file, with a dot behind it; for the messages.
+
+    Returns:
+        The record, or None where a problem keeps it from being made.
+    """
+    hints = typing.get_type_hints(kind)
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]  # a dataclass
+    values: dict[str, object] = {}
+    before = len(problems)
+    for key, value in raw.items():
+        if key not in fields:
+            problems.append(f"{where}{key} is not known; known here: {', '.join(fields)}")
+        else:
+            _add(values, key, hints[key], value, problems, where)
+    required = (name for name, field in fields.items() if _required(field))
+    problems += [f"{where}{name} is missing" for name in required if name not in raw]
+    return kind(**values) if len(problems) == before else None
+
+
+def _required(field: dataclasses.Field[object]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _add(values: dict[str, object], key: str, kind: object, value: object, problems: list[str], where: str) -> None:
+    inner = next((k for k in (kind, *typing.get_args(kind)) if dataclasses.is_dataclass(k)), None)
+    several = typing.get_origin(kind) is tuple
+    if isinstance(inner, type) and isinstance(value, Mapping) and not several:
+        values[key] = read_record(inner, value, problems, f"{where}{key}.")
+        return
+    if isinstance(inner, type) and isinstance(value, (list, tuple)) and several:
+        problems += [
+            f"{where}{key}[{i}] is not an object" for i, item in enumerate(value) if not isinstance(item, Mapping)
+        ]
+        items = [(f"{where}{key}[{i}].", item) for i, item in enumerate(value) if isinstance(item, Mapping)]
+        values[key] = tuple(read_record(inner, item, problems, place) for place, item in items)
+        return
+    try:
+        values[key] = typed(kind, value)
+    except TypeError as error:
+        problems.append(f"{where}{key} is {value!r}: {error} is expected")
+
+
+def typed(kind: object, value: object) -> object:
+    """``value`` as ``kind``.
+
+    Raises:
+        TypeError: it does not fit; the text says what is expected.
+    """
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        return _one_of([a for a in arguments if a is not type(None)], value)
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise TypeError(f"one of {', '.join(map(str, arguments))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise TypeError("a list")
+        return tuple(typed(arguments[0], item) for item in value)
+    if dataclasses.is_dataclass(kind):
+        raise TypeError("a table")
+    if kind is float and type(value) is int and abs(value) <= sys.float_info.max:
+        return float(value)
+    if type(value) is not kind:
+        raise TypeError(EXPECTED[kind])  # type: ignore[index]  # every scalar type of our records is there
+    return value
+
+
+def _one_of(kinds: Sequence[object], value: object) -> object:
+    """``value`` as the first of several types that it fits; TypeError as for :func:`typed`."""
+    expected: list[str] = []
+    for kind in kinds:
+        try:
+            return typed(kind, value)
+        except TypeError as error:
+            expected.append(str(error))
+    raise TypeError(" or ".join(expected))
+
+
+def plain(record: object) -> dict[str, object]:
+    """A dataclass as JSON has it: nested objects, lists for tuples, None as null."""
+    assert dataclasses.is_dataclass(record)
+    values = ((field.name, getattr(record, field.name)) for field in dataclasses.fields(record))
+    return {name: _plain(value) for name, value in values}
+
+
+def _plain(value: object) -> object:
+    if dataclasses.is_dataclass(value):
+        return plain(value)
+    return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value

@@ -1,0 +1,80 @@
+"""Which configuration won, how the others compare with it, and which are on the Pareto fronts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from loralet.report.configurations import Comparison, Configuration, right_rows
+from loralet.report.statistics import Paired, holm, paired, pareto
+from loralet.runs.record import Record
+from loralet.runs.run import TRAINED
+from loralet.runs.selection import rank_of
+
+COSTS = ("trainable", "bytes", "seconds")
+"""Fields of a configuration that the Pareto fronts compare accuracy with."""
+
+
+def compare_with_winner(record: Record, rows: list[Configuration]) -> list[Configuration]:
+    """The rows with the winner marked, every other row compared with it, and the Pareto fronts found.
+
+    Args:
+        record: the run folder.
+        rows: all configurations.
+    """
+    best = choose([row for row in rows if row.role in TRAINED])
+    if best is None:
+        return rows
+    tests: dict[str, Paired] = {}
+    for row in rows:
+        pairs = _pairs(record, best, row)
+        if row is not best and row.role != "random-head" and pairs:
+            own, winners = ([pair[i] for pair in pairs] for i in (1, 0))
+            tests[row.name] = paired(right_rows(record, own), right_rows(record, winners))
+    corrected = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
+    versus = {
+        name: Comparison(test.difference, test.low, test.high, test.p, corrected[name], test.method)
+        for name, test in tests.items()
+    }
+    fronts = {cost: _front(rows, cost) for cost in COSTS}
+    return [
+        replace(
+            row,
+            winner=row is best,
+            versus=versus.get(row.name),
+            tied=row.name in versus and not versus[row.name].distinguishable,
+            front=tuple(cost for cost in COSTS if row.name in fronts[cost]),
+        )
+        for row in rows
+    ]
+
+
+def choose(rows: Sequence[Configuration]) -> Configuration | None:
+    """The configuration that validation prefers; None where no row was validated.
+
+    A smaller share of diverged seeds comes first, then :func:`loralet.runs.selection.rank_of` of the means over seeds.
+    """
+    return max((row for row in rows if row.validation is not None), key=_rank, default=None)
+
+
+def _rank(row: Configuration) -> tuple[float, tuple[float, float, int]]:
+    assert row.validation is not None
+    return -row.diverged, rank_of(row.validation, row.validation_loss, row.trainable)
+
+
+def _pairs(record: Record, best: Configuration, row: Configuration) -> list[tuple[str, str]]:
+    """Runs of the winner, each with the other row's run of the same seed.
+
+    A row without seeds has one run, which is paired with every run of the winner. Runs without predictions are left
+    out.
+    """
+    own = dict(zip(row.seeds, row.runs, strict=True)) if row.seeds else dict.fromkeys(best.seeds, row.runs[0])
+    pairs = [(run, own[seed]) for seed, run in zip(best.seeds, best.runs, strict=True) if seed in own]
+    return [(a, b) for a, b in pairs if a in record.predicted and b in record.predicted]
+
+
+def _front(rows: Sequence[Configuration], cost: str) -> set[str]:
+    """Names of the configurations on the Pareto front of test accuracy against one cost."""
+    points = [(row.name, getattr(row, cost), row.test.mean) for row in rows if row.test and getattr(row, cost)]
+    kept = pareto([point[1] for point in points], [point[2] for point in points])
+    return {name for (name, _, _), keep in zip(points, kept, strict=True) if keep}

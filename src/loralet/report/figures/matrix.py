@@ -1,0 +1,63 @@
+"""Matrices of coloured squares with numbers in them: what the maps of rank and alpha and the confusion matrix share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
+from loralet.report.figures.style import ACCENT, INK, MUTED, PAGE, RAMP
+
+GAP = 0.04
+DARK = 5
+"""From this step of the colour ramp on, text is written in the colour of the page."""
+WIDEST_WITH_DETAILS = 5
+"""With more columns, only the first line of a square is written."""
+
+
+def level(value: float, low: float, high: float) -> int:
+    """The step of the colour ramp for a value between two others."""
+    return len(RAMP) // 2 if high <= low else min(len(RAMP) - 1, max(0, int((value - low) / (high - low) * len(RAMP))))
+
+
+def draw_square(
+    axes: Axes, place: tuple[int, int], shade: int | None, lines: Sequence[str], columns: int, marked: bool = False
+) -> None:
+    """Draw one square.
+
+    Args:
+        axes: see :func:`label_axes`.
+        place: its column and row.
+        shade: step of the colour ramp; None: an empty square.
+        lines: at most two lines of text.
+        columns: of the matrix.
+        marked: whether it has a frame.
+    """
+    x, y = place
+    side = 1 - 2 * GAP
+    outline = {
+        "facecolor": RAMP[shade] if shade is not None else "none",
+        "edgecolor": ACCENT if marked else (MUTED if shade is None else "none"),
+        "linewidth": 3.0 if marked else 0.8,
+        "linestyle": "-" if shade is not None or marked else (0, (3, 3)),
+    }
+    axes.add_patch(Rectangle((x - side / 2, y - side / 2), side, side, **outline))  # type: ignore[arg-type]
+    ink = PAGE if shade is not None and shade >= DARK else INK
+    shown = lines if columns <= WIDEST_WITH_DETAILS else lines[:1]
+    offsets = (0.0,) if len(shown) == 1 else (-0.14, 0.22)
+    for line, offset, size in zip(shown, offsets, (12, 8.5), strict=False):
+        axes.text(x, y + offset, line, ha="center", va="center", color=ink, fontsize=size)
+
+
+def label_axes(axes: Axes, columns: Sequence[str], rows: Sequence[str], x: str, y: str) -> None:
+    """Name the columns, the rows and both axes; the first row is at the top."""
+    axes.set_xlim(-0.5, len(columns) - 0.5)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)

@@ -1,0 +1,126 @@
+"""Test rows of a single-label classifier worth reading: a sample, confident errors, and likely wrong labels.
+
+Showing rows that were scored before is not another evaluation: ``test_reads`` stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from loralet.errors import UserError
+from loralet.report.sections.base import ShownRuns
+from loralet.report.statistics import suspected_labels
+from loralet.runs.record import Record
+from loralet.training.corpus import dataset_of
+
+SHOWN = 10
+"""Rows of each kind."""
+SAMPLE_SEED = 0
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A predicted label with its probability, and the probabilities of all labels, in label order."""
+
+    label: str
+    probability: float
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One test row.
+
+    Args:
+        row: its number, counted from 1.
+        text: its text; None where texts are left out.
+        label: its label.
+        chance: the random head's prediction; None where there is none.
+        winner: the winner's prediction.
+        suspected: whether its label is likely wrong.
+    """
+
+    row: int
+    text: str | None
+    label: str
+    chance: Guess | None
+    winner: Guess
+    suspected: bool = False
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows to show.
+
+    Args:
+        sampled: a random sample.
+        wrong: the winner's errors of highest probability.
+        suspects: rows whose label is likely wrong, the clearest first.
+        suspect_count: number of such rows in the whole test split.
+        note: why there are no texts; empty where there are.
+    """
+
+    sampled: tuple[Example, ...]
+    wrong: tuple[Example, ...]
+    suspects: tuple[Example, ...]
+    suspect_count: int
+    note: str
+
+
+def read_texts(record: Record) -> tuple[Sequence[str] | None, str]:
+    """The test texts of the data set that the runs were measured on, or None and the reason."""
+    source = record.results.data.source
+    try:
+        dataset = dataset_of(source, record.config.reading)
+    except UserError as error:
+        return None, f"The texts are not shown: {source} cannot be read here ({error})."
+    if dataset.fingerprint != record.results.data.fingerprint or dataset.test is None:
+        return None, (
+            f"The texts are not shown: {source} is no longer the data that these runs were measured on "
+            "(its fingerprint differs)."
+        )
+    return dataset.test.read().texts.to_pylist(), ""
+
+
+def find_examples(record: Record, shown: ShownRuns, with_texts: bool) -> Examples:
+    """Choose the rows.
+
+    Args:
+        record: the run folder; it has a test split.
+        shown: the runs whose predictions are shown. The mean probabilities of its adapter runs say which labels are
+            likely wrong.
+        with_texts: whether to read the texts from the data source.
+    """
+    assert record.targets is not None
+    targets, own, names = record.targets, record.probabilities[shown.winner], record.results.data.labels
+    texts, note = read_texts(record) if with_texts else (None, "This report was made without texts.")
+    suspects = suspected_labels(np.mean([record.probabilities[run] for run in shown.adapters], axis=0), targets)
+    suspected = {row for row, _ in suspects}
+    sampled = np.random.default_rng(SAMPLE_SEED).choice(len(targets), min(SHOWN, len(targets)), replace=False)
+    wrong = np.flatnonzero(own.argmax(1) != targets)
+    wrong = wrong[np.argsort(-own[wrong].max(1), kind="stable")][:SHOWN]
+
+    def guess(run: str, row: int) -> Guess:
+        values = record.probabilities[run][row]
+        return Guess(names[int(values.argmax())], float(values.max()), tuple(float(v) for v in values))
+
+    def example(row: int) -> Example:
+        return Example(
+            row=row + 1,
+            text=texts[row] if texts is not None else None,
+            label=names[int(targets[row])],
+            chance=guess(shown.chance, row) if shown.chance else None,
+            winner=guess(shown.winner, row),
+            suspected=row in suspected,
+        )
+
+    return Examples(
+        sampled=tuple(example(int(row)) for row in np.sort(sampled)),
+        wrong=tuple(example(int(row)) for row in wrong),
+        suspects=tuple(example(row) for row, _ in suspects[:SHOWN]),
+        suspect_count=len(suspects),
+        note=note,
+    )

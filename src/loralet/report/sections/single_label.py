@@ -1,0 +1,149 @@
+"""The section of single-label classification: confusions, calibration, and test rows worth reading."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import ClassVar
+
+import numpy as np
+
+from loralet.report.figures.confusion import confusion_panel
+from loralet.report.figures.reliability import reliability_panel
+from loralet.report.figures.style import Drawing
+from loralet.report.sections.base import Answer, ExampleRow, ExampleTable, Measure, ShownRuns
+from loralet.report.sections.examples import Example, Examples, Guess, find_examples
+from loralet.report.statistics import Calibration, reliability
+from loralet.report.wording import points
+from loralet.runs.record import Record
+from loralet.runs.results import RunResult
+
+PROBABILITIES_SHOWN = 6
+"""With more labels than this, only the probability of the predicted label is written next to a prediction."""
+
+
+@dataclass(frozen=True)
+class SingleLabelSection:
+    """See :class:`loralet.report.sections.base.Section`.
+
+    Args:
+        labels: label names, in the order of the logits.
+        shown: the runs that are shown.
+        calibration: of the winner, on the test rows.
+        confusion: test rows by true label (down) and predicted label (across), of the winner.
+        examples: test rows.
+    """
+
+    labels: tuple[str, ...]
+    shown: ShownRuns
+    calibration: Calibration
+    confusion: tuple[tuple[int, ...], ...]
+    examples: Examples
+
+    measures: ClassVar[tuple[Measure, ...]] = (
+        Measure("F1", "macro F1 on the test split", "{:.4f}"),
+        Measure("ECE", "expected calibration error, 15 bins", "{:.3f}"),
+    )
+
+    @classmethod
+    def measure(cls, record: Record, runs: Sequence[RunResult]) -> dict[str, float | None]:
+        """Macro F1, and expected calibration error."""
+        f1 = [run.test["macro_f1"] for run in runs if run.test]
+        known = [run.id for run in runs if run.id in record.probabilities]
+        ece = [reliability(record.probabilities[run], _targets(record)).ece for run in known]
+        return {name: fmean(values) if values else None for name, values in (("F1", f1), ("ECE", ece))}
+
+    @classmethod
+    def build(cls, record: Record, shown: ShownRuns, with_texts: bool) -> SingleLabelSection:
+        """See :meth:`loralet.report.sections.base.SectionKind.build`."""
+        labels, targets, probabilities = (
+            record.results.data.labels,
+            _targets(record),
+            record.probabilities[shown.winner],
+        )
+        counts = np.zeros((len(labels), len(labels)), int)
+        np.add.at(counts, (targets, probabilities.argmax(1)), 1)
+        return cls(
+            labels=labels,
+            shown=shown,
+            calibration=reliability(probabilities, targets),
+            confusion=tuple(tuple(int(count) for count in line) for line in counts),
+            examples=find_examples(record, shown, with_texts),
+        )
+
+    @property
+    def note(self) -> str:
+        """Why there are no texts; empty where there are."""
+        return self.examples.note
+
+    def drawings(self) -> list[Drawing]:
+        """The confusion matrix and the reliability diagram."""
+        panels = (confusion_panel(self.labels, self.confusion), reliability_panel(self.calibration))
+        return [Drawing("errors", "Errors and calibration", self._caption(), panels)]
+
+    def _caption(self) -> str:
+        bins = self.calibration.bins
+        gap = sum(b.rows * (b.confidence - b.accuracy) for b in bins) / sum(b.rows for b in bins)
+        verdict = "overconfident" if gap > 0.005 else "underconfident" if gap < -0.005 else "well calibrated"
+        return (
+            "Confusion matrix: each line adds up to the rows of one label; the shading is the square root of their "
+            "share. Reliability diagram: with exact probabilities, the dots would lie on the dotted line; bars are 95 "
+            f"% intervals. On average {self.shown.winner} is {verdict} (confidence minus accuracy: {points(gap)})."
+        )
+
+    def tables(self) -> list[ExampleTable]:
+        """A random sample, the most confident errors, and rows whose label is likely wrong."""
+        found, rows = self.examples, sum(map(sum, self.confusion))
+        models = ("random head",) * bool(self.shown.chance) + (self.shown.name,)
+        legend = ""
+        if len(self.labels) <= PROBABILITIES_SHOWN:
+            legend = f" Small figures are probabilities in per cent, in the order {' · '.join(self.labels)}."
+        chance = ""
+        if self.shown.chance:
+            chance = " The random head is chance: the same frozen encoder under a classifier that was never trained."
+        runs = len(self.shown.adapters)
+        judges = f"the mean probabilities of {runs} runs" if runs > 1 else "the probabilities of this run"
+        suspected = (
+            f"{found.suspect_count:,} of {rows:,} rows ({100 * found.suspect_count / rows:.1f} %) have a label that "
+            f"contradicts {judges}, by the simplest rule of confident learning: another class reaches its own mean "
+            "confidence, and is the most probable of those that do. The clearest rows are shown. This is a suspicion, "
+            "not a proof: all runs share one encoder and can make the same mistake."
+        )
+        return [
+            ExampleTable(
+                "Ten random rows" if len(found.sampled) == 10 else "Random rows",
+                f"A random sample of the {rows:,} test rows, with a fixed seed.{chance}{legend}",
+                models,
+                tuple(self._row(example) for example in found.sampled),
+            ),
+            ExampleTable(
+                "Most confident errors",
+                "The wrong predictions with the highest probability. † marks rows whose label is likely wrong.",
+                models,
+                tuple(self._row(example, "†" if example.suspected else "") for example in found.wrong),
+            ),
+            ExampleTable(
+                "Likely mislabelled rows",
+                suspected,
+                models,
+                tuple(self._row(example) for example in found.suspects),
+            ),
+        ]
+
+    def _row(self, example: Example, mark: str = "") -> ExampleRow:
+        guesses = [guess for guess in (example.chance, example.winner) if guess]
+        answers = tuple(_answer(guess, example.label) for guess in guesses)
+        return ExampleRow(example.row, example.text, example.label, answers, mark)
+
+
+def _answer(guess: Guess, label: str) -> Answer:
+    """A prediction, with all probabilities where there are few enough to read."""
+    few = len(guess.probabilities) <= PROBABILITIES_SHOWN
+    details = " · ".join(f"{100 * p:.0f}" for p in guess.probabilities) if few else ""
+    return Answer(guess.label, guess.label == label, f"{100 * guess.probability:.0f}", details)
+
+
+def _targets(record: Record) -> np.ndarray:
+    assert record.targets is not None
+    return record.targets

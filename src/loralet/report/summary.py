@@ -1,0 +1,128 @@
+"""What was run, as pairs of a name and its value, and the few figures at the top of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from loralet.backends.base import BackendInfo
+from loralet.report.analysis import Analysis
+from loralet.runs.environment import Environment, SessionBackend
+from loralet.training.loop import FEWEST_STEPS, USUAL_EPOCHS
+
+LABELS_NAMED = 8
+"""Most labels that are listed."""
+DIGITS = 16
+"""Characters shown of a fingerprint."""
+
+Pairs = list[tuple[str, str]]
+
+
+def backend_lines(backends: Sequence[SessionBackend]) -> tuple[str, ...]:
+    """The backends of a study: one line if all models share one, else one line per model.
+
+    Args:
+        backends: of each model; empty in run folders written before backends were recorded.
+    """
+    distinct = dict.fromkeys(backend_text(session.backend) for session in backends)
+    if len(distinct) < 2:
+        return tuple(distinct)
+    return tuple(dict.fromkeys(f"{session.model}: {backend_text(session.backend)}" for session in backends))
+
+
+def backend_text(backend: BackendInfo) -> str:
+    """A backend in one line, such as ``native, AVX-512 BF16, bf16, 2 threads``, and why it was chosen, if recorded."""
+    threads = f"{backend.threads} thread{'s' if backend.threads != 1 else ''}"
+    where = threads if backend.device == "cpu" else backend.device
+    parts = [backend.name, backend.instructions, backend.dtype, where]
+    return ", ".join(part for part in parts if part) + (f" ({backend.reason})" if backend.reason else "")
+
+
+def facts(analysis: Analysis) -> Pairs:
+    """What was run."""
+    environment = analysis.environment
+    pairs = [
+        *_data(analysis),
+        *_models(analysis),
+        *_training(analysis),
+        *(("Backend", line) for line in backend_lines(environment.backends)),
+        ("Machine", _machine(environment)),
+        ("Versions", _versions(environment)),
+        ("Started", environment.started),
+    ]
+    return [(name, value) for name, value in pairs if value]
+
+
+def _data(analysis: Analysis) -> Pairs:
+    data = analysis.data
+    rows = f"{data.train_rows:,} for training, {data.validation_rows:,} for validation, {data.test_rows:,} for the test"
+    more = ", …" if len(data.labels) > LABELS_NAMED else ""
+    labels = f"{len(data.labels)} labels ({', '.join(data.labels[:LABELS_NAMED])}{more})"
+    reads = {0: "never", 1: "once"}.get(analysis.test_reads, f"{analysis.test_reads} times")
+    return [
+        ("Data", f"{data.source}: {rows}; {labels}"),
+        ("Fingerprint", data.fingerprint[:DIGITS]),
+        ("Test split", f"read {reads}; all choices were made on validation"),
+    ]
+
+
+def _models(analysis: Analysis) -> Pairs:
+    pairs: Pairs = []
+    for model in analysis.models:
+        fingerprint = f", fingerprint {model.fingerprint[:DIGITS]}" if model.fingerprint else ""
+        pairs.append(("Model", f"{' = '.join(model.names)}{fingerprint}"))
+    return pairs
+
+
+def _training(analysis: Analysis) -> Pairs:
+    training = analysis.training
+    length = training_length(training.steps, training.epochs)
+    sample = min(training.validation_sample, analysis.data.validation_rows)
+    target = f"target {100 * training.target_score:g} % on {sample:,} validation rows"
+    seeds = sorted({seed for row in analysis.configurations for seed in row.seeds})
+    return [
+        (
+            "Training",
+            f"{length} of {training.batch_size} rows, {training.schedule} schedule, warm-up {100 * training.warmup:g} "
+            f"%, {training.head} head, texts truncated to {analysis.reading.max_length} tokens",
+        ),
+        ("Checks", f"every {training.eval_every} steps, {target}"),
+        ("Seeds", ", ".join(map(str, seeds)) + (" (a single seed)" if len(seeds) == 1 else "")),
+    ]
+
+
+def training_length(steps: int | None, epochs: float | None) -> str:
+    """The length of training as the options gave it."""
+    if steps:
+        return f"{steps:,} steps"
+    return f"{epochs:g} epochs" if epochs else f"{USUAL_EPOCHS} epochs (at least {FEWEST_STEPS} steps)"
+
+
+def _machine(environment: Environment) -> str:
+    cores = f", {environment.cores} cores" if environment.cores else ""
+    gpu = f", {environment.gpu}" if environment.gpu else ""
+    cpu = environment.processor or "unknown CPU"
+    return f"{cpu}{cores}, {environment.threads} threads{gpu}; {environment.platform}"
+
+
+def _versions(environment: Environment) -> str:
+    versions = {
+        "loralet": environment.loralet,
+        "commit": environment.commit,
+        "python": environment.python,
+        "torch": environment.torch,
+    }
+    return ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+
+
+def headline(analysis: Analysis) -> Pairs:
+    """The figures at the top of the report."""
+    best = analysis.best
+    shown = [("chosen on validation", best.name)]
+    if best.test:
+        shown.append(("test accuracy", f"{100 * best.test.mean:.1f} %"))
+    elif best.validation is not None:
+        shown.append(("validation accuracy", f"{100 * best.validation:.1f} %"))
+    shown.append(("trained parameters", f"{best.trainable:,}"))
+    if best.convergence:
+        shown.append((f"steps to {100 * analysis.training.target_score:g} %", best.convergence.text))
+    return shown

@@ -1,0 +1,1 @@
+"""Run folders and their results: the only reader and writer of that schema."""

@@ -1,0 +1,118 @@
+"""Where a run was carried out: versions, machine, backends. The only reader and writer of environment.json."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import sys
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import torch
+
+from loralet import __version__
+from loralet.atomic import write_json
+from loralet.backends.base import BackendInfo
+from loralet.errors import RunError
+from loralet.records import plain, read_record
+from loralet.runs.checkout import source_commit
+
+NAME = "environment.json"
+
+
+@dataclass(frozen=True)
+class SessionBackend:
+    """The backend that computed one model of a study."""
+
+    model: str
+    backend: BackendInfo
+
+
+@dataclass(frozen=True)
+class Environment:
+    """environment.json.
+
+    Args:
+        loralet, python, torch: versions.
+        commit: of loralet's own source, where it runs from a checkout.
+        platform, processor, cores, threads, gpu: the machine.
+        command: as it was typed.
+        started: local time.
+        backends: of each model; empty in folders written before backends were recorded.
+    """
+
+    loralet: str
+    python: str
+    torch: str
+    platform: str
+    processor: str
+    cores: int | None
+    threads: int
+    gpu: str | None
+    command: tuple[str, ...]
+    started: str
+    commit: str | None = None
+    backends: tuple[SessionBackend, ...] = ()
+
+
+def environment(backends: tuple[SessionBackend, ...] = ()) -> Environment:
+    """The environment of this process."""
+    return Environment(
+        loralet=__version__,
+        python=platform.python_version(),
+        torch=torch.__version__,
+        platform=platform.platform(),
+        processor=str(torch.cpu.get_capabilities().get("cpu_name", platform.processor())),
+        cores=os.cpu_count(),
+        threads=torch.get_num_threads(),
+        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        command=("loralet", *sys.argv[1:]),
+        started=datetime.now().astimezone().isoformat(timespec="seconds"),
+        commit=source_commit(),
+        backends=backends,
+    )
+
+
+def write_environment(folder: Path, found: Environment) -> None:
+    """Write environment.json into a run folder."""
+    write_json(folder / NAME, plain(found))
+
+
+def read_environment(folder: Path) -> Environment:
+    """Read environment.json of a run folder.
+
+    Raises:
+        RunError: it is missing or broken; every problem is listed.
+    """
+    path, problems = folder / NAME, list[str]()
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(raw, dict):
+        raise RunError(f"{path}: an object is expected")
+    found = read_record(Environment, raw, problems)
+    if found is None:
+        raise RunError("\n".join([f"{path}: cannot be read:", *(f"  - {problem}" for problem in problems)]))
+    return found
+
+
+def peak_memory(status: Path = Path("/proc/self/status")) -> int:
+    """Largest resident memory of this process so far, in bytes.
+
+    VmHWM, as Linux counts it, else getrusage's (bytes on macOS).
+
+    Args:
+        status: Linux's file about the process. getrusage there also counts what a parent had used before a fork.
+    """
+    try:
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    except (OSError, StopIteration):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,189 @@
+"""A finished run folder, read whole: what was asked for, what happened, what came out."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import nan, prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from loralet.artifacts.artifact import read_description
+from loralet.config import StudyConfig, TrainConfig
+from loralet.errors import RunError
+from loralet.runs.environment import Environment, read_environment
+from loralet.runs.folder import PREDICTIONS, read_config, read_predictions
+from loralet.runs.results import Results, read_results
+
+WEIGHTS = ("adapter_model.safetensors", "head.safetensors", "model.safetensors")
+"""The files of an adapter folder that hold what was learned."""
+
+
+@dataclass(frozen=True)
+class AdapterFiles:
+    """One run's folder under adapters/.
+
+    Args:
+        backbone, fingerprint: name of the frozen encoder, and hash of its tensors.
+        bytes: size of the weight files together.
+        parameters: numbers in them.
+        formula: what the adapter method's formula gives for them; None where there is no adapter.
+    """
+
+    backbone: str
+    fingerprint: str
+    bytes: int
+    parameters: int
+    formula: int | None
+
+
+@dataclass(frozen=True)
+class RecordedCheck:
+    """One measurement on the validation sample: the selection metric, and the mean loss (None where not finite)."""
+
+    step: int
+    score: float
+    loss: float | None
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A rung of successive halving: the runs that came to it, best first, their scores, and how many went on."""
+
+    step: int
+    runs: tuple[str, ...]
+    scores: tuple[float, ...]
+    kept: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """Everything in a run folder that an analysis needs.
+
+    Args:
+        folder: where it is.
+        results, config, environment: its files.
+        losses: batch loss of each step of each run; NaN where it was not finite.
+        checks: measurements on the validation sample, by run.
+        planned: steps that each run was to take.
+        rungs: of successive halving, in the order in which packs came to them.
+        targets: of the test rows; None where there is no test split.
+        probabilities: on the test rows, ``[rows, labels]``, by run.
+        predicted: targets predicted for the test rows, by run; of every run whose predictions are on record.
+        adapters: by run.
+    """
+
+    folder: Path
+    results: Results
+    config: StudyConfig | TrainConfig
+    environment: Environment
+    losses: Mapping[str, np.ndarray]
+    checks: Mapping[str, tuple[RecordedCheck, ...]]
+    planned: Mapping[str, int]
+    rungs: tuple[Rung, ...]
+    targets: np.ndarray | None
+    probabilities: Mapping[str, np.ndarray]
+    predicted: Mapping[str, np.ndarray]
+    adapters: Mapping[str, AdapterFiles]
+
+
+def read_record(folder: Path) -> Record:
+    """Read a run folder.
+
+    Raises:
+        RunError: not a run folder, one that did not finish, or one with a file missing or broken.
+        ConfigError: its config.toml cannot be read.
+    """
+    results = read_results(folder)
+    needed = ["config.toml", "environment.json", "metrics.jsonl"] + [PREDICTIONS] * bool(results.data.test_rows)
+    missing = [name for name in needed if not (folder / name).exists()]
+    if missing:
+        raise RunError(
+            f"{folder}: {', '.join(missing)} missing; a report needs the whole run folder, as `loralet study` left it"
+        )
+    losses, checks, planned, rungs = _read_metrics(folder / "metrics.jsonl")
+    targets, probabilities, predicted = read_predictions(folder) if results.data.test_rows else (None, {}, {})
+    return Record(
+        folder=folder,
+        results=results,
+        config=read_config(folder, results.kind),
+        environment=read_environment(folder),
+        losses=losses,
+        checks=checks,
+        planned=planned,
+        rungs=rungs,
+        targets=targets,
+        probabilities=probabilities,
+        predicted=predicted,
+        adapters={path.name: _read_adapter(path) for path in sorted((folder / "adapters").glob("*")) if path.is_dir()},
+    )
+
+
+Metrics = tuple[dict[str, np.ndarray], dict[str, tuple[RecordedCheck, ...]], dict[str, int], tuple[Rung, ...]]
+
+
+def _read_metrics(path: Path) -> Metrics:
+    losses: dict[str, dict[int, float]] = defaultdict(dict)
+    checks: dict[str, dict[int, RecordedCheck]] = defaultdict(dict)
+    planned: dict[str, int] = {}
+    rungs: list[Rung] = []
+    for line in _lines(path):
+        match line["event"]:
+            case "PackStarted":
+                planned |= dict.fromkeys(line["runs"], line["steps"])
+            case "Stepped":
+                for run, loss in zip(line["runs"], line["losses"], strict=True):
+                    losses[run][line["step"]] = nan if loss is None else loss
+            case "Checked":
+                score = (
+                    line["score"] if "score" in line else line["accuracy"]
+                )  # metrics.jsonl of before tasks had a metric each
+                checks[line["run"]][line["step"]] = RecordedCheck(line["step"], score, line["loss"])
+            case "Halved":
+                scores = line["scores"] if "scores" in line else line["accuracies"]
+                rungs.append(Rung(line["step"], tuple(line["runs"]), tuple(scores), line["kept"]))
+    return (
+        {run: np.array([by_step[step] for step in sorted(by_step)]) for run, by_step in losses.items()},
+        {run: tuple(by_step[step] for step in sorted(by_step)) for run, by_step in checks.items()},
+        planned,
+        tuple(rungs),
+    )
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The events of metrics.jsonl, as parsed."""
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise RunError(f"{path}: line {number} is not JSON ({error})") from error
+
+
+def _read_adapter(folder: Path) -> AdapterFiles:
+    try:
+        artifact = read_description(json.loads((folder / "loralet.json").read_text(encoding="utf-8")))
+        shapes: dict[str, tuple[int, ...]] = {}
+        size = 0
+        for path in (folder / name for name in WEIGHTS if (folder / name).exists()):
+            size += path.stat().st_size
+            with safe_open(path, "numpy") as file:
+                shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        formula = _formula(artifact.adapter.rank, shapes) if artifact.adapter.rank else None
+        numbers = sum(map(prod, shapes.values()))
+        return AdapterFiles(artifact.backbone, artifact.backbone_fingerprint, size, numbers, formula)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise RunError(f"{folder}: cannot be read as an adapter folder ({type(error).__name__}: {error})") from error
+
+
+def _formula(rank: int, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """rank x (d_in + d_out) for every adapted linear layer (Hu et al. 2021, section 4.2), plus all other tensors."""
+    inputs = sum(shape[1] for name, shape in shapes.items() if "lora_A" in name)
+    outputs = sum(shape[0] for name, shape in shapes.items() if "lora_B" in name)
+    rest = sum(prod(shape) for name, shape in shapes.items() if "lora_A" not in name and "lora_B" not in name)
+    return rank * (inputs + outputs) + rest

@@ -1,0 +1,1 @@
+"""Tasks: what the labels of a data set mean, and what makes a prediction good."""

@@ -1,0 +1,63 @@
+"""What an adapter has to beat: the majority class, and a linear model on words (scikit-learn's)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.svm import LinearSVC
+
+TOKEN = r"(?u)\w+|[^\w\s]"
+"""A word or a single sign. Unlike scikit-learn's default it keeps words of one letter, so no text is without tokens."""
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Majority:
+    """Always the most frequent training class; see :class:`loralet.tasks.base.Baseline`."""
+
+    label: int
+
+    role = "majority"
+    description = "the majority class"
+    parameters = 0
+    seconds: float | None = None
+
+    @classmethod
+    def fit(cls, texts: Sequence[str], targets: np.ndarray) -> Majority:
+        """The most frequent of the targets; the texts are not read."""
+        return cls(int(np.bincount(targets).argmax()))
+
+    def predict(self, texts: Sequence[str]) -> np.ndarray:
+        return np.full(len(texts), self.label)
+
+
+@dataclass(frozen=True)
+class LinearWords:
+    """TF-IDF of words and word pairs with sublinear counts, and a linear support vector machine."""
+
+    pipeline: Pipeline
+    seconds: float | None
+
+    role = "tfidf-svm"
+    description = "TF-IDF + linear SVM"
+
+    @classmethod
+    def fit(cls, texts: Sequence[str], targets: np.ndarray) -> LinearWords:
+        """Fit to texts and class numbers."""
+        started = time.perf_counter()
+        vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=TOKEN)
+        pipeline = make_pipeline(vectorizer, LinearSVC(random_state=SEED)).fit(texts, targets)
+        return cls(pipeline, time.perf_counter() - started)
+
+    @property
+    def parameters(self) -> int:
+        machine = self.pipeline[-1]
+        return int(machine.coef_.size + machine.intercept_.size)
+
+    def predict(self, texts: Sequence[str]) -> np.ndarray:
+        return np.asarray(self.pipeline.predict(texts))

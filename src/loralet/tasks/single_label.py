@@ -1,0 +1,196 @@
+"""Single-label classification: each text has exactly one of the labels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite, log
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from loralet.errors import DataError, listed_rows
+from loralet.tasks.base import BaselineKind, Check, RawLabels, Scores
+
+NUMBER = re.compile(r"0|-?[1-9]\d*")
+"""A whole number as it is usually written."""
+
+
+@dataclass(frozen=True)
+class SingleLabel:
+    """See :class:`loralet.tasks.base.Task`. Targets are class numbers, int64.
+
+    Args:
+        labels: label names, in the order of the logits.
+        values: the labels as the training data has them, in the same order: strings or integers; the names when empty.
+    """
+
+    labels: tuple[str, ...]
+    values: tuple[int | str, ...] = ()
+
+    name = "single-label"
+    selection = "accuracy"
+    metrics = ("accuracy", "macro_precision", "macro_recall", "macro_f1")
+
+    @property
+    def outputs(self) -> int:
+        return len(self.labels)
+
+    def baselines(self) -> Sequence[BaselineKind]:
+        from loralet.tasks.baselines import LinearWords, Majority  # scikit-learn takes half a second to import
+
+        return Majority, LinearWords
+
+    @classmethod
+    def of(cls, parts: Sequence[RawLabels], given: Sequence[str] = ()) -> SingleLabel:
+        """The task of a data set.
+
+        Labels are ordered by value where all are integers, else alphabetically, or as the first file's own names say.
+
+        Args:
+            parts: labels of the training files.
+            given: names for the labels, in that order; their own values when empty.
+
+        Raises:
+            DataError: another number of names than of labels, or a name that another label has already.
+        """
+        train = parts[0]
+        found = {value for raw in parts for value in raw.values.unique().to_pylist()}
+        whole = all(isinstance(value, int) for value in found)
+        present: list[int | str] = sorted(found if whole else set(map(str, found)))
+        if train.names and whole:
+            values: list[int | str] = list(range(len(train.names)))
+            names = train.names
+        else:
+            values, names = present, tuple(map(str, present))
+        if not given:
+            return cls(names, tuple(values))
+        if not whole and set(given) == set(present):
+            return cls(tuple(given), tuple(given))
+        if len(given) != len(values):
+            raise DataError(
+                f"{train.source}: --label-names gives {len(given)} names ({', '.join(given)}), the data has "
+                f"{len(values)} labels ({', '.join(names)}); give one for each"
+            )
+        require_no_exchange(train.source, names, given)
+        return cls(tuple(given), tuple(values))
+
+    def encode(self, raw: RawLabels) -> np.ndarray:
+        return _numbers(raw, list(self.values or self.labels))
+
+    def encode_other(self, parts: Sequence[RawLabels]) -> list[np.ndarray]:
+        """Targets of another data set's labels.
+
+        A label is one of the task's names; or, where none of them is and the names are not numbers themselves, an integer
+        that counts the labels from 0 (in the order of the file's own names, where it carries these in another order).
+
+        Raises:
+            DataError: a label that the task does not know.
+        """
+        found = {value for raw in parts for value in raw.values.unique().to_pylist()}
+        values: list[int | str] = list(range(len(self.labels)))
+        named = any(str(value) in self.labels for value in found) or all(map(NUMBER.fullmatch, self.labels))
+        if named or not all(isinstance(value, int) for value in found):
+            values = list(self.labels)
+        elif sorted(parts[0].names) == sorted(self.labels):
+            values = [parts[0].names.index(name) for name in self.labels]
+        return [_numbers(raw, values) for raw in parts]
+
+    def require_trainable(self, source: str, targets: np.ndarray) -> None:
+        if len(np.unique(targets)) < 2:
+            raise DataError(
+                f"{source}: only one class ({self.labels[targets[0]]!r}); a classifier needs rows of at least two"
+            )
+
+    def strata(self, targets: np.ndarray) -> Int[np.ndarray, "rows"]:
+        return targets
+
+    def row_losses(self, logits: Float[Tensor, "k b c"], targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy, and softmax minus one-hot."""
+        logarithms = logits.log_softmax(-1)
+        chosen = targets.expand(logits.shape[:-1])[..., None]
+        losses = -logarithms.gather(-1, chosen)[..., 0]
+        gradient = logarithms.exp()
+        return losses, gradient.scatter_add_(-1, chosen, gradient.new_full((1, 1, 1), -1.0).expand_as(chosen))
+
+    def check(self, logits: Float[Tensor, "k m c"], targets: Tensor) -> list[Check]:
+        right = (logits.argmax(-1) == targets).float().mean(-1)
+        return [Check(*pair) for pair in zip(right.tolist(), self._mean_losses(logits, targets), strict=True)]
+
+    def score(self, logits: Float[Tensor, "m c"], targets: np.ndarray) -> Scores:
+        (loss,) = self._mean_losses(logits[None], torch.from_numpy(targets))
+        return self._scores(logits.argmax(-1).numpy(), targets, loss if isfinite(loss) else None)
+
+    def score_predictions(self, predicted: np.ndarray, targets: np.ndarray) -> Scores:
+        return self._scores(predicted, targets, None)
+
+    def _mean_losses(self, logits: Float[Tensor, "k m c"], targets: Tensor) -> list[float]:
+        chosen = logits.gather(-1, targets.expand(logits.shape[:-1])[..., None])[..., 0]
+        means: list[float] = (logits.logsumexp(-1) - chosen).mean(-1).tolist()
+        return means
+
+    def _scores(self, predicted: np.ndarray, targets: np.ndarray, loss: float | None) -> Scores:
+        """Accuracy with Wilson's 95 % interval (Wilson 1927; scipy's binomtest), and plain means over the classes.
+
+        A class that is never predicted, or that the rows lack, counts as 0.
+        """
+        from scipy.stats import binomtest
+        from sklearn.metrics import precision_recall_fscore_support
+
+        right = int((predicted == targets).sum())
+        interval = binomtest(right, len(targets)).proportion_ci(0.95, method="wilson")
+        precision, recall, f1, _ = precision_recall_fscore_support(
+            targets, predicted, labels=range(len(self.labels)), average="macro", zero_division=0.0
+        )
+        numbers = (right / len(targets), float(precision), float(recall), float(f1))
+        ends = (float(interval.low), float(interval.high))
+        return Scores(dict(zip(self.metrics, numbers, strict=True)), {"accuracy": ends}, loss)
+
+    def probabilities(self, logits: Float[Tensor, "*axes c"]) -> Float[Tensor, "*axes c"]:
+        return logits.softmax(-1)
+
+    def average(self, logits: Sequence[Float[Tensor, "m c"]]) -> Float[Tensor, "m c"]:
+        return torch.stack([own.log_softmax(-1) for own in logits]).logsumexp(0) - log(len(logits))
+
+    def decode(self, probabilities: Sequence[float]) -> str:
+        return self.labels[max(range(len(probabilities)), key=probabilities.__getitem__)]
+
+
+def _numbers(raw: RawLabels, values: list[int | str]) -> np.ndarray:
+    """The place of each label among the values.
+
+    Raises:
+        DataError: a label that is not among them.
+    """
+    wanted, labels = pa.array(values), raw.values
+    if labels.type != wanted.type:
+        labels, wanted = labels.cast(pa.string()), wanted.cast(pa.string())
+    numbers = pc.index_in(labels, value_set=wanted)
+    if numbers.null_count:
+        unknown = pc.is_null(numbers).combine_chunks()
+        rows = raw.rows.filter(unknown).to_pylist()
+        strange = ", ".join(repr(value) for value in labels.filter(unknown).unique().to_pylist()[:5])
+        raise DataError(
+            f"{raw.source}: {listed_rows(rows)} with an unknown label ({strange}); "
+            f"known from training: {', '.join(map(repr, values))}"
+        )
+    return np.asarray(numbers.to_numpy(), np.int64)
+
+
+def require_no_exchange(source: str, names: Sequence[str], given: Sequence[str]) -> None:
+    """Check that no label is renamed to what another label is called already: answers would be exchanged silently.
+
+    Raises:
+        DataError: one is.
+    """
+    for old, new in zip(names, given, strict=True):
+        if new != old and new in names:
+            raise DataError(
+                f"{source}: {new!r} is given as the name of the label {old!r}, but another label is called so; "
+                f"the labels, in order, are {', '.join(names)}"
+            )

@@ -1,0 +1,81 @@
+"""Dropout masks: the same bits from torch and from the kernels, and the statistics that a mask must have."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from backends import each_native
+from torch import Tensor
+
+from loralet.adapters.base import Adapter
+from loralet.adapters.dropout import Dropout, dropout_keys, head_index, keep_factors, linear_index
+from loralet.backends.native.backend import NativeBackend
+from loralet.backends.native.dropout import mask_fields
+from loralet.backends.native.library import Structure
+from loralet.models.table import EncoderTable
+
+TABLE = EncoderTable(layers=3, width=64, heads=2, feed_forward=96, vocabulary=50, positions=80)
+
+
+@each_native
+@pytest.mark.parametrize("probability", [1e-6, 0.1, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize(("seed", "step"), [(0, 0), (17, 3), (2**40 + 1, 10**6)])
+@pytest.mark.parametrize("first", [0, 2**25 + 3, 2**40 + 9])
+def test_the_kernels_draw_the_masks_of_torch(
+    first: int, seed: int, step: int, probability: float, backend: NativeBackend
+) -> None:
+    """Bit for bit; token numbers beyond 32 bits wrap around."""
+    keys, mask = dropout_keys(seed, step), Structure("Mask")
+    mask.set(**mask_fields(probability, keys))
+    ours, index = torch.empty(40, 96), linear_index(TABLE, "layers.2.output")
+    backend.kernels.dropout_factors(mask, index, first, ours)
+    assert torch.equal(ours, keep_factors(probability, keys, index, first + torch.arange(40), 96))
+    backend.kernels.dropout_factors(mask, index - 1, first, ours)
+    other = keep_factors(probability, keys, index, first + torch.arange(40), 96)
+    assert torch.equal(ours, other) == (probability == 1e-6)
+
+
+def factors(probability: float, seed: int = 1, step: int = 2, name: str = "layers.0.query") -> Tensor:
+    keys = dropout_keys(seed, step)
+    return keep_factors(probability, keys, linear_index(TABLE, name), torch.arange(500), 128)
+
+
+def test_masks_are_independent() -> None:
+    first = factors(0.5)
+    assert torch.equal(first, factors(0.5))
+    others = [factors(0.5, seed=2), factors(0.5, step=3), factors(0.5, name="layers.0.value")]
+    for other in (*others, first.roll(1, 0), first.roll(1, 1)):
+        assert ((first == 0) & (other == 0)).float().mean().item() == pytest.approx(0.25, abs=0.01)
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.3, 0.9])
+def test_as_many_features_are_dropped_as_asked_for(probability: float) -> None:
+    drawn = factors(probability)
+    assert (drawn == 0).float().mean().item() == pytest.approx(probability, abs=0.01)
+    assert set(drawn.unique().tolist()) == {0.0, torch.tensor(1 / (1 - probability)).item()}
+
+
+def test_every_place_has_a_number_of_its_own() -> None:
+    names = [f"layers.{i}.{name}" for i in range(TABLE.layers) for name in TABLE.targets]
+    numbers = [linear_index(TABLE, name) for name in names]
+    assert [*numbers, head_index(TABLE)] == list(range(len(names) + 1))
+
+
+def test_an_adapter_has_the_masks_it_has_alone() -> None:
+    adapters = [Adapter(4, 1.0, 0.5, ("layers.0.query",), seed) for seed in (0, 1)]
+    adapters.append(replace(adapters[0], dropout=0.0))
+    pack, alone = Dropout(TABLE, adapters, 7, 0.2), Dropout(TABLE, adapters[1:2], 7, 0.2)
+    tokens = torch.arange(24).view(4, 6)
+    together = pack.factors("layers.0.query", tokens, 64)
+    assert torch.equal(together[1:2], alone.factors("layers.0.query", tokens, 64))
+    assert not torch.equal(together[0], together[1])
+    assert (together[2] == 1).all()
+    heads, own = pack.head_factors(torch.arange(4), 64), alone.head_factors(torch.arange(4), 64)
+    assert heads is not None
+    assert own is not None
+    assert torch.equal(heads[1:2], own)
+    assert Dropout(TABLE, adapters, 7).head_factors(torch.arange(4), 64) is None
+    assert pack.applies("layers.0.query")
+    assert not pack.applies("layers.0.key")

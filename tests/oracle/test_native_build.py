@@ -1,0 +1,247 @@
+"""Compiling and loading the kernels: instruction sets, compilers that fail, the cache, the declarations in Python."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from backends import NATIVE, each_native
+
+from loralet.backends.choice import choose_backend
+from loralet.backends.native import build
+from loralet.backends.native.backend import NativeBackend, NativeUnavailable
+from loralet.backends.native.build import (
+    COMPILERS,
+    FORCED,
+    INSTRUCTION_SETS,
+    SOURCES,
+    available_instructions,
+    compiled,
+    wanted_instructions,
+)
+from loralet.backends.native.library import Place, Structure, declarations, load_kernels
+from loralet.models.table import EncoderTable
+
+TABLE = EncoderTable(layers=1, width=32, heads=2, feed_forward=32, vocabulary=9, positions=9)
+COMPILER = next(filter(None, map(shutil.which, COMPILERS)), None)
+needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C compiler on this machine")
+STRICT = ["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-Wno-psabi", "-Wno-unknown-pragmas", "-Wno-unused-parameter"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache and a folder for programs of its own, at the head of the path."""
+    monkeypatch.setenv("LORALET_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    return tmp_path
+
+
+def compiler_of(folder: Path, script: str) -> None:
+    path = folder / "bin" / "cc"
+    path.write_text(f"#!/bin/sh\nPATH=/usr/local/bin:/usr/bin:/bin\n{script}\n", encoding="utf-8")
+    path.chmod(0o755)
+
+
+def test_the_instruction_sets_end_with_the_portable_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(FORCED, raising=False)
+    available = available_instructions()
+    assert available[-1] == "portable"
+    assert available == [name for name in INSTRUCTION_SETS if name in available]
+    assert wanted_instructions() == available
+    assert wanted_instructions("portable") == ["portable"]
+    monkeypatch.setenv(FORCED, "portable")
+    assert wanted_instructions() == ["portable"]
+
+
+@pytest.mark.parametrize("name", ["avx512-bf16", "sse9"])
+def test_an_instruction_set_that_the_machine_lacks_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    monkeypatch.setenv(FORCED, name)
+    with pytest.raises(NativeUnavailable, match=rf"LORALET_ISA={name}.* this machine has portable$") as caught:
+        NativeBackend()
+    assert ("is not one of avx512-bf16, avx512, avx2, portable" in str(caught.value)) == (name == "sse9")
+    with pytest.raises(NativeUnavailable, match=f"^{name}"):
+        NativeBackend(name)
+
+
+@each_native
+def test_info_names_the_instruction_set(backend: NativeBackend) -> None:
+    words = INSTRUCTION_SETS[backend.kernels.instructions].words
+    info = backend.info(torch.bfloat16)
+    assert str(info) == f"native, {words}, bf16, 1 thread"
+    assert (info.name, info.device, info.instructions) == ("native", "cpu", words)
+
+
+@pytest.mark.usefixtures("folder")
+def test_without_a_compiler_torch_is_chosen_and_says_why() -> None:
+    with pytest.raises(NativeUnavailable, match=r"^no C compiler found \(cc, gcc, clang\)$"):
+        NativeBackend()
+    chosen = choose_backend(TABLE)
+    assert chosen.backend.name == "torch"
+    if not torch.cuda.is_available():
+        assert "no C compiler found" in chosen.announcement
+
+
+def test_a_compiler_that_fails_is_quoted_and_leaves_nothing(folder: Path) -> None:
+    compiler_of(folder, "echo no memory card >&2; exit 1")
+    with pytest.raises(NativeUnavailable, match=r"the kernels cannot be compiled .*cc: no memory card"):
+        load_kernels("portable")
+    assert not list((folder / "cache" / "native").iterdir())
+
+
+@needs_compiler
+def test_sources_that_do_not_compile_are_refused(folder: Path) -> None:
+    compiler_of(folder, f'exec {COMPILER} "$@"')
+    (folder / "broken.c").write_text("this is not C", encoding="utf-8")
+    with pytest.raises(NativeUnavailable, match=r"broken\.c"):
+        load_kernels("portable", folder)
+
+
+@needs_compiler
+def test_a_library_that_cannot_be_loaded_is_refused(folder: Path) -> None:
+    compiler_of(folder, f'exec {COMPILER} "$@"')
+    (folder / "empty.c").write_text("int nothing;", encoding="utf-8")
+    path = compiled("portable", folder)
+    path.write_bytes(b"no library")
+    with pytest.raises(NativeUnavailable, match="the compiled kernels cannot be loaded"):
+        load_kernels("portable", folder)
+
+
+@needs_compiler
+def test_kernels_are_compiled_once_for_each_source_and_instruction_set(folder: Path) -> None:
+    compiler_of(folder, f'echo "$@" >> {folder}/log; exec {COMPILER} "$@"')
+    source = folder / "one.c"
+    source.write_text("int one;", encoding="utf-8")
+
+    def runs() -> int:
+        return len((folder / "log").read_text(encoding="utf-8").splitlines())
+
+    first = compiled("portable", folder)
+    once = runs()
+    assert compiled("portable", folder) == first
+    assert runs() == once
+    source.write_text("int two;", encoding="utf-8")
+    assert compiled("portable", folder) != first
+    assert runs() == 2 * once
+    assert {path.suffix for path in first.parent.iterdir()} == {".so"}
+
+
+@needs_compiler
+def test_the_best_instruction_set_that_the_compiler_knows_is_taken(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(FORCED, raising=False)
+    compiler_of(folder, f'case "$*" in *-mavx*) echo unknown option >&2; exit 1;; esac; {COMPILER} "$@" -O0')
+    if len(available_instructions()) > 1:
+        with pytest.raises(NativeUnavailable, match="unknown option"):
+            load_kernels(available_instructions()[0])
+    assert load_kernels().instructions == "portable"
+
+
+@needs_compiler
+def test_without_openmp_the_kernels_still_compile(folder: Path) -> None:
+    compiler_of(folder, f'case "$*" in *-fopenmp*) exit 1;; esac; {COMPILER} "$@" -O0')
+    assert load_kernels("portable").live_allocations() == 0
+
+
+@needs_compiler
+@pytest.mark.parametrize("element", [[], ["-DELEMENT_BF16"]], ids=["fp32", "bf16"])
+def test_every_header_compiles_on_its_own(element: list[str]) -> None:
+    for header in sorted(SOURCES.glob("*.h")):
+        command = [COMPILER, *STRICT, *element, "-fsyntax-only", "-x", "c", str(header)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert not done.returncode, f"{header.name}: {done.stderr}"
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", [name for name in INSTRUCTION_SETS if name not in available_instructions()])
+def test_instruction_sets_that_this_machine_lacks_compile_too(name: str) -> None:
+    flags = INSTRUCTION_SETS[name].flags
+    probe = subprocess.run([COMPILER, *flags, "-E", "-x", "c", "/dev/null"], capture_output=True, check=False)
+    if probe.returncode:
+        pytest.skip("the compiler does not have this instruction set")
+    sources = sorted(map(str, SOURCES.glob("*.c")))
+    done = subprocess.run(
+        [COMPILER, *STRICT, *flags, "-fsyntax-only", *sources], capture_output=True, text=True, check=False
+    )
+    assert not done.returncode, done.stderr
+
+
+def fields_of(kind: str) -> list[tuple[str, int, int]]:
+    """Name, offset and size of each field as Python has them."""
+    ffi = declarations()
+    return [(name, field.offset, ffi.sizeof(field.type)) for name, field in ffi.typeof(kind).fields]
+
+
+@needs_compiler
+def test_structures_are_laid_out_as_the_compiler_lays_them_out(tmp_path: Path) -> None:
+    kinds = sorted(set(declarations().list_types()[0]))
+    assert {"AdamW", "Attention", "Dropout", "Encoder", "Head", "Layer", "LowRank", "Mask"} <= set(kinds)
+    header = (SOURCES / "api.h").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^} (\w+);$", header, re.MULTILINE)) == kinds
+    lines = []
+    for kind in kinds:
+        lines.append(f'printf("{kind} %zu\\n", sizeof({kind}));')
+        lines += [
+            f'printf("{name} %zu %zu\\n", offsetof({kind}, {name}), sizeof((({kind} *)0)->{name}));'
+            for name, _, _ in fields_of(kind)
+        ]
+    includes = '#include <stddef.h>\n#include <stdio.h>\n#include "api.h"\n'
+    (tmp_path / "probe.c").write_text(includes + "int main(void) {\n" + "\n".join(lines) + "\n}\n", encoding="utf-8")
+    command = [COMPILER, f"-I{SOURCES}", str(tmp_path / "probe.c"), "-o", str(tmp_path / "probe")]
+    subprocess.run(command, check=True)
+    told = subprocess.run([tmp_path / "probe"], capture_output=True, text=True, check=True).stdout.splitlines()
+    expected = []
+    for kind in kinds:
+        expected.append(f"{kind} {declarations().sizeof(kind)}")
+        expected += [f"{name} {offset} {size}" for name, offset, size in fields_of(kind)]
+    assert told == expected
+
+
+def test_only_the_library_takes_addresses() -> None:
+    """Elsewhere a pointer could outlive its tensor."""
+    users = [path.name for path in SOURCES.parent.glob("*.py") if "data_ptr" in path.read_text(encoding="utf-8")]
+    assert users == ["library.py"]
+
+
+def test_a_structure_keeps_what_it_points_to_alive() -> None:
+    head = Structure("Head")
+    head.point(states=torch.full((1000,), 7.0))
+    copied = head.copy()
+    del head
+    torch.full((1000,), 8.0)
+    ffi = declarations()
+    assert ffi.unpack(copied.data[0].states, 1000) == [7.0] * 1000
+
+
+@pytest.mark.parametrize(
+    ("field", "target"),
+    [
+        ("states", torch.zeros(4, dtype=torch.double)),
+        ("states", torch.zeros(4, 2).t()),
+        ("states", torch.zeros(8)[::2]),
+        ("states", Place(torch.zeros(8)[::2], strided=True)),
+        ("states", Place(torch.zeros(2, 4, 3).transpose(1, 2), strided=True)),
+        ("states", Place(torch.zeros(8), 8)),
+        ("states", Place(torch.zeros(8), -1)),
+        ("offsets", torch.zeros(4, dtype=torch.int32)),
+    ],
+)
+def test_a_tensor_that_a_field_cannot_point_to_is_refused(field: str, target: torch.Tensor | Place) -> None:
+    head = Structure("Head")
+    with pytest.raises(ValueError, match=f"{field}.* must be dense, on the CPU and a C (float|int64_t) "):
+        head.point(**{field: target})
+    head.point(states=torch.zeros(4), classifier_weight=Place(torch.zeros(3, 4, 2)[:, 1], strided=True))
+    assert head.data[0].states
+
+
+@needs_compiler
+def test_this_machine_has_kernels() -> None:
+    """Otherwise every test of them would be skipped without a word."""
+    assert [backend.kernels.instructions for backend in NATIVE] == wanted_instructions()
+    assert build.SECONDS >= 60

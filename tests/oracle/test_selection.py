@@ -1,0 +1,174 @@
+"""Which state of a run is kept: the better score, then the lower loss, then the earlier check."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import inf, nan
+
+import numpy as np
+import pytest
+import torch
+from models import Pair, make_pair
+from programs import CPU, TASK, pack_for, run_of
+from test_pack import rows
+from torch import Tensor
+from torch.nn import functional as F
+
+from loralet.config import ComputeOptions, TrainingOptions
+from loralet.data.batches import gather
+from loralet.events import Checked, Event, RunEnded
+from loralet.runs.run import Run
+from loralet.runs.selection import rank_of
+from loralet.tasks.base import Check, Scores
+from loralet.tasks.single_label import SingleLabel
+from loralet.training.corpus import CorpusRows
+from loralet.training.loop import TrainingState, train
+from loralet.training.session import Loaded, Session, train_pack
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return make_pair(tmp_path_factory.mktemp("model"))
+
+
+@dataclass(frozen=True)
+class Scripted(SingleLabel):
+    """Trains as usual, but its checks say what the script says: one tuple for each check, one entry for each run."""
+
+    script: Iterator[tuple[Check, ...]] = field(default_factory=lambda: iter(()))
+
+    def check(self, logits: Tensor, targets: Tensor) -> list[Check]:
+        return list(next(self.script))
+
+
+def scripted(*checks: tuple[Check, ...]) -> Scripted:
+    return Scripted(TASK.labels, script=iter(checks))
+
+
+def started(pair: Pair, runs: list[Run], task: SingleLabel) -> TrainingState:
+    encoder = CPU.load(pair.ours.weights, pair.ours.table, torch.float32)
+    return TrainingState.start(CPU, encoder, task, pack_for(pair, runs), runs, 0.0)
+
+
+def test_of_equal_scores_the_lower_loss_becomes_the_kept_state(pair: Pair) -> None:
+    checks = [
+        Check(0.5, 0.9),  # the first is the best so far
+        Check(0.5, 0.7),  # as good, and surer
+        Check(0.5, 0.8),
+        Check(0.4, 0.1),  # a lower loss does not make up for a lower score
+        Check(0.5, nan),
+        Check(0.5, 0.7),  # the same again: the earlier one stays
+        Check(0.6, 5.0),  # a higher score at any loss
+        Check(0.6, inf),
+        Check(0.6, 4.9),
+    ]
+    best = [True, True, False, False, False, False, True, False, True]
+    run = run_of(1e-2, rank=4, alpha=8.0, targets=("query",))
+    other = run_of(1e-3, rank=2, alpha=8.0, targets=("query",))
+    # The other run's checks get worse and worse: it keeps its first state.
+    script = [(check, Check(0.9 - i / 10, 1.0)) for i, check in enumerate(checks)]
+    state = started(pair, [run, other], scripted(*script))
+    options = TrainingOptions(steps=9, batch_size=4, eval_every=1, target_score=0.55)
+    at: list[dict[str, Tensor]] = []
+    flags: dict[str, list[bool]] = {run.id: [], other.id: []}
+    converged: dict[str, int | None] = {}
+    for event in train(state, rows(40, 0), rows(10, 1), options, seed=0):
+        if isinstance(event, Checked):
+            flags[event.run].append(event.best)
+            if event.run == run.id:
+                at.append(state.pack.extract(state.parameters, 0))
+        if isinstance(event, RunEnded):
+            converged[event.run] = event.converged_step
+    kept = {s.run.id: s for s in state.ended}
+    assert flags == {run.id: best, other.id: [True, *[False] * 8]}
+    assert kept[run.id].best_rank == rank_of(0.6, 4.9)
+    assert kept[run.id].stale == 0
+    assert kept[other.id].stale == 8
+    assert converged == {run.id: 7, other.id: 1}
+    assert all(torch.equal(tensor, at[8][name]) for name, tensor in kept[run.id].best.items())
+    assert not torch.equal(at[8]["classifier.weight"], at[6]["classifier.weight"])
+
+
+@pytest.mark.parametrize(
+    ("checks", "kept", "steps"),
+    [
+        ([Check(0.5, 0.9), Check(0.5, 0.7), Check(0.5, 0.8), Check(0.5, 0.75), Check(0.5, 0.1)], 1, 4),
+        ([Check(0.5, nan), Check(0.5, inf), Check(0.5, 3.0), Check(0.5, nan), Check(0.4, 0.0)], 2, 5),
+        ([Check(0.5, nan), Check(0.5, inf), Check(0.5, nan), Check(0.9, 0.1), Check(0.9, 0.1)], 0, 3),
+    ],
+)
+def test_patience_counts_checks_since_the_kept_state(pair: Pair, checks: list[Check], kept: int, steps: int) -> None:
+    run = run_of(1e-2, rank=4, alpha=8.0, targets=("query",))
+    state = started(pair, [run], scripted(*((check,) for check in checks)))
+    options = TrainingOptions(steps=5, batch_size=4, eval_every=1, patience=2)
+    events = train(state, rows(40, 0), rows(10, 1), options, seed=0)
+    at = [state.pack.extract(state.parameters, 0) for event in events if isinstance(event, Checked)]
+    (ended,) = state.ended
+    assert (ended.steps, ended.status) == (steps, "early-stopped")
+    assert all(torch.equal(tensor, at[kept][name]) for name, tensor in ended.best.items())
+
+
+def test_a_check_is_the_tasks_accuracy_and_mean_loss(pair: Pair) -> None:
+    run = run_of(1e-2, rank=4, alpha=8.0, targets=("query",))
+    state, validation = started(pair, [run], TASK), rows(30, 1)
+    every = gather(validation.tokens, np.arange(30))
+    options = TrainingOptions(steps=4, batch_size=4, eval_every=2)
+    seen = []
+    for event in train(state, rows(40, 0), validation, options, seed=0):
+        if isinstance(event, Checked):
+            logits = state.program.logits(state.parameters)(every)[0]
+            right = (logits.argmax(1) == validation.targets).float().mean()
+            assert event.score == pytest.approx(right.item())
+            assert event.loss == pytest.approx(F.cross_entropy(logits, validation.targets).item(), abs=1e-5)
+            assert event.rows == 30
+            seen.append(event.loss)
+    assert len(set(seen)) == 2
+
+
+@dataclass(frozen=True)
+class Judge(SingleLabel):
+    """Trains and checks as usual, but says of the states measured on the whole validation split what the script says."""
+
+    script: Iterator[Scores] = field(default_factory=lambda: iter(()))
+
+    def score(self, logits: Tensor, targets: np.ndarray) -> Scores:
+        return next(self.script)
+
+
+@pytest.mark.parametrize(
+    ("best", "last", "kept"),
+    [
+        ((0.7, 0.5), (0.7, 0.4), "last"),
+        ((0.7, 0.4), (0.7, 0.5), "best"),
+        ((0.7, 0.4), (0.7, 0.4), "best"),
+        ((0.7, None), (0.7, 9.0), "last"),
+        ((0.8, 9.0), (0.7, 0.1), "best"),
+        ((0.7, 0.1), (0.8, 9.0), "last"),
+    ],
+)
+def test_the_whole_validation_split_chooses_between_best_and_last(
+    pair: Pair, best: tuple[float, float | None], last: tuple[float, float | None], kept: str
+) -> None:
+    judged = [Scores({"accuracy": score}, {}, loss) for score, loss in (best, last)]
+    task = Judge(TASK.labels, script=iter(judged))
+    run = run_of(1e-1, rank=4, alpha=8.0, targets=("query",))
+    corpus = CorpusRows(rows(40, 0), rows(20, 1), rows(10, 1))
+    encoder = CPU.load(pair.ours.weights, pair.ours.table, torch.float32)
+    loaded = {"lora": Loaded(CPU, encoder, CPU.info(torch.float32))}
+    # At this learning rate the last state is not the best one.
+    options = TrainingOptions(steps=6, batch_size=4, eval_every=1, schedule="constant")
+    session = Session(pair.ours, loaded, corpus, task, options, ComputeOptions())
+    events: list[Event] = []
+    (row,) = train_pack(session, [run], events.append)
+    checks = [event for event in events if isinstance(event, Checked)]
+    assert not checks[-1].best
+    state = session.start([run])
+    states: dict[str, dict[str, Tensor]] = {}
+    for event in train(state, corpus.train, corpus.sample, options, run.seed):
+        if isinstance(event, Checked):
+            own = state.pack.extract(state.parameters, 0)
+            states |= {"last": own} | ({"best": own} if event.best else {})
+    assert all(torch.equal(tensor, states[kept][name]) for name, tensor in row.tensors.items())
+    assert not torch.equal(states["best"]["classifier.weight"], states["last"]["classifier.weight"])
+    assert row.validation is judged[("best", "last").index(kept)]

@@ -1,0 +1,330 @@
+"""Which backend computes, and why: by option, by environment variable, by what the machine and the model allow."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from command_line import command
+from models import make_pair
+
+from loralet import TextClassifier
+from loralet.backends import choice
+from loralet.backends.base import Backend, BackendInfo
+from loralet.backends.choice import SLOWDOWN, VARIABLE, Chosen, choose_backend, choose_dtype
+from loralet.backends.native.backend import NativeBackend, NativeUnavailable
+from loralet.backends.torch import TorchBackend
+from loralet.config import ComputeOptions, DataOptions, GridOptions, StudyConfig, TrainingOptions
+from loralet.data.columns import memory_dataset, text_column
+from loralet.errors import ConfigError
+from loralet.events import Event, Stage
+from loralet.models.table import EncoderTable
+from loralet.runs.environment import read_environment
+from loralet.studies.plan import plan_study
+from loralet.studies.study import prepare
+from loralet.training.corpus import settle
+from loralet.training.session import open_session
+
+TABLE = EncoderTable(layers=2, width=32, heads=2, feed_forward=64, vocabulary=100, positions=40)
+WHY = "no C compiler found"
+CPU = torch.device("cpu")
+
+
+class Native(TorchBackend):
+    """Stands in for the native backend where this machine may not have it: torch computes, under that name."""
+
+    name = "native"
+    refusal: str | None = None
+
+    def __init__(self) -> None:
+        super().__init__(CPU)
+        self.asked: list[tuple[EncoderTable, torch.dtype, str]] = []
+
+    def supports(self, table: EncoderTable, dtype: torch.dtype, method: str = "lora") -> str | None:
+        self.asked.append((table, dtype, method))
+        return self.refusal
+
+    def info(self, dtype: torch.dtype, reason: str = "") -> BackendInfo:
+        return replace(super().info(dtype, reason), instructions="AVX2")
+
+
+class Unavailable:
+    def __init__(self) -> None:
+        raise NativeUnavailable(WHY)
+
+
+@pytest.fixture(autouse=True)
+def _no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+
+
+@pytest.fixture
+def native(monkeypatch: pytest.MonkeyPatch) -> type[Native]:
+    """A native backend that is there and computes everything; its class has the reason to refuse, if any."""
+
+    class Own(Native):
+        pass
+
+    monkeypatch.setattr(choice, "NativeBackend", Own)
+    monkeypatch.setattr(choice, "TorchBackend", lambda: TorchBackend(CPU))
+    return Own
+
+
+@pytest.fixture
+def _unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "NativeBackend", Unavailable)
+    monkeypatch.setattr(choice, "TorchBackend", lambda: TorchBackend(CPU))
+
+
+def test_this_machine_gets_native_where_it_can_and_a_reason_where_it_cannot() -> None:
+    chosen = choose_backend(TABLE)
+    plain = TorchBackend()
+    assert isinstance(chosen.backend, Backend)
+    if plain.device.type != "cpu":
+        assert (chosen.info.name, chosen.info.reason) == ("torch", "")
+        return
+    try:
+        expected = NativeBackend().info(chosen.dtype)
+    except NativeUnavailable as error:
+        expected = plain.info(chosen.dtype, f"{error}; {SLOWDOWN}")
+    assert chosen.info == expected
+    assert (chosen.info.name == "native") == (chosen.info.reason == "")
+
+
+def test_native_is_the_first_choice_on_a_cpu(native: type[Native]) -> None:
+    chosen = choose_backend(TABLE, "fp32")
+    assert isinstance(chosen.backend, native)
+    assert chosen.backend.asked == [(TABLE, torch.float32, "lora")]
+    assert (chosen.info.name, chosen.info.dtype, chosen.info.reason) == ("native", "fp32", "")
+    assert choose_backend(TABLE, "fp32", "native").info == chosen.info
+
+
+def test_torch_is_taken_where_it_is_asked_for(native: type[Native], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_backend(TABLE, wanted="torch").info == TorchBackend(CPU).info(choose_dtype("auto", CPU))
+    monkeypatch.setenv(VARIABLE, "native")
+    assert choose_backend(TABLE, wanted="torch").info.name == "torch", "the option comes before the variable"
+
+
+def test_the_variable_stands_in_for_auto(native: type[Native], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "torch")
+    assert choose_backend(TABLE).info.name == "torch"
+    assert choose_backend(TABLE).info.reason == ""
+    assert choose_backend(TABLE, wanted="native").info.name == "native"
+    for value in ("native", "auto", ""):
+        monkeypatch.setenv(VARIABLE, value)
+        assert choose_backend(TABLE).info.name == "native"
+
+
+def test_a_variable_that_names_no_backend_is_reported(native: type[Native], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "gpu")
+    with pytest.raises(ConfigError, match=r"^LORALET_BACKEND is 'gpu': it must be one of auto, native, torch$"):
+        choose_backend(TABLE)
+    assert choose_backend(TABLE, wanted="torch").info.name == "torch", (
+        "it is not read where an option says what is wanted"
+    )
+
+
+@pytest.mark.usefixtures("_unavailable")
+def test_without_kernels_torch_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = choose_backend(TABLE, "fp32")
+    assert (chosen.info.name, chosen.info.reason) == ("torch", f"{WHY}; {SLOWDOWN}")
+    assert chosen.announcement == f"backend: torch: {WHY}; {SLOWDOWN}"
+    with pytest.raises(ConfigError, match=rf"^--backend native: {WHY}$"):
+        choose_backend(TABLE, wanted="native")
+    monkeypatch.setenv(VARIABLE, "native")
+    with pytest.raises(ConfigError, match=rf"^LORALET_BACKEND=native: {WHY}$"):
+        choose_backend(TABLE)
+
+
+def test_a_model_that_the_kernels_cannot_compute(native: type[Native], monkeypatch: pytest.MonkeyPatch) -> None:
+    native.refusal = "width 30 is not a multiple of 32"
+    words = f"the native backend cannot compute this model: {native.refusal}"
+    chosen = choose_backend(TABLE, "fp32")
+    assert (chosen.info.name, chosen.announcement) == ("torch", f"backend: torch: {words}")
+    with pytest.raises(ConfigError, match=rf"^--backend native: {words}$"):
+        choose_backend(TABLE, wanted="native")
+    monkeypatch.setenv(VARIABLE, "native")
+    with pytest.raises(ConfigError, match=rf"^LORALET_BACKEND=native: {words}$"):
+        choose_backend(TABLE)
+
+
+def test_every_adapter_method_of_a_session_is_asked_about(
+    native: type[Native], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def supports(self: Native, table: EncoderTable, dtype: torch.dtype, method: str = "lora") -> str | None:
+        return "it does not know the adapter method other" if method == "other" else None
+
+    monkeypatch.setattr(native, "supports", supports)
+    assert choose_backend(TABLE, methods=("lora",)).info.name == "native"
+    chosen = choose_backend(TABLE, methods=("lora", "other"))
+    assert (chosen.info.name, chosen.info.reason.rpartition(": ")[2]) == (
+        "torch",
+        "it does not know the adapter method other",
+    )
+
+
+def test_a_gpu_is_used_through_torch(native: type[Native], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gpu(TorchBackend):
+        def __init__(self) -> None:
+            super().__init__(torch.device("cuda"))
+
+        def info(self, dtype: torch.dtype, reason: str = "") -> BackendInfo:
+            return BackendInfo("torch", "Some GPU", "", "fp32", 2, reason)
+
+    monkeypatch.setattr(choice, "TorchBackend", Gpu)
+    chosen = choose_backend(TABLE, "fp32")
+    assert isinstance(chosen.backend, Gpu)
+    assert chosen.announcement == "backend: torch, fp32, Some GPU"
+    assert choose_backend(TABLE, "fp32", "native").info.name == "native", (
+        "the kernels of the CPU are there if asked for"
+    )
+
+
+@pytest.mark.parametrize(
+    ("info", "line"),
+    [
+        (BackendInfo("native", "cpu", "AVX2", "fp32", 2), "native, AVX2, fp32, 2 threads"),
+        (BackendInfo("native", "cpu", "AVX-512 BF16", "bf16", 1), "native, AVX-512 BF16, bf16, 1 thread"),
+        (BackendInfo("torch", "cpu", "", "fp32", 2), "torch, fp32, 2 threads"),
+        (BackendInfo("torch", "Some GPU", "", "bf16", 2), "torch, bf16, Some GPU"),
+        (BackendInfo("torch", "cpu", "", "fp32", 2, WHY), f"torch: {WHY}"),
+    ],
+)
+def test_a_backend_in_one_line(info: BackendInfo, line: str) -> None:
+    assert str(info) == line
+    assert Chosen(TorchBackend(CPU), torch.float32, info).announcement == f"backend: {line}"
+
+
+@pytest.mark.parametrize(
+    ("has", "dtype"),
+    [({"avx512_bf16": True}, torch.bfloat16), ({"amx_bf16": True}, torch.bfloat16), ({"avx2": True}, torch.float32)],
+)
+def test_auto_is_bf16_where_the_cpu_computes_it(
+    monkeypatch: pytest.MonkeyPatch, native: type[Native], has: dict[str, bool], dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    assert choose_dtype("auto", CPU) == choose_backend(TABLE).dtype == dtype
+    assert choose_backend(TABLE, "fp32").dtype == torch.float32
+    assert choose_backend(TABLE, "bf16").dtype == torch.bfloat16
+    assert choose_backend(TABLE, "bf16", "torch").info.dtype == "bf16"
+
+
+TEXTS = [" ".join(pair) for pair in zip("abcdefgh" * 3, "hgfedcba" * 3, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("choice")
+    for name in ("one", "two"):
+        make_pair(folder / name, seed=len(name))
+    rows = [f"{text},{'no' if i % 2 else 'yes'}" for i, text in enumerate(TEXTS)]
+    (folder / "rows.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    return folder
+
+
+TRAIN = ("train", "rows.csv", "--model", "one", "--steps", "2", "--batch-size", "8")
+
+
+@pytest.mark.usefixtures("_unavailable")
+def test_native_that_cannot_be_had_is_one_line_and_status_2(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = command(place, *TRAIN, "--quiet", "--backend", "native", "--out", "refused")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [f"loralet: --backend native: {WHY}"]
+    monkeypatch.setenv(VARIABLE, "cuda")
+    done = command(place, *TRAIN, "--quiet", "--out", "refused")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == ["loralet: LORALET_BACKEND is 'cuda': it must be one of auto, native, torch"]
+    assert not (place / "refused").exists()
+    done = command(place, *TRAIN, "--backend", "cuda")
+    assert done.returncode == 2
+    assert all(word in done.stderr for word in ("cuda", "auto", "native", "torch"))
+
+
+def announced(stderr: str) -> list[str]:
+    return [line for line in stderr.splitlines() if "backend: " in line]
+
+
+@pytest.mark.usefixtures("_unavailable")
+def test_the_fallback_is_announced_once_and_recorded(place: Path) -> None:
+    done = command(place, *TRAIN, "--precision", "fp32", "--out", "fallback")
+    assert done.returncode == 0, done.stderr
+    assert announced(done.stderr) == [f"· backend: torch: {WHY}; {SLOWDOWN}"]
+    (recorded,) = read_environment(place / "fallback").backends
+    assert recorded.model == "one"
+    assert recorded.backend == BackendInfo("torch", "cpu", "", "fp32", torch.get_num_threads(), f"{WHY}; {SLOWDOWN}")
+    events = [json.loads(line) for line in (place / "fallback" / "metrics.jsonl").read_text().splitlines()]
+    stages = [event["text"] for event in events if event["event"] == "Stage"]
+    assert stages.count(f"backend: torch: {WHY}; {SLOWDOWN}") == 1
+
+
+def test_the_first_choice_is_announced_once_and_recorded(place: Path, native: type[Native]) -> None:
+    done = command(place, *TRAIN, "--precision", "fp32", "--threads", "2", "--out", "first")
+    assert done.returncode == 0, done.stderr
+    assert announced(done.stderr) == ["· backend: native, AVX2, fp32, 2 threads"]
+    found = read_environment(place / "first")
+    assert [session.backend for session in found.backends] == [BackendInfo("native", "cpu", "AVX2", "fp32", 2)]
+    assert found.threads == 2
+    assert "backend = " in (place / "first" / "config.toml").read_text()
+    measured = command(place, "evaluate", "first", "rows.csv", "--format", "json", "--threads", "1")
+    assert json.loads(measured.stdout)["backend"] == "native, AVX2, fp32, 1 thread"
+    measured = command(
+        place, "evaluate", "first", "rows.csv", "--format", "json", "--threads", "1", "--backend", "torch"
+    )
+    assert json.loads(measured.stdout)["backend"] == "torch, fp32, 1 thread"
+
+
+def test_each_model_of_a_study_has_its_backend(
+    place: Path, native: type[Native], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    config = StudyConfig(
+        "rows.csv", grid=GridOptions(("one", "two"), (2,), (8.0,)), compute=ComputeOptions(precision="fp32")
+    )
+    events: list[Event] = []
+    prepared = prepare(plan_study(config), events.append)
+    assert [session.model for session in prepared.backends] == ["one", "two"]
+    assert {session.backend.name for session in prepared.backends} == {"native"}
+    lines = [event.text for event in events if isinstance(event, Stage) and event.text.startswith("backend: ")]
+    assert len(lines) == 2
+
+
+def test_methods_that_share_a_backend_share_its_weights_and_its_line(place: Path, native: type[Native]) -> None:
+    numbers = np.arange(len(TEXTS)) % 2
+    corpus = settle(memory_dataset(text_column(TEXTS), numbers, ["no", "yes"]), DataOptions(), 8)
+    events: list[Event] = []
+    options = (TrainingOptions(), DataOptions(), ComputeOptions(precision="fp32"), events.append)
+    session = open_session(str(place / "one"), corpus, *options, methods=("lora", "other"))
+    assert session.loaded["lora"] is session.loaded["other"]
+    lines = [event.text for event in events if isinstance(event, Stage) and event.text.startswith("backend: ")]
+    assert len(lines) == len(session.backends) == 1
+
+
+@pytest.mark.usefixtures("_unavailable")
+def test_the_classifier_takes_the_same_option(place: Path) -> None:
+    labels = ["no", "yes"] * (len(TEXTS) // 2)
+    options = {"rank": 2, "steps": 2, "batch_size": 8}
+    with pytest.raises(ConfigError, match=rf"^--backend native: {WHY}$"):
+        TextClassifier(str(place / "one"), backend="native", **options).fit(TEXTS, labels)
+    with pytest.raises(ConfigError, match="backend is 'gpu': it must be one of auto, native, torch"):
+        TextClassifier(str(place / "one"), backend="gpu", **options).fit(TEXTS, labels)  # type: ignore[arg-type]
+    heard: list[Event] = []
+    TextClassifier(str(place / "one"), backend="torch", listen=heard.append, **options).fit(TEXTS, labels)
+    lines = [event.text for event in heard if isinstance(event, Stage) and event.text.startswith("backend: ")]
+    assert [line.split(",")[0] for line in lines] == ["backend: torch"]
+
+
+def test_a_classifier_trained_on_one_backend_loads_on_another(
+    place: Path, tmp_path: Path, native: type[Native], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = ["no", "yes"] * (len(TEXTS) // 2)
+    fitted = TextClassifier(str(place / "one"), backend="native", rank=2, steps=2, batch_size=8).fit(TEXTS, labels)
+    fitted.save(tmp_path / "adapter")
+    wanted = fitted.predict_proba(TEXTS)
+    monkeypatch.setattr(choice, "NativeBackend", Unavailable)
+    loaded = TextClassifier.load(tmp_path / "adapter")
+    assert loaded.get_params()["backend"] == "auto"
+    assert (loaded.predict_proba(TEXTS) == wanted).all()

@@ -1,0 +1,150 @@
+"""How a process uses the CPU: threads that wait passively, and as many of them as were asked for."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+import torch
+from checkpoints import prajjwal
+from command_line import command
+
+from loralet import TextClassifier
+from loralet.errors import ConfigError
+from loralet.runtime import MOST_THREADS, POLICY, thread_problems, using_threads
+
+WATCH = """
+import os, sys, warnings
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            print("torch is imported with", os.environ.get("OMP_WAIT_POLICY"))
+
+sys.meta_path.insert(0, Watch())
+"""
+
+
+def python(code: str, **environment: str) -> list[str]:
+    """Lines that a new process prints, which has no waiting policy of its own."""
+    clean = {name: value for name, value in os.environ.items() if name != POLICY}
+    done = subprocess.run(
+        [sys.executable, "-c", WATCH + dedent(code)],
+        env=clean | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import loralet\nloralet.TextClassifier",
+        "from loralet import load",
+        "from loralet.cli import main\nmain(['predict', 'nowhere', 'text'])",
+    ],
+)
+def test_threads_wait_passively_from_the_import_of_torch_on(code: str) -> None:
+    assert python(f"warnings.simplefilter('error')\n{code}") == ["torch is imported with PASSIVE"]
+
+
+def test_the_users_own_policy_stays() -> None:
+    for code in (
+        "import loralet\nloralet.TextClassifier",
+        "from loralet.cli import main\nmain(['predict', 'nowhere', 'x'])",
+    ):
+        lines = python(
+            f"warnings.simplefilter('error')\n{code}\nprint(os.environ['{POLICY}'])", OMP_WAIT_POLICY="ACTIVE"
+        )
+        assert lines == ["torch is imported with ACTIVE", "ACTIVE"]
+
+
+IMPORTED_FIRST = """
+    import torch
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        import loralet
+        loralet.TextClassifier, loralet.load
+        from loralet.cli import main
+        main(["predict", "nowhere", "text"])
+    found = [w for w in caught if "torch was imported before loralet" in str(w.message)]
+    print(len(found), {w.category.__name__ for w in found} or "none")
+"""
+
+
+def test_one_warning_where_torch_came_first() -> None:
+    assert python(IMPORTED_FIRST) == ["torch is imported with None", "1 {'RuntimeWarning'}"]
+    assert python(IMPORTED_FIRST, OMP_WAIT_POLICY="PASSIVE") == ["torch is imported with PASSIVE", "0 none"]
+
+
+def test_importing_the_package_alone_sets_and_says_nothing() -> None:
+    code = f"import loralet\nprint(os.environ.get('{POLICY}'), 'torch' in sys.modules)"
+    assert python(f"warnings.simplefilter('error')\n{code}") == ["None False"]
+
+
+def test_threads_are_given_back() -> None:
+    before = torch.get_num_threads()
+    other = before + 1
+    with using_threads(other):
+        assert torch.get_num_threads() == other
+        with using_threads(None):
+            assert torch.get_num_threads() == other
+    assert torch.get_num_threads() == before
+    with pytest.raises(KeyError), using_threads(other):
+        raise KeyError
+    assert torch.get_num_threads() == before
+    with using_threads(None):
+        torch.set_num_threads(other)
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    ("count", "possible"), [(0, False), (-1, False), (1, True), (MOST_THREADS, True), (None, True)]
+)
+def test_bounds(count: int | None, possible: bool) -> None:
+    assert (list(thread_problems(count)) == []) == possible
+
+
+TOO_MANY = [0, -2, MOST_THREADS + 1, 100_000]
+
+
+@pytest.mark.parametrize("count", TOO_MANY)
+def test_an_impossible_number_is_reported_and_never_reaches_torch(
+    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert MOST_THREADS == 1024
+    words = f"threads is {count}: it must be from 1 to 1024"
+    assert list(thread_problems(count)) == [words]
+
+    def never(number: int) -> None:
+        assert number != count
+
+    monkeypatch.setattr(torch, "set_num_threads", never)
+    with pytest.raises(ConfigError, match=words), using_threads(count):
+        pass
+    for arguments in (["train"], ["study"], ["predict", "run", "text"], ["evaluate", "run"], ["export", "run"]):
+        done = command(tmp_path, *arguments, "--threads", str(count))
+        assert (done.returncode, done.stdout) == (2, ""), arguments
+        assert done.stderr.splitlines() == ["loralet: 1 problem in the options:", f"  - {words}"]
+    with pytest.raises(ConfigError, match=words):
+        TextClassifier(threads=count).fit(["a", "b"] * 2, [0, 1] * 2)
+
+
+def test_a_number_that_is_set_after_fitting_is_checked_too(tmp_path: Path) -> None:
+    texts, labels = ["oil price", "team wins"] * 4, ["a", "b"] * 4
+    fitted = TextClassifier(str(prajjwal(tmp_path / "tiny")), rank=2, steps=1, batch_size=4, threads=1).fit(
+        texts, labels
+    )
+    before = torch.get_num_threads()
+    assert len(fitted.set_params(threads=2).predict(texts)) == 8
+    for count in TOO_MANY:
+        with pytest.raises(ConfigError, match=f"threads is {count}: it must be from 1 to 1024"):
+            fitted.set_params(threads=count).predict(texts)
+    assert torch.get_num_threads() == before
