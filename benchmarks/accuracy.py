@@ -1,9 +1,10 @@
-"""What accuracy the main configurations reach, and what a pack saves over single runs.
+"""Accuracy of the main configurations, and the time that a pack saves over single runs.
 
     python benchmarks/accuracy.py DATA MODEL [--out benchmarks/accuracy.json]
 
-DATA is a folder with train and test files, MODEL a backbone. Every row is three seeds of one configuration, side by side in one pack, trained through
-the same functions as ``loralet study``; the test split is read once, at the end of each study. Prints a table and writes JSON.
+DATA is a folder with train and test files, MODEL a backbone. Every row is three seeds of one configuration, trained
+through the same functions as ``loralet study``. Each study reads the test split once, at its end. Prints a table and
+writes JSON.
 """
 
 from __future__ import annotations
@@ -12,133 +13,162 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, NamedTuple
 
 from machine import describe_machine
+from ours import AUTO, GRID, grid_run
 
+from loralet.adapters.spec import HEAD_ALONE, AdapterSpec
 from loralet.atomic import write_json
-from loralet.config import DataOptions, TrainingOptions
+from loralet.config import ComputeOptions, DataOptions, TrainConfig, TrainingOptions
+from loralet.config.toml import options_text
+from loralet.records import plain
+from loralet.runs.environment import environment
 from loralet.runs.folder import RunFolder
+from loralet.runs.results import Results, RunResult
+from loralet.runs.run import Run
 from loralet.studies.plan import Plan
 from loralet.studies.study import carry_out, prepare
-from loralet.training.packs import lora_run
+from loralet.training.packs import adapter_run
 
-QV, ALL = ("query", "value"), ("all-linear",)
+
+class Cell(NamedTuple):
+    """A configuration: its name in the table, its run (of any seed and model) and how it is trained."""
+
+    name: str
+    run: Run
+    training: TrainingOptions
+
+
+QV = AdapterSpec(alpha=64.0, targets=("query", "value"))
 THREE = TrainingOptions(epochs=3)
-CELLS = [
-    (
-        "the mission's recipe: r16 alpha 64, query+value, dropout 0.1, lr 5e-5, no weight decay",
-        lora_run("", 16, 64.0, 0.1, QV, "alpha/r", 5e-5, 0),
+DEFAULT = adapter_run("", AdapterSpec(), TrainConfig().lr, 0)
+BASE_ROWS = "base rows"
+CELLS = (
+    Cell(BASE_ROWS, adapter_run("", HEAD_ALONE, 1e-2, 0), THREE),
+    Cell(
+        "the original recipe (lr 5e-5, dropout 0.1, no weight decay): r16 alpha 64, query+value",
+        adapter_run("", replace(QV, dropout=0.1), 5e-5, 0),
         replace(THREE, weight_decay=0.0),
     ),
-    ("r16 alpha 64, query+value, lr 3e-3", lora_run("", 16, 64.0, 0.0, QV, "alpha/r", 3e-3, 0), THREE),
-    ("default: r16 alpha 32, all linears, lr 3e-3", lora_run("", 16, 32.0, 0.0, ALL, "alpha/r", 3e-3, 0), THREE),
-    (
-        "the same, pooler trained too",
-        lora_run("", 16, 32.0, 0.0, ALL, "alpha/r", 3e-3, 0),
-        replace(THREE, head="trained-pooler"),
-    ),
-    ("the same, mean over tokens", lora_run("", 16, 32.0, 0.0, ALL, "alpha/r", 3e-3, 0), replace(THREE, head="mean")),
-]
+    Cell("r16 alpha 64, query+value, lr 3e-3", adapter_run("", QV, 3e-3, 0), THREE),
+    Cell("default: r16 alpha 32, all linear layers, lr 3e-3", DEFAULT, THREE),
+    Cell("default with a trained pooler", DEFAULT, replace(THREE, head="trained-pooler")),
+    Cell("default with the mean over tokens", DEFAULT, replace(THREE, head="mean")),
+)
 SEEDS = (0, 1, 2)
-KEPT = ("role", "trainable_parameters", "steps")
-ORDER = ["majority", "random-head", "tfidf-svm", "linear-probe", *(name for name, _, _ in CELLS)]
-GRID = [(rank, alpha) for rank in (4, 16, 32) for alpha in (64.0, 256.0, 512.0)]
+ORDER = ("majority", "random-head", "tfidf-svm", "linear-probe", *(cell.name for cell in CELLS))
 
 
-def measure(data: str, runs: list[Any], training: TrainingOptions, baselines: bool) -> tuple[dict[str, Any], float]:
-    """Results of a plan, and the seconds that its training took, reading and tokenising left out."""
-    plan = Plan("study", data, tuple(runs), baselines, training, DataOptions())
+def measure(
+    data: str,
+    runs: Sequence[Run],
+    training: TrainingOptions,
+    compute: ComputeOptions = AUTO,
+    baselines: bool = False,
+) -> tuple[Results, float]:
+    """Results of a plan, and the seconds that carrying it out took, without reading and tokenising."""
+    plan = Plan("study", data, tuple(runs), baselines, training, DataOptions(), compute)
     prepared = prepare(plan, lambda event: None)
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        run_folder = RunFolder(Path(folder), training)
-        results = carry_out(plan, prepared, run_folder, lambda event: None)
-        run_folder.close()
+    with tempfile.TemporaryDirectory() as path:
+        found = environment(prepared.backends)
+        with closing(RunFolder(Path(path), options_text(training), found)) as folder:
+            results = carry_out(prepared, folder, lambda event: None)
     return results, time.perf_counter() - started
 
 
-def summary(name: str, entries: list[dict[str, Any]]) -> dict[str, Any]:
-    """One configuration's seeds as a row: means, the standard deviation over the seeds (None for one), and every seed's accuracy.
+def summary(name: str, runs: Sequence[RunResult]) -> dict[str, Any]:
+    """The seeds of one configuration as a row: means, and the standard deviation over the seeds (None for one).
 
-    The interval is the mean of the seeds' own 95 % intervals: how far the test rows, not the seed, leave the accuracy open.
+    The interval is the mean of the seeds' 95 % intervals. It shows the uncertainty from the number of test rows, the
+    standard deviation that from the seed.
     """
-    row: dict[str, Any] = {"name": name, "runs": len(entries)} | {key: entries[0][key] for key in KEPT}
-    seconds = [entry["train_seconds"] for entry in entries]
-    row["train_seconds"] = None if None in seconds else fmean(seconds)
+    seconds = [run.train_seconds for run in runs if run.train_seconds is not None]
+    row: dict[str, Any] = {
+        "name": name,
+        "runs": len(runs),
+        "role": runs[0].role,
+        "trainable_parameters": runs[0].trainable_parameters,
+        "steps": runs[0].steps,
+        "train_seconds": fmean(seconds) if len(seconds) == len(runs) else None,
+    }
     for split in ("validation", "test"):
-        accuracies = [entry[split]["accuracy"] for entry in entries]
+        scores = [run.validation if split == "validation" else run.test for run in runs]
+        found = [score for score in scores if score is not None]
+        accuracies = [score["accuracy"] for score in found]
+        low, high = (fmean(score.intervals["accuracy"][end] for score in found) for end in (0, 1))
         row[split] = {
             "accuracy": fmean(accuracies),
-            "sd": stdev(accuracies) if len(entries) > 1 else None,
+            "sd": stdev(accuracies) if len(accuracies) > 1 else None,
             "seeds": accuracies,
+            **({"accuracy_low": low, "accuracy_high": high} if split == "test" else {}),
         }
-    row["test"] |= {
-        bound: fmean(entry["test"][bound] for entry in entries) for bound in ("accuracy_low", "accuracy_high")
-    }
     return row
 
 
+def rows_of(cell: Cell, data: str, model: str, seeds: Sequence[int]) -> tuple[list[dict[str, Any]], Results]:
+    """The rows of one configuration; the base rows are several."""
+    runs = [replace(cell.run, id=f"seed-{seed}", model=model, seed=seed) for seed in seeds]
+    results, _ = measure(data, runs, cell.training, baselines=cell.name == BASE_ROWS)
+    by_role: dict[str, list[RunResult]] = {}
+    for run in results.runs:
+        by_role.setdefault(run.role, []).append(run)
+    return [summary(cell.name if role == "lora" else role, runs) for role, runs in by_role.items()], results
+
+
+def pack_against_singles(data: str, model: str, steps: int) -> dict[str, float]:
+    """Seconds of nine configurations as one pack, then of each alone; checks, final evaluation and writing included."""
+    grid = [grid_run(model, rank, alpha) for rank, alpha in GRID]
+    short = TrainingOptions(steps=steps)
+    _, pack = measure(data, grid, short)
+    singles = sum(measure(data, [run], short)[1] for run in grid)
+    return {"runs": len(grid), "steps": steps, "pack_seconds": pack, "single_seconds": singles, "ratio": singles / pack}
+
+
 def main() -> None:
+    """Measure, print a table and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data")
-    parser.add_argument("model")
-    parser.add_argument("--out", default=str(Path(__file__).with_suffix(".json")))
+    parser.add_argument("data", help="folder with train and test files")
+    parser.add_argument("model", help="backbone")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    parser.add_argument("--epochs", type=float, default=THREE.epochs)
+    parser.add_argument("--grid-steps", type=int, default=200, help="steps of the pack of nine and of the single runs")
     parser.add_argument(
-        "--grid-steps", type=int, default=200, help="steps of the pack of nine and of the nine single runs"
-    )
-    parser.add_argument(
-        "--only",
-        default="",
-        help="measure only the rows whose name has this in it ('base rows', 'pack', ...); the others are kept",
+        "--only", default="", help=f"only rows with this in their name ({BASE_ROWS}, pack, ...); others are kept"
     )
     arguments = parser.parse_args()
-    out = Path(arguments.out)
-    report: dict[str, Any] = (
-        json.loads(out.read_text(encoding="utf-8")) if out.exists() and arguments.only else {"rows": []}
-    )
-    rows = {row["name"]: row for row in report["rows"]}
-    probe = lora_run(arguments.model, 0, 1.0, 0.0, (), "alpha/r", 1e-2, 0)
-    for name, run, training in [("base rows", probe, THREE), *CELLS]:
-        if arguments.only not in name:
+    report: dict[str, Any] = {}
+    rows: dict[str, dict[str, Any]] = {}
+    if arguments.only and arguments.out.exists():
+        report = json.loads(arguments.out.read_text(encoding="utf-8"))
+        rows = {row["name"]: row for row in report["rows"]}
+    for cell in CELLS:
+        if arguments.only not in cell.name:
             continue
-        seeds = [replace(run, id=f"seed-{seed}", model=arguments.model, seed=seed) for seed in SEEDS]
-        results, _ = measure(arguments.data, seeds, training, baselines=name == "base rows")
-        report["data"] = results["data"]
-        for role in dict.fromkeys(entry["role"] for entry in results["runs"]):
-            row = summary(
-                name if role == "lora" else role, [entry for entry in results["runs"] if entry["role"] == role]
-            )
+        trained = cell._replace(training=replace(cell.training, epochs=arguments.epochs))
+        found, results = rows_of(trained, arguments.data, arguments.model, arguments.seeds)
+        report["data"] = plain(replace(results.data, source=Path(arguments.data).name))
+        for row in found:
             rows[row["name"]] = row
-            print(f"{row['name']:75} test {row['test']['accuracy']:.4f} {row['test']['seeds']}", flush=True)
+            print(f"{row['name']:86} test {row['test']['accuracy']:.4f} {row['test']['seeds']}", flush=True)
     report["rows"] = sorted(rows.values(), key=lambda row: ORDER.index(row["name"]))
+    report["epochs"] = arguments.epochs
     report["machine"] = describe_machine()
     if arguments.only in "pack":
-        report["pack"] = pack_against_singles(arguments)
+        pack = pack_against_singles(arguments.data, arguments.model, arguments.grid_steps)
+        report["pack"] = pack
         print(
-            "nine runs: pack {pack_seconds:.1f} s, singly {single_seconds:.1f} s, ratio {ratio:.2f}".format(
-                **report["pack"]
-            )
+            f"nine runs: {pack['pack_seconds']:.1f} s as a pack, {pack['single_seconds']:.1f} s as single runs, "
+            f"ratio {pack['ratio']:.2f}"
         )
-    write_json(out, report)
-
-
-def pack_against_singles(arguments: argparse.Namespace) -> dict[str, float]:
-    """Nine configurations side by side, then each alone; checks, final evaluation and writing included."""
-    grid = [lora_run(arguments.model, rank, alpha, 0.0, QV, "alpha/r", 1e-3, 0) for rank, alpha in GRID]
-    short = TrainingOptions(steps=arguments.grid_steps)
-    _, pack = measure(arguments.data, grid, short, baselines=False)
-    singles = sum(measure(arguments.data, [run], short, baselines=False)[1] for run in grid)
-    return {
-        "runs": len(grid),
-        "steps": arguments.grid_steps,
-        "pack_seconds": pack,
-        "single_seconds": singles,
-        "ratio": singles / pack,
-    }
+    write_json(arguments.out, report)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Does accuracy pay for speed? Every setting of the fast way beside the plain one, over three seeds, on the test split.
+"""Test accuracy of the settings that make loralet fast, one change at a time, over three seeds.
 
     python benchmarks/defaults.py DATA MODEL [--seeds 0 1 2] [--epochs 3] [--out benchmarks/defaults.json]
 
-Each row adds one change to the row above it, from the way loralet trains by default to plain fp32 in torch, rows in random order, checks on all
-validation rows; then transformers' Trainer with PEFT and dropout 0.1 in the frozen backbone. All train r16 alpha 64 on query and value at 3e-3.
+Each row adds one change to the row above it, from loralet's defaults to fp32, rows in random order, checks on all
+validation rows, and the torch backend. The last row is transformers' Trainer with PEFT and dropout 0.1 in the frozen
+backbone. All train r16 alpha 64 on query and value at lr 3e-3 without weight decay.
 """
 
 from __future__ import annotations
@@ -14,121 +15,128 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
+from accuracy import QV, measure
 from machine import describe_machine
+from peers import Recipe, open_trainer, trainer_rows
+from work import BATCH, FOLDER, Work
 
 from loralet.atomic import write_json
+from loralet.config import ComputeOptions, TrainingOptions
+from loralet.config.compute import BackendChoice, Precision
+from loralet.data import batches
+from loralet.training.packs import adapter_run
 
-RATE, RANK, ALPHA, TARGETS = 3e-3, 16, 64.0, ("query", "value")
-EVERYTHING = 10**6
-"""More rows than any validation split has: the checks look at all of them."""
-WAYS: dict[str, dict[str, Any]] = {
-    "as it comes: bf16, batches of like length, kernels in C": {},
-    "and in fp32": {"precision": "fp32"},
-    "and rows in random order": {"precision": "fp32", "shuffled": True},
-    "and every check on all validation rows": {"precision": "fp32", "shuffled": True, "validation_sample": EVERYTHING},
-    "and torch alone": {"precision": "fp32", "shuffled": True, "validation_sample": EVERYTHING, "native": False},
-    "Trainer + PEFT, dropout 0.1 in the backbone": {"trainer": True},
+LR = 3e-3
+ALL_ROWS = 10**6
+"""More rows than any validation split has: every check reads all of them."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How a row is trained.
+
+    Args:
+        precision: arithmetic of the encoder.
+        random_order: rows in random order; else rows of similar length share a batch.
+        sample: validation rows that a check reads.
+        backend: compute backend.
+        trainer: by Trainer and PEFT; then the others do not apply.
+    """
+
+    precision: Precision = "auto"
+    random_order: bool = False
+    sample: int = 512
+    backend: BackendChoice = "auto"
+    trainer: bool = False
+
+
+FP32 = Variant("fp32")
+RANDOM = replace(FP32, random_order=True)
+EVERY_ROW = replace(RANDOM, sample=ALL_ROWS)
+VARIANTS = {
+    "default: bf16 where the CPU has it, rows of similar length together, native backend": Variant(),
+    "and in fp32": FP32,
+    "and rows in random order": RANDOM,
+    "and every check on all validation rows": EVERY_ROW,
+    "and on the torch backend": replace(EVERY_ROW, backend="torch"),
+    "Trainer + PEFT, dropout 0.1 in the backbone": Variant(trainer=True),
 }
 
 
-def ours(data: str, model: str, seed: int, epochs: float, way: dict[str, Any]) -> float:
+def by_loralet(data: str, model: str, seed: int, epochs: float, variant: Variant) -> float:
     """Test accuracy of one run, through the same functions as ``loralet train``."""
-    from accuracy import measure
-
-    from loralet.config import TrainingOptions
-    from loralet.data import batches
-    from loralet.training.packs import lora_run
-
-    if way.get("shuffled"):
+    if variant.random_order:
         batches.GROUP = 1
-    options = TrainingOptions(
-        epochs=epochs,
-        precision=way.get("precision", "auto"),
-        validation_sample=way.get("validation_sample", 512),
-        weight_decay=0.0,
-    )
-    results, _ = measure(
-        data, [lora_run(model, RANK, ALPHA, 0.0, TARGETS, "alpha/r", RATE, seed)], options, baselines=False
-    )
-    accuracy: float = results["runs"][0]["test"]["accuracy"]
-    return accuracy
+    training = TrainingOptions(epochs=epochs, validation_sample=variant.sample, weight_decay=0.0)
+    compute = ComputeOptions(variant.backend, variant.precision)
+    results, _ = measure(data, [adapter_run(model, QV, LR, seed)], training, compute)
+    test = results.runs[0].test
+    assert test is not None
+    return test["accuracy"]
 
 
-def trainers(data: str, model: str, seed: int, epochs: float) -> float:
-    """The same run by Trainer and PEFT; its last state, as that is what it keeps."""
+def by_trainer(data: str, model: str, seed: int, epochs: float) -> float:
+    """Test accuracy of the same run by Trainer and PEFT; of its last state, which is the one that it keeps."""
     import numpy as np
     import transformers
-    from contenders import BATCH, Task, load, peer_rows, peer_trainer
 
     transformers.set_seed(seed)
-    task = Task(data, model, 0, 0)
-    corpus = load(task)
-    steps = round(epochs * -(-len(corpus.train) // BATCH))
-    trainer, _, _ = peer_trainer(
-        Task(data, model, steps, 0), False, True, False, None, rate=RATE, dropout=0.0, seed=seed
-    )
-    trainer.train()
-    test = corpus.dataset.test.read()
-    found = trainer.predict(peer_rows(test, transformers.AutoTokenizer.from_pretrained(model), False))
-    return float(
-        (np.argmax(found.predictions, -1) == found.label_ids).mean()
-    )  # not in the rows' order: it groups these by length too
+    corpus = Work(data, model, 0).corpus()
+    steps = max(1, round(epochs * -(-len(corpus.train) // BATCH)))
+    run = open_trainer(Work(data, model, steps), Recipe(lr=LR, dropout=0.0, seed=seed))
+    run.trainer.train()
+    assert corpus.dataset.test is not None
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    found = run.trainer.predict(trainer_rows(corpus.dataset.test.read(), tokenizer, padded=False))
+    # The Trainer groups test rows by length too, so its own label_ids are compared, not the labels in the file's order.
+    return float((np.argmax(found.predictions, -1) == found.label_ids).mean())
 
 
-def run_apart(arguments: argparse.Namespace, name: str, seed: int) -> float:
-    """One run in a process of its own, so that what it changes ends with it."""
-    command = [
-        sys.executable,
-        __file__,
-        arguments.data,
-        arguments.model,
-        "--epochs",
-        str(arguments.epochs),
-        "--way",
-        name,
-        "--seeds",
-        str(seed),
-    ]
+def in_own_process(arguments: argparse.Namespace, name: str, seed: int) -> float:
+    """One run in its own process, so that what it changes ends with it."""
+    command = [sys.executable, __file__, arguments.data, arguments.model]
+    command += ["--epochs", str(arguments.epochs), "--variant", name, "--seeds", str(seed)]
     with tempfile.TemporaryDirectory() as folder:
-        environment = os.environ | {"BENCH_FOLDER": folder, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-        environment |= {} if WAYS[name].get("native", True) else {"LORALET_NATIVE": "0"}
+        environment = os.environ | {FOLDER: folder, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         raise SystemExit(f"{name} failed:\n{done.stderr[-2000:]}")
     return float(json.loads(done.stdout.splitlines()[-1]))
 
 
+def summary(name: str, accuracies: Sequence[float]) -> dict[str, object]:
+    """One variant's seeds as a row."""
+    spread = stdev(accuracies) if len(accuracies) > 1 else None
+    return {"name": name, "accuracies": list(accuracies), "mean": mean(accuracies), "sd": spread}
+
+
 def main() -> None:
+    """Measure, print a table and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data")
-    parser.add_argument("model")
+    parser.add_argument("data", help="folder with train and test files")
+    parser.add_argument("model", help="backbone")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=float, default=3)
-    parser.add_argument(
-        "--way", default="", help="measure this one here and print its accuracy (used by the script itself)"
-    )
-    parser.add_argument("--out", default=str(Path(__file__).with_suffix(".json")))
+    parser.add_argument("--variant", default="", help="train this row here and print its accuracy (used internally)")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     arguments = parser.parse_args()
-    if arguments.way:
-        way, seed = WAYS[arguments.way], arguments.seeds[0]
-        one = trainers if way.get("trainer") else lambda *given: ours(*given, way)
-        print(json.dumps(one(arguments.data, arguments.model, seed, arguments.epochs)))
+    if arguments.variant:
+        variant = VARIANTS[arguments.variant]
+        given = (arguments.data, arguments.model, arguments.seeds[0], arguments.epochs)
+        print(json.dumps(by_trainer(*given) if variant.trainer else by_loralet(*given, variant)))
         return
-    rows = []
-    for name in WAYS:
-        found = [run_apart(arguments, name, seed) for seed in arguments.seeds]
-        rows.append(
-            {"name": name, "accuracies": found, "mean": mean(found), "sd": stdev(found) if len(found) > 1 else None}
-        )
-        print(f"{name:60} {mean(found):.4f}  {' '.join(f'{a:.4f}' for a in found)}", flush=True)
-    write_json(
-        Path(arguments.out),
-        {"machine": describe_machine(), "seeds": arguments.seeds, "epochs": arguments.epochs, "rows": rows},
-    )
+    rows: list[dict[str, object]] = []
+    for name in VARIANTS:
+        found = [in_own_process(arguments, name, seed) for seed in arguments.seeds]
+        rows.append(summary(name, found))
+        print(f"{name:86} {mean(found):.4f}  {' '.join(f'{a:.4f}' for a in found)}", flush=True)
+    report = {"machine": describe_machine(), "seeds": arguments.seeds, "epochs": arguments.epochs, "rows": rows}
+    write_json(arguments.out, report)
 
 
 if __name__ == "__main__":

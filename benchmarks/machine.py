@@ -1,4 +1,4 @@
-"""What a figure was measured on."""
+"""The machine that a figure was measured on."""
 
 from __future__ import annotations
 
@@ -7,27 +7,57 @@ import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from loralet.backends.choice import choose_dtype
+from loralet.backends.native.backend import NativeBackend, NativeUnavailable
+from loralet.backends.torch import DTYPES, TorchBackend
 
-def describe_machine() -> dict[str, Any]:
-    """Processor, cores, versions and commit."""
-    capabilities = torch.cpu.get_capabilities()
+PACKAGES = ("loralet", "torch", "transformers", "peft", "scikit-learn", "tokenizers", "onnxruntime")
+
+
+def describe_machine() -> dict[str, object]:
+    """CPU, arithmetic, versions and commit.
+
+    ``instructions`` is the instruction set of the native backend, None where that is not available. ``dtype`` is what
+    ``--precision auto`` chooses.
+    """
     return {
-        "processor": capabilities.get("cpu_name", platform.processor()),
-        "bf16": bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")),
+        "cpu": cpu_model(),
+        "instructions": native_instructions(),
+        "dtype": DTYPES[choose_dtype("auto", TorchBackend().device)],
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
-        **{
-            name: _version(name)
-            for name in ("loralet", "torch", "transformers", "peft", "scikit-learn", "tokenizers", "onnxruntime")
-        },
+        **{name: _version(name) for name in PACKAGES},
         "commit": _commit(),
     }
+
+
+def cpu_model(described: Path = Path("/proc/cpuinfo")) -> str:
+    """Name of the CPU.
+
+    On Linux with its family and model numbers: a virtual machine often names the product line alone.
+
+    Args:
+        described: Linux's description of the CPU.
+    """
+    try:
+        lines = (line.partition(":") for line in described.read_text(encoding="utf-8").splitlines())
+        facts = {name.strip(): value.strip() for name, _, value in reversed(list(lines))}
+        return f"{facts['model name']} (family {facts['cpu family']}, model {facts['model']})"
+    except (OSError, KeyError):
+        return str(torch.cpu.get_capabilities().get("cpu_name", platform.processor()))
+
+
+def native_instructions() -> str | None:
+    """The instruction set that the native backend uses; None where it is not available."""
+    try:
+        return NativeBackend().info(torch.float32).instructions
+    except NativeUnavailable:
+        return None
 
 
 def _version(name: str) -> str | None:
@@ -38,8 +68,6 @@ def _version(name: str) -> str | None:
 
 
 def _commit() -> str | None:
-    folder = Path(__file__).parent
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=folder, capture_output=True, text=True, check=False
-    )
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
     return done.stdout.strip() or None

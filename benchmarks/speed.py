@@ -1,110 +1,127 @@
-"""Ours and the peers, each in a process of its own, in turn, several rounds, on the same rows; medians and ratios.
+"""Speed of loralet and its peers on the same rows: medians and ratios.
 
     python benchmarks/speed.py DATA MODEL [--rounds 3] [--steps 150] [--only WORD] [--out benchmarks/speed.json]
 
-Start-up is not counted. Nothing else should run on the machine.
+Each contender has its own process; in every round each of them runs once, in turn. Start-up is not counted. All
+contenders compute on the CPU. Nothing else should run on the machine.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import subprocess
 import sys
-import tempfile
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import NamedTuple
 
 from contenders import CONTENDERS
 from machine import describe_machine
+from process import Arguments, run_contender
+from work import Measured
 
 from loralet.atomic import write_json
 
-NINE_CHECKED = "loralet, pack of nine with a check every 50 steps (rows x runs)"
-RATIOS = [
-    ("one run against peer b", "loralet, one run", "peer b: Trainer + PEFT, grouped by length", 4, 7),
-    ("one run against peer b in bf16", "loralet, one run", "peer b in bf16", None, None),
-    ("one run against peer a", "loralet, one run", "peer a: Trainer + PEFT, padded to 128", 10, 18),
-    ("one run against full fine-tuning", "loralet, one run", "peer c: Trainer, full fine-tuning, grouped by length", None, None),
-    ("nine runs with checks against peer b nine times", NINE_CHECKED, "peer b with a check every 50 steps", 7, 15),
-    ("a pack of nine against nine single runs", "loralet, pack of nine (rows x runs)", "loralet, one run", None, None),
-    ("evaluation against peer b", "evaluation, loralet", "evaluation, peer b", 2.5, 5),
-    ("texts to labels against the pipeline", "texts to labels, loralet", "texts to labels, transformers pipeline", 5, 10),
-    ("texts to labels against ONNX Runtime", "texts to labels, loralet", "texts to labels, ONNX Runtime", None, None),
-]  # fmt: skip
-OURS = "loralet"
+PEER = "Trainer + PEFT, dynamic padding"
+ONE = "loralet, one run"
+NINE = "loralet, pack of nine (rows x runs)"
+NINE_CHECKED = "loralet, pack of nine, check every 50 steps (rows x runs)"
+LABELS = "texts to labels, loralet"
 
 
-def measure(name: str, arguments: argparse.Namespace, folder: str) -> dict[str, float]:
-    """One contender, once. Ours runs as its command does, with threads that wait passively; the peers as theirs do."""
-    here = Path(__file__).parent
-    environment = os.environ | {"BENCH_FOLDER": folder, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true"}
-    if OURS in name:
-        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    command = [
-        sys.executable,
-        str(here / "contenders.py"),
-        name,
-        arguments.data,
-        arguments.model,
-        "--steps",
-        str(arguments.steps),
+class Ratio(NamedTuple):
+    """A ratio of two contenders' rows per second, with the factor that the project requires and the one it aims at."""
+
+    name: str
+    faster: str
+    slower: str
+    required: float | None = None
+    target: float | None = None
+
+
+RATIOS = (
+    Ratio(f"one run against {PEER}", ONE, PEER, 4, 7),
+    Ratio(f"one run, dropout 0.1, against {PEER}", f"{ONE}, dropout 0.1", PEER),
+    Ratio(f"one run against {PEER}, bf16", ONE, f"{PEER}, bf16"),
+    Ratio("one run against Trainer + PEFT, padded to 128", ONE, "Trainer + PEFT, padded to 128", 10, 18),
+    Ratio("one run against full fine-tuning", ONE, "Trainer, full fine-tuning, dynamic padding"),
+    Ratio("native against torch backend, one run", ONE, f"{ONE}, torch backend"),
+    Ratio(f"nine runs with checks against {PEER}, nine times", NINE_CHECKED, f"{PEER}, check every 50 steps", 7, 15),
+    Ratio("a pack of nine against nine single runs", NINE, ONE),
+    Ratio(f"evaluation against {PEER}", "evaluation, loralet", f"evaluation, {PEER}", 2.5, 5),
+    Ratio("texts to labels against the transformers pipeline", LABELS, "texts to labels, transformers pipeline", 5, 10),
+    Ratio("texts to labels against ONNX Runtime", LABELS, "texts to labels, ONNX Runtime"),
+)
+OPTIONAL = {"fasttext": "fasttext", "onnx": "onnxruntime"}
+"""Packages that some contenders need, by a word of the contenders' names."""
+
+
+def summary(rounds: Sequence[Measured]) -> dict[str, object]:
+    """Medians over the rounds, and the largest memory."""
+    speeds = [measured["rows_per_second"] for measured in rounds]
+    row: dict[str, object] = {
+        "rows_per_second": median(speeds),
+        "all": speeds,
+        "seconds": median(measured["seconds"] for measured in rounds),
+        "peak_bytes": max(measured["peak_bytes"] for measured in rounds),
+    }
+    if "accuracy" in rounds[0]:
+        row["accuracy"] = median(measured["accuracy"] for measured in rounds)
+    return row
+
+
+def ratios(results: Mapping[str, Sequence[Measured]]) -> list[dict[str, object]]:
+    """The ratios of those contenders that were measured."""
+    speed = {name: median(measured["rows_per_second"] for measured in rounds) for name, rounds in results.items()}
+    return [
+        {"name": r.name, "ratio": speed[r.faster] / speed[r.slower], "required": r.required, "target": r.target}
+        for r in RATIOS
+        if r.faster in speed and r.slower in speed
     ]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode:
-        raise SystemExit(f"{name} failed:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+
+
+def chosen(only: str) -> list[str]:
+    """Contenders that have ``only`` in their name and whose packages are installed."""
+    missing = [word for word, package in OPTIONAL.items() if find_spec(package) is None]
+    if missing:
+        print(f"not installed, left out: {', '.join(missing)} (pip install -e '.[bench,onnx]')", file=sys.stderr)
+    return [name for name in CONTENDERS if only in name and not any(word in name.lower() for word in missing)]
 
 
 def main() -> None:
+    """Measure, print a table and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data")
-    parser.add_argument("model")
+    parser.add_argument("data", help="folder with train and test files")
+    parser.add_argument("model", help="backbone")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=150)
-    parser.add_argument("--only", default="", help="only contenders whose name has this in it")
-    parser.add_argument("--out", default=str(Path(__file__).with_suffix(".json")))
+    parser.add_argument("--steps", type=int, default=150, help="optimiser steps of a training")
+    parser.add_argument("--only", default="", help="only contenders with this in their name")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     arguments = parser.parse_args()
-    able = {"fasttext": find_spec("fasttext"), "onnx": find_spec("onnxruntime")}
-    missing = [word for word, found in able.items() if found is None]
-    names = [
-        name for name in CONTENDERS if arguments.only in name and not any(word in name.lower() for word in missing)
-    ]
-    if missing:
-        print(f"left out, as not installed: {', '.join(missing)} (pip install -e '.[bench,onnx]')", file=sys.stderr)
-    results: dict[str, list[dict[str, float]]] = {name: [] for name in names}
-    with tempfile.TemporaryDirectory() as folder:
-        for i in range(arguments.rounds):
-            for name in names:
-                results[name].append(measure(name, arguments, folder))
-                print(
-                    f"round {i + 1}  {name:66} {results[name][-1]['rows_per_second']:9,.0f} rows/s",
-                    file=sys.stderr,
-                    flush=True,
-                )
-    rows = {name: {"rows_per_second": median(r["rows_per_second"] for r in rs), "all": [r["rows_per_second"] for r in rs],
-                   "seconds": median(r["seconds"] for r in rs), "peak_bytes": max(r["peak_bytes"] for r in rs),
-                   **({"accuracy": median(r["accuracy"] for r in rs)} if "accuracy" in rs[0] else {})} for name, rs in results.items()}  # fmt: skip
-    ratios = [
-        {"what": what, "ratio": rows[a]["rows_per_second"] / rows[b]["rows_per_second"], "must": must, "aim": aim}
-        for what, a, b, must, aim in RATIOS
-        if a in rows and b in rows
-    ]
-    report: dict[str, Any] = {
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the machine is described as the contenders see it
+    results: dict[str, list[Measured]] = {name: [] for name in chosen(arguments.only)}
+    for i in range(arguments.rounds):
+        for name, rounds in results.items():
+            rounds.append(run_contender(name, Arguments(arguments.data, arguments.model, arguments.steps)))
+            speed = rounds[-1]["rows_per_second"]
+            print(f"round {i + 1}  {name:66} {speed:9,.0f} rows/s", file=sys.stderr, flush=True)
+    found = ratios(results)
+    report = {
         "machine": describe_machine(),
         "steps": arguments.steps,
         "rounds": arguments.rounds,
-        "rows": rows,
-        "ratios": ratios,
+        "rows": {name: summary(rounds) for name, rounds in results.items()},
+        "ratios": found,
     }
-    write_json(Path(arguments.out), report)
-    for name, row in rows.items():
-        print(f"{name:66} {row['rows_per_second']:9,.0f} rows/s  {row['peak_bytes'] / 2**20:7,.0f} MiB")
-    for ratio in ratios:
-        print(f"{ratio['what']:66} {ratio['ratio']:9.2f} x  (must {ratio['must'] or '-'}, aim {ratio['aim'] or '-'})")
+    write_json(arguments.out, report)
+    for name, rounds in results.items():
+        speed, peak = median(m["rows_per_second"] for m in rounds), max(m["peak_bytes"] for m in rounds)
+        print(f"{name:66} {speed:9,.0f} rows/s  {peak / 2**20:7,.0f} MiB")
+    for r in found:
+        goals = ", ".join(f"{goal} {r[goal]}" for goal in ("required", "target") if r[goal])
+        print(f"{r['name']:66} {r['ratio']:9.2f} x  {goals and f'({goals})'}")
 
 
 if __name__ == "__main__":

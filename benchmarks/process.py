@@ -1,0 +1,63 @@
+"""Runs a contender in its own process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from work import FOLDER, Measured
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What is passed on to ``contenders.py``: data, backbone and optimiser steps."""
+
+    data: str
+    model: str
+    steps: int
+
+
+class UnknownContenderError(Exception):
+    """A checkout has no contender of that name."""
+
+
+def run_contender(name: str, arguments: Arguments, checkout: Path = ROOT) -> Measured:
+    """Run one contender once, on the CPU, without the hub.
+
+    loralet runs as its command line does, with OpenMP threads that wait passively; the peers run with torch's defaults.
+
+    Args:
+        name: of the contender.
+        arguments: its work.
+        checkout: of loralet, whose ``benchmarks/contenders.py`` and ``src`` are used.
+
+    Raises:
+        UnknownContenderError: the checkout has no contender of that name.
+        SystemExit: the contender failed; with the end of what it printed.
+    """
+    script = checkout / "benchmarks" / "contenders.py"
+    command = [sys.executable, str(script), name, arguments.data, arguments.model, "--steps", str(arguments.steps)]
+    with tempfile.TemporaryDirectory() as folder:
+        environment = os.environ | {
+            FOLDER: folder,
+            "PYTHONPATH": str(checkout / "src"),
+            "HF_HUB_OFFLINE": "1",
+            "TOKENIZERS_PARALLELISM": "true",
+            "CUDA_VISIBLE_DEVICES": "",
+        }
+        if "loralet" in name:
+            environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode == 2 and "invalid choice" in done.stderr:
+        raise UnknownContenderError(name)
+    if done.returncode:
+        raise SystemExit(f"{name} in {checkout} failed:\n{done.stderr[-2000:]}")
+    measured: Measured = json.loads(done.stdout.splitlines()[-1])
+    return measured

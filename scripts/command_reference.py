@@ -1,0 +1,138 @@
+"""Write docs/reference/commands.md from the option classes; with --check only say whether it is fresh.
+
+python scripts/command_reference.py [--check]
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import sys
+import textwrap
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from loralet.cli import COMMANDS, Command
+
+TARGET = Path(__file__).parents[1] / "docs" / "reference" / "commands.md"
+MISSING = dataclasses.MISSING
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One option as the page shows it: its flags or name, its values, its default, and its help text."""
+
+    name: str
+    values: str
+    default: str
+    text: str
+
+
+def help_texts(kind: type[Any]) -> dict[str, str]:
+    """The string below each field of a dataclass."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
+    body = tree.body[0].body  # type: ignore[attr-defined]  # a class
+    texts: dict[str, str] = {}
+    for field, below in pairwise(body):
+        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            texts[field.target.id] = str(below.value.value)  # type: ignore[union-attr]  # a name
+    return texts
+
+
+def options_of(kind: type[Any], default: Any = None) -> Iterator[Option]:
+    """The options of a class, nested groups in their place."""
+    hints, texts = get_type_hints(kind, include_extras=True), help_texts(kind)
+    for field in dataclasses.fields(kind):
+        value = _default(field) if default is None else getattr(default, field.name)
+        inner = _plain(hints[field.name])
+        if dataclasses.is_dataclass(inner):
+            yield from options_of(inner, None if value is MISSING else value)  # type: ignore[arg-type]
+        else:
+            positional, metavar, aliases = _marks(hints[field.name])
+            flag = f"--{field.name.replace('_', '-')}"
+            flag = f"{flag} / --no{flag[1:]}" if inner is bool and value is True else flag
+            name = metavar if positional else ", ".join([flag, *aliases])
+            yield Option(name, _values(inner), _shown(value), texts[field.name])
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default_factory() if field.default_factory is not MISSING else field.default
+
+
+def _marks(hint: Any) -> tuple[bool, str, tuple[str, ...]]:
+    """Whether an option is positional, its name in usage lines, and its further flags."""
+    positional, metavar, aliases = False, "", ()
+    while get_origin(hint) is Annotated:
+        hint, *marks = get_args(hint)
+        for mark in marks:
+            metavar = getattr(mark, "metavar", None) or metavar
+            aliases = tuple(getattr(mark, "aliases", None) or aliases)
+            positional = positional or "ositional" in str(mark)
+    return positional or bool(metavar), metavar, aliases
+
+
+def _plain(hint: Any) -> Any:
+    while get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
+    return hint
+
+
+def _values(hint: Any) -> str:
+    """The values that an option takes, in words."""
+    if get_origin(hint) is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(hint) if value != "")
+    if get_origin(hint) is tuple:
+        inner = _values(get_args(hint)[0])
+        return f"one or more of {inner}" if inner.startswith("`") else f"{inner}, one or more"
+    inner = [a for a in get_args(hint) if a is not type(None)]
+    kind = inner[0] if inner else hint
+    return {int: "integer", float: "number", str: "text", bool: "switch"}[kind]
+
+
+def _shown(value: Any) -> str:
+    if value is MISSING:
+        return "required"
+    if value is None or value in ("", ()):
+        return ""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"`{' '.join(f'{v:g}' if isinstance(v, float) else str(v) for v in (value if isinstance(value, tuple) else (value,)))}`"
+
+
+def section(name: str, command: Command) -> list[str]:
+    """One command: what it does, and a table of its options."""
+    lines = [f"## loralet {name}", "", command.summary, "", "| option | values | default | |", "|---|---|---|---|"]
+    for part in command.parts:
+        for option in options_of(part):
+            text = option.text.replace("``", "`").replace("|", "\\|")
+            lines.append(f"| `{option.name}` | {option.values} | {option.default} | {text} |")
+    return [*lines, ""]
+
+
+def page() -> str:
+    """The whole page."""
+    head = [
+        "# Commands",
+        "",
+        "Generated from the option classes in `src/loralet/config/`. `loralet COMMAND --help` prints the same.",
+        "Every option of `study`, `train` and `distill` can also be set in a TOML file: `--config FILE`.",
+        "",
+    ]
+    return "\n".join([*head, *(line for name, command in COMMANDS.items() for line in section(name, command))])
+
+
+def main() -> int:
+    """Write the page, or check it."""
+    text = page()
+    if "--check" in sys.argv:
+        return int(not TARGET.exists() or TARGET.read_text(encoding="utf-8") != text)
+    TARGET.parent.mkdir(parents=True, exist_ok=True)
+    TARGET.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

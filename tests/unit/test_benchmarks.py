@@ -1,0 +1,93 @@
+"""The tables of names in benchmarks/ fit together and fit the committed figures; compare.py compares two checkouts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import accuracy
+import compare
+import defaults
+import pytest
+from contenders import CONTENDERS
+from machine import cpu_model, describe_machine
+from process import UnknownContenderError
+from speed import RATIOS, ratios, summary
+from work import Measured
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def report(name: str) -> Any:
+    """A committed report."""
+    return json.loads((BENCHMARKS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def test_ratios_and_compared_work_are_of_contenders() -> None:
+    assert {name for ratio in RATIOS for name in (ratio.faster, ratio.slower)} <= CONTENDERS.keys()
+    assert {names[0] for names in compare.WORKS.values()} <= CONTENDERS.keys()
+
+
+def test_committed_figures_have_the_names_of_today() -> None:
+    assert report("speed")["rows"].keys() <= CONTENDERS.keys()
+    assert {ratio["name"] for ratio in report("speed")["ratios"]} <= {ratio.name for ratio in RATIOS}
+    assert {row["name"] for row in report("accuracy")["rows"]} <= set(accuracy.ORDER)
+    assert [row["name"] for row in report("defaults")["rows"]] == list(defaults.VARIANTS)
+
+
+def test_every_report_describes_its_machine() -> None:
+    wanted = describe_machine().keys() - {"instructions"}
+    for path in BENCHMARKS.glob("*.json"):
+        assert wanted <= report(path.stem)["machine"].keys(), path.name
+
+
+def test_cpu_model_is_read_from_linux(tmp_path: Path) -> None:
+    described = tmp_path / "cpuinfo"
+    described.write_text(
+        "processor\t: 0\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n\n", encoding="utf-8"
+    )
+    assert cpu_model(described) == "AMD EPYC (family 25, model 17)"
+    assert isinstance(cpu_model(tmp_path / "none"), str)
+
+
+def test_medians_and_ratios_of_what_was_measured() -> None:
+    def measured(*speeds: float) -> list[Measured]:
+        return [{"rows_per_second": speed, "seconds": 1.0, "peak_bytes": 10 * speed} for speed in speeds]
+
+    rounds = measured(100.0, 300.0, 150.0)
+    assert summary(rounds) == {
+        "rows_per_second": 150.0,
+        "all": [100.0, 300.0, 150.0],
+        "seconds": 1.0,
+        "peak_bytes": 3000.0,
+    }
+    found = ratios({"loralet, one run": rounds, "loralet, one run, torch backend": measured(60.0, 50.0, 70.0)})
+    assert [(ratio["name"], ratio["ratio"]) for ratio in found] == [("native against torch backend, one run", 2.5)]
+
+
+@pytest.mark.parametrize(("speed", "status"), [(98.0, 0), (96.0, 1)])
+def test_compare_uses_older_names_and_reports_what_is_slower(
+    speed: float, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new, old = compare.WORKS["pack of nine with checks"]
+
+    def run(name: str, arguments: object, checkout: Path) -> Measured:
+        if name != (old if checkout == tmp_path else new):
+            raise UnknownContenderError(name)
+        return {"rows_per_second": 100.0 if checkout == tmp_path else speed}
+
+    monkeypatch.setattr(compare, "run_contender", run)
+    monkeypatch.setattr(sys, "argv", ["compare.py", str(tmp_path), "data", "model", "--only", "with checks"])
+    assert compare.main() == status
+    assert f"{speed / 100:.3f}" in capsys.readouterr().out
+
+
+def test_compare_names_a_checkout_without_the_contender(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(name: str, arguments: object, checkout: Path) -> Measured:
+        raise UnknownContenderError(name)
+
+    monkeypatch.setattr(compare, "run_contender", run)
+    with pytest.raises(SystemExit, match="no contender 'one' or 'two'"):
+        compare.speed(("one", "two"), compare.Arguments("data", "model", 1), tmp_path)
