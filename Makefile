@@ -2,11 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LOWEST := .venv-lowest
+CORE_TESTS := $(addprefix tests/oracle/,test_encoder.py test_lora.py test_pack.py test_adapters.py test_text_classifier.py) \
+  $(addprefix tests/unit/,test_files.py test_cli.py)
 DATA ?=
 MODEL ?=
 ARGS ?=
 
-.PHONY: setup setup-dev study test lint format bench clean help
+.PHONY: setup setup-dev study test test-lowest sanitize lint format docs bench clean help
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,24 +35,56 @@ study: setup  ## set up, then the main job: a 3 x 3 grid with base rows, its tab
 test: setup-dev  ## set up, then all tests with coverage
 	$(BIN)/python -m pytest --numprocesses 2 --cov --cov-report=term $(ARGS)
 
-lint: setup-dev  ## set up, then linters, types, import layers
+# The tests of the kernels that fit into two minutes; the compiler must not run under the preloaded runtime.
+KERNELS := native_attention native_head native_adamw native_memory native_encoder dropout
+KERNEL_TESTS := $(KERNELS:%=tests/oracle/test_%.py)
+SANITIZER := $(shell $(CC) -print-file-name=libasan.so 2>/dev/null)
+
+sanitize: setup-dev  ## set up, then the kernels' tests under AddressSanitizer and UBSan
+	@if ! test -f "$(SANITIZER)" || ! echo 'int main(void) { return 0; }' | \
+	  $(CC) -fsanitize=address,undefined -x c - -o /dev/null 2>/dev/null; then \
+	  echo 'make sanitize: skipped, as $(CC) has no AddressSanitizer or no UBSan'; \
+	else \
+	  export LORALET_SANITIZE=1 LORALET_CACHE="$$(mktemp -d)" ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 && \
+	  $(BIN)/python -m loralet.backends.native.build && \
+	  LD_PRELOAD="$(SANITIZER) $$($(CC) -print-file-name=libstdc++.so.6)" $(BIN)/python -m pytest --numprocesses 2 \
+	    $(KERNEL_TESTS) -k 'not (roberta or distilbert or electra or one-layer or middle or twenty)' $(ARGS); \
+	  status=$$?; rm -rf "$$LORALET_CACHE"; exit $$status; \
+	fi
+
+lint: setup-dev  ## set up, then linters, types, import layers, generated pages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/command_reference.py --check
+	$(BIN)/python scripts/benchmark_tables.py --check
+
+docs: setup-dev  ## set up, then the documentation as a site, in build/site
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "documentation: build/site/index.html"
+
+test-lowest: $(LOWEST)/.lowest  ## set up, then the core tests against the lowest versions that pyproject.toml allows
+	$(LOWEST)/bin/python -m pytest --numprocesses 2 $(CORE_TESTS) $(ARGS)
+
+$(LOWEST)/.lowest: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/pip install --quiet --constraint constraints-lowest.txt --editable '.[test]'
+	touch $@
 
 format: setup-dev  ## put code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup-dev  ## run the benchmarks, about an hour, and renew the README's tables (DATA=folder with train and test files, MODEL=folder)
+bench: setup-dev  ## run the benchmarks, about an hour, and write docs/benchmarks.md and the README's table (DATA=folder with train and test files, MODEL=folder)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all,test,lint,bench]'
 	$(BIN)/python benchmarks/accuracy.py $(DATA) $(MODEL)
 	$(BIN)/python benchmarks/accuracy.py $(DATA) news-tiny --out benchmarks/news_tiny.json
 	$(BIN)/python benchmarks/speed.py $(DATA) $(MODEL)
 	$(BIN)/python benchmarks/start_up.py $(DATA) $(MODEL)
 	$(BIN)/python benchmarks/defaults.py $(DATA) $(MODEL)
-	$(BIN)/python scripts/readme_tables.py
+	$(BIN)/python scripts/benchmark_tables.py
 
 clean:  ## remove what the targets made, runs excepted
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .coverage
+	rm -rf $(VENV) $(LOWEST) build .pytest_cache .mypy_cache .ruff_cache .coverage
