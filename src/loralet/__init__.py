@@ -41,9 +41,6 @@ __all__ = [
 def __getattr__(name: str) -> object:
     """The classifier is imported when it is first asked for, so that ``import loralet`` costs nothing."""
     if name in ("TextClassifier", "load"):
-        from loralet.runtime import prepare_runtime
-
-        prepare_runtime()
         from loralet import classifier
 
         return getattr(classifier, name)

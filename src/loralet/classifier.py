@@ -1,6 +1,11 @@
 """The public Python class: a text classifier with scikit-learn's methods."""
 
+# ruff: noqa: E402
 from __future__ import annotations
+
+from loralet.runtime import prepare_runtime, using_threads
+
+prepare_runtime()  # before torch is imported
 
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
@@ -33,7 +38,6 @@ from loralet.errors import ConfigError, InputError, TrainingError
 from loralet.events import Checked, Event
 from loralet.hub.backbone import Backbone
 from loralet.inference.predictor import LoadedClassifier, find_adapter, open_adapter, ready
-from loralet.runtime import using_threads
 from loralet.studies.plan import plan_train
 from loralet.training.corpus import settle
 from loralet.training.packs import resolved
@@ -288,13 +292,13 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
     def _hold(self, artifact: Artifact, backbone: Backbone) -> None:
         self.artifact_, self.backbone_ = artifact, backbone
         self.classes_ = classes_of(artifact.labels, artifact.label_type)
-        self._classifier: LoadedClassifier | None = None
+        self._classifier: tuple[ComputeOptions, LoadedClassifier] | None = None
 
     def _loaded(self) -> LoadedClassifier:
-        if self._classifier is None:
-            compute = replace(fp32(), backend=self.backend)
-            self._classifier = ready(self.artifact_, self.backbone_, compute)
-        return self._classifier
+        compute = replace(fp32(), backend=self.backend)
+        if self._classifier is None or self._classifier[0] != compute:  # set_params may have named another backend
+            self._classifier = compute, ready(self.artifact_, self.backbone_, compute)
+        return self._classifier[1]
 
     def __getstate__(self) -> dict[str, Any]:
         # The forward pass is a closure over the weights: it is made anew when it is next wanted.

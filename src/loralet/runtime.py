@@ -29,7 +29,7 @@ def prepare_runtime() -> None:
             "torch was imported before loralet, so its threads spin while they wait: a busy neighbour on this machine can "
             f"slow training to a tenth. Import loralet first, or set {POLICY}=PASSIVE before Python starts.",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
 
 

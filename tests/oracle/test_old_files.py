@@ -210,9 +210,14 @@ def test_the_command_line_predicts_with_an_old_folder(pair: Pair, tmp_path: Path
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"schema": 0}, "newer loralet"),
+        ({"schema": 0}, "schema is 0: a whole number from 1 to 2 is expected"),
         ({"schema": 3, "loralet": "9.9"}, r"written by a newer loralet \(9\.9\)"),
-        ({"schema": "1"}, "newer loralet"),
+        ({"schema": "1"}, "schema is '1': a whole number from 1 to 2 is expected"),
+        ({"schema": True}, "schema is True: a whole number from 1 to 2 is expected"),
+        ({"schema": None}, "schema is None: a whole number"),
+        ({"rank": -4}, "adapter.rank is -4: it must be 0"),
+        ({"dropout": 1.5}, "adapter.dropout is 1.5: it must be at least 0 and below 1"),
+        ({"targets": ["query", "quarry"]}, "adapter.targets has quarry"),
         ({"rank": "4"}, "adapter.rank is '4': a whole number is expected"),
         ({"scaling": "rs"}, "adapter.scaling is 'rs': one of alpha/r, rslora is expected"),
         ({"labels": []}, "labels is empty"),

@@ -25,12 +25,16 @@ from sklearn.utils import estimator_checks
 
 import loralet
 from loralet import TextClassifier
+from loralet import classifier as classifier_module
 from loralet.artifacts import folder as adapters
+from loralet.artifacts.artifact import Artifact
 from loralet.cli import main
 from loralet.config import AdapterSpec, ComputeOptions, DataOptions, TrainConfig, TrainingOptions
 from loralet.errors import CheckError, ConfigError, DataError, InputError, RunError, TrainingError
 from loralet.events import Checked
-from loralet.inference.predictor import load_classifier
+from loralet.hub.backbone import Backbone
+from loralet.inference import predictor
+from loralet.inference.predictor import LoadedClassifier, load_classifier
 
 WORDS = {"apple": "a b c d", "bird": "h i j k", "cat": "p q r s"}
 
@@ -200,6 +204,22 @@ def test_save_load_and_pickle_give_the_same_probabilities(fitted: TextClassifier
     described = json.loads((tmp_path / "saved" / "loralet.json").read_text())
     assert described["provenance"]["training"]["steps"] == 80
     assert described["provenance"]["train_rows"] == 162
+
+
+def test_a_backend_set_after_a_prediction_is_used(fitted: TextClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[str] = []
+
+    def ready(artifact: Artifact, backbone: Backbone, compute: ComputeOptions) -> LoadedClassifier:
+        used.append(compute.backend)
+        return predictor.ready(artifact, backbone, compute)
+
+    monkeypatch.setattr(classifier_module, "ready", ready)
+    classifier = pickle.loads(pickle.dumps(fitted))
+    wanted = classifier.predict_proba(UNSEEN)
+    classifier.predict(UNSEEN)
+    classifier.set_params(backend="torch")
+    assert classifier.predict_proba(UNSEEN) == pytest.approx(wanted, abs=1e-5)
+    assert used == ["auto", "torch"]
 
 
 def test_parameters_and_clone(model: str) -> None:

@@ -499,6 +499,11 @@ def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
         read_options(tmp_path / "a.toml", TrainConfig)
 
 
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_bytes(b'\xef\xbb\xbfdata = "x"\n')
+    assert read_options(tmp_path / "a.toml", TrainConfig).data == "x"
+
+
 def test_options_that_are_none_are_left_out_of_the_file(tmp_path: Path) -> None:
     assert "steps" not in options_text(TrainConfig())
     assert "steps = 3" in options_text(TrainConfig(training=TrainingOptions(steps=3)))

@@ -178,6 +178,14 @@ def test_every_problem_of_a_broken_file_is_listed(tmp_path: Path) -> None:
     )
 
 
+def test_an_adapter_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    folder = change(tmp_path, lambda raw: raw["runs"][1]["adapter"].update(rank=-1, alpha=0.0))
+    assert sorted(refusal(folder)[1:]) == [
+        "runs[1].adapter.alpha is 0.0: it must be above 0 and finite",
+        "runs[1].adapter.rank is -1: it must be 0 (head only) or more",
+    ]
+
+
 def test_a_long_list_of_problems_says_how_many_are_left_out(tmp_path: Path) -> None:
     wrong = [{"id": i, "model": None, "role": "lora"} for i in range(23)]
     problems = refusal(change(tmp_path, lambda raw: raw.update(runs=wrong)))[1:]

@@ -48,6 +48,7 @@ def python(code: str, **environment: str) -> list[str]:
     [
         "import loralet\nloralet.TextClassifier",
         "from loralet import load",
+        "from loralet.classifier import TextClassifier",
         "from loralet.cli import main\nmain(['predict', 'nowhere', 'text'])",
     ],
 )

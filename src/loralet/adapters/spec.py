@@ -50,7 +50,8 @@ class AdapterSpec:
             if getattr(self, name) not in get_args(kind):
                 yield f"{name} is {getattr(self, name)!r}: it must be one of {', '.join(get_args(kind))}"
         yield from number_problems(self.rank, self.alpha, self.dropout)
-        yield from target_problems(self.targets)
+        if self.rank or self.targets:
+            yield from target_problems(self.targets)
 
     def on(self, available: Sequence[str]) -> AdapterSpec:
         """The same with its targets resolved to the linear layers of an encoder; see :func:`resolve_targets`."""

@@ -142,7 +142,9 @@ def read_description(raw: object) -> Artifact:
     if not isinstance(raw, dict):
         raise ValueError("an object is expected")
     schema = raw.get("schema")
-    if not isinstance(schema, int) or not OLDEST_SCHEMA <= schema <= SCHEMA:
+    if type(schema) is not int or schema < OLDEST_SCHEMA:
+        raise ValueError(f"schema is {schema!r}: a whole number from {OLDEST_SCHEMA} to {SCHEMA} is expected")
+    if schema > SCHEMA:
         raise ValueError(f"written by a newer loralet ({raw.get('loralet')}); this is {__version__}")
     described = {key: value for key, value in raw.items() if key not in ("schema", "loralet", "metrics")}
     problems: list[str] = []
@@ -152,6 +154,8 @@ def read_description(raw: object) -> Artifact:
         problems.append(f"task is {found.task!r}: this loralet knows {', '.join(TASKS)}")
     if found is not None and not found.labels:
         problems.append("labels is empty")
+    if found is not None:
+        problems += [f"adapter.{problem}" for problem in found.adapter.problems()]
     if found is None or problems:
         raise ValueError("; ".join(problems))
     return Artifact(**found.__dict__, tensors={}, metrics=metrics)

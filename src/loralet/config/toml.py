@@ -50,7 +50,7 @@ def read_options(path: Path, kind: type[Options]) -> Options:
         ConfigError: no such file, not TOML, unknown keys, wrong types or impossible values; all of them in one message.
     """
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise ConfigError(f"--config {path}: no such file") from error
     except OSError as error:

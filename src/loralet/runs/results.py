@@ -177,6 +177,8 @@ def _row_from_json(row: Mapping[str, object], schema: int, problems: list[str], 
             problems.append(f"{where}{name}: {error}")
     rest = {key: value for key, value in row.items() if key not in ("validation", "test")}
     run = read_record(RunResult, rest, problems, where)
+    if run is not None and run.adapter is not None:
+        problems += [f"{where}adapter.{problem}" for problem in run.adapter.problems()]
     return None if run is None else replace(run, validation=scores.get("validation"), test=scores.get("test"))
 
 
