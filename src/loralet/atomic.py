@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all: written under a temporary name beside their place, then renamed."""
+"""Atomic writes of files and folders: write to a temporary path in the same folder, then rename."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path``; renamed onto it when the block ends, deleted when it raises."""
+    """A temporary path next to ``path``. It is renamed to ``path`` when the block ends, and deleted if it raises."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
@@ -29,7 +29,7 @@ def new_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside ``path``; takes its place (and that of an older folder there) when the block ends."""
+    """A temporary folder next to ``path``. It replaces ``path`` when the block ends, and is deleted if it raises."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     temporary.chmod(0o755)
@@ -48,6 +48,6 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """``value`` as indented JSON, whole or not at all; NaN and infinity are refused, as JSON has neither."""
+    """Write ``value`` atomically as indented JSON. NaN and infinity raise a ValueError, because JSON has neither."""
     with new_file(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")

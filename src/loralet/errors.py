@@ -1,15 +1,15 @@
-"""The errors loralet raises, as one tree.
+"""The exceptions of loralet.
 
 LoraletError
-├── UserError            the user can mend it: exit status 2, one message, no traceback
-│   ├── ConfigError      an option, or several of them
-│   ├── DataError        a table: names the file and, where there is one, the row
-│   │   └── InputError   texts or labels handed over in Python (a ValueError too, as scikit-learn's callers expect)
-│   ├── CheckpointError  a backbone or tokenizer that cannot be used as it is
-│   ├── HubError         a file that should come from the hub and does not
-│   └── RunError         a run folder or adapter folder that cannot be used as it is
-├── TrainingError        the work itself failed: exit status 1
-└── CheckError           what was written did not pass its check, and was not kept: exit status 1
+├── UserError            an error that the user can fix: exit status 2, one message, no traceback
+│   ├── ConfigError      one or more invalid options (also a ValueError, as scikit-learn expects)
+│   ├── DataError        a data file; the message names the file and, if known, the row
+│   │   └── InputError   texts or labels passed in Python (also a ValueError, as scikit-learn expects)
+│   ├── CheckpointError  a backbone or tokenizer that cannot be used
+│   ├── HubError         a hub file that is neither reachable nor cached
+│   └── RunError         a run folder or adapter folder that cannot be used
+├── TrainingError        training failed: exit status 1
+└── CheckError           an output failed its check and was not kept: exit status 1
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from collections.abc import Iterable, Sequence
 
 
 class LoraletError(Exception):
-    """Base of everything raised on purpose."""
+    """Base class of all errors that loralet raises."""
 
 
 class UserError(LoraletError):
-    """Something the user can mend; the message says how."""
+    """An error that the user can fix; the message says how."""
 
 
 class ConfigError(UserError, ValueError):
-    """One or more options that cannot be honoured; a ValueError too, as scikit-learn's callers expect."""
+    """One or more invalid options. Also a ValueError, as scikit-learn expects."""
 
     @classmethod
     def listing(cls, problems: Iterable[str], where: str = "") -> ConfigError:
-        """One error that lists every problem, one a line."""
+        """One error that lists every problem, one per line."""
         found = list(problems)
         title = f"{len(found)} problem{'s' if len(found) > 1 else ''} in the options"
         return cls("\n".join([f"{title}{f' ({where})' if where else ''}:", *(f"  - {p}" for p in found)]))
@@ -41,7 +41,7 @@ class DataError(UserError):
 
 
 class InputError(DataError, ValueError):
-    """Texts or labels, handed over in Python, that cannot be used."""
+    """Texts or labels, passed in Python, that cannot be used. Also a ValueError, as scikit-learn expects."""
 
 
 class CheckpointError(UserError):
@@ -57,15 +57,15 @@ class RunError(UserError):
 
 
 class TrainingError(LoraletError):
-    """Training could not produce a model (every run diverged, say)."""
+    """Training produced no model, for example because every run diverged."""
 
 
 class CheckError(LoraletError):
-    """Something written does not give what it was made from, or costs too much accuracy; it was not kept."""
+    """An output differs from its source, or loses too much accuracy. It was not kept."""
 
 
 SHOWN_ROWS = 5
-"""Rows named in one message."""
+"""Largest number of rows listed in one message."""
 
 
 def listed_rows(rows: Sequence[int]) -> str:

@@ -1,4 +1,4 @@
-"""What happens during training, as plain records. The loop yields them; listeners show them and write them down."""
+"""Training events as plain records. The training loop yields them; listeners display and log them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ Status = Literal["finished", "early-stopped", "halved", "diverged"]
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the work begins, or something about the data is worth knowing; in words."""
+    """A stage of the work starts, or the data needs a remark; as text."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class PlannedPack:
-    """A pack to come: its runs, the numbers each of them trains, its steps, and estimates of the memory that a step needs and of its seconds.
+    """A planned pack: its runs, the trained parameters of each, its steps, and estimates of its memory and seconds.
 
-    ``shares``: from after a step on, what a step is thought to cost of one with all runs; it falls where runs leave at a rung of successive halving.
+    ``shares``: pairs of a step and the estimated cost of each step after it, as a share of a step with all runs. The
+    share falls when runs leave at a rung of successive halving.
     """
 
     runs: tuple[str, ...]
@@ -35,9 +36,10 @@ class PlannedPack:
 
 @dataclass(frozen=True)
 class Planned:
-    """What is about to be trained. Seconds are estimated from a few steps of the first pack.
+    """The training plan. Seconds are estimated from a few steps of the first pack.
 
-    ``halving``: the estimates have the runs that leave at its rungs; ``stopping``: runs may stop of their own accord, which no estimate has.
+    ``halving``: the estimates account for runs that leave at the rungs of successive halving. ``stopping``: runs may
+    stop early; the estimates do not account for that.
     """
 
     packs: tuple[PlannedPack, ...]
@@ -49,7 +51,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class PackStarted:
-    """A pack begins: the runs in it, how many steps they take and how many rows a step has."""
+    """A pack starts: its runs, its number of steps, and the rows per step."""
 
     runs: tuple[str, ...]
     steps: int
@@ -70,10 +72,10 @@ class Stepped:
 
 @dataclass(frozen=True)
 class Checked:
-    """One run was measured on the validation sample after ``step`` steps.
+    """One run was evaluated on the validation sample after ``step`` steps.
 
-    ``score`` is the task's selection metric, ``loss`` the mean loss in nats, ``rows`` the size of the sample; ``best``
-    says whether it is the run's best check so far.
+    ``score`` is the task's selection metric, ``loss`` the mean loss in nats, ``rows`` the size of the sample, and
+    ``best`` whether this is the run's best check so far.
     """
 
     step: int
@@ -97,7 +99,7 @@ class RunEnded:
 
 @dataclass(frozen=True)
 class Halved:
-    """A rung of successive halving: the LoRA runs of a pack, best first, and how many of them go on.
+    """A rung of successive halving: the LoRA runs of a pack, best first, and how many of them continue.
 
     ``rung`` counts from 1; ``scores`` are on the validation sample, in the order of ``runs``.
     """
@@ -111,14 +113,14 @@ class Halved:
 
 @dataclass(frozen=True)
 class Finished:
-    """All is done, and lies in this folder."""
+    """All work is done; the results are in ``folder``."""
 
     folder: str
 
 
 @dataclass(frozen=True)
 class Advanced:
-    """Long work other than a pack's has come this far: ``done`` of ``total``; ``note`` says how it stands, in words."""
+    """Progress of work other than training a pack: ``done`` of ``total``; ``note`` is a short status text."""
 
     task: str
     done: int
@@ -128,7 +130,7 @@ class Advanced:
 
 @dataclass(frozen=True)
 class EpochEnded:
-    """An epoch of a distillation is over: mean losses by name, over its training batches and on the held-out texts.
+    """An epoch of a distillation ended: mean losses by name, on its training batches and on the held-out texts.
 
     Epoch 0 is the student before its first step; it has no training losses.
     """
@@ -145,7 +147,7 @@ Event = Stage | Planned | PackStarted | Stepped | Checked | RunEnded | Halved | 
 
 
 def event_line(event: Event) -> str:
-    """An event as one line of JSON; a number that is not finite is null."""
+    """An event as one line of JSON. Non-finite numbers become null."""
     return json.dumps(_finite({"event": type(event).__name__} | dataclasses.asdict(event)))
 
 

@@ -1,4 +1,4 @@
-"""Dataclasses from parsed JSON or TOML, with every problem listed in one pass."""
+"""Dataclasses from parsed JSON or TOML. One pass collects every problem."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ EXPECTED = {int: "a whole number", float: "a number", str: "a string", bool: "tr
 
 
 def read_record(kind: type[Record], raw: Mapping[str, object], problems: list[str], where: str = "") -> Record | None:
-    """A dataclass from a parsed object; keys that it lacks keep their defaults.
+    """Make a dataclass from a parsed object. Fields without a key keep their defaults.
 
     Args:
         kind: the dataclass. Its fields are scalars, literals, unions of these, dataclasses, optional ones, or tuples of
             one of these.
         raw: the parsed object.
-        problems: every problem is added here, in words: unknown keys, missing keys, wrong types.
-        where: path of the object within its file, with a dot behind it; for the messages.
+        problems: receives a message for every problem: unknown keys, missing keys, wrong types.
+        where: path of the object within its file, with a trailing dot; for the messages.
 
     Returns:
-        The record, or None where a problem keeps it from being made.
+        The record, or None if there is a problem.
     """
     hints = typing.get_type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]  # a dataclass
@@ -65,10 +65,10 @@ def _add(values: dict[str, object], key: str, kind: object, value: object, probl
 
 
 def typed(kind: object, value: object) -> object:
-    """``value`` as ``kind``.
+    """Convert ``value`` to ``kind``.
 
     Raises:
-        TypeError: it does not fit; the text says what is expected.
+        TypeError: it does not fit; the text names the expected type.
     """
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
@@ -88,12 +88,12 @@ def typed(kind: object, value: object) -> object:
     if kind is float and type(value) is int and abs(value) <= sys.float_info.max:
         return float(value)
     if type(value) is not kind:
-        raise TypeError(EXPECTED[kind])  # type: ignore[index]  # every scalar type of our records is there
+        raise TypeError(EXPECTED[kind])  # type: ignore[index]  # covers every scalar type of the records
     return value
 
 
 def _one_of(kinds: Sequence[object], value: object) -> object:
-    """``value`` as the first of several types that it fits; TypeError as for :func:`typed`."""
+    """Convert ``value`` to the first type that fits. Raises a TypeError like :func:`typed`."""
     expected: list[str] = []
     for kind in kinds:
         try:
@@ -104,7 +104,7 @@ def _one_of(kinds: Sequence[object], value: object) -> object:
 
 
 def plain(record: object) -> dict[str, object]:
-    """A dataclass as JSON has it: nested objects, lists for tuples, None as null."""
+    """A dataclass as JSON values: nested dataclasses become objects, tuples become lists."""
     assert dataclasses.is_dataclass(record)
     values = ((field.name, getattr(record, field.name)) for field in dataclasses.fields(record))
     return {name: _plain(value) for name, value in values}

@@ -1,7 +1,7 @@
-"""How this process uses the CPU: passive waiting and thread counts. Both command line and Python class go through here.
+"""CPU settings of this process: OpenMP wait policy and thread count, for the command line and the Python class.
 
-OpenMP reads its waiting policy when torch is imported. Threads that spin while they wait slow two busy programs on one
-machine to a near halt (dev/LOG.md), so the policy is set to passive before that import.
+OpenMP reads its wait policy when torch is imported. Spinning threads slow down other programs on the same machine
+severely (dev/LOG.md), so the policy is set to passive before that import.
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from contextlib import contextmanager
 from loralet.errors import ConfigError
 
 MOST_THREADS = 1024
-"""Largest number of threads that ``--threads`` takes; OpenMP fails to start far fewer than a million."""
+"""Largest value of ``--threads``. OpenMP fails to start far fewer than a million threads."""
 POLICY = "OMP_WAIT_POLICY"
 
 
 def prepare_runtime() -> None:
-    """Make OpenMP's threads wait passively, unless the user has set a policy; a warning, once, where it is too late."""
+    """Set OpenMP's wait policy to passive, unless the user has set one. Warn once if torch is already imported."""
     if os.environ.get(POLICY):
         return
     os.environ[POLICY] = "PASSIVE"
     if "torch" in sys.modules:
         warnings.warn(
-            "torch was imported before loralet, so its threads spin while they wait: a busy neighbour on this machine can "
-            f"slow training to a tenth. Import loralet first, or set {POLICY}=PASSIVE before Python starts.",
+            "torch was imported before loralet, so its threads spin while they wait. Other programs on this machine "
+            "can slow training down tenfold. "
+            f"Import loralet first, or set {POLICY}=PASSIVE before Python starts.",
             RuntimeWarning,
             stacklevel=3,
         )
@@ -38,7 +39,7 @@ def using_threads(count: int | None) -> Iterator[None]:
     """Use ``count`` CPU threads inside the block; None leaves torch's choice.
 
     Raises:
-        ConfigError: an impossible number.
+        ConfigError: ``count`` is out of range.
     """
     import torch
 
@@ -54,6 +55,6 @@ def using_threads(count: int | None) -> Iterator[None]:
 
 
 def thread_problems(count: int | None) -> Iterator[str]:
-    """What is impossible about a number of threads, in words."""
+    """Messages for an invalid number of threads."""
     if count is not None and not 1 <= count <= MOST_THREADS:
         yield f"threads is {count}: it must be from 1 to {MOST_THREADS}"

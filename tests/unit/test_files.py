@@ -129,14 +129,14 @@ def test_a_file_without_a_header(tmp_path: Path) -> None:
         ("Chips,\nfaster", 4),
     ]
     assert "--columns" in refusal(path)
-    assert "row 1 has 3 columns instead of 2: '3,Wall St. falls" in refusal(path, Columns(header=("label", "text")))
+    assert "row 1: 3 columns, expected 2: '3,Wall St. falls" in refusal(path, Columns(header=("label", "text")))
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
 def test_columns_are_for_files_that_carry_no_names(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     write(path, '{"text": "a", "label": 1}') if name == "a.jsonl" else write_parquet(path, text=["a"], label=[1])
-    assert "--columns names the columns of a CSV or TSV file" in refusal(path, Columns(header=("text", "label")))
+    assert "--columns is only for CSV and TSV files" in refusal(path, Columns(header=("text", "label")))
     assert content(read_table(path, Columns())) == [("a", 1)]
 
 
@@ -176,17 +176,17 @@ def test_a_field_beyond_the_csv_modules_limit_is_read_and_only_its_row_number_is
 @pytest.mark.parametrize(
     ("raw", "told"),
     [
-        ("text,label\na,1\nb,2,3\n", ["row 3 has 3 columns instead of 2: 'b,2,3'"]),
-        ("text,label\na,1\n\n\nb\n", ["row 5 has 1 columns instead of 2: 'b'"]),
-        ('text,label\n"a\na",1\nb,2,3\n', ["row 4 has 3 columns instead of 2: 'b,2,3'"]),
-        ("\ntext,label\na,1\nb,2,3\n", ["row 4 has 3 columns instead of 2: 'b,2,3'"]),
-        ("text,label\r\na,1\r\nb,2,3\r\nc\r\n", ["2 rows do", "row 3 has 3 columns", "row 4 has 1 columns"]),
-        ('text,label\na,1\n"b,2\nc,1\n', ["1 row does", "row 3 has 1 columns", "every quote closed"]),
+        ("text,label\na,1\nb,2,3\n", ["row 3: 3 columns, expected 2: 'b,2,3'"]),
+        ("text,label\na,1\n\n\nb\n", ["row 5: 1 columns, expected 2: 'b'"]),
+        ('text,label\n"a\na",1\nb,2,3\n', ["row 4: 3 columns, expected 2: 'b,2,3'"]),
+        ("\ntext,label\na,1\nb,2,3\n", ["row 4: 3 columns, expected 2: 'b,2,3'"]),
+        ("text,label\r\na,1\r\nb,2,3\r\nc\r\n", ["2 rows do", "row 3: 3 columns", "row 4: 1 columns"]),
+        ('text,label\na,1\n"b,2\nc,1\n', ["1 row does", "row 3: 1 columns", "close every quote"]),
     ],
 )
 def test_ragged_rows_are_told_with_their_number(tmp_path: Path, raw: str, told: list[str]) -> None:
     message = refusal(write(tmp_path / "a.csv", raw))
-    for words in (*told, "must be quoted", "text, label"):
+    for words in (*told, "Quote texts", "text, label"):
         assert words in message
 
 
@@ -200,15 +200,15 @@ def test_a_semicolon_parts_columns_only_where_the_first_row_has_several_of_them(
         content(read_table(write(tmp_path / "c.csv", "a dog;0\nthe cat, sat;1\n"), Columns(header=("text", "label"))))
         == ROWS[::-1]
     )
-    assert "row 2 has 3 columns instead of 2: 'a;b;1'" in refusal(write(tmp_path / "d.csv", "text;label\na;b;1\nc;0\n"))
-    assert "a text with a ';' in it must be quoted" in refusal(write(tmp_path / "d.csv", "text;label\na;b;1\nc;0\n"))
+    assert "row 2: 3 columns, expected 2: 'a;b;1'" in refusal(write(tmp_path / "d.csv", "text;label\na;b;1\nc;0\n"))
+    assert "Quote texts that contain ';'" in refusal(write(tmp_path / "d.csv", "text;label\na;b;1\nc;0\n"))
     assert content(read_table(write(tmp_path / "e.csv", 'text,label\n"a;b",1\n'), Columns())) == [("a;b", 1)]
 
 
 def test_names_that_the_header_gives_already_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "text,label\na dog,0\n")
     for header in (("text", "label"), ("Text", "LABEL")):
-        assert "leave --columns out" in refusal(path, Columns(header=header))
+        assert "remove --columns" in refusal(path, Columns(header=header))
     assert len(read_table(path, Columns(header=("label", "text")))) == 2, (
         "they are other names, so the first row is a row"
     )
@@ -222,7 +222,7 @@ def test_stray_quotes_do_not_swallow_the_rows_between_them(tmp_path: Path, name:
     rows[2], rows[6] = '"' + rows[2], '"' + rows[6]
     path = write(tmp_path / name, "\n".join([f"text{between}label", *rows]) + "\n")
     told = refusal(path)
-    for words in ("begins in row 4", "goes on to row 8", "stray quote", "double it"):
+    for words in ("row 4: a stray quote", "in row 8", "twice"):
         assert words in told
     proper = write(tmp_path / f"b{name}", f'text{between}label\n"two\nlines, ""quoted"""{between}1\na dog{between}0\n')
     assert content(read_table(proper, Columns())) == [('two\nlines, "quoted"', 1), ("a dog", 0)]
@@ -238,10 +238,10 @@ def test_one_column_is_not_text_and_label_both(tmp_path: Path) -> None:
 def test_five_ragged_rows_are_shown_and_the_rest_counted(tmp_path: Path) -> None:
     raw = "text\tlabel\n" + "a\t1\n" * 10 + "b\t1\tc\n" * 8
     message = refusal(write(tmp_path / "a.tsv", raw))
-    assert "8 rows do not fit" in message
-    assert [f"row {n} has" in message for n in range(11, 18)] == [False, True, True, True, True, True, False]
+    assert "8 rows do not have 2 columns (text, label)" in message
+    assert [f"row {n}: 3 columns" in message for n in range(11, 18)] == [False, True, True, True, True, True, False]
     assert "... and 3 more" in message
-    assert "a text with a '\\t' in it" in message
+    assert "Quote texts that contain '\\t'" in message
 
 
 @pytest.mark.parametrize(
@@ -263,9 +263,7 @@ def test_bad_utf8_is_told_with_row_and_byte(tmp_path: Path, name: str, raw: byte
 @pytest.mark.parametrize("coding", ["utf-16-le", "utf-16-be"])
 def test_utf16_is_named(tmp_path: Path, coding: str) -> None:
     message = refusal(write(tmp_path / "a.csv", "\ufefftext,label\na,1\n".encode(coding)))
-    assert "row 1" in message
-    assert "UTF-16" in message
-    assert "save the file as UTF-8" in message
+    assert "the file is UTF-16; save it as UTF-8" in message
 
 
 @pytest.mark.parametrize(
@@ -277,23 +275,23 @@ def test_utf16_is_named(tmp_path: Path, coding: str) -> None:
         ("a.csv", "text,label\n", "no rows below its header"),
         ("a.csv", "text,label", "no rows below its header"),
         ("a.tsv", "text\tlabel\r\n\r\n", "no rows below its header"),
-        ("a.csv", "\n\n", "only blank lines; give it a header row"),
+        ("a.csv", "\n\n", "only blank lines; add a header row"),
         ("a.jsonl", "\n\n", "the file has no rows"),
         (
             "a.csv",
             "text,label\n ,1\n\u3000,2\n",
-            "every text in column 'text' is empty; name another with --text-column",
+            "every text in column 'text' is empty; choose another with --text-column",
         ),
         ("a.csv", "title,description,label\n,,2\n", "every text in column 'title + description' is empty"),
         (
             "a.csv",
             '"text,label\n' + "a,1\n" * 40_000,
-            "row 1, the header, cannot be read (field larger than field limit (131072)); close its quotes",
+            "row 1: the header cannot be read (field larger than field limit (131072)); close its quotes",
         ),
         ("a.parquet", "PAR1 cut short", "not readable as Parquet"),
-        ("a.txt", "a", "cannot tell the format from '.txt'; known: .csv, .tsv, .jsonl, .json, .parquet"),
-        ("a", "a", "cannot tell the format from 'a name without an ending'; known: .csv"),
-        ("a.csv.gz", "a", "cannot tell the format from '.gz'"),
+        ("a.txt", "a", "unknown file extension '.txt'; known: .csv, .tsv, .jsonl, .json, .parquet"),
+        ("a", "a", "unknown file extension ''; known: .csv"),
+        ("a.csv.gz", "a", "unknown file extension '.gz'"),
     ],
 )
 def test_files_without_rows_or_of_another_kind_are_refused(tmp_path: Path, name: str, raw: str, words: str) -> None:
@@ -315,18 +313,18 @@ def test_a_missing_file_is_told(tmp_path: Path) -> None:
         (
             "x,label\na,1\n",
             Columns(),
-            ["looks like the text", "sentence", "the columns are x, label", "--text-column", "--columns"],
+            ["no text column found", "sentence", "the columns are x, label", "--text-column", "--columns"],
         ),
         (
             "text,x\na,1\n",
             Columns(),
-            ["looks like the label", "category", "the columns are text, x", "--label-column", "--columns"],
+            ["no label column found", "category", "the columns are text, x", "--label-column", "--columns"],
         ),
-        ("text|label\na|1\n", Columns(), ["looks like the text", "the columns are text|label"]),
+        ("text|label\na|1\n", Columns(), ["no text column found", "the columns are text|label"]),
         ("text,label\na,1\n", Columns(text="body"), ["no column 'body'", "the columns are text, label"]),
         ("text,label\na,1\n", Columns(label="kind"), ["no column 'kind'", "the columns are text, label"]),
-        ("text,text,label\na,b,1\n", Columns(), ["2 columns are called 'text'", "rename all but one"]),
-        ("text,label,label\na,1,1\n", Columns(), ["2 columns are called 'label'", "rename all but one"]),
+        ("text,text,label\na,b,1\n", Columns(), ["2 columns are named 'text'", "rename all but one"]),
+        ("text,label,label\na,1,1\n", Columns(), ["2 columns are named 'label'", "rename all but one"]),
     ],
 )
 def test_missing_and_doubled_columns_are_told_with_those_there(
@@ -362,7 +360,7 @@ def test_null_texts_are_empty_texts(tmp_path: Path) -> None:
         (
             "a.csv",
             "text,label\na,1\n\nb,\nc,2\n",
-            "row 4 without a label in column 'label'; label them or leave them out",
+            "row 4 without a label in column 'label'; add labels or remove the rows",
         ),
         ("a.csv", "text,label\na,x\nb, \nc,\n", "2 rows (3, 4) without a label in column 'label'"),
         (
@@ -446,12 +444,12 @@ def test_parquet_labels(tmp_path: Path, values: pa.Array, read: list[int | str])
 
 
 def test_fractions_are_no_labels(tmp_path: Path) -> None:
-    told = ["column 'label'", "fraction", "write them as whole numbers or as names"]
+    told = ["in column 'label' is not an integer", "write class labels as integers or names"]
     path = write(tmp_path / "a.jsonl", '{"text": "a", "label": 1}\n\n{"text": "b", "label": 0.5}\n')
-    for words in (*told, "row 3: 0.5"):
+    for words in (*told, "row 3: label 0.5"):
         assert words in refusal(path)
     path = write_parquet(tmp_path / "a.parquet", text=["a", "b", "c"], label=[1.0, 2.5, None])
-    for words in (*told, "row 2: 2.5"):
+    for words in (*told, "row 2: label 2.5"):
         assert words in refusal(path)
 
 
@@ -473,10 +471,10 @@ def test_whole_numbers_written_as_fractions_are_labels_as_pandas_makes_them(tmp_
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ({"text": 5, "label": 1}, "column 'text' holds int64, not text; write it as strings"),
-        ({"text": ["a"], "label": 1}, "column 'text' holds list<item: string>, not text"),
-        ({"text": "a", "label": ["x"]}, "column 'label' holds list<item: string>, not text"),
-        ({"text": "a", "label": {"x": 1}}, "column 'label' holds struct<x: int64>, not text"),
+        ({"text": 5, "label": 1}, "column 'text' has type int64, not text; write it as strings"),
+        ({"text": ["a"], "label": 1}, "column 'text' has type list<item: string>, not text"),
+        ({"text": "a", "label": ["x"]}, "column 'label' has type list<item: string>, not text"),
+        ({"text": "a", "label": {"x": 1}}, "column 'label' has type struct<x: int64>, not text"),
     ],
 )
 def test_columns_of_another_type_are_refused(tmp_path: Path, value: dict[str, Any], words: str) -> None:
@@ -486,25 +484,25 @@ def test_columns_of_another_type_are_refused(tmp_path: Path, value: dict[str, An
 @pytest.mark.parametrize(
     ("raw", "words"),
     [
-        ('{"text": "a", "label": 1}\n\n{"text": "b",\n', ["row 3 is not valid JSON", "one object a line"]),
+        ('{"text": "a", "label": 1}\n\n{"text": "b",\n', ["row 3 is not valid JSON", "one object per line"]),
         (
             '{"text": "a", "label": 1}\r\n{"text": "b" "label": 1}\r\n',
-            ["row 2 is not valid JSON", "Expecting ',' delimiter", "one object a line"],
+            ["row 2 is not valid JSON", "Expecting ',' delimiter", "one object per line"],
         ),
-        ('[{"text": "a", "label": 1}]', ["row 1 is list, not an object", "one object a line"]),
-        ('{"text": "a", "label": 1}\n"b"\n', ["row 2 is str, not an object", "one object a line"]),
-        ('[\n{"text": "a", "label": 1}\n]\n', ["row 1 is not valid JSON", "one object a line"]),
+        ('[{"text": "a", "label": 1}]', ["row 1 is list, not an object", "one object per line"]),
+        ('{"text": "a", "label": 1}\n"b"\n', ["row 2 is str, not an object", "one object per line"]),
+        ('[\n{"text": "a", "label": 1}\n]\n', ["row 1 is not valid JSON", "one object per line"]),
         (
             '{"text": "a", "label": 1}\n{"text": "b", "label": "x"}\n',
-            ["row 2 has str for 'label'", "earlier rows have int", "write them all alike"],
+            ["row 2: 'label' is str, but int in earlier rows; use one type"],
         ),
         (
             '{"text": "a", "label": true}\n\n{"text": "b", "label": 1}\n',
-            ["row 3 has int for 'label'", "earlier rows have bool"],
+            ["row 3: 'label' is int, but bool in earlier rows"],
         ),
         (
             '{"text": "a", "label": null}\n{"text": "b", "label": 1}\n{"text": 3, "label": 1}',
-            ["row 3 has int for 'text'", "earlier rows have str"],
+            ["row 3: 'text' is int, but str in earlier rows"],
         ),
         ('{"text": "a", "label": 1}\n{"text": "\\ud800", "label": 1}\n', ["row 2 is not valid JSON", "surrogate"]),
     ],
@@ -565,4 +563,4 @@ def test_blocks_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nam
     assert content(parts) == content(whole)
     assert (parts.rows.to_pylist(), parts.left_out) == (whole.rows.to_pylist(), whole.left_out)
     last = raw.count("\n") + 1
-    assert f"row {last} " in refusal(write(path, raw + ("a,b,c\n" if head else '{"text"\n')))
+    assert f"row {last}{':' if head else ' '}" in refusal(write(path, raw + ("a,b,c\n" if head else '{"text"\n')))

@@ -119,7 +119,7 @@ def test_a_fault_in_a_shard_names_that_shard(tmp_path: Path) -> None:
     assert "test-00001-of-00002.csv: row 4 with an unknown label (5); known from training: 0, 1" in refusal(tmp_path)
     write(tmp_path / "test-00001-of-00002.csv", [("d one", 1), ("", 1)])
     assert load_dataset(str(tmp_path), COLUMNS).notes == (
-        f"{tmp_path}/test-00001-of-00002.csv: row 3 with an empty text left out",
+        f"{tmp_path}/test-00001-of-00002.csv: left out row 3 with an empty text",
     )
 
 
@@ -159,7 +159,7 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
         == f"{tmp_path.name}: no train, validation or test file (.csv, .tsv, .jsonl, .json, .parquet) in this folder"
     )
     write(tmp_path / "test.csv", TRAIN)
-    assert refusal(tmp_path) == f"{tmp_path.name}: there is no training file; found test.csv"
+    assert refusal(tmp_path) == f"{tmp_path.name}: no training file; found test.csv"
     assert refusal(tmp_path / "gone.csv") == "gone.csv: no such file or folder"
     with pytest.raises(DataError, match=r"gone\.parquet: no such file or folder"):
         load_dataset("gone.parquet", COLUMNS)
@@ -270,10 +270,10 @@ def test_overlap_is_counted_and_dropped_on_request(tmp_path: Path) -> None:
     train, test = tmp_path / "train.csv", tmp_path / "test.csv"
     data = load_dataset(str(tmp_path), COLUMNS)
     assert len(data.train) == 6
-    assert data.notes == (f"{train}: 2 rows also stand in {test}; --drop-overlap leaves them out of training",)
+    assert data.notes == (f"{train}: 2 rows are also in {test}; use --drop-overlap to leave them out",)
     dropped = load_dataset(str(tmp_path), COLUMNS, drop_overlap=True)
     assert content(dropped.train) == list(TRAIN)
-    assert dropped.notes == (f"{train}: 2 rows that also stand in {test} left out of training",)
+    assert dropped.notes == (f"{train}: left out 2 rows that are also in {test}",)
     assert dropped.fingerprint != data.fingerprint
     assert dropped.test is not None
     assert dropped.test.reads == 0
@@ -285,7 +285,7 @@ def test_nothing_left_after_dropping_the_overlap_is_told(tmp_path: Path) -> None
     write(tmp_path / "train.csv", TRAIN)
     write(tmp_path / "test.csv", TRAIN)
     message = refusal(tmp_path, drop_overlap=True)
-    assert "train.csv: every row also stands in test.csv, so none is left for training; give other rows" in message
+    assert "train.csv: every row is also in test.csv, so no training rows remain; use other rows" in message
     write(tmp_path / "test.csv", [row for row in TRAIN if row[1]])
     assert "only one class ('0')" in refusal(tmp_path, drop_overlap=True)
 
@@ -293,7 +293,7 @@ def test_nothing_left_after_dropping_the_overlap_is_told(tmp_path: Path) -> None
 def test_empty_texts_left_out_are_noted(tmp_path: Path) -> None:
     write(tmp_path / "train.csv", [("", 1), *TRAIN, ("", 0)])
     data = load_dataset(str(tmp_path), COLUMNS)
-    assert data.notes == (f"{tmp_path}/train.csv: 2 rows (2, 7) with an empty text left out",)
+    assert data.notes == (f"{tmp_path}/train.csv: left out 2 rows (2, 7) with an empty text",)
     assert len(data.train) == 4
 
 
@@ -422,11 +422,11 @@ def test_rows_of_training_in_a_validation_file_are_told_and_can_be_left_out(tmp_
     write(tmp_path / "validation.csv", [(f"t{i}", i % 2) for i in range(6, 10)])
     told = load_dataset(str(tmp_path), COLUMNS, ())
     assert len(told.train) == 8
-    assert "2 rows also stand in" in told.notes[0]
+    assert "2 rows are also in" in told.notes[0]
     assert "validation.csv" in told.notes[0]
     dropped = load_dataset(str(tmp_path), COLUMNS, (), drop_overlap=True)
     assert dropped.train.texts.to_pylist() == [f"t{i}" for i in range(6)]
-    assert "left out of training" in dropped.notes[0]
+    assert "left out 2 rows" in dropped.notes[0]
 
 
 def test_labelled_rows_of_a_file_with_names_of_its_own(tmp_path: Path) -> None:
@@ -464,7 +464,7 @@ def test_labels_that_the_classifier_does_not_know_are_told(tmp_path: Path, value
 
 def test_labelled_rows_of_a_folder_are_its_test_file(tmp_path: Path) -> None:
     write(tmp_path / "train.csv", [("a", 0), ("b", 1)])
-    with pytest.raises(DataError, match=r"there is no test file; found .*train\.csv"):
+    with pytest.raises(DataError, match=r"no test file; found .*train\.csv"):
         load_labelled(str(tmp_path), COLUMNS, KNOWN)
     write(tmp_path / "test-00000-of-00002.csv", [("c", 2)])
     write(tmp_path / "test-00001-of-00002.csv", [("d", "world")])

@@ -81,7 +81,7 @@ def test_carve_draws_every_row_alike() -> None:
 
 
 def test_carve_says_when_no_class_has_two_rows() -> None:
-    with pytest.raises(ValueError, match="3 rows are too few to keep a validation part"):
+    with pytest.raises(ValueError, match="3 rows are too few for a validation split"):
         carve(np.arange(3), 0.1, 0)
     assert len(carve(np.array([0, 1, 1]), 0.1, 0)[1]) == 1
 

@@ -1,4 +1,4 @@
-"""Which rows make a batch, and the batch itself."""
+"""Which rows form a batch, and the batch itself."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from loralet.backends.batch import Batch
 from loralet.data.tokens import Tokens
 
 GROUP = 50
-"""Batches whose rows are sorted by length together: enough for almost no padding, few enough to keep the order random."""
+"""Batches per group of rows sorted by length: enough for little padding, few enough to keep the order random."""
 
 
 def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """The batches of one epoch: every row once, rows of like length together, in random order.
+    """The batches of one epoch: every row once, rows of similar length together, in random order.
 
-    A pure function of its arguments, so the place in training is one number. The last batch of the epoch may be smaller.
+    This is a pure function of its arguments, so one number describes the position in training. One batch of an epoch
+    may be smaller.
 
     Args:
         lengths: tokens of each row.
-        batch_size: rows of a batch.
-        seed: of the order.
-        epoch: from 0; every epoch has its own order.
+        batch_size: rows per batch.
+        seed: seed of the order.
+        epoch: from 0; every epoch has a different order.
 
     Returns:
         Row numbers of each batch.
@@ -39,12 +40,12 @@ def epoch_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -
 
 
 class BatchOrder:
-    """The batches of a whole training, by step.
+    """The batches of all epochs, by step.
 
     Args:
         lengths: tokens of each row.
-        batch_size: rows of a batch.
-        seed: of the order.
+        batch_size: rows per batch.
+        seed: seed of the order.
     """
 
     def __init__(self, lengths: np.ndarray, batch_size: int, seed: int) -> None:
@@ -60,7 +61,7 @@ class BatchOrder:
 
 
 def sorted_batches(lengths: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
-    """All rows, longest first, in batches of at most ``tokens`` tokens, padding counted; for evaluation, where order is free."""
+    """All rows, longest first, in batches of at most ``tokens`` tokens, padding included; for evaluation."""
     order = np.argsort(-lengths, kind="stable")
     start = 0
     while start < len(order):
@@ -70,17 +71,17 @@ def sorted_batches(lengths: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
 
 
 def gather(tokens: Tokens, rows: np.ndarray, targets: Tensor | None = None) -> Batch:
-    """These rows as a batch, in this order.
+    """Make a batch of the given rows, in this order.
 
     Args:
-        tokens: all rows.
+        tokens: token ids of all rows.
         rows: row numbers.
-        targets: of all rows, for the task's loss; None where only logits are wanted.
+        targets: targets of all rows, for the task's loss; None if only logits are needed.
     """
     lengths = tokens.starts[rows + 1] - tokens.starts[rows]
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
     places = np.arange(offsets[-1]) + np.repeat(tokens.starts[rows] - offsets[:-1], lengths)
     ids = torch.from_numpy(tokens.ids[places].astype(np.int64))
     types = None if tokens.types is None else torch.from_numpy(tokens.types[places].astype(np.int64))
-    own = None if targets is None else targets[torch.from_numpy(rows)]
-    return Batch(ids, torch.from_numpy(offsets), types, own)
+    chosen = None if targets is None else targets[torch.from_numpy(rows)]
+    return Batch(ids, torch.from_numpy(offsets), types, chosen)

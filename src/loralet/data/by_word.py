@@ -1,7 +1,8 @@
-"""Token ids of texts whose words can be tokenised one by one: each distinct word once.
+"""Tokenise each distinct word once, for tokenizers that treat words independently.
 
-A WordPiece tokenizer as BERT has it splits at spaces first, and nothing that it does to a word depends on the words beside it. News of 120,000 rows
-hold millions of words, but few distinct ones: Arrow finds those, the tokenizers library encodes them, and the ids are put together from the two.
+BERT's WordPiece tokenizer splits at spaces first, and the ids of a word do not depend on its neighbours. 120,000 rows
+of news have millions of words but few distinct ones. Arrow finds the distinct words, the tokenizers library encodes
+them, and the ids of the texts are assembled from the results.
 """
 
 from __future__ import annotations
@@ -16,24 +17,24 @@ import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
 BYTES = 16 * 2**20
-"""Text taken at once: enough for words to repeat, little enough to keep memory flat."""
+"""Bytes of text processed at once: enough for words to repeat, few enough to limit memory."""
 WORDS = 1024
-"""Words handed over as one sequence: enough to hide the price of a call, few enough for all cores to have some."""
+"""Words passed as one sequence: enough to amortise the call, few enough to use all cores."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """The special tokens that stand before and after every text."""
+    """The special tokens before and after every text."""
 
     before: tuple[int, ...]
     after: tuple[int, ...]
 
 
 def frame_of(tokenizer: Tokenizer) -> Frame | None:
-    """The special tokens around a text, or None where words cannot be tokenised one by one.
+    """The special tokens around a text, or None if words cannot be tokenised independently.
 
-    They can where the normalizer and the splitting are BERT's, the model is WordPiece, no added token has a space in it, and a text stands between
-    special tokens.
+    They can if the normalizer and the pre-tokenizer are BERT's, the model is WordPiece, no added token contains a
+    space, and special tokens are added only before and after the text.
     """
     parts = json.loads(tokenizer.to_str())
     kinds = [(parts[part] or {}).get("type") for part in ("normalizer", "pre_tokenizer", "model")]
@@ -51,13 +52,13 @@ def frame_of(tokenizer: Tokenizer) -> Frame | None:
 def encode_by_word(
     texts: pa.ChunkedArray, tokenizer: Tokenizer, frame: Frame, max_length: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Ids of the texts, one after another (int32), and the ids of each (int64): a pair for some rows at a time.
+    """Yield concatenated token ids (int32) and the number of tokens per row (int64), for some rows at a time.
 
     Args:
-        texts: one string a row.
-        tokenizer: without truncation or padding of its own.
-        frame: what ``frame_of`` found.
-        max_length: ids kept of a row, special tokens included.
+        texts: one string per row.
+        tokenizer: without truncation and padding.
+        frame: the result of ``frame_of``.
+        max_length: largest number of tokens per row, special tokens included.
     """
     rows = max(1, int(BYTES * len(texts) / max(1, texts.nbytes)))
     for start in range(0, len(texts), rows):
@@ -66,7 +67,7 @@ def encode_by_word(
 
 
 def _ids_and_ends(texts: pa.StringArray, tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray]:
-    """All texts' ids without special tokens, and the places where they begin and end (one more than the texts)."""
+    """Token ids of all texts without special tokens, and the offset of each text (one more than texts)."""
     split = pc.split_pattern(texts, " ")
     words = split.flatten().dictionary_encode()
     pieces = _pieces(words.dictionary, tokenizer).take(words.indices)
@@ -75,7 +76,7 @@ def _ids_and_ends(texts: pa.StringArray, tokenizer: Tokenizer) -> tuple[np.ndarr
 
 
 def _pieces(words: pa.StringArray, tokenizer: Tokenizer) -> pa.LargeListArray:
-    """The ids of each word."""
+    """The token ids of each word."""
     ids, owners = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
     sequences = [words.slice(start, WORDS).to_pylist() for start in range(0, len(words), WORDS)]
     for i, encoding in enumerate(tokenizer.encode_batch(sequences, is_pretokenized=True, add_special_tokens=False)):
@@ -88,7 +89,7 @@ def _pieces(words: pa.StringArray, tokenizer: Tokenizer) -> pa.LargeListArray:
 
 
 def _framed(ids: np.ndarray, ends: np.ndarray, frame: Frame, max_length: int) -> tuple[np.ndarray, np.ndarray]:
-    """The ids with every text cut to its length and the special tokens around it, and the lengths."""
+    """Truncate every text and add the special tokens; returns the ids and the lengths."""
     first, last = len(frame.before), len(frame.after)
     whole = np.diff(ends)
     kept = np.minimum(whole, max_length - first - last)

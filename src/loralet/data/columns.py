@@ -1,4 +1,4 @@
-"""Texts and labels handed over in Python: lists, arrays, Series of pandas or polars, Arrow columns."""
+"""Texts and labels passed in Python: lists, arrays, pandas or polars Series, Arrow columns."""
 
 from __future__ import annotations
 
@@ -13,53 +13,56 @@ from loralet.errors import InputError, listed_rows
 from loralet.tasks.single_label import SingleLabel
 
 LABEL_TYPES = {"i": "int", "u": "int", "b": "bool", "U": "str", "f": "float"}
-"""The kinds of numpy array that labels can be, by the name under which an artifact remembers them."""
+"""Kinds of numpy arrays that labels can be, with the name that an artifact stores."""
 
 
 def text_column(texts: Any, keep_empty: bool = False) -> pa.ChunkedArray:
     """Texts as one Arrow column.
 
     Args:
-        texts: a list, tuple, numpy array, pandas or polars Series or Arrow column of strings; a table of one column will do.
-        keep_empty: let empty texts pass (they can be classified, but nothing is learned from them).
+        texts: a list, tuple, numpy array, pandas or polars Series or Arrow column of strings, or a table of one column.
+        keep_empty: accept empty texts (they can be classified, but not trained on).
 
     Raises:
-        InputError: one string alone, something that is not text, nothing at all, or an empty text; places count from 0.
+        InputError: a single string, a value that is not a string, no texts, or an empty text. Rows count from 0.
     """
     if isinstance(texts, (str, bytes)):
-        raise InputError("the texts are one string; give a list of texts")
+        raise InputError("texts is one string; pass a list of texts")
     values = _values(texts, "texts")
     if not len(values):
-        raise InputError("there are no texts: give at least one")
+        raise InputError("there are no texts; pass at least one")
     strange = [i for i, value in enumerate(values) if not isinstance(value, str)]
     if strange:
         kind = type(values[strange[0]]).__name__
         raise InputError(
-            f"{listed_rows(strange)} (counted from 0) hold{'s' if len(strange) == 1 else ''} no text but {kind}; drop or fill them"
+            f"{listed_rows(strange)} (counted from 0) contain{'s' if len(strange) == 1 else ''} {kind}, not text; "
+            "drop or fill them"
         )
     empty = [] if keep_empty else [i for i, value in enumerate(values) if not value.strip()]
     if empty:
         raise InputError(
-            f"{listed_rows(empty)} (counted from 0) {'is' if len(empty) == 1 else 'are'} empty; leave them out, with their labels"
+            f"{listed_rows(empty)} (counted from 0) {'is' if len(empty) == 1 else 'are'} empty; "
+            "remove them and their labels"
         )
     return pa.chunked_array([pa.array(list(map(str, values)), pa.string())])
 
 
 def label_column(labels: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """The classes, sorted, in their own type, and each row's class number (int64).
+    """The sorted classes, in the type of the labels, and the class number of each row (int64).
 
     Args:
-        labels: strings, whole numbers or booleans, in any of the forms that texts may have.
-        rows: how many texts there are.
+        labels: strings, integers or booleans, in any container that texts may have.
+        rows: number of texts.
 
     Raises:
-        InputError: another number of labels, one class only, a missing label, labels of mixed types or with a fraction.
+        InputError: another number of labels than texts, a single class, a missing label, labels of mixed types, or
+            labels with a fractional part.
     """
     values = _values(labels, "labels")
-    if isinstance(values, list):  # as objects, or numpy would make strings of a mixture
+    if isinstance(values, list):  # as objects, because numpy converts mixed types to strings
         values = np.fromiter((v.item() if isinstance(v, np.generic) else v for v in values), object, len(values))
     if len(values) != rows:
-        raise InputError(f"there are {rows} texts and {len(values)} labels; every text needs one")
+        raise InputError(f"there are {rows} texts and {len(values)} labels; every text needs one label")
     if values.dtype.kind in "OT":
         given = values.tolist()
         missing = [i for i, value in enumerate(given) if _missing(value)]
@@ -67,29 +70,26 @@ def label_column(labels: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
             raise InputError(f"{listed_rows(missing)} (counted from 0) ha{'s' if len(missing) == 1 else 've'} no label")
         kinds = {type(value) for value in given}
         if len(kinds) > 1:
-            raise InputError(
-                f"the labels are of several types ({', '.join(sorted(kind.__name__ for kind in kinds))}); make them all strings, say"
-            )
+            names = ", ".join(sorted(kind.__name__ for kind in kinds))
+            raise InputError(f"the labels have mixed types ({names}); use one type, for example strings")
         values = np.array(given)
     if values.dtype.kind not in LABEL_TYPES:
-        raise InputError(f"labels of type {values.dtype} cannot be classes; give strings or whole numbers")
+        raise InputError(f"labels of type {values.dtype} are not supported; use strings or integers")
     if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.round(values)).all()):
-        raise InputError(
-            "Unknown label type: continuous numbers; a classifier needs classes, as strings or whole numbers"
-        )
+        raise InputError("Unknown label type: continuous numbers; a classifier needs classes: strings or integers")
     classes, numbers = np.unique(values, return_inverse=True)
     if len(classes) < 2:
-        raise InputError(f"there is only one class ({classes.tolist()[0]!r}); a classifier needs rows of at least two")
+        raise InputError(f"there is only one class ({classes.tolist()[0]!r}); a classifier needs at least two")
     return classes, numbers.astype(np.int64)
 
 
 def memory_dataset(texts: pa.ChunkedArray, numbers: np.ndarray, names: Sequence[str]) -> Dataset:
-    """A data set of training rows alone.
+    """A data set with training rows only.
 
     Args:
         texts: the texts.
-        numbers: class of each, ``[rows]``.
-        names: the classes' names, in order.
+        numbers: class number of each row, ``[rows]``.
+        names: names of the classes, in order.
     """
     train = Split(f"{len(texts):,} texts", texts, numbers)
     return Dataset(
@@ -98,12 +98,12 @@ def memory_dataset(texts: pa.ChunkedArray, numbers: np.ndarray, names: Sequence[
 
 
 def label_type(classes: np.ndarray) -> str:
-    """The name under which an artifact remembers the labels' type."""
+    """The name of the label type that an artifact stores."""
     return LABEL_TYPES[classes.dtype.kind]
 
 
 def classes_of(names: Sequence[str], kind: str) -> np.ndarray:
-    """The classes in their own type, from an artifact's names: the inverse of writing them as strings."""
+    """Convert the class names of an artifact back to the type of the labels."""
     if kind == "bool":
         return np.array([name == "True" for name in names])
     return np.array([{"int": int, "float": float}.get(kind, str)(name) for name in names])
@@ -112,7 +112,7 @@ def classes_of(names: Sequence[str], kind: str) -> np.ndarray:
 def _missing(value: Any) -> bool:
     try:
         return value is None or bool(value != value)
-    except TypeError:  # pandas' NA is neither true nor false
+    except TypeError:  # pandas.NA has no truth value
         return True
 
 
@@ -123,10 +123,10 @@ def _values(column: Any, what: str) -> Any:
     if isinstance(column, (list, tuple)):
         return list(column)
     if not hasattr(column, "__array__"):
-        raise InputError(f"the {what} are a {type(column).__name__}; give a list, an array or a column of a table")
+        raise InputError(f"the {what} are a {type(column).__name__}; pass a list, an array or a table column")
     values = np.asarray(column)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1:
-        raise InputError(f"the {what} have shape {list(values.shape)}; give one column")
+        raise InputError(f"the {what} have shape {list(values.shape)}; pass one column")
     return values

@@ -1,4 +1,4 @@
-"""One file of texts and labels, read into Arrow columns; whatever is wrong with it is told with its row."""
+"""Read a file of texts and labels into Arrow columns. Errors name the file and the row."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ DESCRIPTION_NAMES = ("description", "abstract", "summary")
 LABEL_NAMES = ("label", "labels", "class", "category", "target", "topic", "class index", "label_text")
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 BLOCK = 64 << 20
-"""Bytes that Arrow's readers take at once; one row must fit."""
+"""Block size of Arrow's readers in bytes. A row must fit into a block."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns to read; an empty name is looked for among the usual ones.
+    """Which columns to read. An empty name selects a column by its usual names.
 
     Args:
-        text: column of the text.
-        label: column of the label.
-        header: names of the columns of a file without a header row.
+        text: name of the text column.
+        label: name of the label column.
+        header: column names of a file without a header row.
     """
 
     text: str = ""
@@ -44,15 +44,15 @@ class Columns:
 
 @dataclass(frozen=True)
 class Table:
-    """Texts and, where the file has them, raw labels.
+    """Texts and raw labels of a file.
 
     Args:
         source: the file, for messages.
-        texts: one string a row, none empty.
-        labels: strings or integers; None for a file without labels.
-        rows: each row's number in the file: the line on which it begins, as an editor counts them (in Parquet, its place from 1).
-        names: label names that the file itself carries (Parquet from a hub), by label.
-        left_out: numbers of the rows whose text was empty.
+        texts: one string per row; not empty unless ``keep_empty`` was set.
+        labels: strings or integers; None if labels were not read.
+        rows: row numbers in the file: the line on which the row begins, from 1 (in Parquet: the row index, from 1).
+        names: label names stored in the file (Parquet from a hub), by label.
+        left_out: row numbers of the rows left out because their text is empty.
     """
 
     source: str
@@ -67,7 +67,7 @@ class Table:
 
     @property
     def raw_labels(self) -> RawLabels:
-        """The labels, of a table that was read with them."""
+        """The labels of a table that was read with labels."""
         assert self.labels is not None
         return RawLabels(self.source, self.labels, self.rows, self.names)
 
@@ -76,30 +76,27 @@ def read_table(path: Path, columns: Columns, labelled: bool = True, keep_empty: 
     """Read one file.
 
     Args:
-        path: .csv, .tsv, .jsonl, .json (one object a line) or .parquet.
-        columns: which columns hold what.
-        labelled: read the labels too, which then must be there.
-        keep_empty: keep rows whose text is empty, so that what comes out lines up with the file.
+        path: .csv, .tsv, .jsonl, .json (one object per line) or .parquet.
+        columns: the text and label columns.
+        labelled: also read the labels, which must exist.
+        keep_empty: keep rows with an empty text, so that the result lines up with the file.
 
     Raises:
-        DataError: a missing or empty file, ragged rows, bad UTF-8, missing columns, a missing label; with file and row.
+        DataError: a missing or empty file, ragged rows, invalid UTF-8, missing columns, or a missing label. The message
+            names file and row.
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise DataError(
-            f"{path}: cannot tell the format from {path.suffix or 'a name without an ending'!r}; known: {', '.join(SUFFIXES)}"
-        )
+        raise DataError(f"{path}: unknown file extension {path.suffix!r}; known: {', '.join(SUFFIXES)}")
     if not path.exists():
         raise DataError(f"{path}: no such file")
     if path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty; it needs at least one row of text")
     with path.open("rb") as file:
         if suffix != ".parquet" and file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
-            raise DataError(f"{path}: row 1 begins as UTF-16 does; save the file as UTF-8")
+            raise DataError(f"{path}: the file is UTF-16; save it as UTF-8")
     if columns.header and suffix not in (".csv", ".tsv"):
-        raise DataError(
-            f"{path}: --columns names the columns of a CSV or TSV file without a header; this file carries its own names"
-        )
+        raise DataError(f"{path}: --columns is only for CSV and TSV files without a header row; remove it")
     if suffix in (".csv", ".tsv"):
         raw, rows = _read_csv(path, columns.header)
     elif suffix in (".jsonl", ".json"):
@@ -117,9 +114,7 @@ def _read_csv(path: Path, header: Sequence[str]) -> tuple[pa.Table, Sequence[int
     names, skipped = _first_record(path, delimiter, header)
     if header:
         if [name.strip().lower() for name in names] == [name.strip().lower() for name in header]:
-            raise DataError(
-                f"{path}: row 1 holds the very names that --columns gives; the file has a header row, so leave --columns out"
-            )
+            raise DataError(f"{path}, row 1: a header row with the names given in --columns; remove --columns")
         names, skipped = list(header), 0
     ragged: list[Any] = []
 
@@ -130,7 +125,7 @@ def _read_csv(path: Path, header: Sequence[str]) -> tuple[pa.Table, Sequence[int
     try:
         table = pyarrow.csv.read_csv(
             path,
-            # Single-threaded, because only then does Arrow number the rows that it refuses.
+            # Arrow numbers the rows that it rejects only when it runs on one thread.
             read_options=pyarrow.csv.ReadOptions(
                 use_threads=False, block_size=BLOCK, column_names=names, skip_rows=skipped
             ),
@@ -149,19 +144,23 @@ def _read_csv(path: Path, header: Sequence[str]) -> tuple[pa.Table, Sequence[int
     if ragged:
         places = [(rows[row.number - skipped - 1], row) for row in ragged[:SHOWN_ROWS]]
         listed = [
-            f"  - row {place} has {row.actual_columns} columns instead of {row.expected_columns}: {row.text[:60]!r}"
+            f"  - row {place}: {row.actual_columns} columns, expected {row.expected_columns}: {row.text[:60]!r}"
             for place, row in places
         ]
         listed += [f"  ... and {len(ragged) - SHOWN_ROWS} more"] if len(ragged) > SHOWN_ROWS else []
+        count = f"{len(ragged)} row{'s do' if len(ragged) > 1 else ' does'}"
         raise DataError(
-            f"{path}: {len(ragged)} row{'s do' if len(ragged) > 1 else ' does'} not fit the {len(names)} columns {', '.join(names)}; "
-            f"a text with a {delimiter!r} in it must be quoted, and every quote closed:\n" + "\n".join(listed)
+            f"{path}: {count} not have {len(names)} columns ({', '.join(names)}). "
+            f"Quote texts that contain {delimiter!r}, and close every quote:\n" + "\n".join(listed)
         )
     return table, rows
 
 
 def _delimiter(path: Path, header: Sequence[str]) -> str:
-    """What parts the columns: in a CSV file a tab or a semicolon too, as spreadsheets write it where the comma is for decimals."""
+    """The column separator: a tab in TSV; a comma, tab or semicolon in CSV.
+
+    Spreadsheets write semicolons where the comma is the decimal separator.
+    """
     if path.suffix.lower() == ".tsv":
         return "\t"
     fields, _ = _first_record(path, ",", header)
@@ -170,26 +169,28 @@ def _delimiter(path: Path, header: Sequence[str]) -> str:
 
 
 def _first_record(path: Path, delimiter: str, header: Sequence[str]) -> tuple[list[str], int]:
-    """The fields of a file's first record, its own header unless one is given, and the number of lines down to its end."""
+    """Fields of the first record (the header row, unless ``header`` is given) and the number of its last line."""
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         reader = csv.reader(file, delimiter=delimiter)
         usual = csv.field_size_limit()
-        csv.field_size_limit(
-            BLOCK if header else usual
-        )  # a text may be that long; a column's name is not, so its quote is open
+        # A text may be this long. A column name is not: its quote was not closed.
+        csv.field_size_limit(BLOCK if header else usual)
         try:
             names: list[str] = next((record for record in reader if record), [])
         except csv.Error as error:
-            raise DataError(f"{path}: row 1, the header, cannot be read ({error}); close its quotes") from error
+            raise DataError(f"{path}, row 1: the header cannot be read ({error}); close its quotes") from error
         finally:
             csv.field_size_limit(usual)
     if not names:
-        raise DataError(f"{path}: the file has only blank lines; give it a header row and rows below")
+        raise DataError(f"{path}: the file has only blank lines; add a header row and data rows")
     return names, reader.line_num
 
 
 def _record_lines(path: Path, delimiter: str, records: int, skipped: int) -> Sequence[int]:
-    """The line on which each record below the header begins; Arrow passes over blank lines, and a quoted text may span several."""
+    """The line on which each record below the header begins.
+
+    It is not the record's index, because Arrow skips blank lines and a quoted text may span lines.
+    """
     plain = range(skipped + 1, skipped + 1 + records)
     with path.open("rb") as raw:
         breaks, last = 0, b""
@@ -206,10 +207,10 @@ def _record_lines(path: Path, delimiter: str, records: int, skipped: int) -> Seq
                     begins.append(line)
                 line = reader.line_num + 1
     except csv.Error as error:
-        if "expected after" in str(error):  # else one field is beyond the csv module's limit
+        if "expected after" in str(error):  # otherwise a field exceeds the limit of the csv module
             raise DataError(
-                f"{path}: the record that begins in row {line} goes on to row {reader.line_num}, where its quote closes in the middle of a text: "
-                "a stray quote swallows what lies between; double it, and put the text in quotes"
+                f"{path}, row {line}: a stray quote; the quoted text ends inside a field in row {reader.line_num}. "
+                'Write quotes inside a text twice (""), and put the text in quotes'
             ) from error
         return plain
     return begins if len(begins) == records else plain
@@ -219,7 +220,7 @@ def _read_json(path: Path) -> tuple[pa.Table, Sequence[int]]:
     reading = pyarrow.json.ReadOptions(use_threads=True, block_size=BLOCK)
     try:
         table = pyarrow.json.read_json(path, read_options=reading)
-        # Arrow takes a column of nothing but dates for timestamps; as strings they stay what was written.
+        # Arrow parses a column of dates as timestamps. Read as strings, they stay as written.
         dates = [pa.field(f.name, pa.string()) for f in table.schema if pa.types.is_timestamp(f.type)]
         if dates:
             parsing = pyarrow.json.ParseOptions(explicit_schema=pa.schema(dates))
@@ -232,22 +233,22 @@ def _read_json(path: Path) -> tuple[pa.Table, Sequence[int]]:
 
 
 def _json_fault(path: Path) -> str:
-    """The first line that is at fault, in words; Arrow counts rows within blocks."""
+    """Describe the first invalid line. Arrow's messages cannot be used: it counts rows within blocks."""
     kinds: dict[str, str] = {}
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-            json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but no text
+            json.dumps(row, ensure_ascii=False).encode()  # a lone surrogate is valid JSON, but not valid text
         except ValueError as error:
-            return f"row {number} is not valid JSON ({error}); one object a line is expected"
+            return f"row {number} is not valid JSON ({error}); write one object per line"
         if not isinstance(row, dict):
-            return f"row {number} is {type(row).__name__}, not an object; one object a line is expected"
+            return f"row {number} is {type(row).__name__}, not an object; write one object per line"
         for key, value in row.items():
             kind = type(value).__name__
             if value is not None and kinds.setdefault(key, kind) != kind:
-                return f"row {number} has {kind} for {key!r} where earlier rows have {kinds[key]}; write them all alike"
+                return f"row {number}: {key!r} is {kind}, but {kinds[key]} in earlier rows; use one type"
     return ""
 
 
@@ -263,9 +264,9 @@ def _select(path: Path, raw: pa.Table, columns: Columns, rows: pa.Array, labelle
     label_column = _find_label(path, raw.column_names, columns.label) if labelled else None
     for name in (*text_columns, label_column):
         if raw.column_names.count(name) > 1:
-            raise DataError(f"{path}: {raw.column_names.count(name)} columns are called {name!r}; rename all but one")
+            raise DataError(f"{path}: {raw.column_names.count(name)} columns are named {name!r}; rename all but one")
     if label_column in text_columns:
-        raise DataError(f"{path}: column {label_column!r} is to be both the text and the label; name two columns")
+        raise DataError(f"{path}: column {label_column!r} is both the text and the label; choose two columns")
     parts = [_strings(path, raw[name], name, rows) for name in text_columns]
     texts = parts[0] if len(parts) == 1 else pc.binary_join_element_wise(*parts, " ")
     labels = None if label_column is None else _labels(path, raw[label_column], label_column, rows)
@@ -276,12 +277,12 @@ def _select(path: Path, raw: pa.Table, columns: Columns, rows: pa.Array, labelle
         labels = None if labels is None else labels.filter(full)
     if len(texts) == 0:
         raise DataError(
-            f"{path}: every text in column {' + '.join(text_columns)!r} is empty; name another with --text-column"
+            f"{path}: every text in column {' + '.join(text_columns)!r} is empty; choose another with --text-column"
         )
     if labels is not None and labels.null_count:
         missing = rows.filter(pc.is_null(labels).combine_chunks()).to_pylist()
         raise DataError(
-            f"{path}: {listed_rows(missing)} without a label in column {label_column!r}; label them or leave them out"
+            f"{path}: {listed_rows(missing)} without a label in column {label_column!r}; add labels or remove the rows"
         )
     names = _label_names(raw, label_column) if label_column else ()
     return Table(str(path), texts, labels, rows, names, left_out)
@@ -290,7 +291,7 @@ def _select(path: Path, raw: pa.Table, columns: Columns, rows: pa.Array, labelle
 def _find_text(path: Path, names: Sequence[str], given: str) -> list[str]:
     if given:
         if given not in names:
-            raise DataError(f"{path}: there is no column {given!r}; the columns are {', '.join(names)}")
+            raise DataError(f"{path}: no column {given!r}; the columns are {', '.join(names)}")
         return [given]
     by_lower = {name.lower().strip(): name for name in reversed(names)}
     usual = [by_lower[name] for name in TEXT_NAMES if name in by_lower]
@@ -301,23 +302,25 @@ def _find_text(path: Path, names: Sequence[str], given: str) -> list[str]:
     if titles or bodies:
         return titles + bodies
     raise DataError(
-        f"{path}: no column looks like the text (looked for {', '.join((*TEXT_NAMES, *TITLE_NAMES, *DESCRIPTION_NAMES))}); "
-        f"the columns are {', '.join(names)}. Name it with --text-column, or give --columns if the file has no header row"
+        f"{path}: no text column found (known names: {', '.join((*TEXT_NAMES, *TITLE_NAMES, *DESCRIPTION_NAMES))}); "
+        f"the columns are {', '.join(names)}. "
+        "Name it with --text-column, or use --columns if the file has no header row"
     )
 
 
 def _find_label(path: Path, names: Sequence[str], given: str) -> str:
     if given:
         if given not in names:
-            raise DataError(f"{path}: there is no column {given!r}; the columns are {', '.join(names)}")
+            raise DataError(f"{path}: no column {given!r}; the columns are {', '.join(names)}")
         return given
     by_lower = {name.lower().strip(): name for name in reversed(names)}
     usual = [by_lower[name] for name in LABEL_NAMES if name in by_lower]
     if usual:
         return usual[0]
     raise DataError(
-        f"{path}: no column looks like the label (looked for {', '.join(LABEL_NAMES)}); the columns are {', '.join(names)}. "
-        "Name it with --label-column, or give --columns if the file has no header row"
+        f"{path}: no label column found (known names: {', '.join(LABEL_NAMES)}); "
+        f"the columns are {', '.join(names)}. "
+        "Name it with --label-column, or use --columns if the file has no header row"
     )
 
 
@@ -330,7 +333,7 @@ def _strings(path: Path, column: pa.ChunkedArray, name: str, rows: pa.Array) -> 
         pa.types.is_binary(column.type) or pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
     ):
         raise DataError(
-            f"{path}: column {name!r} holds {column.type}, not text; write it as strings, or name another column"
+            f"{path}: column {name!r} has type {column.type}, not text; write it as strings, or choose another column"
         )
     binary = column.cast(pa.binary()) if pa.types.is_string(column.type) else column.cast(pa.large_binary())
     try:
@@ -341,7 +344,8 @@ def _strings(path: Path, column: pa.ChunkedArray, name: str, rows: pa.Array) -> 
                 (value.as_py() or b"").decode()
             except UnicodeDecodeError as fault:
                 raise DataError(
-                    f"{path}: row {row}, column {name!r} is not UTF-8 (byte {fault.object[fault.start]:#x} at {fault.start}: "
+                    f"{path}: row {row}, column {name!r} is not UTF-8 "
+                    f"(byte {fault.object[fault.start]:#x} at {fault.start}: "
                     f"{fault.object[max(0, fault.start - 20) : fault.start + 10]!r}); save the file as UTF-8"
                 ) from error
         raise
@@ -349,7 +353,7 @@ def _strings(path: Path, column: pa.ChunkedArray, name: str, rows: pa.Array) -> 
 
 
 def _labels(path: Path, column: pa.ChunkedArray, name: str, rows: pa.Array) -> pa.ChunkedArray:
-    """Labels as integers where all are, and are written as such (01 is a name), else as strings; an empty cell is null."""
+    """Labels as integers if all are plain integers (01 is a name), else as strings. Empty cells are null."""
     if pa.types.is_boolean(column.type) or pa.types.is_dictionary(column.type):
         column = column.cast(pa.string())
     if pa.types.is_integer(column.type):
@@ -358,10 +362,10 @@ def _labels(path: Path, column: pa.ChunkedArray, name: str, rows: pa.Array) -> p
         for row, value in zip(rows.to_pylist(), column.to_pylist(), strict=True):
             if value is not None and not float(value).is_integer():
                 raise DataError(
-                    f"{path}: column {name!r} holds numbers with a fraction (row {row}: {value}), not class labels; "
-                    "write them as whole numbers or as names"
+                    f"{path}, row {row}: label {value} in column {name!r} is not an integer; "
+                    "write class labels as integers or names"
                 )
-        return column.cast(pa.int64())  # pandas makes whole numbers into these as soon as one is missing
+        return column.cast(pa.int64())  # pandas writes integers as floats if one is missing
     nulls = column.is_null()
     strings = pc.utf8_trim_whitespace(_strings(path, column, name, rows))
     strings = pc.if_else(pc.or_(nulls, pc.equal(strings, "")), pa.scalar(None, pa.string()), strings)
@@ -370,7 +374,7 @@ def _labels(path: Path, column: pa.ChunkedArray, name: str, rows: pa.Array) -> p
 
 
 def _label_names(raw: pa.Table, label: str) -> tuple[str, ...]:
-    """Names of a ClassLabel feature, from the ``huggingface`` key of a Parquet schema's metadata."""
+    """Names of a ClassLabel feature, from the ``huggingface`` key of the Parquet schema metadata."""
     try:
         info = json.loads((raw.schema.metadata or {}).get(b"huggingface", b"{}"))
         return tuple(map(str, info["info"]["features"][label]["names"]))

@@ -1,4 +1,4 @@
-"""A data set: from a file, a folder or a hub id to splits with numbered labels."""
+"""Load a data set from a file, a folder or a hub id into splits with encoded labels."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Split:
     """Texts with their targets.
 
     Args:
-        source: where they come from, for messages.
-        texts: one string a row.
-        targets: the labels as the task encodes them, one row a text.
+        source: where the texts come from, for messages.
+        texts: one string per row.
+        targets: the labels as the task encodes them, one row per text.
         seconds: the second text of each row, for pairs; None for single texts.
     """
 
@@ -48,7 +48,7 @@ class Split:
 
 
 class HeldOut:
-    """The test split behind a counter: whoever scores on it says so by reading it."""
+    """The test split, with a counter of how often it is read."""
 
     def __init__(self, split: Split) -> None:
         self._split = split
@@ -67,13 +67,13 @@ class Dataset:
     """A data set ready for training.
 
     Args:
-        source: what the user named.
-        task: what the labels mean.
+        source: the file, folder or hub id as given by the user.
+        task: the task, which defines the labels.
         train: training rows.
-        validation: the data's own validation split, or None.
-        test: the test split, counted, or None.
+        validation: the validation split that comes with the data, or None.
+        test: the test split with its read counter, or None.
         fingerprint: hash of all texts and targets.
-        notes: what the user should know about the data (rows left out, overlap), in words.
+        notes: messages about the data for the user (rows left out, overlap).
     """
 
     source: str
@@ -97,24 +97,24 @@ def load_dataset(
     Args:
         source: a file (all of it is training data), a folder with train/validation/test files, or a hub id (``ag_news``
             is fancyzhx/ag_news).
-        columns: which columns hold what.
-        label_names: names for the labels, in label order; the data's own when empty.
-        drop_overlap: remove training texts that also stand in the test split or in a validation split of the data's own.
+        columns: the text and label columns.
+        label_names: names of the labels, in label order; taken from the data when empty.
+        drop_overlap: remove training texts that also occur in the test split or in a validation split that comes with
+            the data.
         kind: name of the task (:data:`loralet.tasks.registry.TASKS`).
 
     Raises:
-        DataError: see :func:`loralet.data.files.read_table`; also one class only, unknown labels in another split, names
-            that do not match.
+        DataError: see :func:`loralet.data.files.read_table`; also a single class, unknown labels in another split, or
+            label names that do not match.
         HubError: a hub id that is neither reachable nor cached.
     """
     files = find_files(source)
     if "train" not in files:
-        raise DataError(
-            f"{source}: there is no training file; found {', '.join(str(path) for paths in files.values() for path in paths)}"
-        )
+        found = ", ".join(str(path) for paths in files.values() for path in paths)
+        raise DataError(f"{source}: no training file; found {found}")
     tables = {name: [read_table(path, columns) for path in paths] for name, paths in files.items()}
     notes = [
-        f"{t.source}: {listed_rows(t.left_out)} with an empty text left out"
+        f"{t.source}: left out {listed_rows(t.left_out)} with an empty text"
         for parts in tables.values()
         for t in parts
         if t.left_out
@@ -130,14 +130,14 @@ def load_dataset(
         count = int(pc.sum(shared).as_py() or 0)
         if count == len(train) and drop_overlap:
             raise DataError(
-                f"{train.source}: every row also stands in {other.source}, so none is left for training; give other rows"
+                f"{train.source}: every row is also in {other.source}, so no training rows remain; use other rows"
             )
         if count and drop_overlap:
             train = train.take(np.flatnonzero(~shared.to_numpy()))
-            notes.append(f"{train.source}: {count} rows that also stand in {other.source} left out of training")
+            notes.append(f"{train.source}: left out {count} rows that are also in {other.source}")
         elif count:
             notes.append(
-                f"{train.source}: {count} rows also stand in {other.source}; --drop-overlap leaves them out of training"
+                f"{train.source}: {count} rows are also in {other.source}; use --drop-overlap to leave them out"
             )
     task.require_trainable(train.source, train.targets)
     validation, test = splits.get("validation"), splits.get("test")
@@ -146,10 +146,10 @@ def load_dataset(
 
 
 def find_files(source: str) -> dict[str, list[Path]]:
-    """The files of each split, by ``train``, ``validation`` and ``test``.
+    """The files of each split, with the keys ``train``, ``validation`` and ``test``.
 
     Raises:
-        DataError: nothing there, two formats or names for one split, or a part of a split that is missing.
+        DataError: no file, several formats or names for one split, or a missing part of a split.
         HubError: a hub id that is neither reachable nor cached.
     """
     path = bundled(source) or Path(source)
@@ -174,15 +174,14 @@ def find_files(source: str) -> dict[str, list[Path]]:
 
 
 def _check_parts(source: str, split: str, files: list[Path]) -> None:
-    """One file, or all the parts of one ``-00000-of-00002`` set."""
+    """Require one file, or all parts of one ``-00000-of-00002`` set."""
     parts = [SHARD.fullmatch(file.stem) for file in files]
     sets = {(file.parent, file.suffix, part and (part[1], part[3])) for file, part in zip(files, parts, strict=True)}
     if len(sets) > 1 or (len(files) > 1 and not parts[0]):
         raise DataError(f"{source}: several sets of {split} files ({', '.join(map(str, files))}); keep one")
     if parts[0] and len(files) != int(parts[0][3]):
-        raise DataError(
-            f"{source}: only {len(files)} of {int(parts[0][3])} {split} files ({', '.join(map(str, files))}); add the rest"
-        )
+        found = ", ".join(map(str, files))
+        raise DataError(f"{source}: only {len(files)} of {int(parts[0][3])} {split} files ({found}); add the rest")
 
 
 def _wanted(names: Sequence[str]) -> list[str]:
@@ -200,37 +199,34 @@ def _split_of(name: str) -> str | None:
 
 
 def _joined(parts: list[Split]) -> Split:
-    """The parts of a split as one."""
+    """Concatenate the parts of a split."""
     more = f" and {len(parts) - 1} more" if len(parts) > 1 else ""
     texts = pa.chunked_array([chunk for part in parts for chunk in part.texts.chunks])
     return Split(f"{parts[0].source}{more}", texts, np.concatenate([part.targets for part in parts]))
 
 
 def load_labelled(source: str, columns: Columns, task: Task) -> Split:
-    """Rows to measure a trained classifier on: a file, or the test file of a folder or hub data set.
+    """Load labelled rows to evaluate a classifier on: a file, or the test file of a folder or hub data set.
 
     Args:
         source: a file, a folder or a hub id.
-        columns: which columns hold what.
-        task: the classifier's task, which reads the labels (:meth:`loralet.tasks.base.Task.encode_other`).
+        columns: the text and label columns.
+        task: the classifier's task, which encodes the labels (:meth:`loralet.tasks.base.Task.encode_other`).
 
     Raises:
-        DataError: see :func:`loralet.data.files.read_table`; also no test file, or a label that the classifier does not
-            know.
+        DataError: see :func:`loralet.data.files.read_table`; also no test file, or a label unknown to the classifier.
     """
     files = find_files(source)
     paths = files.get("test") or (files["train"] if Path(source).is_file() else [])
     if not paths:
-        raise DataError(
-            f"{source}: there is no test file; found {', '.join(str(p) for ps in files.values() for p in ps)}"
-        )
+        raise DataError(f"{source}: no test file; found {', '.join(str(p) for ps in files.values() for p in ps)}")
     tables = [read_table(path, columns) for path in paths]
     targets = task.encode_other([table.raw_labels for table in tables])
-    return _joined([Split(table.source, table.texts, own) for table, own in zip(tables, targets, strict=True)])
+    return _joined([Split(table.source, table.texts, part) for table, part in zip(tables, targets, strict=True)])
 
 
 def hash_texts(texts: pa.ChunkedArray) -> hashlib._Hash:
-    """A running SHA-256 over the texts and where each ends, whatever the chunks they come in."""
+    """SHA-256 state over the texts and their lengths. It does not depend on the Arrow chunks."""
     lengths, content = hashlib.sha256(), hashlib.sha256()
     for chunk in texts.chunks:
         if len(chunk):

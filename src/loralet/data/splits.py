@@ -1,4 +1,4 @@
-"""Which training rows are kept for validation, and which of those are looked at often."""
+"""Stratified draws: the validation split, and the validation sample that is checked during training."""
 
 from __future__ import annotations
 
@@ -8,30 +8,29 @@ LARGEST_VALIDATION = 5000
 
 
 def carve(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split rows into training and validation, every class in the same proportion.
+    """Split rows into training and validation, stratified by class.
 
     Args:
         labels: class of each row, ``[rows]``.
-        fraction: share of the rows for validation, at most 5,000 of them and at least one of each class that has two rows.
-        seed: of the draw.
+        fraction: share of the rows for validation: at most 5,000 rows, at least one of each class that has two.
+        seed: seed of the draw.
 
     Returns:
-        Sorted row numbers of the training and of the validation part. A class of a single row stays in training.
+        Sorted row numbers of the training part and of the validation part. A class with one row stays in training.
     """
     counts = np.bincount(labels)
     if not (counts >= 2).any():
-        raise ValueError(f"{len(labels)} rows are too few to keep a validation part: no class has two")
-    able = np.where(counts >= 2, counts, 0)
-    quotas = _quotas(
-        able, np.minimum(able, 1), np.maximum(able - 1, 0), min(round(len(labels) * fraction), LARGEST_VALIDATION)
-    )
+        raise ValueError(f"{len(labels)} rows are too few for a validation split: no class has two rows")
+    candidates = np.where(counts >= 2, counts, 0)
+    size = min(round(len(labels) * fraction), LARGEST_VALIDATION)
+    quotas = _quotas(candidates, np.minimum(candidates, 1), np.maximum(candidates - 1, 0), size)
     return _stratified(labels, quotas, seed)
 
 
 def sample(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
-    """Sorted numbers of ``size`` rows, every class in the same proportion, or of all rows where there are no more than that.
+    """Sorted row numbers of a stratified sample of ``size`` rows, or of all rows if there are no more.
 
-    At least one row of each class, unless there are more classes than that.
+    The sample has at least one row of each class, unless there are more classes than ``size``.
     """
     if size >= len(labels):
         return np.arange(len(labels))
@@ -41,7 +40,7 @@ def sample(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
 
 
 def _stratified(labels: np.ndarray, quotas: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted numbers of the rows left and of those drawn, so many of each class."""
+    """Sorted numbers of the remaining and of the drawn rows, with ``quotas`` rows drawn from each class."""
     counts = np.bincount(labels)
     shuffled = np.random.default_rng(seed).permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
@@ -51,7 +50,7 @@ def _stratified(labels: np.ndarray, quotas: np.ndarray, seed: int) -> tuple[np.n
 
 
 def _quotas(counts: np.ndarray, least: np.ndarray, most: np.ndarray, size: int) -> np.ndarray:
-    """Rows to draw of each class: in proportion, within the bounds."""
+    """Number of rows to draw from each class: proportional, within the bounds ``least`` and ``most``."""
     size = int(np.clip(size, least.sum(), most.sum()))
     exact = counts * (size / counts.sum())
     quotas: np.ndarray = np.clip(np.round(exact).astype(np.int64), least, most)

@@ -1,4 +1,4 @@
-"""Texts become token ids once: one flat array and the place where each row begins, kept in a cache and memory-mapped."""
+"""Tokenisation. The token ids are one flat array with an offset per row, cached on disk and memory-mapped."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from loralet.data.by_word import encode_by_word, frame_of
 from loralet.data.sources import hash_texts
 
 CHUNK = 8192
-"""Rows handed at once to a tokenizer that takes whole texts: enough to keep all cores busy, few enough to keep memory flat."""
+"""Rows per call of a tokenizer that encodes whole texts: enough to use all cores, few enough to limit memory."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Tokens:
     """Token ids of many rows.
 
     Args:
-        ids: all rows' ids, one after another, int32.
-        starts: row i is ``ids[starts[i]:starts[i + 1]]``, int64, one longer than the rows.
-        types: token types, like ``ids``; None where all are 0, as of single texts.
+        ids: token ids of all rows, concatenated, int32.
+        starts: row i is ``ids[starts[i]:starts[i + 1]]``; int64, ``rows + 1`` values.
+        types: token types, in the layout of ``ids``; None if all are 0 (single texts).
     """
 
     ids: np.ndarray
@@ -38,12 +38,12 @@ class Tokens:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens of each row."""
+        """Number of tokens of each row."""
         return np.diff(self.starts)
 
     @cached_property
     def longest(self) -> int:
-        """Tokens of the longest row."""
+        """Number of tokens of the longest row."""
         return int(self.lengths.max(initial=0))
 
 
@@ -57,10 +57,10 @@ def tokenise(
     """Token ids of every text, or of every pair of texts.
 
     Args:
-        texts: one string a row.
-        tokenizer: without truncation or padding of its own.
-        max_length: ids kept of a row, special tokens included; of a pair the longer text is cut first.
-        cache: where results are kept, by the content of texts and tokenizer; None: nowhere.
+        texts: one string per row.
+        tokenizer: its settings for truncation and padding are not used.
+        max_length: largest number of tokens per row, special tokens included; of a pair, the longer text is cut first.
+        cache: the cache folder; entries depend on the content of texts and tokenizer. None: no cache.
         seconds: the second text of each row; None for single texts.
     """
     if cache is None:
@@ -102,9 +102,9 @@ def _tokenise(texts: pa.ChunkedArray, tokenizer: Tokenizer, max_length: int, sec
 def _encode_by_text(
     texts: pa.ChunkedArray, tokenizer: Tokenizer, max_length: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Ids of the texts, one after another, and the ids of each, for some rows at a time; any tokenizer.
+    """Yield concatenated token ids and the number of tokens per row, for some rows at a time. Works with any tokenizer.
 
-    The tokenizer truncates from then on.
+    Turns on truncation in ``tokenizer``.
     """
     tokenizer.enable_truncation(max_length)
     for start in range(0, len(texts), CHUNK):
@@ -114,7 +114,7 @@ def _encode_by_text(
 
 
 def _encode_pairs(texts: pa.ChunkedArray, seconds: pa.ChunkedArray, tokenizer: Tokenizer, max_length: int) -> Tokens:
-    """Pairs of texts, in the tokenizer's template for pairs, with the token types that it gives."""
+    """Encode pairs of texts with the tokenizer's template for pairs and its token types."""
     tokenizer.enable_truncation(max_length, strategy="longest_first")
     ids, types, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int8)], [np.zeros(1, np.int64)]
     for start in range(0, len(texts), CHUNK):
