@@ -158,7 +158,7 @@ def test_the_folder_is_a_checkpoint_with_a_card_and_nothing_left_over(config: Di
     texts = (
         "news.txt: 40 texts",
         "more.csv: 21 texts",
-        "1 of them",
+        "duplicates left out: 1",
         "60 different texts, 20% of them held out",
         "3 mixtures of each",
     )
@@ -211,7 +211,7 @@ def test_resume_refuses_other_options_and_a_student_that_is_done(config: Distill
     with pytest.raises(ConfigError, match=r"2 problems(?s:.*)lr is 0.5, it was 0.01(?s:.*)batch_size is 4, it was 8"):
         build_student(dataclasses.replace(config, resume=True, lr=0.5, batch_size=4), quiet)
     build_student(dataclasses.replace(config, resume=True), quiet)
-    with pytest.raises(RunError, match="is done"):
+    with pytest.raises(RunError, match="is complete"):
         build_student(dataclasses.replace(config, resume=True), quiet)
 
 
@@ -310,7 +310,7 @@ def test_texts_are_read_once_each_and_every_bad_file_is_named(config: DistillCon
     (tmp_path / "latin.txt").write_bytes(b"fine\ncaf\xe9\n")
     with pytest.raises(DataError) as caught:
         read_texts([str(tmp_path / name) for name in ("absent.txt", "empty.txt", "latin.txt")], "")
-    for said in ("absent.txt: cannot be read", "empty.txt: there is no text", "latin.txt: row 2 is not UTF-8"):
+    for said in ("absent.txt: cannot be read", "empty.txt: the file has no text", "latin.txt: row 2 is not UTF-8"):
         assert said in str(caught.value)
     with pytest.raises(DataError, match="too few"):
         hold_out(3, 0.1, 0)
@@ -412,7 +412,7 @@ def test_the_command_prints_losses_and_plain_progress(
     printed = capsys.readouterr()
     assert "held-out losses after 1 epochs: tokens" in printed.out
     assert "· epoch 1/1 · loss" in printed.err
-    assert "48 texts and 144 mixtures of them to train on, 12 held out (1 repeated ones left out)" in printed.err
+    assert "48 training texts and 144 mixtures, 12 held out (duplicates left out: 1)" in printed.err
     card = (Path(config.out) / "README.md").read_text(encoding="utf-8")
     assert "license: mit" in card
     assert f"loralet distill {Path(config.teacher).name} --text news.txt more.csv --out student --width 16" in card
@@ -465,4 +465,4 @@ def test_without_mixtures_there_are_only_the_texts(config: DistillConfig, tmp_pa
     more = dataclasses.replace(config, mixtures=2, epochs=1, pooled_epochs=0, out=config.out + "-mixed")
     build_student(more, events.append)
     assert max(event.total for event in events if isinstance(event, Advanced) and "states" not in event.task) == 18
-    assert "2 mixtures of each text" in (Path(more.out) / "README.md").read_text(encoding="utf-8")
+    assert "2 mixtures of each training text" in (Path(more.out) / "README.md").read_text(encoding="utf-8")

@@ -1,11 +1,11 @@
-"""A distillation from its options to the student's folder.
+"""Run a distillation from its options and write the student's folder.
 
 config.json, model.safetensors, tokenizer files   the student
-README.md                 its model card
-config.toml               the options
+README.md                 model card
+config.toml               options
 environment.json          versions and machine
-metrics.jsonl             what was told, one line per event, steps left out
-checkpoint.safetensors    the last epoch's end, until the student is done
+metrics.jsonl             one line per event, except steps
+checkpoint.safetensors    state after the last complete epoch; deleted when the student is complete
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from loralet.runs.folder import RunFolder, new_run_folder
 
 Listen = Callable[[Event], None]
 FREE = ("compute", "resume", "out")
-"""Options that may differ when a distillation is resumed; of ``compute`` all but the precision."""
+"""Options that may change on resume. Of ``compute``, the precision may not change."""
 
 
 def build_student(config: DistillConfig, listen: Listen) -> EpochEnded:
@@ -48,15 +48,15 @@ def build_student(config: DistillConfig, listen: Listen) -> EpochEnded:
 
     Args:
         config: the options.
-        listen: hears every event.
+        listen: receives every event.
 
     Returns:
         The last epoch.
 
     Raises:
-        ConfigError: options that the teacher cannot fill, or that differ from those of the distillation to be resumed.
-        CheckpointError, HubError, DataError: teacher or texts cannot be used; raised before anything trains.
-        RunError: the folder is taken, or the student in it is done.
+        ConfigError: options that do not fit the teacher, or that differ from those of the resumed distillation.
+        CheckpointError, HubError, DataError: teacher or texts cannot be used; raised before training starts.
+        RunError: the folder is not empty, or its student is complete.
         TrainingError: the loss is no longer finite.
     """
     where = open_folder(config)
@@ -104,17 +104,17 @@ def build_student(config: DistillConfig, listen: Listen) -> EpochEnded:
 
 
 def open_folder(config: DistillConfig) -> Path:
-    """The student's folder: a new one, or, with ``resume``, that of a distillation that was interrupted.
+    """The student's folder: a new one, or, with ``resume``, the folder of an interrupted distillation.
 
     Raises:
-        RunError: the folder holds something, and ``resume`` is not asked for or the student in it is done.
-        ConfigError: it was begun with other options; the message lists them.
+        RunError: the folder is not empty and ``resume`` is off, or its student is complete.
+        ConfigError: the distillation was started with other options; the message lists them.
     """
     folder = Path(config.out)
     if not (config.resume and (folder / "config.toml").exists()):
         return new_run_folder(config.out, "student")
     if (folder / "config.json").exists():
-        raise RunError(f"{folder}: this student is done; there is nothing to resume")
+        raise RunError(f"{folder}: the student is complete; there is nothing to resume")
     before = read_options(folder / "config.toml", DistillConfig)
     names = (option.name for option in dataclasses.fields(config) if option.name not in FREE)
     changed = [
@@ -125,16 +125,14 @@ def open_folder(config: DistillConfig) -> Path:
     if config.compute.precision != before.compute.precision:
         changed.append(f"precision is {config.compute.precision!r}, it was {before.compute.precision!r}")
     if changed:
-        raise ConfigError.listing(
-            [f"{change}: a resumed distillation keeps its options" for change in changed], str(folder)
-        )
+        raise ConfigError.listing([f"{change}: options cannot change on resume" for change in changed], str(folder))
     return folder
 
 
 def _start(
     config: DistillConfig, teacher: Backbone, student: Student, tokens: Tokens, train: np.ndarray
 ) -> DistilState:
-    """The student and its projections before the first step."""
+    """The initial state of the student and its projections."""
     table = student.table
     kept = np.repeat(np.isin(np.arange(len(tokens)), train), tokens.lengths)
     counts = np.bincount(tokens.ids[kept], minlength=table.vocabulary)
@@ -144,7 +142,8 @@ def _start(
 
 
 def _summary(texts: Texts, tokens: Tokens, train: int, mixtures: int, state: DistilState) -> str:
-    repeated = f" ({texts.repeated:,} repeated ones left out)" if texts.repeated else ""
-    mixed = f" and {mixtures:,} mixtures of them" if mixtures else ""
-    begun = f"; going on after epoch {state.epoch}" if state.epoch else ""
-    return f"{train:,} texts{mixed} to train on, {len(texts.texts) - train:,} held out{repeated}, {len(tokens.ids):,} tokens{begun}"
+    mixed = f" and {mixtures:,} mixtures" if mixtures else ""
+    duplicates = f" (duplicates left out: {texts.repeated:,})" if texts.repeated else ""
+    held_out = f"{len(texts.texts) - train:,} held out{duplicates}"
+    resumed = f"; resuming after epoch {state.epoch}" if state.epoch else ""
+    return f"{train:,} training texts{mixed}, {held_out}, {len(tokens.ids):,} tokens{resumed}"

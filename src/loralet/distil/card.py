@@ -16,7 +16,7 @@ from loralet.events import EpochEnded
 from loralet.models.table import EncoderTable
 
 OMITTED = ("teacher", "teacher_name", "text", "out", "compute", "resume")
-"""Options that the card's command leaves out or says in its own way."""
+"""Options that the card's command omits or writes differently."""
 
 
 def card(
@@ -27,14 +27,14 @@ def card(
     texts: Texts,
     history: Sequence[EpochEnded],
 ) -> str:
-    """The card as Markdown: what the student is, what it was made from, and how close it came.
+    """The card as Markdown: the student, its teacher, its texts, and how close it is to the teacher.
 
     Args:
         config: the options.
-        table: the student's sizes.
-        parameters: numbers in the student, pooler included.
-        layers: the teacher's layer that each of the student's matches.
-        texts: what was read.
+        table: the student's layer table.
+        parameters: number of parameters of the student, pooler included.
+        layers: the teacher layer that each student layer matches.
+        texts: the texts that were read.
         history: every epoch, epoch 0 first.
     """
     teacher = teacher_name(config)
@@ -46,7 +46,7 @@ def card(
     last = history[-1]
     files = [f"* {name}: {count:,} texts" for name, count in texts.counts]
     if texts.repeated:
-        files.append(f"* {texts.repeated:,} of them had been read before and were left out")
+        files.append(f"* duplicates left out: {texts.repeated:,}")
     weights = ", ".join(f"{share:g} x {name.replace('_', ' ')}" for name, share in SHARES.items())
     return "\n".join(
         [
@@ -56,28 +56,32 @@ def card(
             "",
             f"# {Path(config.out).resolve().name}",
             "",
-            f"A BERT of {table.layers} layers, {table.width} wide, {table.heads} heads, {table.feed_forward} feed-forward, "
-            f"{parameters:,} parameters, "
-            f"distilled from {teacher} with loralet {__version__}. Vocabulary and tokenizer are the teacher's. It was not pre-trained otherwise.",
+            f"A BERT encoder with {table.layers} layers, width {table.width}, {table.heads} heads, "
+            f"feed-forward width {table.feed_forward} and {parameters:,} parameters, "
+            f"distilled from {teacher} with loralet {__version__}. "
+            "Vocabulary and tokenizer are those of the teacher. There was no other pre-training.",
             "",
-            f"Licence: {config.licence or 'not stated; the licence of the teacher applies'}. No text is part of the model's files.",
+            f"Licence: {config.licence or 'not stated; the licence of the teacher applies'}. "
+            "The model's files contain no texts.",
             "",
             "## Texts",
             "",
             *files,
-            f"* {len(texts.texts):,} different texts, {config.held_out:.0%} of them held out; cut to {config.max_length} tokens; "
-            "labels were not read",
+            f"* {len(texts.texts):,} different texts, {config.held_out:.0%} of them held out; "
+            f"truncated to {config.max_length} tokens; labels were not read",
             *_mixed(config),
             "",
             "## Training",
             "",
-            "Word and position embeddings started on the principal axes of the teacher's, weighted by how often each token stands in the texts. "
+            "Word and position embeddings were initialised on the principal axes of the teacher's word embeddings, "
+            "weighted by token frequency. "
             f"Layers 1 to {table.layers} match the teacher's layers {', '.join(map(str, layers))}. "
-            f"{config.epochs} epochs at a peak learning rate of {config.lr:g}, then {config.pooled_epochs} with the pooled losses at "
-            f"{config.pooled_lr:g}; {last.step:,} steps of {config.batch_size} texts, {sum(e.seconds for e in history) / 60:.0f} minutes.",
+            f"{config.epochs} epochs at a peak learning rate of {config.lr:g}, "
+            f"then {config.pooled_epochs} with the pooled losses at {config.pooled_lr:g}; "
+            f"{last.step:,} steps of {config.batch_size} texts, {sum(e.seconds for e in history) / 60:.0f} minutes.",
             "",
-            f"The loss is {weights}. Tokens, sentence and pooled are 1 - cosine; similarity is the mean squared difference of the cosines "
-            "between all pairs of a batch.",
+            f"The loss is {weights}. Tokens, sentence and pooled are 1 - cosine; "
+            "similarity is the mean squared difference of the cosines between all pairs of a batch.",
             "",
             "## Losses on the held-out texts",
             "",
@@ -94,21 +98,21 @@ def card(
 
 
 def _mixed(config: DistillConfig) -> list[str]:
-    share = f"{REPLACED:.0%} of their tokens replaced by tokens drawn from the vocabulary"
+    share = f"{REPLACED:.0%} of the tokens replaced by random tokens"
     return [
-        f"* {config.mixtures} mixtures of each text trained on: its beginning joined to another's end, {share}"
+        f"* {config.mixtures} mixtures of each training text: its beginning joined to the end of another, {share}"
     ] * bool(config.mixtures)
 
 
 def teacher_name(config: DistillConfig) -> str:
-    """What the card calls the teacher: the name given, a folder's own name, or the hub id."""
+    """The teacher's name in the card: the given name, the folder's name, or the hub id."""
     return config.teacher_name or (
         Path(config.teacher).resolve().name if Path(config.teacher).is_dir() else config.teacher
     )
 
 
 def command(config: DistillConfig) -> str:
-    """The command that these options stand for, with files by name and defaults left out."""
+    """The command with these options. Files are given by name; defaults are left out."""
     words = [
         "loralet",
         "distill",

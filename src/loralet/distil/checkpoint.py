@@ -1,4 +1,4 @@
-"""A distillation at an epoch's end as one file, and back."""
+"""Save and load the state of a distillation at the end of an epoch, as one file."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from loralet.events import EpochEnded
 
 NAME = "checkpoint.safetensors"
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-"""What torch's AdamW keeps for a tensor that has had a gradient."""
+"""State that torch's AdamW keeps for a tensor once it has had a gradient."""
 
 
 def save_checkpoint(folder: Path, state: DistilState, metrics: int) -> None:
-    """Write the state, whole or not at all.
+    """Write the state atomically.
 
     Args:
-        folder: the student's.
-        state: at an epoch's end.
-        metrics: bytes of metrics.jsonl that belong to the epochs done.
+        folder: the student's folder.
+        state: the state at the end of an epoch.
+        metrics: size of metrics.jsonl at the end of that epoch, in bytes.
     """
     tensors = {f"weights/{name}": t.detach() for name, t in state.parameters.items()}
     for name, parameter in state.parameters.items():
@@ -44,13 +44,13 @@ def save_checkpoint(folder: Path, state: DistilState, metrics: int) -> None:
 
 
 def load_checkpoint(folder: Path, state: DistilState) -> int:
-    """Put a saved state into a fresh one of the same sizes.
+    """Load a saved state into a new state of the same sizes.
 
     Returns:
-        How many bytes of metrics.jsonl belong to it.
+        Size of metrics.jsonl at the end of that epoch, in bytes.
 
     Raises:
-        RunError: the file is not such a checkpoint.
+        RunError: the file is not a checkpoint of this student.
     """
     path = folder / NAME
     try:
@@ -60,9 +60,9 @@ def load_checkpoint(folder: Path, state: DistilState) -> int:
         with torch.no_grad():
             for name, parameter in state.parameters.items():
                 parameter.copy_(saved[f"weights/{name}"])
-                own = {moment: saved[f"{moment}/{name}"] for moment in MOMENTS if f"{moment}/{name}" in saved}
-                if own:
-                    state.optimiser.state[parameter] = {moment: t.to(parameter.device) for moment, t in own.items()}
+                found = {moment: saved[f"{moment}/{name}"] for moment in MOMENTS if f"{moment}/{name}" in saved}
+                if found:
+                    state.optimiser.state[parameter] = {moment: t.to(parameter.device) for moment, t in found.items()}
         state.epoch, state.step = int(place["epoch"]), int(place["step"])
         state.history = [EpochEnded(**event) for event in place["history"]]
         return int(place["metrics"])

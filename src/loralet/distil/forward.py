@@ -1,4 +1,4 @@
-"""Teacher and student at work: linear projections in a narrow type, everything between them in fp32."""
+"""The forward pass of teacher and student: linear layers in a narrow type, everything else in fp32."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from loralet.models.table import EncoderTable
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """How both encoders are computed: where, in which type their linear layers, and with which attention."""
+    """How both encoders are computed: the device, the type of the linear layers, and the attention."""
 
     device: device
     dtype: dtype
@@ -22,7 +22,7 @@ class Arithmetic:
 
 
 def narrowed(weights: Weights, to: dtype) -> Weights:
-    """The layers' linear projections in a type; embeddings and norms as they are. Gradients flow back to the originals."""
+    """Convert the layers' linear weights to a type; keep embeddings and norms. Gradients flow to the originals."""
     return {name: t.to(to) if name.startswith("layers.") and "-norm." not in name else t for name, t in weights.items()}
 
 

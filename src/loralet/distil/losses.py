@@ -1,4 +1,4 @@
-"""How far the student's states are from the teacher's."""
+"""Losses between the student's states and the teacher's."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from loralet.models.heads import Pooling, mean_over_tokens, pool
 from loralet.models.table import EncoderTable
 
 SHARES = {"tokens": 2.0, "sentence": 2.0, "similarity": 5.0, "pooled": 2.0, "pooled_similarity": 5.0}
-"""What each loss counts in the total; found by trial on news texts."""
+"""Weight of each loss in the total; chosen by experiments on news texts."""
 
 SMALLEST = 1e-8
-"""Product of two norms below which a cosine counts as 0."""
+"""Smallest product of two norms in a cosine; avoids division by zero."""
 
 
 def losses_of(
@@ -28,20 +28,21 @@ def losses_of(
     arithmetic: Arithmetic,
     pooled: bool,
 ) -> dict[str, Tensor]:
-    """The losses of a batch by name, those of :data:`SHARES` and their ``total``.
+    """The losses of a batch by name: those of :data:`SHARES` and their weighted sum ``total``.
 
-    ``tokens``: 1 - cosine of every token's projected state and the teacher's, mean over tokens and layers. ``sentence``:
-    the same of the mean over tokens of the last layer. ``similarity``: mean squared difference of the cosines between all
-    pairs of the batch's projected sentence embeddings and of the teacher's. ``pooled`` and ``pooled_similarity``: those two
-    of the pooled first token, projected to the teacher's sentence embedding.
+    ``tokens``: 1 - cosine between each token's projected state and the teacher's, averaged over tokens and layers.
+    ``sentence``: the same for the mean over tokens of the last layer. ``similarity``: mean squared difference between
+    the cosines of all pairs of projected sentence embeddings and the cosines of the same pairs of the teacher.
+    ``pooled`` and ``pooled_similarity``: the last two for the pooled first token, projected to the teacher's sentence
+    embedding.
 
     Args:
-        parameters: the student's tensors and the projections, in fp32.
+        parameters: tensors of the student and of the projections, fp32.
         table: the student's layer table.
         batch: token ids and lengths.
-        target: the teacher's states of the batch's n tokens, padding left out, at l layers, and its sentence embeddings.
-        arithmetic: how to compute.
-        pooled: whether the pooled losses are wanted.
+        target: the teacher's states of the batch's n tokens without padding, at l layers, and its sentence embeddings.
+        arithmetic: device, type and attention.
+        pooled: whether to compute the pooled losses.
     """
     outputs = states(narrowed(parameters, arithmetic.dtype), table, batch, arithmetic.attend)
     inside = torch.arange(batch.ids.shape[1], device=batch.ids.device) < batch.lengths[:, None]
@@ -56,24 +57,24 @@ def losses_of(
         for i, x in enumerate(outputs)
     ]
     losses = {"tokens": torch.stack(apart).mean()}
-    own = project(projections, "sentence", mean_over_tokens(outputs[-1][None], batch.lengths)[0])
-    losses |= {"sentence": distance(own, sentences), "similarity": disagreement(own, sentences)}
+    projected = project(projections, "sentence", mean_over_tokens(outputs[-1][None], batch.lengths)[0])
+    losses |= {"sentence": distance(projected, sentences), "similarity": disagreement(projected, sentences)}
     if pooled:
         pooler = {name: parameters[name][None] for name in Pooling().tensors(table.width)}
         first = pool(outputs[-1][None, :, 0], pooler)[0]
-        own = project(projections, "pooled", first)
-        losses |= {"pooled": distance(own, sentences), "pooled_similarity": disagreement(own, sentences)}
+        projected = project(projections, "pooled", first)
+        losses |= {"pooled": distance(projected, sentences), "pooled_similarity": disagreement(projected, sentences)}
     return losses | {"total": torch.stack([SHARES[name] * loss for name, loss in losses.items()]).sum()}
 
 
-def distance(own: Float[Tensor, "n e"], wanted: Float[Tensor, "n e"]) -> Float[Tensor, ""]:
-    """1 - cosine, mean over the rows; from three sums a row, with no normalised copy of either side."""
-    norms = torch.linalg.vector_norm(own, dim=-1) * torch.linalg.vector_norm(wanted, dim=-1)
-    cosines: Tensor = (own * wanted).sum(-1) / norms.clamp(min=SMALLEST)
+def distance(student: Float[Tensor, "n e"], teacher: Float[Tensor, "n e"]) -> Float[Tensor, ""]:
+    """Mean of 1 - cosine over the rows, from three sums per row, without normalised copies."""
+    norms = torch.linalg.vector_norm(student, dim=-1) * torch.linalg.vector_norm(teacher, dim=-1)
+    cosines: Tensor = (student * teacher).sum(-1) / norms.clamp(min=SMALLEST)
     return 1 - cosines.mean()
 
 
-def disagreement(own: Float[Tensor, "b e"], wanted: Float[Tensor, "b e"]) -> Float[Tensor, ""]:
-    """Mean squared difference of the cosines of all pairs of rows."""
-    a, b = F.normalize(own, dim=-1), F.normalize(wanted, dim=-1)
+def disagreement(student: Float[Tensor, "b e"], teacher: Float[Tensor, "b e"]) -> Float[Tensor, ""]:
+    """Mean squared difference between the cosines of all pairs of rows."""
+    a, b = F.normalize(student, dim=-1), F.normalize(teacher, dim=-1)
     return F.mse_loss(a @ a.T, b @ b.T)

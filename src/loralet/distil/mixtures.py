@@ -1,4 +1,7 @@
-"""More texts than there are: the beginning of one joined to the end of another, some tokens replaced. The teacher can be asked about any of them."""
+"""Data augmentation for distillation: join the beginning of one text to the end of another and replace some tokens.
+
+No labels are needed, because the teacher computes targets for any text.
+"""
 
 from __future__ import annotations
 
@@ -7,28 +10,28 @@ import numpy as np
 from loralet.data.tokens import Tokens
 
 REPLACED = 0.1
-"""Share of a mixture's tokens that are replaced by tokens drawn evenly from the vocabulary: those that the texts hardly have are learned too."""
+"""Share of a mixture's tokens replaced by tokens drawn uniformly from the vocabulary, to train rare tokens too."""
 
 
 def with_mixtures(
     tokens: Tokens, rows: np.ndarray, copies: int, vocabulary: int, longest: int, seed: int
 ) -> tuple[Tokens, np.ndarray]:
-    """Rows and, after them, ``copies`` mixtures that begin as each of the chosen rows does.
+    """Append ``copies`` mixtures of each chosen row to the rows.
 
-    A mixture is a row up to a random place and another row from a random place on, cut to ``longest`` tokens, with the special tokens at both
-    ends. A student that sees a text only as it stands learns it by heart: what it says of that text comes closer to the teacher than what it
-    says of a new one.
+    A mixture is one row up to a random position and another row from a random position on, cut to ``longest`` tokens,
+    with the special tokens at both ends. Without mixtures the student overfits: it is closer to the teacher on the
+    training texts than on new ones.
 
     Args:
-        tokens: rows of which the first and the last token are special.
-        rows: the rows to mix, and none but them.
-        copies: mixtures made of each of them.
-        vocabulary: tokens that a replacement is drawn from.
-        longest: tokens kept of a mixture, special tokens included.
-        seed: of the draw.
+        tokens: rows whose first and last tokens are special.
+        rows: numbers of the rows to mix; no other row is used.
+        copies: number of mixtures per row.
+        vocabulary: size of the vocabulary that replacements are drawn from.
+        longest: largest number of tokens of a mixture, special tokens included.
+        seed: seed of the draw.
 
     Returns:
-        The rows, old ones first, and the numbers of ``rows`` and of their mixtures.
+        All rows, the original ones first, and the numbers of ``rows`` and of their mixtures.
     """
     generator = np.random.default_rng([seed, copies])
     ids, starts = [tokens.ids], [tokens.starts]

@@ -1,4 +1,4 @@
-"""The student as a checkpoint folder that loralet and transformers load."""
+"""Write the student as a checkpoint folder that loralet and transformers can load."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from loralet.models.table import EncoderTable
 
 
 def save_student(folder: Path, weights: Weights, table: EncoderTable, tokenizer: Tokenizer, half: bool) -> None:
-    """Write the tokenizer, model.safetensors and, last, config.json, so that a folder with a config is complete.
+    """Write the tokenizer, model.safetensors and, last, config.json. A folder with a config.json is complete.
 
     Args:
-        folder: where; each file appears whole or not at all.
-        weights: the student's tensors with its pooler, fp32.
-        table: its sizes.
-        tokenizer: the teacher's.
+        folder: the output folder; each file is written atomically.
+        weights: the student's tensors, pooler included, fp32.
+        table: the student's layer table.
+        tokenizer: the teacher's tokenizer.
         half: write fp16.
     """
     family = FAMILIES["bert"]

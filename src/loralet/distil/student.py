@@ -1,4 +1,4 @@
-"""The student before its first lesson: its sizes, its initial values, the projections from its states to the teacher's."""
+"""Initialisation of the student: its layer table, its weights, and the projections to the teacher's states."""
 
 from __future__ import annotations
 
@@ -18,17 +18,15 @@ from loralet.models.table import EncoderTable
 
 
 def student_table(config: DistillConfig, teacher: EncoderTable) -> EncoderTable:
-    """The student's sizes: the options', with the teacher's vocabulary and no more positions than the teacher has.
+    """The student's layer table: sizes from the options, the teacher's vocabulary, at most the teacher's positions.
 
     Raises:
-        ConfigError: sizes that the teacher cannot fill; all of them in one message.
+        ConfigError: sizes that do not fit the teacher. One message lists all of them.
     """
     problems: list[str] = []
     widest = min(teacher.width, teacher.embedding_width or teacher.width)
     if config.width > widest:
-        problems.append(
-            f"width is {config.width}: the teacher's embeddings are {widest} wide, and the student's are made from them"
-        )
+        problems.append(f"width is {config.width}: it must be at most {widest}, the width of the teacher's embeddings")
     if config.layers > teacher.layers:
         problems.append(f"layers is {config.layers}: the teacher has {teacher.layers}")
     if config.match and config.match[-1] > teacher.layers:
@@ -46,18 +44,18 @@ def student_table(config: DistillConfig, teacher: EncoderTable) -> EncoderTable:
 
 
 def matched_layers(teacher: int, student: int, given: tuple[int, ...]) -> tuple[int, ...]:
-    """The teacher's layer, counted from 1, that each of the student's layers matches: 3 and 6 for two layers of a teacher of six."""
+    """The teacher layer, counted from 1, that each student layer matches. Example: 3 and 6 for two layers of six."""
     return given or tuple((i * teacher + student // 2) // student for i in range(1, student + 1))
 
 
 def start_student(teacher: Backbone, table: EncoderTable, counts: Int[np.ndarray, "v"], seed: int) -> Weights:
-    """Initial values of the student: compressed embeddings, the rest N(0, 0.02) with biases zero, as BERT has it.
+    """Initial weights of the student: compressed embeddings; other weights N(0, 0.02), biases zero, as in BERT.
 
     Args:
         teacher: the larger encoder.
-        table: the student's sizes.
-        counts: how often each token stands in the texts.
-        seed: of the random values.
+        table: the student's layer table.
+        counts: frequency of each token in the texts.
+        seed: seed of the random weights.
     """
     generator = stream(seed, "student")
     weights = compressed_embeddings(teacher, table, counts)
@@ -74,11 +72,12 @@ def start_student(teacher: Backbone, table: EncoderTable, counts: Int[np.ndarray
 
 
 def compressed_embeddings(teacher: Backbone, table: EncoderTable, counts: Int[np.ndarray, "v"]) -> Weights:
-    """The teacher's word, position and type embeddings on the leading principal axes of its word embeddings.
+    """Project the teacher's word, position and type embeddings onto the principal axes of its word embeddings.
 
-    Every token weighs as often as it stands in the texts (and once more, so that unseen tokens count a little). The axes are those of the
-    centred embeddings; the centre itself goes into the type embedding, which every token gets, so that the sum of the three is the teacher's sum
-    seen along those axes. One factor for all gives the student's word embeddings the root mean square of the teacher's.
+    The weight of a token is its frequency in the texts plus one, so that unseen tokens count a little. The axes are
+    those of the centred embeddings. The centre is added to the type embedding, which every token has, so the sum of the
+    three embeddings is the projection of the teacher's sum. One common factor gives the student's word embeddings the
+    root mean square of the teacher's.
     """
     w, source = teacher.weights, teacher.table
     word, position = (
@@ -107,7 +106,10 @@ def _weighted_rms(table: Float[Tensor, "v e"], share: Float[Tensor, "v"]) -> Ten
 
 
 def start_projections(student: int, teacher: int, layers: int, seed: int) -> Weights:
-    """Linear projections from the student's states to the teacher's, U(-1/sqrt(d), 1/sqrt(d)) with biases zero; thrown away in the end."""
+    """Linear projections from the student's states to the teacher's, discarded after training.
+
+    Weights are U(-1/sqrt(d), 1/sqrt(d)), biases zero.
+    """
     generator = stream(seed, "projections")
     projections: Weights = {}
     for name in (*(f"projections.tokens.{i}" for i in range(layers)), "projections.sentence", "projections.pooled"):
@@ -118,6 +120,6 @@ def start_projections(student: int, teacher: int, layers: int, seed: int) -> Wei
 
 
 def project(projections: Weights, name: str, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n e"]:
-    """``x`` through a map, in the type of the map's weight."""
+    """Apply a projection to ``x``, in the type of its weight."""
     weight = projections[f"projections.{name}.weight"]
     return F.linear(x.to(weight.dtype), weight, projections[f"projections.{name}.bias"])

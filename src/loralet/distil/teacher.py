@@ -1,4 +1,4 @@
-"""What the teacher says about every text, computed once and kept in the cache, memory-mapped."""
+"""The teacher's states for every text, computed once, cached on disk and memory-mapped."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from loralet.events import Advanced, Event
 from loralet.hub.backbone import Backbone
 from loralet.models.heads import mean_over_tokens
 
-STRETCH = 2048
-"""Neighbouring rows sorted by length together: little padding, and what is written lies close together."""
+GROUP = 2048
+"""Consecutive rows sorted by length together: little padding, and writes stay close together."""
 BATCH_TOKENS = 2048
-"""Tokens of one batch, padding counted: a 384-wide teacher was 1.6 times as fast as with 8,192, whose feed-forward leaves the cache."""
+"""Tokens per batch, padding included. A teacher of width 384 was 1.6 times as fast as with 8,192 tokens, whose
+feed-forward activations exceed the CPU cache."""
 LARGEST = float(np.finfo(np.float16).max)
 
 
@@ -35,15 +36,15 @@ class Targets:
     """The teacher's states for many texts.
 
     Args:
-        states: float16 ``[n l e]``: n tokens of all texts one after another, l layers, the teacher's width e.
-        sentences: float16 ``[m e]``: each text's mean over the tokens of the last layer.
+        states: float16 ``[n l e]``: n tokens of all texts, concatenated; l layers; teacher width e.
+        sentences: float16 ``[m e]``: mean over the tokens of the last layer, for each of m texts.
     """
 
     states: np.ndarray
     sentences: np.ndarray
 
     def of(self, tokens: Tokens, rows: np.ndarray) -> tuple[Float[Tensor, "n l e"], Float[Tensor, "b e"]]:
-        """Token states, padding left out, and sentence embeddings of these rows, in their order, in fp32."""
+        """Token states without padding, and sentence embeddings, of the given rows in their order, in fp32."""
         pieces = [self.states[tokens.starts[row] : tokens.starts[row + 1]] for row in rows]
         return torch.from_numpy(np.concatenate(pieces)).float(), torch.from_numpy(self.sentences[rows]).float()
 
@@ -56,18 +57,18 @@ def teacher_targets(
     cache: Path,
     tell: Callable[[Event], None],
 ) -> Targets:
-    """The teacher's states for these texts, from the cache where they have been computed before.
+    """The teacher's states for the given texts, read from the cache if present.
 
     Args:
         teacher: the larger encoder.
-        tokens: the texts in its tokens, already cut to the length wanted.
-        layers: which layers to keep, counted from 1.
-        arithmetic: how to compute.
-        cache: states are kept here by the teacher's fingerprint, the tokens, the layers and the type.
-        tell: hears how far it is.
+        tokens: the texts, tokenised for the teacher and truncated.
+        layers: layers to keep, counted from 1.
+        arithmetic: device, type and attention.
+        cache: the cache folder; entries depend on the teacher's fingerprint, the tokens, the layers and the type.
+        tell: receives progress events.
 
     Raises:
-        DataError: the disk cannot hold the states.
+        DataError: the disk has too little space for the states.
     """
     digest = hashlib.sha256(f"{teacher.fingerprint}/{list(layers)}/{arithmetic.dtype}".encode())
     digest.update(np.ascontiguousarray(tokens.starts, np.int64).data)
@@ -85,8 +86,8 @@ def _require_space(cache: Path, size: int) -> None:
     free = shutil.disk_usage(cache).free
     if size > free:
         raise DataError(
-            f"{cache}: the teacher's states take {size / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free; "
-            "set LORALET_CACHE to a larger disk, or give fewer texts or a smaller --max-length"
+            f"{cache}: the teacher's states need {size / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free; "
+            "set LORALET_CACHE to a folder on a larger disk, use fewer texts, or lower --max-length"
         )
 
 
@@ -104,15 +105,15 @@ def _compute(
     sentences = np.lib.format.open_memmap(folder / "sentences.npy", "w+", np.float16, (rows, width))
     weights = narrowed({name: t.to(arithmetic.device) for name, t in teacher.weights.items()}, arithmetic.dtype)
     done = 0
-    for start in range(0, rows, STRETCH):
-        for batch in sorted_batches(tokens.lengths[start : start + STRETCH], BATCH_TOKENS):
+    for start in range(0, rows, GROUP):
+        for batch in sorted_batches(tokens.lengths[start : start + GROUP], BATCH_TOKENS):
             batch = batch + start
             padded = gather(tokens, batch).padded(MULTIPLE, tokens.longest, arithmetic.device)
             outputs = states(weights, teacher.table, padded, arithmetic.attend)
             sentences[batch] = _narrow(mean_over_tokens(outputs[-1][None], padded.lengths)[0])
             chosen = _narrow(torch.stack([outputs[layer - 1] for layer in layers], dim=2))
-            for row, length, own in zip(batch, padded.lengths.tolist(), chosen, strict=True):
-                kept[tokens.starts[row] : tokens.starts[row + 1]] = own[:length]
+            for row, length, found in zip(batch, padded.lengths.tolist(), chosen, strict=True):
+                kept[tokens.starts[row] : tokens.starts[row + 1]] = found[:length]
             done += len(batch)
             tell(Advanced("teacher's states", done, rows))
     kept.flush()

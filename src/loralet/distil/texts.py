@@ -1,4 +1,4 @@
-"""The texts of a distillation: read, each kept once, some held out."""
+"""The texts of a distillation: read, deduplicated, and split into training and held-out texts."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Texts:
     """Texts without labels.
 
     Args:
-        texts: every different text once, in the order of the files.
-        counts: file name and how many texts were read from it.
+        texts: every distinct text once, in the order of the files.
+        counts: name of each file, and number of texts read from it.
     """
 
     texts: pa.ChunkedArray
@@ -27,19 +27,19 @@ class Texts:
 
     @property
     def repeated(self) -> int:
-        """Texts left out because they had been read before."""
+        """Number of duplicates left out."""
         return sum(count for _, count in self.counts) - len(self.texts)
 
 
 def read_texts(files: Sequence[str], text_column: str) -> Texts:
-    """Read files of texts; empty ones are left out.
+    """Read files of texts. Empty texts are left out.
 
     Args:
-        files: tables (:func:`loralet.data.files.read_table`), or, under any other ending, one text a line.
-        text_column: the tables' column of the text; found by its usual names when empty.
+        files: tables (:func:`loralet.data.files.read_table`); a file with another extension has one text per line.
+        text_column: text column of the tables; found by its usual names when empty.
 
     Raises:
-        DataError: a file that cannot be read or holds no text; all of them in one message.
+        DataError: a file cannot be read or has no text. One message lists all problems.
     """
     columns: list[pa.ChunkedArray] = []
     problems: list[str] = []
@@ -72,25 +72,23 @@ def _lines(path: Path) -> pa.ChunkedArray:
             raise DataError(f"{path}: row {number} is not UTF-8; save it as UTF-8") from error
     kept = [text for text in texts if text]
     if not kept:
-        raise DataError(f"{path}: there is no text in it")
+        raise DataError(f"{path}: the file has no text")
     return pa.chunked_array([pa.array(kept, pa.string())])
 
 
 def hold_out(count: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted row numbers to train on and to hold out.
+    """Sorted row numbers of the training texts and of the held-out texts.
 
     Args:
-        count: texts in all.
-        share: held out of them, at least two texts.
-        seed: of the draw.
+        count: number of texts.
+        share: share of the texts to hold out, at least two texts.
+        seed: seed of the draw.
 
     Raises:
         DataError: fewer than four texts, or a share that leaves fewer than two to train on.
     """
     size = max(2, round(count * share))
     if count - size < 2:
-        raise DataError(
-            f"{count} different texts are too few to train on and to hold out {size}; give more, or a smaller --held-out"
-        )
+        raise DataError(f"{count} distinct texts are too few to hold out {size}; add texts, or lower --held-out")
     order = np.random.default_rng([seed, count]).permutation(count)
     return np.sort(order[size:]), np.sort(order[:size])

@@ -1,4 +1,4 @@
-"""The data: epochs of batches in which the student learns to say what the teacher says."""
+"""The training loop of a distillation."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from loralet.models.table import EncoderTable
 from loralet.training.optimizer import schedule
 
 WARMUP = 0.05
-"""Share of each phase's steps over which the learning rate rises from zero."""
+"""Share of each phase's steps in which the learning rate rises from zero."""
 WEIGHT_DECAY = 0.01
-"""Of the layers' matrices only: a token that the texts lack must keep the embedding it was given."""
+"""Only for matrices outside the embeddings: tokens that are not in the texts must keep their initial embeddings."""
 
 
 @dataclass(frozen=True)
 class DistillationData:
-    """What is learned from: all texts in tokens, what the teacher says, and which rows are trained on and which held out."""
+    """The data of a distillation: all texts in tokens, the teacher's states, and the training and held-out rows."""
 
     tokens: Tokens
     targets: Targets
@@ -41,7 +41,7 @@ class DistillationData:
 
 @dataclass(frozen=True)
 class Student:
-    """The student's layer table, and how it is computed."""
+    """The student's layer table and arithmetic."""
 
     table: EncoderTable
     arithmetic: Arithmetic
@@ -56,14 +56,16 @@ class Student:
 
 @dataclass
 class DistilState:
-    """All that changes; saving it at an epoch's end and loading it back is a resume, as batches are a function of seed and epoch.
+    """The state of a distillation, saved at the end of each epoch for ``--resume``.
+
+    It is sufficient to resume, because the batches are a function of seed and epoch.
 
     Args:
         parameters: tensors of the student and of the projections, fp32.
-        optimiser: of the phase that ``epoch`` is in.
-        epoch: epochs done.
-        step: steps done.
-        history: what each epoch came to, epoch 0 first.
+        optimiser: the optimiser of the current phase.
+        epoch: number of completed epochs.
+        step: number of completed steps.
+        history: the results of each epoch, epoch 0 first.
     """
 
     parameters: Weights
@@ -79,7 +81,7 @@ class DistilState:
 
 
 def new_optimiser(parameters: Weights) -> torch.optim.AdamW:
-    """AdamW that decays only the matrices of layers, pooler and projections; the learning rate is set at every step."""
+    """AdamW with weight decay for the matrices of layers, pooler and projections. Every step sets the learning rate."""
     decayed = [t for name, t in parameters.items() if name.endswith("weight") and "norm" not in name]
     others = [t for name, t in parameters.items() if not (name.endswith("weight") and "norm" not in name)]
     return torch.optim.AdamW(
@@ -88,16 +90,16 @@ def new_optimiser(parameters: Weights) -> torch.optim.AdamW:
 
 
 def distil(state: DistilState, student: Student, data: DistillationData, config: DistillConfig) -> Iterator[Event]:
-    """Train the student to its end.
+    """Train the student for all remaining epochs.
 
     Args:
-        state: where it stands; changed in place, and complete after every EpochEnded.
-        student: what is computed, and how.
-        data: what is learned from.
-        config: length and course of training.
+        state: the state to continue from; changed in place, and complete after every EpochEnded.
+        student: the student's layer table and arithmetic.
+        data: texts and targets.
+        config: the options.
 
     Yields:
-        Advanced for every step and EpochEnded for every epoch; epoch 0, before the first step, too.
+        Advanced for every step, and EpochEnded for every epoch, including epoch 0 before the first step.
 
     Raises:
         TrainingError: the loss is no longer finite.
@@ -130,7 +132,7 @@ def distil(state: DistilState, student: Student, data: DistillationData, config:
 def take_step(
     state: DistilState, student: Student, data: DistillationData, rows: np.ndarray, pooled: bool, lr: float
 ) -> dict[str, float]:
-    """One optimiser step; returns the batch's losses before it."""
+    """Take one optimiser step; returns the batch's losses before the step."""
     losses = student.losses(state.parameters, data, rows, pooled)
     if not losses["total"].isfinite():
         raise TrainingError(
