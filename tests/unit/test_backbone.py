@@ -221,7 +221,7 @@ class TestRefused:
         path.write_bytes(path.read_bytes()[:kept])
         message = refusal(folder)
         assert str(path) in message
-        assert "cut short" in message
+        assert "incomplete" in message
 
     def test_a_pointer_file_instead_of_weights(self, tmp_path: Path) -> None:
         folder = prajjwal(tmp_path / "a")
@@ -233,7 +233,7 @@ class TestRefused:
     def test_a_list_of_tensors(self, tmp_path: Path) -> None:
         folder = prajjwal(tmp_path / "a")
         torch.save([torch.zeros(2)], folder / "pytorch_model.bin")
-        assert f"{folder / 'pytorch_model.bin'}: holds a list, not tensors by name" in refusal(folder)
+        assert f"{folder / 'pytorch_model.bin'}: contains a list, not a mapping of names to tensors" in refusal(folder)
 
     def test_a_missing_tensor(self, tmp_path: Path) -> None:
         folder = prajjwal(tmp_path / "a")
@@ -253,10 +253,10 @@ class TestRefused:
 
         rewrite(folder, spoil)
         message = refusal(folder)
-        assert "do not fit a bert of this config" in message
+        assert "do not match this bert config" in message
         assert "embeddings.LayerNorm.bias is missing" in message
-        assert "embeddings.word_embeddings.weight has shape [199, 32], the config asks for [200, 32]" in message
-        assert "pooler.dense.weight has shape [32, 31], the config asks for [32, 32]" in message
+        assert "embeddings.word_embeddings.weight has shape [199, 32], expected [200, 32]" in message
+        assert "pooler.dense.weight has shape [32, 31], expected [32, 32]" in message
         assert message.count("\n  - ") == 3
 
     def test_a_config_of_another_size_lists_twenty_problems(self, tmp_path: Path) -> None:
@@ -283,16 +283,16 @@ class TestRefused:
         (folder / "pytorch_model.bin").rename(folder / "tf_model.h5")
         message = refusal(folder)
         assert str(folder) in message
-        assert "wanted model.safetensors or pytorch_model.bin, found config.json, tf_model.h5, vocab.txt" in message
+        assert "expected model.safetensors or pytorch_model.bin, found config.json, tf_model.h5, vocab.txt" in message
 
     def test_no_config(self, tmp_path: Path) -> None:
         folder = prajjwal(tmp_path / "a")
         (folder / "config.json").unlink()
-        assert f"{folder}: there is no config.json" in refusal(folder)
+        assert f"{folder}: not a model folder" in refusal(folder)
 
     @pytest.mark.parametrize(
         ("text", "reason"),
-        [("{", "not valid JSON"), ("", "not valid JSON"), ("\udcff", "not valid JSON"), ("[1]", "is a JSON object")],
+        [("{", "not valid JSON"), ("", "not valid JSON"), ("\udcff", "not valid JSON"), ("[1]", "not a JSON object")],
     )
     def test_a_broken_config(self, text: str, reason: str, tmp_path: Path) -> None:
         folder = prajjwal(tmp_path / "a")
@@ -334,7 +334,7 @@ class TestRefused:
         change(folder, model_type=given)
         message = refusal(folder)
         assert str(folder) in message
-        assert f"model type {given!r} is not supported; loralet reads {', '.join(FAMILIES)}" in message
+        assert f"model type {given!r} is not supported; supported: {', '.join(FAMILIES)}" in message
         assert {"bert", "roberta", "electra", "distilbert"} <= FAMILIES.keys()
 
     def test_another_activation(self, tmp_path: Path) -> None:
@@ -359,7 +359,7 @@ class TestRefused:
         (folder / "vocab.txt").unlink()
         message = refusal(folder)
         assert str(folder) in message
-        assert "no vocabulary; wanted tokenizer.json, vocab.txt, or vocab.json with merges.txt" in message
+        assert "no vocabulary; expected tokenizer.json, vocab.txt, or vocab.json with merges.txt" in message
 
     def test_a_vocabulary_of_another_model(self, tmp_path: Path) -> None:
         folder = prajjwal(tmp_path / "a")
@@ -368,7 +368,7 @@ class TestRefused:
         write_vocabulary(folder, vocabulary(201))
         message = refusal(folder)
         assert str(folder) in message
-        assert "the vocabulary has 201 tokens, the word embedding only 200 rows" in message
+        assert "the vocabulary has 201 tokens, but there are 200 word embeddings" in message
 
     @pytest.mark.parametrize("name", ["./nowhere", "a/b/c", "no such name", "~/model"])
     def test_a_name_that_is_neither_folder_nor_hub_id(self, name: str) -> None:

@@ -209,7 +209,7 @@ def test_an_unfinished_download_neither_counts_as_a_copy_nor_hides_the_older_one
     with LoopbackHub({PRAJJWAL: folder}, unavailable={"pytorch_model.bin"}) as hub:
         failed = user.asks(hub.url, [PRAJJWAL])[PRAJJWAL]
         assert failed["error"] == "HubError"
-        assert "holds no copy" in failed["message"]
+        assert "has no copy" in failed["message"]
         hub.unavailable = set()
         whole = user.asks(hub.url, [PRAJJWAL])[PRAJJWAL]
         assert whole["fingerprint"] == load_backbone(str(folder)).fingerprint
@@ -230,7 +230,7 @@ def test_a_copy_that_another_tool_fetched_in_part_is_used(user: User, tmp_path: 
     found = user.asks(hub.url, [GOOGLE, PRAJJWAL], HF_HUB_OFFLINE="1")
     assert found[GOOGLE]["fingerprint"] == load_backbone(str(folder)).fingerprint
     assert found[PRAJJWAL]["error"] == "HubError"
-    assert "holds no copy" in found[PRAJJWAL]["message"]
+    assert "has no copy" in found[PRAJJWAL]["message"]
 
 
 def test_a_hub_that_says_nothing_is_given_up_on(user: User) -> None:
@@ -277,14 +277,14 @@ def test_repositories_that_cannot_be_used(user: User, tmp_path: Path) -> None:
     for name, kind in (("me/unknown", "model"), ("me/none", "dataset"), ("me/a--b", "model")):
         message = found[name]["message"]
         assert repr(name) in message
-        assert f"neither a folder here nor a {kind} on the hub ({hub.url})" in message
+        assert f"neither a local folder nor a {kind} on the hub ({hub.url})" in message
         assert "hf auth login" in message
     assert "me/gated is gated: accept its terms" in found["me/gated"]["message"]
     assert "hf auth login" in found["me/gated"]["message"]
-    assert "model me/bare has none of the files wanted" in found["me/bare"]["message"]
+    assert "model me/bare has none of the required files" in found["me/bare"]["message"]
     assert "README.md" in found["me/bare"]["message"]
-    assert "no weights; wanted model.safetensors or pytorch_model.bin" in found["me/no-weights"]["message"]
-    assert "dataset me/text has none of the files wanted" in found["me/text"]["message"]
+    assert "no weights; expected model.safetensors or pytorch_model.bin" in found["me/no-weights"]["message"]
+    assert "dataset me/text has none of the required files" in found["me/text"]["message"]
     assert "corpus.txt" in found["me/text"]["message"]
 
 

@@ -141,11 +141,11 @@ class TestWordPiece:
         folder = word_piece(tmp_path / "a", [token for token in vocabulary() if token not in missing])
         message = refusal(folder)
         assert str(folder / "vocab.txt") in message
-        assert f"{', '.join(missing)} missing among its {len(vocabulary()) - len(missing)} tokens" in message
+        assert f"{', '.join(missing)} missing from its {len(vocabulary()) - len(missing)} tokens" in message
 
     def test_an_empty_vocabulary(self, tmp_path: Path) -> None:
         folder = word_piece(tmp_path / "a", [])
-        assert "[UNK], [CLS], [SEP] missing among its 0 tokens" in refusal(folder)
+        assert "[UNK], [CLS], [SEP] missing from its 0 tokens" in refusal(folder)
 
     def test_a_word_of_a_hundred_characters_is_read_and_a_longer_one_unknown(self, tmp_path: Path) -> None:
         tokenizer = load(word_piece(tmp_path / "a", vocabulary()))
@@ -204,7 +204,7 @@ class TestByteLevel:
         (tmp_path / gone).unlink()
         message = refusal(tmp_path, tokens=ROBERTA_TOKENS)
         assert str(tmp_path) in message
-        assert "wanted tokenizer.json, vocab.txt, or vocab.json with merges.txt" in message
+        assert "expected tokenizer.json, vocab.txt, or vocab.json with merges.txt" in message
 
 
 class TestTokenizerFile:
@@ -250,7 +250,7 @@ class TestTokenizerFile:
         assert str(folder) in refusal(folder, size - 1)
         own.add_tokens(["loanword"])
         own.save(str(folder / "tokenizer.json"))
-        assert f"the vocabulary has {size + 1} tokens, the word embedding only {size} rows" in refusal(folder, size)
+        assert f"the vocabulary has {size + 1} tokens, but there are {size} word embeddings" in refusal(folder, size)
         assert load(folder, size + 1).encode("loanword").ids[1:-1] == [size]
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint, as it really is on disk or on the hub, becomes the encoder's weights."""
+"""Load a checkpoint from disk or from the hub as a frozen encoder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from loralet.models.heads import Pooling
 from loralet.models.table import EncoderTable
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-"""In order of preference; only the first found is read."""
+"""In order of preference; only the first file found is read."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class Backbone:
     """A frozen encoder with its tokenizer.
 
     Args:
-        name: the hub id or folder it was asked for by.
+        name: the hub id or folder, as given by the user.
         family: its model family.
         table: its layer table.
-        weights: canonical tensors in fp32; ``pooler.*`` only where the checkpoint has a pooler.
+        weights: canonical tensors in fp32; ``pooler.*`` only if the checkpoint has a pooler.
         tokenizer: without truncation or padding.
         fingerprint: hash of all tensors (:func:`fingerprint_of`).
-        config: the checkpoint's config.json as it stands.
+        config: the content of the checkpoint's config.json.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Backbone:
 
     @property
     def parameters(self) -> int:
-        """Parameters, the pooler included."""
+        """Number of parameters, pooler included."""
         return sum(tensor.numel() for tensor in self.weights.values())
 
 
@@ -81,7 +81,7 @@ def load_backbone(name: str) -> Backbone:
         table = family.table(config)
     except KeyError as error:
         raise CheckpointError(
-            f"{folder / 'config.json'}: the key {error.args[0]!r} is missing; a {model_type} config has it"
+            f"{folder / 'config.json'}: the key {error.args[0]!r} is missing; a {model_type} config needs it"
         ) from error
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
@@ -95,9 +95,9 @@ def load_backbone(name: str) -> Backbone:
 
 
 def read_head(backbone: Backbone) -> dict[str, Tensor]:
-    """What a backbone's checkpoint has above its encoder, by slot name.
+    """The checkpoint's tensors above the encoder, by slot name.
 
-    That is ``classifier.*``, and ``pooler.*`` where the pooler is part of the classification head.
+    These are ``classifier.*``, and ``pooler.*`` if the pooler is part of the classification head.
     """
     tensors, head = _read_tensors(find_checkpoint(backbone.name)), backbone.family.head
     wanted = {
@@ -107,19 +107,17 @@ def read_head(backbone: Backbone) -> dict[str, Tensor]:
 
 
 def find_checkpoint(name: str) -> Path:
-    """The folder of a backbone: a local one, the bundled one, or the hub's files brought here.
+    """The folder of a backbone: a local folder, the bundled one, or files downloaded from the hub.
 
     Raises:
-        CheckpointError: neither a folder nor the form of a hub id.
+        CheckpointError: neither an existing folder nor a valid hub id.
         HubError: see :func:`loralet.hub.client.fetch`.
     """
     folder = bundled(name) or Path(name)
     if folder.is_dir():
         return folder
     if not hub.is_hub_id(name):
-        raise CheckpointError(
-            f"model {name!r}: there is no such folder, and it is not the form of a hub id (owner/name)"
-        )
+        raise CheckpointError(f"model {name!r}: no such folder, and the name is not a hub id (owner/name)")
     return hub.fetch(name, _wanted)
 
 
@@ -133,11 +131,11 @@ def _read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise CheckpointError(f"{folder}: there is no config.json, so this is not a model folder") from error
+        raise CheckpointError(f"{folder}: not a model folder, because config.json is missing") from error
     except ValueError as error:
         raise CheckpointError(f"{path}: not valid JSON ({error})") from error
     if not isinstance(config, dict):
-        raise CheckpointError(f"{path}: a model's config is a JSON object")
+        raise CheckpointError(f"{path}: not a JSON object")
     return config
 
 
@@ -153,32 +151,33 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
                 else torch.load(path, map_location="cpu", weights_only=True)
             )
         except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CheckpointError(
-                f"{path}: cannot be read as weights ({str(error).splitlines()[0] if str(error) else type(error).__name__}); "
-                "the download may be cut short, or the file holds more than tensors, which is never executed"
+                f"{path}: cannot be read as weights ({reason}); the download may be incomplete, "
+                "or the file contains pickled code, which is never executed"
             ) from error
         if not isinstance(tensors, Mapping):
-            raise CheckpointError(f"{path}: holds a {type(tensors).__name__}, not tensors by name")
+            raise CheckpointError(f"{path}: contains a {type(tensors).__name__}, not a mapping of names to tensors")
         return {_modern(key): value for key, value in tensors.items() if isinstance(value, Tensor)}
     found = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
-    raise CheckpointError(f"{folder}: no weights; wanted {' or '.join(WEIGHT_FILES)}, found {found}")
+    raise CheckpointError(f"{folder}: no weights; expected {' or '.join(WEIGHT_FILES)}, found {found}")
 
 
 def _modern(name: str) -> str:
-    """LayerNorm tensors of conversions made before 2019 are called gamma and beta."""
+    """Rename the LayerNorm tensors of checkpoints converted before 2019, which are called gamma and beta."""
     if "LayerNorm" in name:
         return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
     return name
 
 
 def _model_type(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    """From the config, or, where it does not say (prajjwal1/bert-tiny), from the tensors' prefix; bare names are BERT's."""
+    """The model type of the config, or, if it has none (prajjwal1/bert-tiny), of the tensors' prefix, else ``bert``."""
     given = config.get("model_type")
     if given is None:
         prefixed = [kind for kind, f in FAMILIES.items() if any(name.startswith(f.prefix) for name in tensors)]
         given = prefixed[0] if prefixed else "bert"
     if not isinstance(given, str) or given not in FAMILIES:
-        raise CheckpointError(f"{folder}: model type {given!r} is not supported; loralet reads {', '.join(FAMILIES)}")
+        raise CheckpointError(f"{folder}: model type {given!r} is not supported; supported: {', '.join(FAMILIES)}")
     return given
 
 
@@ -189,23 +188,23 @@ def _canonical(folder: Path, family: Family, table: EncoderTable, tensors: Mappi
     weights: Weights = {}
     problems: list[str] = []
     for name, size in expected.items():
-        own = family.tensor(name)
-        tensor = tensors.get(family.prefix + own, tensors.get(own))
+        stored = family.tensor(name)
+        tensor = tensors.get(family.prefix + stored, tensors.get(stored))
         if tensor is None:
-            problems.append(f"{own} is missing")
+            problems.append(f"{stored} is missing")
         elif tuple(tensor.shape) != size:
-            problems.append(f"{own} has shape {list(tensor.shape)}, the config asks for {list(size)}")
+            problems.append(f"{stored} has shape {list(tensor.shape)}, expected {list(size)}")
         else:
             weights[name] = tensor.float().contiguous()
     if problems:
         shown = "\n".join(f"  - {problem}" for problem in problems[:20])
         more = f"\n  ... and {len(problems) - 20} more" if len(problems) > 20 else ""
-        raise CheckpointError(f"{folder}: the weights do not fit a {family.model_type} of this config:\n{shown}{more}")
+        raise CheckpointError(f"{folder}: the weights do not match this {family.model_type} config:\n{shown}{more}")
     return weights
 
 
 def fingerprint_of(weights: Weights) -> str:
-    """Hash of names, shapes and fp32 values of all tensors: equal for equal models, whatever their file format or name."""
+    """Hash of the names, shapes and fp32 values of all tensors. It does not depend on file format or model name."""
     digest = hashlib.sha256()
     for name in sorted(weights):
         tensor = weights[name].float().contiguous()

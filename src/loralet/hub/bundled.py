@@ -1,4 +1,4 @@
-"""What comes with loralet, for a machine without a network: a tiny base and a small news set, by plain names."""
+"""Files shipped with loralet, for use without a network: a tiny backbone and a small news data set."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ MODEL, DATA = "news-tiny", "news-mini"
 
 
 def bundled(name: str) -> Path | None:
-    """The folder of a bundled model or data set; None for another name, or where a file or folder of the user's has that name."""
+    """The folder of a bundled model or data set. None for another name, or if a file or folder of that name exists."""
     return FOLDER / name if name in (MODEL, DATA) and not Path(name).exists() else None

@@ -1,6 +1,6 @@
-"""Repositories of a Hugging Face hub, through ``huggingface_hub``: download, cache, offline.
+"""Access to a Hugging Face hub through ``huggingface_hub``: download, cache, offline use, upload.
 
-The client reads HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE when it is first imported, so it is imported only when a hub id is asked for.
+The client reads HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE at import, so it is imported only when a hub id is used.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ Kind = Literal["model", "dataset"]
 Choose = Callable[[Sequence[str]], Sequence[str]]
 
 RENAMED_DATASETS = {"ag_news": "fancyzhx/ag_news"}
-"""Bare names that the hub no longer resolves."""
+"""Names without owner that the hub no longer resolves."""
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether ``name`` has the form of a hub id: one or two parts, neither an existing path nor an explicit one."""
+    """Whether ``name`` has the form of a hub id (``name`` or ``owner/name``) and is not a path."""
     return bool(re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", name)) and not Path(name).exists()
 
 
 def is_repo_name(name: str) -> bool:
-    """Whether ``name`` has the form owner/name of a repository that one can write to."""
+    """Whether ``name`` has the form owner/name, which an upload needs."""
     return bool(re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name))
 
 
 def fetch(repo: str, choose: Choose, kind: Kind = "model") -> Path:
-    """Bring files of a repository to this machine.
+    """Download files of a repository.
 
     Args:
-        repo: the repository's id.
-        choose: picks, from the names of all its files, those wanted.
+        repo: id of the repository.
+        choose: selects the files to download from the names of all files.
         kind: ``model`` or ``dataset``.
 
     Returns:
-        The folder that holds the chosen files under their own names: the newest revision's, or, when the hub cannot be reached, the cached one's
-        (a warning says so).
+        The folder with the chosen files, of the newest revision, or of the cached one if the hub cannot be reached
+        (logged as a warning).
 
     Raises:
-        HubError: the repository is not there, needs a login, or can neither be reached nor found in the cache.
+        HubError: the repository does not exist, needs a login, or is neither reachable nor cached.
     """
     from huggingface_hub import HfApi, constants, hf_hub_download
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
@@ -60,10 +60,10 @@ def fetch(repo: str, choose: Choose, kind: Kind = "model") -> Path:
         chosen = choose(names)
         if not chosen:
             raise HubError(
-                f"{kind} {repo} has none of the files wanted; it has: {', '.join(sorted(names)) or 'nothing'}"
+                f"{kind} {repo} has none of the required files; it has: {', '.join(sorted(names)) or 'nothing'}"
             )
         paths = [hf_hub_download(repo, name, repo_type=kind, revision=info.sha) for name in chosen]
-        # Only a file asked for by branch makes the cache note the branch's commit, which offline use goes by: so once more, when all are here.
+        # Offline use needs the branch's commit. The cache records it only for a file requested by branch.
         hf_hub_download(repo, chosen[0], repo_type=kind)
         return _snapshot(Path(paths[0]), chosen[0])
     except HubError:
@@ -74,11 +74,11 @@ def fetch(repo: str, choose: Choose, kind: Kind = "model") -> Path:
         ) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise HubError(
-            f"{repo!r} is neither a folder here nor a {kind} on the hub ({endpoint()}); if it is private, log in with `hf auth login`"
+            f"{repo!r} is neither a local folder nor a {kind} on the hub ({endpoint()}); "
+            "if it is private, log in with `hf auth login`"
         ) from error
-    except (
-        Exception
-    ) as error:  # transport errors are those of requests, httpx or httpx2, by the client's version: no common base
+    # Transport errors have no common base: by version, the client uses requests, httpx or httpx2.
+    except Exception as error:
         return _cached(repo, choose, kind, error)
 
 
@@ -95,13 +95,14 @@ def _cached(repo: str, choose: Choose, kind: Kind, cause: Exception) -> Path:
     reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
     folder: Path | None = None
     with suppress(LocalEntryNotFoundError):
-        # No patterns: a copy that another tool fetched in part may still have all that is wanted.
+        # No patterns: a copy that another tool downloaded in part may still have all required files.
         folder = Path(snapshot_download(repo, repo_type=kind, local_files_only=True, allow_patterns=[]))
     if folder is None or not choose([path.relative_to(folder).as_posix() for path in folder.rglob("*")]):
         raise HubError(
-            f"{kind} {repo} cannot be had: the hub ({endpoint()}) was not reached ({reason}), and the cache {constants.HF_HUB_CACHE} holds no copy. "
+            f"{kind} {repo} is not available: the hub ({endpoint()}) was not reached ({reason}), "
+            f"and the cache {constants.HF_HUB_CACHE} has no copy. "
             "Connect once to download it, set HF_HOME to a cache that has it, "
-            f"or name a local {'folder' if kind == 'model' else 'file or folder'} instead, "
+            f"or use a local {'folder' if kind == 'model' else 'file or folder'} "
             f"or {MODEL if kind == 'model' else DATA}, which comes with loralet."
         ) from cause
     logger.warning("%s %s: the hub was not reached (%s); using the copy cached at %s", kind, repo, reason, folder)
@@ -109,17 +110,17 @@ def _cached(repo: str, choose: Choose, kind: Kind, cause: Exception) -> Path:
 
 
 def endpoint() -> str:
-    """The hub in use."""
+    """URL of the hub in use."""
     from huggingface_hub import constants
 
     return constants.ENDPOINT
 
 
 def send(folder: Path, repo: str, private: bool) -> str:
-    """Upload a folder as one commit of a model repository, which is made if it is not there; returns the commit's address.
+    """Upload a folder as one commit to a model repository, which is created if missing; returns the commit's URL.
 
     Raises:
-        HubError: no token, one that the hub refuses, or a hub that cannot be reached.
+        HubError: no token, a token that the hub rejects, or a hub that cannot be reached.
     """
     from huggingface_hub import HfApi, get_token
 
@@ -129,8 +130,8 @@ def send(folder: Path, repo: str, private: bool) -> str:
     try:
         api.create_repo(repo, private=private, exist_ok=True)
         return str(api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Upload by loralet").commit_url)
-    except Exception as error:  # as in fetch: no common base
+    except Exception as error:  # no common base, as in fetch
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise HubError(
-            f"{repo} on {endpoint()} could not be written ({reason}); see that the token may write there"
+            f"{repo} on {endpoint()} could not be written ({reason}); check that the token has write access"
         ) from error

@@ -1,4 +1,4 @@
-"""A checkpoint's tokenizer, from whichever files it has."""
+"""Load a checkpoint's tokenizer from the files that it has."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer
-from tokenizers.implementations import BertWordPieceTokenizer, ByteLevelBPETokenizer  # type: ignore[attr-defined]  # re-exported without saying so
+from tokenizers.implementations import (  # type: ignore[attr-defined]  # implicit re-export
+    BertWordPieceTokenizer,
+    ByteLevelBPETokenizer,
+)
 from tokenizers.processors import RobertaProcessing
 
 from loralet.errors import CheckpointError
@@ -16,15 +19,16 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "voca
 
 
 def load_tokenizer(folder: Path, vocabulary: int, tokens: SpecialTokens) -> Tokenizer:
-    """Load a tokenizer, with any truncation and padding that its file carries taken off.
+    """Load a tokenizer and turn off truncation and padding.
 
     Args:
-        folder: holds tokenizer.json, or vocab.txt (WordPiece), or vocab.json and merges.txt (byte-level BPE).
-        vocabulary: rows of the word embedding; every token's id must lie below it.
-        tokens: the family's special tokens, for a vocabulary without a tokenizer.json.
+        folder: has tokenizer.json, or vocab.txt (WordPiece), or vocab.json and merges.txt (byte-level BPE).
+        vocabulary: number of word embeddings; every token id must be smaller.
+        tokens: special tokens of the family, for a vocabulary without tokenizer.json.
 
     Raises:
-        CheckpointError: no vocabulary, a broken one, one without the special tokens, or one larger than the embedding.
+        CheckpointError: no vocabulary, an invalid one, one without the special tokens, or one with more tokens than
+            word embeddings.
     """
     if (folder / "tokenizer.json").exists():
         path, read = folder / "tokenizer.json", _ready_made
@@ -34,7 +38,7 @@ def load_tokenizer(folder: Path, vocabulary: int, tokens: SpecialTokens) -> Toke
         path, read = folder / "vocab.json", _byte_level
     else:
         raise CheckpointError(
-            f"{folder}: no vocabulary; wanted tokenizer.json, vocab.txt, or vocab.json with merges.txt"
+            f"{folder}: no vocabulary; expected tokenizer.json, vocab.txt, or vocab.json with merges.txt"
         )
     try:
         tokenizer = read(path, tokens)
@@ -45,13 +49,14 @@ def load_tokenizer(folder: Path, vocabulary: int, tokens: SpecialTokens) -> Toke
     size = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
     if size > vocabulary:
         raise CheckpointError(
-            f"{folder}: the vocabulary has {size} tokens, the word embedding only {vocabulary} rows; they are not of one model"
+            f"{folder}: the vocabulary has {size} tokens, but there are {vocabulary} word embeddings; "
+            "use the tokenizer of this model"
         )
     tokenizer.no_truncation()
     tokenizer.no_padding()
     if not tokenizer.encode("").ids:
         raise CheckpointError(
-            f"{path}: puts no special token before a text, but the encoder's first state is read as the text's"
+            f"{path}: the tokenizer adds no special token before a text; the classifier reads that token's state"
         )
     return tokenizer
 
@@ -61,16 +66,16 @@ def _ready_made(path: Path, tokens: SpecialTokens) -> Tokenizer:
 
 
 def _word_piece(path: Path, tokens: SpecialTokens) -> Tokenizer:
-    words = path.read_text(encoding="utf-8").split("\n")  # not splitlines: U+2028 and its like may be tokens
+    words = path.read_text(encoding="utf-8").split("\n")  # not splitlines: U+2028 and similar characters may be tokens
     if not words[-1]:
         del words[-1]
     missing = [token for token in (tokens.unknown, tokens.first, tokens.last) if token not in words]
     if missing:
         raise CheckpointError(
-            f"{path}: {', '.join(missing)} missing among its {len(words)} tokens, so this is not a WordPiece vocabulary"
+            f"{path}: not a WordPiece vocabulary; {', '.join(missing)} missing from its {len(words)} tokens"
         )
     config = _tokenizer_config(path.with_name("tokenizer_config.json"))
-    # Without a config, a vocabulary with no capital outside its [SPECIAL] tokens is one of lower-cased text.
+    # Without a config, a vocabulary without capitals outside [SPECIAL] tokens means lower-cased text.
     capitals = any(word != word.lower() for word in words if not word.startswith("["))
     lowercase, accents = config.get("do_lower_case"), config.get("strip_accents")
     vocabulary = {word: i for i, word in enumerate(words)}
@@ -86,7 +91,7 @@ def _word_piece(path: Path, tokens: SpecialTokens) -> Tokenizer:
         handle_chinese_chars=bool(config.get("tokenize_chinese_chars", True)),
     )
     tokenizer = _plain(wrapper)
-    if tokens.first == ROBERTA_TOKENS.first:  # MPNet: BERT's words in RoBERTa's frame, which differs for pairs
+    if tokens.first == ROBERTA_TOKENS.first:  # MPNet: BERT's vocabulary, RoBERTa's template for pairs
         first, last = ((token, vocabulary[token]) for token in (tokens.first, tokens.last))
         tokenizer.post_processor = RobertaProcessing(last, first, trim_offsets=True, add_prefix_space=False)
     return tokenizer
@@ -97,7 +102,7 @@ def _byte_level(path: Path, tokens: SpecialTokens) -> Tokenizer:
     tokenizer = _plain(wrapper)
     first, last = tokenizer.token_to_id("<s>"), tokenizer.token_to_id("</s>")
     if first is None or last is None:
-        raise CheckpointError(f"{path}: <s> or </s> is missing, so this is not a RoBERTa vocabulary")
+        raise CheckpointError(f"{path}: not a RoBERTa vocabulary; <s> or </s> is missing")
     special = [
         token for token in ("<s>", "<pad>", "</s>", "<unk>", "<mask>") if tokenizer.token_to_id(token) is not None
     ]
@@ -109,7 +114,7 @@ def _byte_level(path: Path, tokens: SpecialTokens) -> Tokenizer:
 
 
 def _plain(wrapper: BertWordPieceTokenizer | ByteLevelBPETokenizer) -> Tokenizer:
-    """The tokenizer inside one of the library's ready-made wrappers."""
+    """The tokenizer inside one of the library's wrapper classes."""
     return Tokenizer.from_str(wrapper.to_str())
 
 

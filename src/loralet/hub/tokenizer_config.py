@@ -1,4 +1,4 @@
-"""What transformers wants to know beside a tokenizer.json."""
+"""The tokenizer_config.json that transformers reads in addition to tokenizer.json."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ SPECIAL = {
     "cls_token": ("[CLS]", "<s>"),
     "mask_token": ("[MASK]", "<mask>"),
 }
-"""The special tokens of WordPiece and of byte-level vocabularies, by the names that transformers gives them."""
+"""Special tokens of WordPiece and byte-level vocabularies, by their names in transformers."""
 
 
 def tokenizer_config(tokenizer: Tokenizer, longest: int) -> dict[str, Any]:
-    """A tokenizer_config.json.
+    """The content of a tokenizer_config.json.
 
     Args:
-        tokenizer: the tokenizer that lies beside it as tokenizer.json.
-        longest: tokens of a text, special tokens included; without it transformers would truncate nothing.
+        tokenizer: the tokenizer that is saved as tokenizer.json.
+        longest: largest number of tokens of a text, special tokens included; transformers truncates to it.
     """
     described = json.loads(tokenizer.to_str())
     found = {
@@ -34,10 +34,10 @@ def tokenizer_config(tokenizer: Tokenizer, longest: int) -> dict[str, Any]:
     }
     normalizer = described.get("normalizer") or {}
     if described["model"]["type"] == "WordPiece" and normalizer.get("type") == "BertNormalizer":
-        own = {
+        options = {
             "do_lower_case": normalizer["lowercase"],
             "strip_accents": normalizer["strip_accents"],
             "tokenize_chinese_chars": normalizer["handle_chinese_chars"],
         }
-        return config | own | {"tokenizer_class": "BertTokenizer"}
+        return config | options | {"tokenizer_class": "BertTokenizer"}
     return config | {"tokenizer_class": "PreTrainedTokenizerFast"}
