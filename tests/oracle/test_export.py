@@ -278,7 +278,7 @@ def test_a_graph_that_is_not_torchs_is_not_kept(pair: Pair, tmp_path: Path, monk
         (["run", "--dry-run"], "name a repository with --push"),
         (["nowhere"], "no such folder"),
         (["run", "--out", "run"], "exists and is not empty"),
-        (["lone", "--to", "onnx", "--int8"], "name labelled rows to measure on with --data"),
+        (["lone", "--to", "onnx", "--int8"], "give labelled rows with --data"),
         (["model"], "base model alone would only guess"),
     ],
 )

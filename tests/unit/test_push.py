@@ -225,7 +225,7 @@ def test_a_backbone_that_nobody_else_has_is_told(place: Path, hub: WritableHub, 
     for flags in (["--dry-run"], []):
         done = elsewhere(place, hub, tmp_path / "home", "push", "adapter", "me/mine", *flags)
         assert done.returncode == 0, done.stderr
-        assert "warning: the backbone tiny is a folder of this machine" in done.stderr
+        assert "warning: the backbone tiny is a local folder" in done.stderr
         assert "--to safetensors-bundle" in done.stderr
     adapter = tmp_path / "adapter"
     shutil.copytree(place / "adapter", adapter)
@@ -253,7 +253,7 @@ def test_an_adapter_whose_backbone_is_not_here_says_how_to_name_it(
     )
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
-    assert "'tiny' is neither a folder here nor a model on the hub" in done.stderr
+    assert "'tiny' is neither a local folder nor a model on the hub" in done.stderr
     assert "name it with --backbone (backbone=... in Python)" in done.stderr
     flags = ("oil price", "--format", "jsonl", "--backbone", str(place / "tiny"))
     done = elsewhere(tmp_path / "empty", hub, tmp_path / "other home", "predict", "me/mine", *flags, token="")

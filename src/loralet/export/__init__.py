@@ -1,1 +1,1 @@
-"""Trained runs for other programs."""
+"""Export trained runs for other programs."""

@@ -1,4 +1,4 @@
-"""The rows on which an export is measured: named ones, or the validation split that the run was chosen on."""
+"""The rows on which an export is evaluated: given rows, or the run's validation split."""
 
 from __future__ import annotations
 
@@ -18,29 +18,27 @@ def calibration_rows(adapter: Path, artifact: Artifact, data: str, columns: Colu
 
     Args:
         adapter: the run's adapter folder.
-        artifact: what is in it.
+        artifact: the content of the adapter folder.
         data: a file or folder of labelled rows; when empty, the run folder's data is read and split again.
-        columns: which columns of ``data`` hold what.
+        columns: the text and label columns of ``data``.
 
     Raises:
         DataError: the data cannot be read, or has labels that the run does not know.
-        RunError: there is no run folder around the adapter, or its data has changed.
+        RunError: the adapter is not in a run folder, or its data has changed.
     """
     if data:
         return load_labelled(data, columns, artifact.as_task())
     folder = adapter.resolve().parent.parent
     if adapter.resolve().parent.name != "adapters" or not (folder / "config.toml").exists():
-        raise RunError(f"{adapter} is a single adapter: name labelled rows to measure on with --data")
+        raise RunError(f"{adapter}: a single adapter has no validation rows; give labelled rows with --data")
     results = read_results(folder)
     config = read_config(folder, results.kind)
     try:
         corpus = load_corpus(results.data.source, config.reading, config.training.validation_sample)
     except (DataError, HubError) as error:
-        raise RunError(
-            f"{folder}: its data cannot be read again ({error}); name labelled rows to measure on with --data"
-        ) from error
+        raise RunError(f"{folder}: the run's data cannot be read ({error}); give labelled rows with --data") from error
     if corpus.dataset.fingerprint != artifact.data_fingerprint:
         raise RunError(
-            f"{results.data.source} has changed since {folder} was trained on it: name rows to measure on with --data"
+            f"{results.data.source} has changed since {folder} was trained on it; give labelled rows with --data"
         )
     return corpus.validation

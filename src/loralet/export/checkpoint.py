@@ -1,6 +1,6 @@
-"""A trained run as a checkpoint: for transformers, or as one folder that loralet loads without anything else.
+"""Export a trained run as a checkpoint for transformers, or as a self-contained folder for loralet.
 
-Every export is checked against the run before its folder takes its place.
+Every export is compared with the run before its folder is created.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from loralet.inference.predictor import LoadedClassifier, ready
 
 
 def export_hf(artifact: Artifact, classifier: LoadedClassifier, out: Path) -> Exported:
-    """A merged checkpoint that transformers' ``pipeline("text-classification")`` runs, with the label names.
+    """Write a merged checkpoint with label names for ``pipeline("text-classification")`` of transformers.
 
     Raises:
         RunError: transformers has no class with this head.
-        CheckError: what was written reads back as something else; nothing is kept.
+        CheckError: the file that was written differs from the tensors; nothing is kept.
     """
     family = classifier.backbone.family
     if artifact.head == "mean" or artifact.pooling != family.head.pooling:
@@ -54,7 +54,7 @@ def export_hf(artifact: Artifact, classifier: LoadedClassifier, out: Path) -> Ex
         save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
         written = load_file(temporary / "model.safetensors")
         if set(written) != set(tensors) or not all(torch.equal(written[name], t) for name, t in tensors.items()):
-            raise CheckError(f"{artifact.id}: model.safetensors reads back as something else; nothing was kept")
+            raise CheckError(f"{artifact.id}: model.safetensors differs from what was written; nothing was kept")
         write_json(temporary / "config.json", config | dict(family.hf_config))
         write_tokenizer(temporary, artifact, classifier)
         (temporary / "README.md").write_text(export_card(artifact, "hf"), encoding="utf-8")
@@ -62,18 +62,18 @@ def export_hf(artifact: Artifact, classifier: LoadedClassifier, out: Path) -> Ex
 
 
 def _hf_tensors(merged: Merged) -> dict[str, Tensor]:
-    """The tensors by the names of transformers' classes."""
+    """The tensors, by their names in transformers."""
     family = merged.backbone.family
     head = {ours: theirs for theirs, ours in family.head.tensors().items()}
     tensors = merged.weights | merged.classifier
-    return {head.get(own) or family.prefix + family.tensor(own): t.contiguous() for own, t in tensors.items()}
+    return {head.get(ours) or family.prefix + family.tensor(ours): t.contiguous() for ours, t in tensors.items()}
 
 
 def export_bundle(artifact: Artifact, classifier: LoadedClassifier, out: Path) -> Exported:
-    """One folder with merged weights, tokenizer and labels, which loads without hub or cache.
+    """Write one folder with merged weights, tokenizer and labels, which loads without hub or cache.
 
     Raises:
-        CheckError: what was written does not compute what is in memory; nothing is kept.
+        CheckError: the written files give other logits than the run; nothing is kept.
     """
     merged = merge(artifact, classifier.backbone)
     provenance = artifact.provenance

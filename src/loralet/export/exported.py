@@ -1,4 +1,4 @@
-"""What all exports share: what they leave, and the comparison with the run."""
+"""Code shared by all exports: the report, and the comparison with the run."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ from loralet.inference.predictor import LoadedClassifier
 from loralet.records import plain
 
 TOLERANCE = 1e-4
-"""Largest difference of a logit between an export and the run: two fp32 computations in another order."""
+"""Largest difference of a logit between an export and the run, which compute in fp32 but in another order."""
 
 
 @dataclass(frozen=True)
 class Gate:
-    """The 8-bit graph against the fp32 graph on ``rows`` labelled rows of ``data``; ``kept`` if it lost little enough."""
+    """Comparison of the 8-bit graph with the fp32 graph on ``rows`` labelled rows of ``data``.
+
+    The 8-bit graph is ``kept`` if ``metric`` drops by at most ``largest_drop``.
+    """
 
     rows: int
     data: str
@@ -36,18 +39,18 @@ class Gate:
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export left; export.json holds it.
+    """Report of an export, written to export.json.
 
     Args:
-        folder: where.
+        folder: the output folder.
         to: the format.
         run: id of the run.
-        backbone, backbone_fingerprint, labels: of the run.
+        backbone, backbone_fingerprint, labels: as in the run.
         bytes: size of each file.
-        opset: of the ONNX graph.
-        largest_difference: of a logit, between the export and the run, over ``rows_compared`` rows.
-        int8: the gate of the 8-bit graph; None where none was asked for.
-        refused: why the 8-bit graph was not kept; empty where it was, or was not asked for.
+        opset: operator set of the ONNX graph.
+        largest_difference: largest difference of a logit between export and run, over ``rows_compared`` rows.
+        int8: comparison of the 8-bit graph; None if none was requested.
+        refused: why the 8-bit graph was not kept; empty if it was kept or not requested.
     """
 
     folder: Path
@@ -74,15 +77,15 @@ def write_report(
     gate: Gate | None = None,
     refused: str = "",
 ) -> Exported:
-    """Write export.json: what was exported, from what, and how large it is.
+    """Write export.json.
 
     Args:
         to: the format.
         artifact: the run.
-        out: where the export will be.
-        written: where its files are now.
-        opset, gate, refused: see :class:`Exported`.
-        compared: largest difference of a logit, and rows compared.
+        out: the final folder of the export.
+        written: the folder that contains the files now.
+        opset, gate, refused: see :class:`Exported`; ``gate`` is its ``int8``.
+        compared: largest difference of a logit, and number of rows compared.
     """
     done = Exported(
         folder=out,
@@ -110,7 +113,7 @@ def write_tokenizer(folder: Path, artifact: Artifact, classifier: LoadedClassifi
 
 
 def compare(what: str, found: Tensor, classifier: LoadedClassifier) -> float:
-    """Compare logits on a few fixed rows with the run's; returns the largest difference.
+    """Compare logits on a few fixed rows with those of the run; returns the largest difference.
 
     Raises:
         CheckError: they differ by more than :data:`TOLERANCE`.

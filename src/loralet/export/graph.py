@@ -1,6 +1,7 @@
-"""ONNX: the merged classifier as one graph, checked against torch, and the same graph in 8-bit integers.
+"""ONNX: the merged classifier as one graph, and the same graph in 8-bit integers.
 
-The graph takes ``input_ids`` and ``attention_mask`` (int64, ``[batch tokens]``, padded on the right) and gives ``logits`` ``[batch classes]``.
+Inputs: ``input_ids`` and ``attention_mask``, int64, ``[batch tokens]``, padded on the right. Output: ``logits``
+``[batch classes]``.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from loralet.models.forward import Padded, encode, frozen
 from loralet.models.heads import POOLING_ACTIVATIONS, first_token, mean_over_tokens
 
 OPSET = 20
-"""The newest operator set in which the graph needs no converting: ONNX's own Gelu came with it."""
+"""The newest operator set that the exporter writes without conversion; it introduced Gelu."""
 BATCH_TOKENS = 8192
 
 
 class Classifier(nn.Module):
-    """The forward pass with its weights as buffers, traced for any batch and length."""
+    """The forward pass with the weights as buffers, for export with any batch size and length."""
 
     def __init__(self, merged: Merged) -> None:
         super().__init__()
@@ -40,8 +41,8 @@ class Classifier(nn.Module):
             self.register_buffer(self.names[name], tensor.float())
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Logits ``[b c]`` of ids ``[b t]`` with a mask ``[b t]`` of ones before zeros."""
-        weights = {name: self.get_buffer(own) for name, own in self.names.items()}
+        """Logits ``[b c]`` of ids ``[b t]`` with a mask ``[b t]``: ones, then zeros."""
+        weights = {name: self.get_buffer(buffer) for name, buffer in self.names.items()}
         batch = Padded(input_ids, attention_mask.sum(1))
         states = encode(weights, self.table, batch, frozen(weights), "all" if self.mean else "first")
         features = self._features(weights, states, batch.lengths)
@@ -53,9 +54,9 @@ class Classifier(nn.Module):
         return self._pooled(weights, first_token(states)[0])
 
     def _pooled(self, weights: dict[str, Tensor], first: Tensor) -> Tensor:
-        """:func:`loralet.models.heads.pool` of one classifier, in plain matrices.
+        """:func:`loralet.models.heads.pool` for one classifier, without the axis of adapters.
 
-        The leading axis of a stack would keep the quantiser from scaling channel by channel.
+        With that axis, the quantiser would not scale per channel.
         """
         x = F.linear(first, weights["pooler.weight"], weights.get("pooler.bias"))
         x = POOLING_ACTIVATIONS[self.pooling.activation](x)
@@ -79,7 +80,7 @@ def require_onnx() -> None:
 
 
 def write_onnx(merged: Merged, path: Path) -> None:
-    """The classifier as an ONNX graph with batch and length left open."""
+    """Write the classifier as an ONNX graph with dynamic batch size and length."""
     ids = torch.arange(10).view(2, 5) % merged.backbone.table.vocabulary
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
     batch, tokens = (
@@ -103,7 +104,7 @@ def write_onnx(merged: Merged, path: Path) -> None:
 
 
 def write_int8(source: Path, path: Path) -> None:
-    """The graph with weights and embeddings in 8-bit integers, activations quantised as they come (dynamic quantisation)."""
+    """Write the graph with weights and embeddings in 8-bit integers (dynamic quantisation)."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -115,7 +116,7 @@ def write_int8(source: Path, path: Path) -> None:
 
 
 def onnx_logits(path: Path, tokens: Tokens) -> Tensor:
-    """Logits ``[m c]`` of every row by onnxruntime on the processor, in the order of the rows."""
+    """Logits ``[m c]`` of every row, in order, computed by onnxruntime on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -132,7 +133,7 @@ def onnx_logits(path: Path, tokens: Tokens) -> Tensor:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """The exporters speak of their own workings, to whoever listens and on every channel."""
+    """Silence the logs and warnings of the exporters."""
     loggers: list[Any] = [logging.getLogger(name) for name in (None, "torch.onnx", "onnxscript", "onnx_ir")]
     before = [logger.level for logger in loggers]
     try:

@@ -1,4 +1,4 @@
-"""A trained run as an ONNX graph with tokenizer and labels, and its 8-bit form behind a measured gate."""
+"""Export a trained run as an ONNX graph with tokenizer and labels, and in 8-bit integers if that is accurate enough."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from loralet.inference.evaluation import logits_of
 from loralet.inference.predictor import LoadedClassifier
 
 LARGEST_DROP = 0.005
-"""How much the 8-bit graph may lose of the selection metric, as a share: half a point."""
+"""Largest accepted drop of the selection metric by the 8-bit graph, as a share: half a point."""
 CHECKED_ROWS = 256
 """Rows on which a graph is compared with torch."""
 
@@ -29,18 +29,18 @@ CHECKED_ROWS = 256
 def export_onnx(
     artifact: Artifact, classifier: LoadedClassifier, out: Path, calibration: Split | None, int8: bool
 ) -> Exported:
-    """An ONNX graph with tokenizer and labels, and, if wanted, its 8-bit form behind a measured gate.
+    """Write an ONNX graph with tokenizer and labels, and optionally an 8-bit graph.
 
     Args:
         artifact: the run.
-        classifier: the same, loaded.
-        out: the folder.
-        calibration: labelled rows for the comparison with the run and for the gate; without them, a few fixed rows of
-            token ids serve the comparison.
-        int8: also quantise; needs ``calibration``.
+        classifier: the run, loaded.
+        out: the output folder.
+        calibration: labelled rows, on which graph and run are compared and the 8-bit graph is evaluated. None: compare
+            on a few fixed rows of token ids.
+        int8: also quantise; needs ``calibration``. The 8-bit graph is kept if it loses at most half a point.
 
     Raises:
-        CheckError: graph and run differ by more than 1e-4; nothing is kept.
+        CheckError: the logits of graph and run differ by more than 1e-4; nothing is kept.
     """
     merged = merge(artifact, classifier.backbone)
     gate, refused = None, ""
@@ -66,7 +66,7 @@ def export_onnx(
 def _gate(
     folder: Path, rows: Tokens, expected: Tensor, calibration: Split, classifier: LoadedClassifier
 ) -> tuple[Gate, str]:
-    """Quantise, measure both graphs on the same rows, and keep the 8-bit one only if it is good enough."""
+    """Quantise, evaluate both graphs on the same rows, and keep the 8-bit graph if it is accurate enough."""
     path, task = folder / "model.int8.onnx", classifier.task
     write_int8(folder / "model.onnx", path)
     before, after = (
@@ -79,12 +79,12 @@ def _gate(
 
 
 def holds(before: float, after: float) -> tuple[bool, str]:
-    """Whether 8-bit integers keep enough of a metric, and, where not, why, in words."""
+    """Whether the drop of a metric is accepted, and the reason if not."""
     if before - after <= LARGEST_DROP + 1e-9:  # 1e-9: 0.905 - 0.9 is a little above 0.005 in binary
         return True, ""
     return False, (
-        f"the 8-bit graph was not kept: it scores {after:.4f}, the fp32 graph {before:.4f}; "
-        f"a drop of {100 * (before - after):.2f} points, and at most {100 * LARGEST_DROP:g} are allowed"
+        f"the 8-bit graph was not kept: it scores {after:.4f}, the fp32 graph {before:.4f}. "
+        f"The drop of {100 * (before - after):.2f} points exceeds {100 * LARGEST_DROP:g}"
     )
 
 

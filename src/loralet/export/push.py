@@ -1,4 +1,4 @@
-"""Adapter folders and exports to the hub."""
+"""Upload adapter folders and exports to the hub."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from loralet.hub import client as hub
 from loralet.hub.bundled import bundled
 
 PLACES = ("backbone", "base_model_name_or_path", "_name_or_path", "source", "data")
-"""Keys of the folders' JSON files whose text may be a place on this machine."""
+"""Keys of the JSON files whose value may be a path on this machine."""
 
 
 @dataclass(frozen=True)
 class Push:
-    """What is to be sent where.
+    """A planned upload.
 
     Args:
-        folder, repo, endpoint: from where, and to where.
-        files: names and sizes in bytes, as they are sent.
-        warning: why nobody else can load it, and what to do; empty where everybody can.
+        folder: source folder.
+        repo, endpoint: target repository and hub.
+        files: names and sizes in bytes of the uploaded files.
+        warning: why other users cannot load the adapter, and what to do; empty if they can.
     """
 
     folder: Path
@@ -37,22 +38,22 @@ class Push:
 
 
 def plan_push(folder: Path, repo: str) -> Push:
-    """Look at what would be sent; nothing is.
+    """Plan an upload without sending anything.
 
     Raises:
-        ConfigError: the repository's name is not of the form owner/name.
+        ConfigError: the repository name does not have the form owner/name.
     """
     if "/" not in repo or not hub.is_repo_name(repo):
-        raise ConfigError(f"{repo!r} is no repository on the hub: the form is owner/name")
+        raise ConfigError(f"{repo!r} is not a repository name; use the form owner/name")
     files = {name: len(content) for name, content in contents(folder, repo).items()}
     return Push(folder, repo, hub.endpoint(), files, _warning(folder))
 
 
 def upload(push: Push, private: bool) -> str:
-    """Send the folder as one commit, the card naming the adapter by its new id; returns the commit's address.
+    """Upload the folder as one commit; returns the commit's URL. The card refers to the adapter by its new id.
 
     Raises:
-        HubError: no token, a refused one, or the hub cannot be reached.
+        HubError: no token, a rejected token, or the hub cannot be reached.
     """
     with tempfile.TemporaryDirectory() as name:
         for file, content in contents(push.folder, push.repo).items():
@@ -61,7 +62,10 @@ def upload(push: Push, private: bool) -> str:
 
 
 def contents(folder: Path, repo: str) -> dict[str, bytes]:
-    """Every file of the folder, by name, as it is sent: places on this machine become bare names, the card names the repository."""
+    """Content of every uploaded file, by name.
+
+    Paths on this machine are replaced by bare names, and the card names the repository.
+    """
     found = {
         path.name: path.read_bytes()
         for path in sorted(folder.iterdir())
@@ -70,10 +74,10 @@ def contents(folder: Path, repo: str) -> dict[str, bytes]:
     places: dict[str, str] = {}
     for name in (name for name in found if name.endswith(".json") and name != "tokenizer.json"):
         described = json.loads(found[name])
-        own = dict(_places(described))
-        if own:
-            found[name] = (json.dumps(_renamed(described, own), indent=2, ensure_ascii=False) + "\n").encode()
-        places |= own
+        here = dict(_places(described))
+        if here:
+            found[name] = (json.dumps(_renamed(described, here), indent=2, ensure_ascii=False) + "\n").encode()
+        places |= here
     if "README.md" in found:
         card = for_hub(found["README.md"].decode(), repo)
         for place, bare in places.items():
@@ -83,7 +87,7 @@ def contents(folder: Path, repo: str) -> dict[str, bytes]:
 
 
 def _places(value: Any) -> Iterator[tuple[str, str]]:
-    """The places on this machine that a JSON value names, each with its bare name."""
+    """The local paths in a JSON value, each with its bare name."""
     if isinstance(value, dict):
         for key, item in value.items():
             if key in PLACES and isinstance(item, str):
@@ -102,20 +106,21 @@ def _renamed(value: Any, places: dict[str, str]) -> Any:
 
 
 def bare_name(name: str) -> str:
-    """Of a place on this machine its last part; a hub id, or what comes with loralet, as it is."""
+    """The last part of a local path. Hub ids and names of bundled files are unchanged."""
     if Path(name).suffix.lower() not in SUFFIXES and hub.is_hub_id(name):
         return name
     return PureWindowsPath(Path(name).name).name or name
 
 
 def _warning(folder: Path) -> str:
-    """What keeps others from loading an adapter: a backbone that only this machine has."""
+    """A warning if the adapter's backbone exists only on this machine."""
     path = next((folder / name for name in ("loralet.json", "adapter_config.json") if (folder / name).exists()), None)
     described = json.loads(path.read_text(encoding="utf-8")) if path else {}
     backbone = described.get("backbone") or described.get("base_model_name_or_path") or ""
     if not backbone or described.get("role") == "full" or bundled(backbone) or hub.is_hub_id(backbone):
         return ""
     return (
-        f"the backbone {Path(backbone).name} is a folder of this machine, and nobody else can load the adapter without it: push the whole model "
-        "instead (export --to safetensors-bundle or --to hf, with --push), or put the backbone on the hub too"
+        f"the backbone {Path(backbone).name} is a local folder, and nobody else can load the adapter without it. "
+        "Push the whole model instead (export --to safetensors-bundle or --to hf, with --push), "
+        "or upload the backbone to the hub too"
     )
