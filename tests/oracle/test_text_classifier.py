@@ -344,7 +344,7 @@ def test_saving_loses_nothing_that_is_no_adapter(fitted: TextClassifier, tmp_pat
     assert (TextClassifier.load(tmp_path / "link").predict(UNSEEN) == fitted.predict(UNSEEN)).all()
     with pytest.raises(InputError, match="give a tuple of names"):
         TextClassifier.load(tmp_path / "adapter", labels="abc")
-    with pytest.raises(DataError, match="another label is called so"):
+    with pytest.raises(DataError, match="another label has that name"):
         TextClassifier.load(tmp_path / "adapter", labels=("cat", "bird", "apple"))
     assert TextClassifier.load(tmp_path / "adapter", labels=("apple", "tern", "lion")).classes_.tolist() == [
         "apple",

@@ -261,7 +261,7 @@ def test_strings_and_integers_of_two_splits_are_matched(tmp_path: Path) -> None:
 
 def test_one_class_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", [("a", "good"), ("b", "good")])
-    assert refusal(path) == "a.csv: only one class ('good'); a classifier needs rows of at least two"
+    assert refusal(path) == "a.csv: only one class ('good'); a classifier needs at least two"
 
 
 def test_overlap_is_counted_and_dropped_on_request(tmp_path: Path) -> None:
@@ -412,7 +412,7 @@ def test_a_label_is_not_given_another_labels_name(
     tmp_path: Path, values: list[int | str], given: tuple[str, ...]
 ) -> None:
     path = write(tmp_path / "a.csv", [(f"t{i}", values[i % 2]) for i in range(6)])
-    with pytest.raises(DataError, match="another label is called so"):
+    with pytest.raises(DataError, match="another label has that name"):
         load_dataset(str(path), COLUMNS, given)
     assert load_dataset(str(path), COLUMNS, ("yes", "no")).task.labels == ("yes", "no")
 

@@ -1,1 +1,1 @@
-"""Tasks: what the labels of a data set mean, and what makes a prediction good."""
+"""Tasks: the meaning of labels, the loss, and the metrics."""

@@ -1,4 +1,4 @@
-"""The protocol of a task. The training loop, the backends and the run folder know a task only through it."""
+"""The protocol of a task. The training loop, the backends and the run folder use tasks only through it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class RawLabels:
-    """The labels of a table as its file has them.
+    """The labels of a table, as stored in its file.
 
     Args:
         source: the file, for messages.
-        values: one label a row: strings or integers, none missing.
-        rows: each row's number in the file, for messages.
-        names: label names that the file itself carries, by label; empty where it carries none.
+        values: one label per row: strings or integers, none missing.
+        rows: row numbers in the file, for messages.
+        names: label names stored in the file, by label; empty if there are none.
     """
 
     source: str
@@ -32,12 +32,12 @@ class RawLabels:
 
 @dataclass(frozen=True)
 class Scores:
-    """How good predictions on a split are.
+    """Metrics of predictions on a split.
 
     Args:
         values: metrics by name, the task's selection metric first.
-        intervals: lower and upper end of the 95 % interval of those metrics that have one.
-        loss: mean loss in nats; None where there are no probabilities (an SVM) or where it is not finite.
+        intervals: lower and upper end of the 95 % confidence interval, for metrics that have one.
+        loss: mean loss in nats; None if there are no probabilities (an SVM) or if it is not finite.
     """
 
     values: Mapping[str, float]
@@ -61,7 +61,7 @@ class Scores:
         """The inverse of :meth:`to_json`.
 
         Raises:
-            ValueError: a metric is missing its value or an interval an end, or one is not a finite number.
+            ValueError: a metric has no value, an interval has only one end, or a number is not finite.
         """
         strange = [name for name, value in flat.items() if value is not None and not _is_finite(value)]
         if strange:
@@ -89,28 +89,28 @@ def _is_finite(value: object) -> bool:
 
 @dataclass(frozen=True)
 class Check:
-    """One adapter's quick measurement during training: the selection metric and the mean loss in nats."""
+    """Evaluation of one adapter during training: the selection metric and the mean loss in nats."""
 
     score: float
     loss: float
 
 
 class Baseline(Protocol):
-    """A model without an encoder that an adapter has to beat."""
+    """A model without an encoder, as a reference for the adapters."""
 
     @property
     def role(self) -> str:
-        """As results.json has it; also its id."""
+        """The role in results.json; also the id."""
         ...
 
     @property
     def parameters(self) -> int:
-        """Parameters that were fitted."""
+        """Number of fitted parameters."""
         ...
 
     @property
     def seconds(self) -> float | None:
-        """Time that fitting took; None where there is nothing to fit."""
+        """Fitting time in seconds; None if there is nothing to fit."""
         ...
 
     def predict(self, texts: Sequence[str]) -> np.ndarray:
@@ -123,7 +123,7 @@ class BaselineKind(Protocol):
 
     @property
     def description(self) -> str:
-        """What is fitted, for a progress message."""
+        """The model's name, for a progress message."""
         ...
 
     def fit(self, texts: Sequence[str], targets: np.ndarray) -> Baseline:
@@ -132,11 +132,11 @@ class BaselineKind(Protocol):
 
 
 class Task(Protocol):
-    """What the labels mean. A task object knows its labels; its targets are one numpy row per text."""
+    """The meaning of labels. A task has a fixed set of labels; targets are one numpy row per text."""
 
     @property
     def name(self) -> str:
-        """As artifacts and results record it."""
+        """The name in artifacts and results."""
         ...
 
     @property
@@ -146,33 +146,33 @@ class Task(Protocol):
 
     @property
     def selection(self) -> str:
-        """The metric that chooses among states, runs and configurations; higher is better."""
+        """The metric for selecting states, runs and configurations; higher is better."""
         ...
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """All metrics that :meth:`score` gives, the selection metric first."""
+        """The metrics of :meth:`score`, the selection metric first."""
         ...
 
     @property
     def outputs(self) -> int:
-        """Logits of a row."""
+        """Number of logits per row."""
         ...
 
     def baselines(self) -> Sequence[BaselineKind]:
-        """The models without an encoder that stand next to the adapters."""
+        """The reference models without an encoder."""
         ...
 
     def encode(self, raw: RawLabels) -> np.ndarray:
         """Targets of a table's labels.
 
         Raises:
-            DataError: a label that is not one of the task's; the message names file and rows.
+            DataError: a label that the task does not know; the message names file and rows.
         """
         ...
 
     def encode_other(self, parts: Sequence[RawLabels]) -> list[np.ndarray]:
-        """Targets of another data set's labels, which may be written otherwise than in training.
+        """Targets of another data set's labels, which may be written differently than in training.
 
         Raises:
             DataError: a label that the task does not know.
@@ -180,7 +180,7 @@ class Task(Protocol):
         ...
 
     def require_trainable(self, source: str, targets: np.ndarray) -> None:
-        """Check that something can be learned from these targets.
+        """Check that a classifier can be trained on the targets.
 
         Raises:
             DataError: it cannot; the message names the source.
@@ -188,7 +188,7 @@ class Task(Protocol):
         ...
 
     def strata(self, targets: np.ndarray) -> Int[np.ndarray, "rows"]:
-        """The group of each row, from 0, whose proportions a split keeps."""
+        """The stratum of each row, from 0. A split keeps the proportions of the strata."""
         ...
 
     def row_losses(self, logits: Float[Tensor, "k b c"], targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -196,7 +196,7 @@ class Task(Protocol):
         ...
 
     def check(self, logits: Float[Tensor, "k m c"], targets: Tensor) -> list[Check]:
-        """Quick measurement of each adapter's logits."""
+        """Evaluate each adapter's logits during training."""
         ...
 
     def score(self, logits: Float[Tensor, "m c"], targets: np.ndarray) -> Scores:
@@ -212,9 +212,9 @@ class Task(Protocol):
         ...
 
     def average(self, logits: Sequence[Float[Tensor, "m c"]]) -> Float[Tensor, "m c"]:
-        """Logits whose probabilities are the mean of the members' probabilities (an ensemble)."""
+        """Logits of an ensemble: their probabilities are the mean of the members' probabilities."""
         ...
 
     def decode(self, probabilities: Sequence[float]) -> str:
-        """The answer for one row's probabilities."""
+        """The predicted label for the probabilities of one row."""
         ...

@@ -1,4 +1,4 @@
-"""What an adapter has to beat: the majority class, and a linear model on words (scikit-learn's)."""
+"""Baselines: the majority class, and a linear model on TF-IDF features (scikit-learn)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.svm import LinearSVC
 
 TOKEN = r"(?u)\w+|[^\w\s]"
-"""A word or a single sign. Unlike scikit-learn's default it keeps words of one letter, so no text is without tokens."""
+"""A word or a single symbol. Unlike scikit-learn's default it keeps one-letter words, so every text has tokens."""
 SEED = 0
 
 
@@ -29,7 +29,7 @@ class Majority:
 
     @classmethod
     def fit(cls, texts: Sequence[str], targets: np.ndarray) -> Majority:
-        """The most frequent of the targets; the texts are not read."""
+        """Find the most frequent target; the texts are not used."""
         return cls(int(np.bincount(targets).argmax()))
 
     def predict(self, texts: Sequence[str]) -> np.ndarray:
@@ -38,7 +38,7 @@ class Majority:
 
 @dataclass(frozen=True)
 class LinearWords:
-    """TF-IDF of words and word pairs with sublinear counts, and a linear support vector machine."""
+    """TF-IDF of words and word pairs with sublinear term frequency, and a linear SVM."""
 
     pipeline: Pipeline
     seconds: float | None

@@ -1,4 +1,4 @@
-"""The tasks by name."""
+"""The registry of tasks."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from loralet.tasks.single_label import SingleLabel
 
 
 class TaskKind(Protocol):
-    """How a task comes to its labels."""
+    """How a task is created."""
 
     def __call__(self, labels: tuple[str, ...]) -> Task:
-        """The task of known label names, as an artifact records them."""
+        """The task with the given label names, as stored in an artifact."""
         ...
 
     def of(self, parts: Sequence[RawLabels], given: Sequence[str] = ()) -> Task:
-        """The task of a data set: its training files' labels, and names for them where the user gives some.
+        """The task of a data set, from the labels of its training files and optional label names from the user.
 
         Raises:
-            DataError: the names do not fit the labels.
+            DataError: the names do not match the labels.
         """
         ...
 

@@ -18,7 +18,7 @@ from loralet.errors import DataError, listed_rows
 from loralet.tasks.base import BaselineKind, Check, RawLabels, Scores
 
 NUMBER = re.compile(r"0|-?[1-9]\d*")
-"""A whole number as it is usually written."""
+"""An integer in plain notation."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class SingleLabel:
 
     Args:
         labels: label names, in the order of the logits.
-        values: the labels as the training data has them, in the same order: strings or integers; the names when empty.
+        values: the labels as stored in the training data, in the same order: strings or integers; default: ``labels``.
     """
 
     labels: tuple[str, ...]
@@ -50,14 +50,16 @@ class SingleLabel:
     def of(cls, parts: Sequence[RawLabels], given: Sequence[str] = ()) -> SingleLabel:
         """The task of a data set.
 
-        Labels are ordered by value where all are integers, else alphabetically, or as the first file's own names say.
+        Labels are in the order of the names stored in the first file, if any. Otherwise integers are ordered by value,
+        and strings alphabetically.
 
         Args:
             parts: labels of the training files.
-            given: names for the labels, in that order; their own values when empty.
+            given: label names, in that order; default: the labels themselves.
 
         Raises:
-            DataError: another number of names than of labels, or a name that another label has already.
+            DataError: the number of names differs from the number of labels, or a name already belongs to another
+                label.
         """
         train = parts[0]
         found = {value for raw in parts for value in raw.values.unique().to_pylist()}
@@ -86,8 +88,8 @@ class SingleLabel:
     def encode_other(self, parts: Sequence[RawLabels]) -> list[np.ndarray]:
         """Targets of another data set's labels.
 
-        A label is one of the task's names; or, where none of them is and the names are not numbers themselves, an integer
-        that counts the labels from 0 (in the order of the file's own names, where it carries these in another order).
+        Labels are the task's label names. If no label is such a name and the names are not numbers, labels are integer
+        indices into the label names, in the order of the names stored in the file if it has them.
 
         Raises:
             DataError: a label that the task does not know.
@@ -103,15 +105,13 @@ class SingleLabel:
 
     def require_trainable(self, source: str, targets: np.ndarray) -> None:
         if len(np.unique(targets)) < 2:
-            raise DataError(
-                f"{source}: only one class ({self.labels[targets[0]]!r}); a classifier needs rows of at least two"
-            )
+            raise DataError(f"{source}: only one class ({self.labels[targets[0]]!r}); a classifier needs at least two")
 
     def strata(self, targets: np.ndarray) -> Int[np.ndarray, "rows"]:
         return targets
 
     def row_losses(self, logits: Float[Tensor, "k b c"], targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy, and softmax minus one-hot."""
+        """Cross-entropy, and its gradient: softmax minus one-hot."""
         logarithms = logits.log_softmax(-1)
         chosen = targets.expand(logits.shape[:-1])[..., None]
         losses = -logarithms.gather(-1, chosen)[..., 0]
@@ -135,9 +135,9 @@ class SingleLabel:
         return means
 
     def _scores(self, predicted: np.ndarray, targets: np.ndarray, loss: float | None) -> Scores:
-        """Accuracy with Wilson's 95 % interval (Wilson 1927; scipy's binomtest), and plain means over the classes.
+        """Accuracy with Wilson's 95 % interval (Wilson 1927; scipy's binomtest), and macro averages.
 
-        A class that is never predicted, or that the rows lack, counts as 0.
+        A class that is never predicted, or that has no rows, counts as 0.
         """
         from scipy.stats import binomtest
         from sklearn.metrics import precision_recall_fscore_support
@@ -155,17 +155,17 @@ class SingleLabel:
         return logits.softmax(-1)
 
     def average(self, logits: Sequence[Float[Tensor, "m c"]]) -> Float[Tensor, "m c"]:
-        return torch.stack([own.log_softmax(-1) for own in logits]).logsumexp(0) - log(len(logits))
+        return torch.stack([member.log_softmax(-1) for member in logits]).logsumexp(0) - log(len(logits))
 
     def decode(self, probabilities: Sequence[float]) -> str:
         return self.labels[max(range(len(probabilities)), key=probabilities.__getitem__)]
 
 
 def _numbers(raw: RawLabels, values: list[int | str]) -> np.ndarray:
-    """The place of each label among the values.
+    """The index of each label in ``values``.
 
     Raises:
-        DataError: a label that is not among them.
+        DataError: a label is not in ``values``.
     """
     wanted, labels = pa.array(values), raw.values
     if labels.type != wanted.type:
@@ -183,14 +183,14 @@ def _numbers(raw: RawLabels, values: list[int | str]) -> np.ndarray:
 
 
 def require_no_exchange(source: str, names: Sequence[str], given: Sequence[str]) -> None:
-    """Check that no label is renamed to what another label is called already: answers would be exchanged silently.
+    """Check that no label is renamed to the name of another label, which would silently swap predictions.
 
     Raises:
-        DataError: one is.
+        DataError: a label is.
     """
     for old, new in zip(names, given, strict=True):
         if new != old and new in names:
             raise DataError(
-                f"{source}: {new!r} is given as the name of the label {old!r}, but another label is called so; "
+                f"{source}: label {old!r} is renamed to {new!r}, but another label has that name; "
                 f"the labels, in order, are {', '.join(names)}"
             )
