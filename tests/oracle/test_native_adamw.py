@@ -59,5 +59,5 @@ def test_a_gradient_need_not_be_dense_but_what_is_changed_must_be(backend: Nativ
     assert (ours - theirs).abs().max() <= FP32
     assert not torch.equal(ours, torch.ones(2, 5))
     for wrong in (torch.ones(5, 2).t(), torch.ones(2, 5, dtype=torch.double)):
-        with pytest.raises(ValueError, match=r"parameters must be dense.*float"):
+        with pytest.raises(ValueError, match=r"parameters must be contiguous.*float"):
             backend.adamw(wrong, gradient, (zeros, zeros), course, torch.ones(2, dtype=torch.bool))

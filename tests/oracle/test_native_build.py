@@ -234,7 +234,7 @@ def test_a_structure_keeps_what_it_points_to_alive() -> None:
 )
 def test_a_tensor_that_a_field_cannot_point_to_is_refused(field: str, target: torch.Tensor | Place) -> None:
     head = Structure("Head")
-    with pytest.raises(ValueError, match=f"{field}.* must be dense, on the CPU and a C (float|int64_t) "):
+    with pytest.raises(ValueError, match=f"{field}.* must be contiguous, on the CPU and a C (float|int64_t) "):
         head.point(**{field: target})
     head.point(states=torch.zeros(4), classifier_weight=Place(torch.zeros(3, 4, 2)[:, 1], strided=True))
     assert head.data[0].states

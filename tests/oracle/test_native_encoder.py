@@ -273,7 +273,7 @@ def test_full_fine_tuning_is_torchs(dtype: torch.dtype, backend: NativeBackend) 
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"activation": "relu"}, "activation is 'relu', it has only 'gelu'"),
+        ({"activation": "relu"}, "activation is 'relu', it supports only 'gelu'"),
         ({"width": 48}, "width 48 is not a multiple of 32"),
         ({"heads": 8}, "the head size 8 is not a multiple of 16"),
         ({"feed_forward": 100}, "the feed-forward width 100 is not a multiple of 16"),
@@ -331,14 +331,14 @@ def test_types_and_methods_that_the_kernels_do_not_have_are_refused(backend: Nat
     [
         (
             lambda b: replace(b, ids=b.ids.index_fill(0, torch.tensor([3]), 50)),
-            r"token ids run from \d+ to 50.* has 50",
+            r"token ids range from \d+ to 50; they must be from 0 to 49",
         ),
-        (lambda b: replace(b, ids=b.ids.index_fill(0, torch.tensor([3]), -1)), "token ids run from -1"),
-        (lambda b: replace(b, types=torch.full_like(b.ids, 2)), "token types run from 2 to 2"),
+        (lambda b: replace(b, ids=b.ids.index_fill(0, torch.tensor([3]), -1)), "token ids range from -1"),
+        (lambda b: replace(b, types=torch.full_like(b.ids, 2)), "token types range from 2 to 2"),
         (lambda b: make_batch(torch.tensor([80, 0])), "0 to 80 tokens"),
         (lambda b: make_batch(torch.tensor([81, 3])), "3 to 81 tokens; they must have 1 to 80"),
-        (lambda b: replace(b, ids=b.ids[:-1]), "does not fit"),
-        (lambda b: replace(b, offsets=b.offsets + 1), "does not fit"),
+        (lambda b: replace(b, ids=b.ids[:-1]), "do not match"),
+        (lambda b: replace(b, offsets=b.offsets + 1), "do not match"),
         (lambda b: make_batch(torch.tensor([], dtype=torch.long)), "0 rows"),
     ],
     ids=["id", "negative", "type", "empty", "long", "ids", "offsets", "none"],

@@ -1,1 +1,1 @@
-"""Compute backends: where packs are computed."""
+"""Compute backends."""

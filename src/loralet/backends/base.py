@@ -1,8 +1,8 @@
 """The protocol of a compute backend.
 
-A backend is chosen once per session (:mod:`loralet.backends.choice`). It loads the frozen weights of an encoder once;
-a pack over them becomes a program, which computes logits, losses and gradients. Whatever a backend does not support it
-refuses, with a reason: an unknown field of the encoder's table is never guessed at.
+A backend is chosen once per session (:mod:`loralet.backends.choice`). It loads the frozen weights of an encoder once.
+A pack of adapters for this encoder becomes a program, which computes logits, losses and gradients. A backend rejects
+what it does not support, with a reason. It also rejects unknown fields of the encoder's layer table.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from loralet.models.table import EncoderTable
 BackendName = Literal["torch", "native"]
 
 RowLosses = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""A task's loss: ``(logits [k b c], targets) -> (losses [k b], gradient [k b c])``, each row's loss and its gradient."""
+"""A task's loss per row and its gradient: ``(logits [k b c], targets) -> (losses [k b], gradient [k b c])``."""
 
 Logits = Callable[[Batch], Tensor]
-"""A forward pass with fixed parameters: a batch becomes logits ``[k b c]``, fp32, on the CPU."""
+"""A forward pass with fixed parameters, from a batch to logits ``[k b c]``, fp32, on the CPU."""
 
 
 @dataclass(frozen=True)
 class BackendInfo:
-    """What a run folder records of a backend.
+    """The backend's entry in a run folder.
 
     Args:
         name: ``torch`` or ``native``.
         device: ``cpu``, or the GPU's name.
-        instructions: the instruction set of its kernels, in words; empty for torch.
+        instructions: display name of the kernels' instruction set; empty for torch.
         dtype: type of the encoder's arithmetic: ``fp32`` or ``bf16``.
-        threads: CPU threads.
-        reason: why it was chosen where another was preferred; empty where it was the first choice.
+        threads: number of CPU threads.
+        reason: why the preferred backend was not used; empty if it was.
     """
 
     name: BackendName
@@ -50,7 +50,7 @@ class BackendInfo:
     reason: str = ""
 
     def __str__(self) -> str:
-        """One line, such as ``native, AVX-512 BF16, bf16, 2 threads`` or ``torch: no C compiler found``."""
+        """One line, for example ``native, AVX-512 BF16, bf16, 2 threads`` or ``torch: no C compiler found``."""
         if self.reason:
             return f"{self.name}: {self.reason}"
         threads = f"{self.threads} thread{'s' if self.threads != 1 else ''}"
@@ -60,67 +60,67 @@ class BackendInfo:
 
 @runtime_checkable
 class Program(Protocol):
-    """A pack over a loaded encoder, ready to compute."""
+    """A pack of adapters on a loaded encoder."""
 
     pack: Pack
 
     def logits(self, parameters: Float[Tensor, "k n"]) -> Logits:
-        """The forward pass without dropout; what depends on the parameters alone is computed here, once."""
+        """The forward pass without dropout. Values that depend only on the parameters are computed here, once."""
         ...
 
     def losses_and_gradient(
         self, parameters: Float[Tensor, "k n"], batch: Batch, row_losses: RowLosses, step: int | None = None
     ) -> tuple[Float[Tensor, "k"], Float[Tensor, "k n"]]:
-        """Each adapter's mean loss over a batch, and the gradient of the sum of them.
+        """Each adapter's mean loss over a batch, and the gradient of their sum.
 
         Args:
             parameters: the trained parameters.
-            batch: with targets.
+            batch: the rows, with targets.
             row_losses: the task's loss.
-            step: optimiser steps taken before this one, from which dropout is drawn; None: no dropout.
+            step: number of optimiser steps taken before this one, which seeds dropout; None: no dropout.
 
         Raises:
-            IndexError: a token id that is not in the vocabulary, a row without tokens, or one that is too long.
-            MemoryError: there is no memory for it.
+            IndexError: a token id is not in the vocabulary, or a row has no tokens or too many.
+            MemoryError: not enough memory.
         """
         ...
 
 
 @runtime_checkable
 class LoadedEncoder(Protocol):
-    """An encoder's frozen weights as a backend computes with them, shared by all its packs."""
+    """An encoder's frozen weights in the form that a backend needs, shared by all packs."""
 
     weights: Weights
     table: EncoderTable
 
     def program(self, pack: Pack) -> Program:
-        """A pack over this encoder."""
+        """The program of a pack on this encoder."""
         ...
 
 
 @runtime_checkable
 class Backend(Protocol):
-    """Where packs are computed."""
+    """A compute backend."""
 
     name: BackendName
     device: torch.device
 
     def info(self, dtype: torch.dtype, reason: str = "") -> BackendInfo:
-        """What a run folder records of it."""
+        """The backend's entry in a run folder."""
         ...
 
     def supports(self, table: EncoderTable, dtype: torch.dtype, method: str = "lora") -> str | None:
-        """Why it cannot compute this encoder, or None where it can.
+        """The reason why the backend does not support this encoder, or None if it does.
 
         Args:
-            table: the encoder's layer table; every field of it must be one that the backend knows.
-            dtype: type of the arithmetic.
+            table: the encoder's layer table; the backend must know all its fields.
+            dtype: arithmetic type.
             method: the adapter method.
         """
         ...
 
     def load(self, weights: Weights, table: EncoderTable, dtype: torch.dtype) -> LoadedEncoder:
-        """Take frozen weights in; they are converted to ``dtype``, which is the type of the arithmetic.
+        """Load frozen weights and convert them to ``dtype``, the arithmetic type.
 
         Raises:
             ValueError: the encoder is not supported; see :meth:`supports`.
@@ -128,7 +128,7 @@ class Backend(Protocol):
         ...
 
     def map(self, function: Callable[[Batch], Tensor], batches: Iterable[Batch]) -> Iterator[Tensor]:
-        """The function of each batch, in order; several at once where that is faster."""
+        """Apply a function to each batch, in order; in parallel if that is faster."""
         ...
 
     def adamw(
@@ -137,35 +137,35 @@ class Backend(Protocol):
         gradient: Float[Tensor, "k n"],
         moments: tuple[Float[Tensor, "k n"], Float[Tensor, "k n"]],
         course: AdamWStep,
-        sound: Bool[Tensor, "k"],
+        finite: Bool[Tensor, "k"],
     ) -> None:
-        """One update of AdamW (Loshchilov and Hutter 2019, algorithm 2), in place, row by row.
+        """One AdamW update (Loshchilov and Hutter 2019, algorithm 2), in place, row by row.
 
         Args:
             parameters: the trained parameters.
-            gradient: theirs.
+            gradient: the gradient of the parameters.
             moments: running means of gradient and squared gradient.
-            course: rates and corrections of this step.
-            sound: which adapters take part; those whose gradient's norm is not finite are cleared. An adapter that does
-                not take part keeps its parameters and moments.
+            course: learning rates and bias corrections of this step.
+            finite: the adapters to update; cleared where the norm of the gradient is not finite. The other adapters
+                keep their parameters and moments.
         """
         ...
 
     @property
     def attention(self) -> Attention:
-        """Differentiable attention, for passes that torch differentiates (full fine-tuning, distillation)."""
+        """Differentiable attention, for passes with autograd (full fine-tuning, distillation)."""
         ...
 
 
 @dataclass(frozen=True)
 class AdamWStep:
-    """The numbers of one AdamW update.
+    """The hyperparameters of one AdamW update.
 
     Args:
         lr: learning rate of each adapter in this step.
         lr_factors: factor of each parameter's learning rate (LoRA+); None: all 1.
         decay: weight decay of each parameter.
-        clip: largest norm of one adapter's gradient; 0: not clipped.
+        clip: largest gradient norm per adapter; 0: no clipping.
         beta1, beta2, epsilon: see :mod:`loralet.training.optimizer`.
         correction1, correction2: ``1 - beta1^t`` and ``sqrt(1 - beta2^t)`` after t updates.
     """

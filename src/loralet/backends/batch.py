@@ -1,4 +1,4 @@
-"""A batch as every backend takes it: rows without padding, one after another."""
+"""The batch format of all backends: concatenated rows without padding."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from loralet.models.forward import Padded
 
 @dataclass(frozen=True)
 class Batch:
-    """Some rows of a data set, on the CPU.
+    """Rows of a data set, on the CPU.
 
     Args:
-        ids: token ids of all rows, one after another, int64.
+        ids: token ids of all rows, concatenated, int64.
         offsets: row i is ``ids[offsets[i]:offsets[i + 1]]``, int64.
         types: token types; None: all 0 (single texts).
-        targets: what the task's loss compares the logits with, row by row; None where only logits are wanted.
+        targets: targets of the rows, for the task's loss; None if only logits are needed.
         row_weights: weight of each row in each adapter's loss; None: all 1.
-        first_tokens: number of each row's first token in the whole batch of the step; None: ``offsets[:-1]``. Dropout
-            counts tokens by it, so that a part of a batch has the masks of the whole.
-        row_numbers: number of each row in the whole batch of the step; None: 0, 1, ...
+        first_tokens: index of each row's first token in the whole batch of the step; None: ``offsets[:-1]``. Dropout
+            uses it, so that a part of a batch has the same masks as the whole batch.
+        row_numbers: index of each row in the whole batch of the step; None: 0, 1, ...
     """
 
     ids: Int[Tensor, "n"]
@@ -40,21 +40,21 @@ class Batch:
 
     @property
     def lengths(self) -> Int[Tensor, "b"]:
-        """Tokens of each row."""
+        """Number of tokens of each row."""
         return self.offsets.diff()
 
     @property
     def shares(self) -> Float[Tensor, "j b"]:
-        """Share of each row in its adapter's mean loss; j is 1 where all adapters weigh the rows alike.
+        """Share of each row in each adapter's mean loss; j is 1 if all adapters weight the rows equally.
 
-        A row without weight has no share; an adapter of which no row has a weight has no loss in this batch.
+        The share of a row with weight 0 is 0. The loss of an adapter whose rows all have weight 0 is 0.
         """
         if self.row_weights is None:
             return torch.full((1, len(self)), 1 / len(self))
         return self.row_weights / self.row_weights.sum(1, keepdim=True).clamp(min=1e-12)
 
     def take(self, rows: Int[Tensor, "m"]) -> Batch:
-        """A part of the batch, which keeps the tokens' and rows' numbers of the whole."""
+        """A part of the batch. Tokens and rows keep their indices in the whole batch."""
         lengths = self.lengths[rows]
         offsets = F.pad(lengths.cumsum(0), (1, 0))
         places = torch.arange(int(offsets[-1])) + (self.offsets[rows] - offsets[:-1]).repeat_interleave(lengths)
@@ -74,9 +74,9 @@ class Batch:
         """The batch padded on the right with id 0.
 
         Args:
-            multiple: the number of columns is rounded up to a multiple of this,
-            longest: but to no more than this.
-            device: where the result is wanted.
+            multiple: the number of columns is rounded up to a multiple of this.
+            longest: upper limit of the rounded number of columns.
+            device: device of the result.
         """
         lengths = self.lengths
         columns = -(-int(lengths.max()) // multiple) * multiple
@@ -89,16 +89,16 @@ class Batch:
         return Padded(ids.to(device), lengths.to(device), types)
 
     def token_numbers(self, columns: int) -> Int[Tensor, "b t"]:
-        """Number of each token in the whole batch of the step, of padding too (which is never read)."""
+        """Index of each token in the whole batch of the step. Values for padding are never read."""
         first = self.offsets[:-1] if self.first_tokens is None else self.first_tokens
         return first[:, None] + torch.arange(columns)
 
     def numbers(self) -> Int[Tensor, "b"]:
-        """Number of each row in the whole batch of the step."""
+        """Index of each row in the whole batch of the step."""
         return torch.arange(len(self)) if self.row_numbers is None else self.row_numbers
 
 
 def batch_of(ids: Int[Tensor, "b t"], lengths: Int[Tensor, "b"], targets: Tensor | None = None) -> Batch:
-    """A batch from padded rows."""
+    """Make a batch from padded rows."""
     inside = torch.arange(ids.shape[1]) < lengths[:, None]
     return Batch(ids[inside].long(), F.pad(lengths.long().cumsum(0), (1, 0)), targets=targets)

@@ -1,4 +1,4 @@
-"""Which backend computes a session, in which arithmetic, and why."""
+"""Choice of the backend and the arithmetic type of a session."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from loralet.models.table import EncoderTable
 
 Choice = Literal["auto", "native", "torch"]
 VARIABLE = "LORALET_BACKEND"
-"""Environment variable that stands in for ``--backend`` where that is ``auto``."""
+"""Environment variable that replaces ``--backend`` if that is ``auto``."""
 SLOWDOWN = "training takes about 2.3 times as long"
-"""Measured by benchmarks/speed.py: one run on the torch backend against the native one."""
+"""Measured by benchmarks/speed.py: one run, torch backend versus native backend."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Chosen:
     """A backend for one encoder.
 
     Args:
-        backend: where to compute.
+        backend: the backend.
         dtype: type of the encoder's arithmetic.
-        info: what the run folder records.
+        info: the backend's entry in the run folder.
     """
 
     backend: Backend
@@ -49,13 +49,13 @@ def choose_backend(
 
     Args:
         table: the encoder's layer table.
-        precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the device computes it natively.
-        wanted: ``native``, ``torch``, or ``auto``: the environment variable ``LORALET_BACKEND`` where it is set, else a
-            GPU through torch where there is one, else native where it can, else torch.
+        precision: ``fp32``, ``bf16``, or ``auto``: bf16 if the device computes it natively.
+        wanted: ``native``, ``torch``, or ``auto``: the environment variable ``LORALET_BACKEND`` if set, else torch if
+            there is a GPU, else native if it supports the session, else torch.
         methods: adapter methods that the session needs.
 
     Raises:
-        ConfigError: ``native`` is asked for and cannot be had, or the variable names no backend.
+        ConfigError: ``native`` is requested but not available, or the variable is not the name of a backend.
     """
     asked = "--backend native"
     if wanted == "auto":
@@ -90,9 +90,9 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     """The type of the encoder's arithmetic.
 
     Args:
-        precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the device has bf16 arithmetic (AVX512-BF16, AMX, or a GPU
+        precision: ``fp32``, ``bf16``, or ``auto``: bf16 if the device has bf16 arithmetic (AVX512-BF16, AMX, or a GPU
             that reports it).
-        device: where the encoder runs.
+        device: the device that computes the encoder.
     """
     if precision != "auto":
         return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]

@@ -1,4 +1,4 @@
-"""Two pieces of work at once, each on its own thread with its own half of the CPU threads."""
+"""Run two tasks in parallel, each with half of the CPU threads."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Result = TypeVar("Result")
 
 
 def together(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
-    """Results of one or two tasks, in their order; at once where torch has threads for that.
+    """Results of one or two tasks, in order. Tasks run in parallel if torch has more than one thread.
 
-    Gradient mode is the caller's in every task.
+    Every task uses the caller's gradient mode.
     """
     threads = torch.get_num_threads()
     if threads == 1 or len(tasks) == 1:
@@ -33,7 +33,7 @@ def together(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
         return [tasks[0](), *(future.result() for future in futures)]
     finally:
         for future in futures:
-            future.exception()  # wait: no task outlives the call
+            future.exception()  # wait until every task has ended
         torch.set_num_threads(threads)
 
 

@@ -1,7 +1,7 @@
-"""The torch backend: the forward pass of :mod:`loralet.models.forward`, differentiated by torch, on a CPU or a GPU.
+"""The torch backend: :mod:`loralet.models.forward` with autograd, on a CPU or a GPU.
 
-On a CPU a batch is computed in two halves at once, each on its own thread: for tensors this small, sharing every
-operation among the cores costs more in waiting than it saves (measured in dev/LOG.md).
+On a CPU, two halves of a batch are computed in parallel, each on one thread. The tensors are so small that
+parallelising every operation costs more in synchronisation than it saves (measured in dev/LOG.md).
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from loralet.models.heads import classify, first_token, mean_over_tokens, pool
 from loralet.models.table import EncoderTable
 
 SHARDS = 2
-"""Parts of a batch on a CPU."""
+"""Number of parts of a batch on a CPU."""
 MULTIPLE = 8
-"""Token counts are rounded up to this: the matrix library keeps half a megabyte for every size it has met."""
+"""Token counts are rounded up to a multiple of this: the matrix library caches half a megabyte per tensor size."""
 DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
-"""Types of the arithmetic, by the names that ``--precision`` takes."""
+"""Arithmetic types and their names in ``--precision``."""
 KNOWN = {field.name for field in fields(EncoderTable)}
-"""Fields of the layer table, all of which the forward pass reads."""
+"""Fields of the layer table. The forward pass reads all of them."""
 
 
 def unsupported_field(table: EncoderTable, known: set[str]) -> str | None:
-    """The reason to refuse a table that has fields a backend has not heard of; None where there is none."""
+    """The reason to reject a table with fields unknown to a backend, or None."""
     unknown = [field.name for field in fields(table) if field.name not in known]
     return f"the encoder's table has {', '.join(unknown)}, which it does not know" if unknown else None
 
@@ -45,7 +45,7 @@ class TorchBackend:
     """See :class:`loralet.backends.base.Backend`.
 
     Args:
-        device: where to compute; the first GPU where there is one, else the CPU, when None.
+        device: the device; None: the first GPU if there is one, else the CPU.
     """
 
     name: BackendName = "torch"
@@ -59,7 +59,7 @@ class TorchBackend:
 
     @property
     def parts(self) -> int:
-        """Parts of a batch that are computed at once: one on a GPU, whose limit is the number of launches."""
+        """Parts of a batch that are computed in parallel; one on a GPU, which is limited by kernel launches."""
         return SHARDS if self.device.type == "cpu" else 1
 
     def info(self, dtype: torch.dtype, reason: str = "") -> BackendInfo:
@@ -94,10 +94,10 @@ class TorchBackend:
         gradient: Float[Tensor, "k n"],
         moments: tuple[Float[Tensor, "k n"], Float[Tensor, "k n"]],
         course: AdamWStep,
-        sound: Bool[Tensor, "k"],
+        finite: Bool[Tensor, "k"],
     ) -> None:
         norms = gradient.norm(dim=1, keepdim=True)
-        sound &= norms[:, 0].isfinite()
+        finite &= norms[:, 0].isfinite()
         if course.clip:
             gradient = gradient * (course.clip / (norms + 1e-6)).clamp(max=1.0)  # torch's clip_grad_norm_, row by row
         first = moments[0].lerp(gradient, 1 - course.beta1)
@@ -105,8 +105,8 @@ class TorchBackend:
         denominator = (second.sqrt() / course.correction2).add_(course.epsilon)
         lr = course.lr[:, None] if course.lr_factors is None else course.lr[:, None] * course.lr_factors
         moved = parameters * (1 - lr * course.decay) - lr / course.correction1 * first / denominator
-        for kept, new in ((parameters, moved), (moments[0], first), (moments[1], second)):
-            kept.copy_(torch.where(sound[:, None], new, kept))
+        for old, new in ((parameters, moved), (moments[0], first), (moments[1], second)):
+            old.copy_(torch.where(finite[:, None], new, old))
 
 
 def _each(function: Callable[[Batch], Tensor], batches: list[Batch]) -> list[Tensor]:
@@ -127,9 +127,9 @@ class TorchProgram:
     """See :class:`loralet.backends.base.Program`.
 
     Args:
-        pack: the layout.
-        weights: the frozen tensors, in the type of the arithmetic.
-        parts: parts of a batch that are computed at once.
+        pack: the parameter layout.
+        weights: the frozen tensors, in the arithmetic type.
+        parts: number of parts of a batch that are computed in parallel.
         attend: the attention to use.
     """
 
@@ -179,7 +179,7 @@ class TorchProgram:
     def differentiable_logits(
         self, parameters: Float[Tensor, "k n"], batch: Batch, step: int | None = None
     ) -> Float[Tensor, "k b c"]:
-        """Logits on the device of the weights, which torch differentiates with respect to the parameters."""
+        """Logits on the device of the weights, differentiable with respect to the parameters."""
         tensors = self.pack.split(parameters)
         weights, stacks = self._trained(tensors), self.pack.stacks(tensors)
         dropout = None
@@ -191,14 +191,14 @@ class TorchProgram:
         return self._logits(weights, tensors, linear, batch, dropout)
 
     def _trained(self, tensors: dict[str, Tensor]) -> Weights:
-        """The weights of the pass: the frozen ones, or, in full fine-tuning, the trained ones in the arithmetic's type."""
+        """The encoder's weights: frozen, or, in full fine-tuning, the trained ones in the arithmetic type."""
         if not self.pack.shape.full:
             return self.weights
         dtype = self.weights["embeddings.word"].dtype
         return self.weights | {name: t[0].to(dtype) for name, t in tensors.items() if name in self.weights}
 
     def _merged(self, weights: Weights, stacks: dict[str, Stack]) -> Linear:
-        """Linear layers with each adapter's effective weight, formed once: exact where there is no dropout."""
+        """Linear layers with each adapter's effective weight, computed once. Exact without dropout."""
         plain, method = frozen(weights), self.pack.method
         effective = {name: method.effective(weights[f"{name}.weight"], stack) for name, stack in stacks.items()}
 
@@ -212,7 +212,7 @@ class TorchProgram:
     def _dropped(
         self, weights: Weights, stacks: dict[str, Stack], dropout: Dropout, batch: Batch, merged: Linear
     ) -> Linear:
-        """Linear layers with the adapters' branch computed next to the frozen product, on inputs with dropout."""
+        """Linear layers whose adapter branch is computed separately, on inputs with dropout."""
 
         def apply(name: str, x: Tensor) -> Tensor:
             if name not in stacks or not dropout.applies(name):

@@ -1,1 +1,1 @@
-"""The native backend: C kernels, compiled for this machine."""
+"""The native backend: C kernels compiled for this machine."""

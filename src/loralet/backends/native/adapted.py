@@ -1,6 +1,6 @@
-"""The encoder in C with a pack's adapters: weights packed once a step, and the two passes of one batch.
+"""The encoder in C with the adapters of a pack: weight packing, and forward and backward pass of a batch.
 
-Rows go through all layers without padding, some at a time; see ``csrc/README.md``. The torch backend is the oracle.
+Rows are computed without padding, in chunks; see ``csrc/README.md``. The torch backend is the reference.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from loralet.backends.native.library import Place, Structure
 from loralet.models.forward import Read, embed
 
 VALUES = ("query", "key", "value", "context", "attended", "inner", "output")
-"""The values that a layer computes, in the order of the kernels."""
+"""The values that a layer computes, in the kernels' order."""
 CHUNK_TOKENS = 224
-"""Tokens that go through all layers together, about: what they need of one layer stays in the second-level cache."""
+"""Approximate number of tokens per chunk. The values of one layer of a chunk fit into the level 2 cache."""
 
 
 class AdaptedEncoder:
-    """An encoder with a pack's adapters, packed for one set of parameters.
+    """An encoder with the adapters of a pack, packed for one set of parameters.
 
     Args:
         encoder: the frozen encoder.
-        adapters: of the pack.
-        stacks: their matrices by linear layer; they must not change as long as gradients are still to be asked for.
-        step: optimiser steps taken before this one, for dropout; None: no dropout.
-        backward: whether gradients will be asked for; then it serves one batch.
+        adapters: the adapters of the pack.
+        stacks: their matrices by linear layer; they must not change before the backward pass.
+        step: number of optimiser steps taken before this one, for dropout; None: no dropout.
+        backward: whether a backward pass follows; the object can then be used for one batch only.
     """
 
     def __init__(
@@ -57,14 +57,14 @@ class AdaptedEncoder:
         self._point_to_frozen()
 
     def take(self, purpose: str, size: int, dtype: torch.dtype) -> Tensor:
-        """Memory: given back behind the backward pass, or, where none follows, for as long as this is used."""
+        """A buffer. If a backward pass follows, the buffer is returned to the encoder after it."""
         if not self.backward:
             return torch.empty(size, dtype=dtype)
         self._memory[purpose] = self.encoder.spare.take(purpose, size, dtype)
         return self._memory[purpose]
 
     def _pack(self) -> None:
-        """Pack the adapted linear layers, all at once."""
+        """Pack all adapted linear layers in one call."""
         encoder = self.encoder
         sizes = self._sizes()
         packed = self.take("packed", 2 * sum(sizes), encoder.dtype)
@@ -85,12 +85,12 @@ class AdaptedEncoder:
         encoder.kernels.pack_weights(packings)
 
     def _sizes(self) -> list[int]:
-        """Weights of each adapted linear layer, all adapters together."""
+        """Number of weights of each adapted linear layer, summed over the adapters."""
         linears = [self.encoder.linears[name] for name in self.names]
         return [self.adapters * linear.d_in * linear.d_out for linear in linears]
 
     def _describe(self, i: int, name: str) -> None:
-        """The adapters' matrices and dropout on one linear layer."""
+        """Set the adapters' matrices and dropout of one linear layer."""
         stack, linear = self.stacks[name], self.encoder.linears[name]
         a, b = stack["A"], stack["B"]
         self.low_rank.set(i, a_stride=a.stride(0), b_stride=b.stride(0), rank=a.shape[1])
@@ -98,7 +98,7 @@ class AdaptedEncoder:
         self.dropout[name] = self.branches.on(name, linear.d_in, linear.d_out, self.encoder.dtype)
 
     def _point_to_frozen(self) -> None:
-        """Point the layers to the frozen linear layers, and say which values are an adapter's own."""
+        """Point the layers to the frozen linear layers, and mark the values that are per-adapter."""
         encoder, layers = self.encoder, self.layers
         for i, ownership in enumerate(encoder.table.ownership(self.names)):
             names = [f"layers.{i}.{name}" for name in LINEARS]
@@ -106,7 +106,7 @@ class AdaptedEncoder:
             layers.set(
                 i,
                 adapted=[int(name in self.stacks) for name in names],
-                own=[int(name in ownership.own) for name in VALUES],
+                per_adapter=[int(name in ownership.own) for name in VALUES],
                 keys_needed=int(key is not None or value is not None),
             )
             for j, name in enumerate(names):
@@ -116,7 +116,7 @@ class AdaptedEncoder:
                     layers.point(i, j, forward=forward, backward=back)
 
     def low_rank_gradients(self, into: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-        """The gradients of A and B of each adapted linear layer, from those of the packed weights."""
+        """Compute the gradients of A and B of each adapted linear layer from those of the packed weights."""
         gradients, begin = Structure("LowRankGradients", len(into)), 0
         for i, (name, size) in enumerate(zip(self.names, self._sizes(), strict=True)):
             (grad_a, grad_b), linear = into[name], self.encoder.linears[name]
@@ -141,19 +141,19 @@ class AdaptedEncoder:
         self.encoder.kernels.low_rank_gradients(gradients)
 
     def release(self) -> None:
-        """Give the step's memory back to the encoder."""
+        """Return the step's buffers to the encoder."""
         for purpose, memory in self._memory.items():
             self.encoder.spare.give(purpose, memory)
         self._memory = {}
 
 
 class EncoderPass:
-    """One batch on its way through the encoder, forward and, where the weights are packed for it, backward.
+    """The forward pass of one batch, and the backward pass if the weights are packed for it.
 
     Args:
-        adapted: the encoder.
+        adapted: the encoder with its adapters.
         batch: the rows.
-        read: whose states are wanted.
+        read: the tokens whose states are returned.
 
     Raises:
         IndexError: see :meth:`PackedEncoder.require_known`.
@@ -192,7 +192,7 @@ class EncoderPass:
             self.structure.point(token_numbers=_token_numbers(batch, batch.first_tokens))
 
     def forward(self) -> Float[Tensor, "k n d"]:
-        """The last states of the first tokens, or of all, one after another; k is 1 where all adapters share them."""
+        """The last states of the first tokens or of all tokens, concatenated; k is 1 if all adapters share them."""
         encoder = self.adapted.encoder
         out = torch.empty(self.adapted.adapters, self.states, encoder.table.width, dtype=encoder.dtype)
         activations = None
@@ -204,9 +204,9 @@ class EncoderPass:
         return out
 
     def backward(self, grad: Float[Tensor, "k n d"], into: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-        """From the gradient of the last states to that of each adapter's A and B, written into the tensors given.
+        """Write the gradients of each adapter's A and B to ``into``, given the gradient of the last states.
 
-        It can be asked for once: the activations are given back.
+        Can be called once, because it releases the activations.
         """
         activations = self.activations
         assert activations is not None
@@ -223,6 +223,6 @@ def _token_numbers(batch: Batch, first_tokens: Int[Tensor, "b"]) -> Int[Tensor, 
 
 
 def _chunk_tokens(tokens: int) -> int:
-    """Tokens of a chunk, so that the parts get equally many chunks of about the same size."""
+    """Tokens per chunk, such that all parts have the same number of chunks of about the same size."""
     chunks = PARTS * max(1, round(tokens / (PARTS * CHUNK_TOKENS)))
     return max(1, -(-tokens // chunks))

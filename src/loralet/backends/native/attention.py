@@ -1,4 +1,4 @@
-"""Attention in C that torch can differentiate; what the kernel does not have is computed in torch."""
+"""Differentiable attention in C; cases that the kernel does not support are computed in torch."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from loralet.backends.native.library import Kernels, Structure
 from loralet.models.forward import attention
 
 LANES = 16
-"""Values of the widest vector; a head's size must be a multiple, and stored probabilities are padded to one."""
+"""Values per vector of the widest instruction set. Head sizes must be multiples; probabilities are padded to one."""
 
 
 class NativeAttention:
     """See :func:`loralet.models.forward.attention`.
 
-    That function also computes what the kernel does not have: a bias, head sizes that are not a multiple of 16, tensors
-    of several types or not on the CPU, the gradient of a tensor that adapters share.
+    That function is used for cases that the kernel does not support: a bias, head sizes that are not a multiple of 16,
+    tensors of mixed types or not on the CPU, and gradients of tensors that adapters share.
 
     Args:
-        kernels: of the instruction set.
+        kernels: the compiled kernels.
     """
 
     def __init__(self, kernels: Kernels) -> None:
@@ -39,13 +39,13 @@ class NativeAttention:
         heads: int,
         bias: Float[Tensor, "j h s t"] | None = None,
     ) -> Float[Tensor, "k b s d"]:
-        if bias is not None or not _has(query, key, value, heads):
+        if bias is not None or not _supported(query, key, value, heads):
             return attention(query, key, value, lengths, heads, bias)
         out = _Attention.apply(query, key, value, lengths, heads, self.kernels)  # type: ignore[no-untyped-call]
         return cast(Tensor, out)
 
 
-def _has(query: Tensor, key: Tensor, value: Tensor, heads: int) -> bool:
+def _supported(query: Tensor, key: Tensor, value: Tensor, heads: int) -> bool:
     tensors = (query, key, value)
     adapters = max(x.shape[0] for x in tensors)
     alike = all(x.dtype == query.dtype and x.device.type == "cpu" for x in tensors) and query.dtype in TYPES
@@ -54,7 +54,7 @@ def _has(query: Tensor, key: Tensor, value: Tensor, heads: int) -> bool:
 
 
 class _Attention(torch.autograd.Function):
-    """The kernel as torch differentiates it; ``ctx`` is torch's own object, which takes any attribute."""
+    """The kernel as an autograd function. ``ctx`` is torch's context object, which accepts any attribute."""
 
     @staticmethod
     def forward(
@@ -104,7 +104,7 @@ def _structure(query: Tensor, key: Tensor, value: Tensor, lengths: Tensor, heads
         head_size=width // heads,
         threads=torch.get_num_threads(),
     )
-    own = {f"{name}_own": int(len(x) == adapters) for name, x in (("query", query), ("key", key), ("value", value))}
-    structure.set(**own)
+    for name, x in (("query", query), ("key", key), ("value", value)):
+        structure.set(**{f"{name}_per_adapter": int(len(x) == adapters)})
     structure.point(query=query, key=key, value=value, lengths=lengths)
     return structure

@@ -1,4 +1,4 @@
-"""The native backend: C kernels, compiled for an instruction set of this CPU."""
+"""The native backend: C kernels compiled for an instruction set of this CPU."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from loralet.models.table import EncoderTable
 __all__ = ["NativeBackend", "NativeEncoder", "NativeUnavailable"]
 
 Condition = Callable[[EncoderTable], str | None]
-"""Why the kernels cannot compute a table, by one field of it; None where they can."""
+"""Checks one field of a table: the reason why the kernels do not support it, or None."""
 
 METHOD = "lora"
 WIDTH, HEAD_SIZE, FEED_FORWARD = 32, 16, 16
-"""The sizes must be multiples of these."""
+"""Sizes must be multiples of these."""
 
 
 def _any(table: EncoderTable) -> None:
@@ -37,7 +37,7 @@ def _any(table: EncoderTable) -> None:
 def _only(field: str, value: object) -> Condition:
     def condition(table: EncoderTable) -> str | None:
         found = getattr(table, field)
-        return None if found == value else f"{field} is {found!r}, it has only {value!r}"
+        return None if found == value else f"{field} is {found!r}, it supports only {value!r}"
 
     return condition
 
@@ -72,18 +72,18 @@ CONDITIONS: Mapping[str, Condition] = {
     "global_every": _only("global_every", 1),
     "relative_buckets": _only("relative_buckets", 0),
 }
-"""Every field of the table that the kernels know, with what they need of it. A table with another field is refused."""
+"""A check for every field of the table that the kernels know. Tables with other fields are rejected."""
 
 
 class NativeBackend:
     """See :class:`loralet.backends.base.Backend`.
 
     Args:
-        instructions: one of :func:`loralet.backends.native.build.available_instructions`; None: the one that
-            ``LORALET_ISA`` names, else the best of this machine.
+        instructions: one of :func:`loralet.backends.native.build.available_instructions`; None: the value of
+            ``LORALET_ISA``, else the best of this machine.
 
     Raises:
-        NativeUnavailable: there are no kernels, for the reason in its text.
+        NativeUnavailable: there are no kernels; the message gives the reason.
     """
 
     name: BackendName = "native"
@@ -125,19 +125,19 @@ class NativeBackend:
         gradient: Float[Tensor, "k n"],
         moments: tuple[Float[Tensor, "k n"], Float[Tensor, "k n"]],
         course: AdamWStep,
-        sound: Bool[Tensor, "k"],
+        finite: Bool[Tensor, "k"],
     ) -> None:
         """See :meth:`loralet.backends.base.Backend.adamw`.
 
         Raises:
-            ValueError: parameters, moments or ``sound`` are not dense, or anything is not fp32.
+            ValueError: parameters, moments or ``finite`` are not contiguous, or a tensor has the wrong type.
         """
         step = Structure("AdamW")
         adapters, size = parameters.shape
         numbers = {name: getattr(course, name) for name in ("clip", "beta1", "beta2", "epsilon")}
         step.set(adapters=adapters, size=size, threads=torch.get_num_threads(), **numbers)
         step.set(correction1=course.correction1, correction2=course.correction2)
-        step.point(parameters=parameters, first=moments[0], second=moments[1], sound=sound)
+        step.point(parameters=parameters, first=moments[0], second=moments[1], finite=finite)
         step.point(gradient=gradient.contiguous(), lr=course.lr.contiguous(), decay=course.decay.contiguous())
         step.point(lr_factors=None if course.lr_factors is None else course.lr_factors.contiguous())
         self.kernels.adamw(step)
@@ -147,8 +147,8 @@ class NativeEncoder:
     """See :class:`loralet.backends.base.LoadedEncoder`.
 
     Args:
-        backend: whose encoder it is.
-        weights: the frozen tensors, in the type of the arithmetic.
+        backend: the native backend.
+        weights: the frozen tensors, in the arithmetic type.
         table: the encoder's layer table.
     """
 
@@ -157,10 +157,10 @@ class NativeEncoder:
         self.packed = PackedEncoder(backend.kernels, weights, table)
 
     def program(self, pack: Pack) -> NativeProgram | FullProgram:
-        """A pack over this encoder.
+        """The program of a pack on this encoder.
 
         Raises:
-            ValueError: its adapter method is not supported.
+            ValueError: the adapter method is not supported.
         """
         reason = self.backend.supports(self.table, self.packed.dtype, pack.method.name)
         if reason:

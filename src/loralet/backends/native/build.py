@@ -1,4 +1,4 @@
-"""Compiles the kernels in ``csrc`` for an instruction set, once for each source, compiler and instruction set."""
+"""Compile the kernels in ``csrc`` for an instruction set. The result is cached by sources, compiler and flags."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ THREADS = ("-fopenmp",)
 NATIVE = ("-march=native",)
 LIBRARIES = ("-lm", "-lpthread")
 SECONDS = 60
-"""A compilation takes about four; one that takes longer than this is given up."""
+"""Time limit of a compiler call. Compiling takes about four seconds."""
 
 FORCED = "LORALET_ISA"
-"""Environment variable that names the instruction set to use."""
+"""Environment variable with the instruction set to use."""
 SANITIZE = "LORALET_SANITIZE"
-"""Environment variable: ``1`` compiles with AddressSanitizer and UBSan (csrc/README.md)."""
+"""Environment variable; ``1`` compiles with AddressSanitizer and UBSan (csrc/README.md)."""
 
 
-class NativeUnavailable(Exception):  # noqa: N818 - it is a reason to use another backend, not a failure
-    """The native backend cannot be had on this machine; the text says why."""
+class NativeUnavailable(Exception):  # noqa: N818 - a reason to use another backend, not an error
+    """The native backend is not available on this machine; the message gives the reason."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class InstructionSet:
     """An instruction set that the kernels are compiled for.
 
     Args:
-        words: its name for the user.
-        capabilities: what the CPU must have, by the names of ``torch.cpu.get_capabilities``.
-        flags: of the compiler.
+        words: display name.
+        capabilities: required CPU features, by their names in ``torch.cpu.get_capabilities``.
+        flags: compiler flags.
     """
 
     words: str
@@ -70,20 +70,20 @@ INSTRUCTION_SETS = {
         () if _ON_X86 else NATIVE,
     ),
 }
-"""Best first. On x86 ``portable`` is what every 64-bit CPU has; elsewhere it is whatever the compiler finds."""
+"""Best first. ``portable`` is the baseline of all 64-bit CPUs on x86, and ``-march=native`` elsewhere."""
 
 
 def available_instructions() -> list[str]:
-    """The instruction sets that this CPU has, best first; the last is ``portable``."""
+    """The instruction sets that this CPU supports, best first; the last is ``portable``."""
     has = torch.cpu.get_capabilities() if _ON_X86 else {}
     return [name for name, one in INSTRUCTION_SETS.items() if all(has.get(need) for need in one.capabilities)]
 
 
 def wanted_instructions(name: str | None = None) -> list[str]:
-    """The instruction sets to try, best first: the one that is named here or by ``LORALET_ISA``, or all available ones.
+    """The instruction sets to try, best first: ``name``, else the value of ``LORALET_ISA``, else all available ones.
 
     Raises:
-        NativeUnavailable: this machine does not have the one that is named.
+        NativeUnavailable: this machine does not support the given instruction set.
     """
     available = available_instructions()
     forced = name or os.environ.get(FORCED)
@@ -97,7 +97,7 @@ def wanted_instructions(name: str | None = None) -> list[str]:
 
 
 def compiled(instructions: str, sources: Path = SOURCES) -> Path:
-    """The library of kernels for an instruction set, compiled now unless an earlier process has done so.
+    """The kernel library for an instruction set, compiled if it is not in the cache.
 
     Args:
         instructions: one of :data:`INSTRUCTION_SETS`.
@@ -112,7 +112,7 @@ def compiled(instructions: str, sources: Path = SOURCES) -> Path:
     isa = INSTRUCTION_SETS[instructions]
     flags = (*(SANITIZED if os.environ.get(SANITIZE) == "1" else FAST), *FLAGS)
     files = sorted(sources.glob("*.[ch]"))
-    # With -march=native the result depends on the CPU too.
+    # With -march=native the result also depends on the CPU.
     cpu = sorted(torch.cpu.get_capabilities().items()) if isa.flags == NATIVE else []
     contents = [(path.name, path.read_bytes()) for path in files]
     key = hashlib.sha256(repr((contents, compiler, flags, isa.flags, cpu)).encode()).hexdigest()[:16]
@@ -128,7 +128,7 @@ def compiled(instructions: str, sources: Path = SOURCES) -> Path:
 
 
 def _compile(compiler: str, flags: Sequence[str], isa: Sequence[str], sources: Path, folder: Path) -> Path:
-    """Compile into a folder, with what the compiler accepts: OpenMP, then without; ``-march=native``, then without.
+    """Compile into a folder. Retry without OpenMP, and without ``-march=native``, if the compiler rejects them.
 
     Raises:
         OSError, subprocess.SubprocessError: the compiler fails.
@@ -143,21 +143,21 @@ def _compile(compiler: str, flags: Sequence[str], isa: Sequence[str], sources: P
 
 
 def _build(compiler: str, flags: Sequence[str], sources: Path, folder: Path) -> str:
-    """Compile all C files at once, then link them to ``kernels.so``; what the compiler says if it fails, else empty."""
+    """Compile all C files in parallel and link them to ``kernels.so``; returns the error message or an empty string."""
     files = sorted(sources.glob("*.c"))
     objects = [str(folder / f"{path.stem}.o") for path in files]
     run = partial(subprocess.run, capture_output=True, text=True, timeout=SECONDS, check=False)
 
     def compile_one(path: Path, to: str) -> str:
         done = run([compiler, *flags, "-c", str(path), "-o", to])
-        return done.stderr or "it failed" if done.returncode else ""
+        return done.stderr or "failed without a message" if done.returncode else ""
 
     with ThreadPoolExecutor(len(files)) as pool:
         failures = list(pool.map(compile_one, files, objects))
     if any(failures):
         return next(filter(None, failures))
     done = run([compiler, *flags, "-shared", *objects, "-o", str(folder / "kernels.so"), *LIBRARIES])
-    return done.stderr or "it failed" if done.returncode else ""
+    return done.stderr or "failed without a message" if done.returncode else ""
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Dropout as the kernels take it: the numbers that masks are drawn from, and the adapters that are computed apart."""
+"""Dropout in the kernels' format: mask parameters, and memory for adapters with dropout."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from loralet.adapters.dropout import dropout_keys
 from loralet.backends.native.library import Number, Place, Structure
 
 RANK_MULTIPLE = 16
-"""Ranks are padded to a multiple of this, the widest vector of any instruction set."""
+"""Ranks are padded to a multiple of this, the values per vector of the widest instruction set."""
 
 
 def mask_fields(probability: float, keys: tuple[int, int]) -> dict[str, int | float | Sequence[int]]:
-    """The fields of a ``Mask``, from which :func:`loralet.adapters.dropout.keep_factors` draws the same mask."""
+    """The fields of a ``Mask``. The mask equals that of :func:`loralet.adapters.dropout.keep_factors`."""
     return {"keys": keys, "threshold": int(probability * 2**32), "factor": 1 / (1 - probability)}
 
 
 def head_masks(adapters: Sequence[Adapter], probability: float, step: int | None) -> Structure | None:
-    """The masks of the head in one step, one for each adapter; None where it has no dropout."""
+    """The masks of the head in one step, one per adapter; None without dropout."""
     if not probability or step is None:
         return None
     masks = Structure("Mask", len(adapters))
@@ -30,12 +30,12 @@ def head_masks(adapters: Sequence[Adapter], probability: float, step: int | None
 
 
 class Branches:
-    """The adapters with dropout of a pack in one step: which linear layers they sit on, and the memory they need.
+    """The adapters with dropout of a pack in one step: their linear layers and the memory that they need.
 
     Args:
-        adapters: of the pack.
-        step: optimiser steps taken before this one; None: no adapter has dropout.
-        parts: parts that the gradients' sums are split into.
+        adapters: the adapters of the pack.
+        step: number of optimiser steps taken before this one; None: no dropout.
+        parts: number of partial sums of the gradients.
     """
 
     def __init__(self, adapters: Sequence[Adapter], step: int | None, parts: int) -> None:
@@ -49,16 +49,16 @@ class Branches:
 
     @property
     def rank(self) -> int:
-        """The largest padded rank; 0 where no adapter has dropout."""
+        """The largest padded rank; 0 if no adapter has dropout."""
         return max(self.ranks.values(), default=0)
 
     def on(self, name: str, d_in: int, d_out: int, dtype: torch.dtype) -> Structure | None:
-        """The ``Dropout`` of each adapter on one linear layer, with its memory; None where none has dropout there.
+        """The ``Dropout`` of each adapter on one linear layer, with its memory; None if no adapter has dropout there.
 
         Args:
             name: full name of the linear layer.
             d_in, d_out: its sizes.
-            dtype: type of the arithmetic.
+            dtype: arithmetic type.
         """
         here = [i for i in self.dropped if name in self.adapters[i].linears]
         if not here:

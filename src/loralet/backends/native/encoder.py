@@ -1,4 +1,4 @@
-"""An encoder's frozen weights as the kernels take them, packed once and shared by all its packs."""
+"""An encoder's frozen weights in the kernels' format, packed once and shared by all packs."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from loralet.models.forward import Weights
 from loralet.models.table import EncoderTable
 
 LINEARS = ("query", "key", "value", "attention-output", "intermediate", "output")
-"""A layer's linear layers, in the order of the kernels."""
+"""The linear layers of an encoder layer, in the kernels' order."""
 NORMS = ("attention-norm", "output-norm")
 TYPES = {torch.float32: 0, torch.bfloat16: 1}
-"""FP32 and BF16 of ``csrc/api.h``."""
+"""``FP32`` and ``BF16`` in ``csrc/api.h``."""
 PARTS = 2
-"""Parts that the gradients' sums are split into, one thread each. Fixed, so a result does not depend on the threads."""
+"""Partial sums of the gradients, one thread each. The number is fixed, so results do not depend on the threads."""
 
 Packed = tuple[Tensor, Tensor | None]
 """A linear layer's packed weights for the forward and the backward pass."""
 
 
 class Spare:
-    """Memory that one step gives back and the next one takes, as fresh pages cost a tenth of a step."""
+    """Buffers that steps reuse. Allocating new pages in every step would cost a tenth of its time."""
 
     def __init__(self) -> None:
         self._free: dict[tuple[str, torch.dtype], list[Tensor]] = {}
 
     def take(self, purpose: str, size: int, dtype: torch.dtype) -> Tensor:
-        """At least ``size`` values, uninitialised."""
+        """An uninitialised buffer of at least ``size`` values."""
         free = self._free.setdefault((purpose, dtype), [])
         found = free.pop() if free else None
         return found if found is not None and len(found) >= size else torch.empty(size * 5 // 4, dtype=dtype)
 
     def give(self, purpose: str, memory: Tensor) -> None:
-        """Give memory back; nothing may point to it any more."""
+        """Return a buffer, which must not be used any more."""
         self._free.setdefault((purpose, memory.dtype), []).append(memory)
 
 
 class PackedEncoder:
-    """An encoder's frozen weights as the kernels take them.
+    """An encoder's frozen weights in the kernels' format.
 
     Args:
-        kernels: of the instruction set.
-        weights: the frozen tensors on the CPU, all of one type, which is the type of the arithmetic.
+        kernels: the compiled kernels.
+        weights: the frozen tensors on the CPU, all of the arithmetic type.
         table: the encoder's layer table.
     """
 
@@ -60,7 +60,7 @@ class PackedEncoder:
         self.encoder = self._encoder()
 
     def _layers(self) -> Structure:
-        """The layers' biases and norms, in fp32."""
+        """Biases and norms of the layers, in fp32."""
         layers = Structure("Layer", self.table.layers)
         for i in range(self.table.layers):
             for j, name in enumerate(LINEARS):
@@ -74,7 +74,7 @@ class PackedEncoder:
         return self.weights[name].float().contiguous()
 
     def _encoder(self) -> Structure:
-        """What all batches share of an ``Encoder``."""
+        """The fields of an ``Encoder`` that are the same for all batches."""
         table, encoder = self.table, Structure("Encoder")
         sizes = {name: getattr(table, name) for name in ("layers", "width", "heads", "feed_forward", "epsilon")}
         encoder.set(type=TYPES[self.dtype], positions=table.longest, parts=PARTS, **sizes)
@@ -87,14 +87,14 @@ class PackedEncoder:
         return encoder
 
     def _position_embeddings(self) -> Float[Tensor, "types t d"]:
-        """Position embeddings from the first position on, each type embedding added in fp32 and rounded once."""
+        """Position embeddings plus each type embedding, added in fp32 and rounded once."""
         positions = self.weights["embeddings.position"][self.table.first_position :].float()[None]
         if self.table.token_types:
             positions = positions + self.weights["embeddings.type"].float()[:, None]
         return positions.to(self.dtype)
 
     def frozen(self, name: str, backward: bool) -> Packed:
-        """A frozen linear layer's packed weights, packed when they are first asked for."""
+        """The packed weights of a frozen linear layer, packed at first use."""
         found = self._packed.get(name)
         if found is None or (backward and found[1] is None):
             size = self.weights[f"{name}.weight"].numel()
@@ -108,24 +108,24 @@ class PackedEncoder:
         return found
 
     def describe(self, packings: Structure, index: int, name: str, adapters: int) -> None:
-        """The linear layer that a ``WeightPacking`` is of."""
+        """Fill a ``WeightPacking`` for a linear layer."""
         linear = self.linears[name]
         packings.set(index, type=TYPES[self.dtype], adapters=adapters, d_out=linear.d_out, d_in=linear.d_in)
         packings.point(index, weight=self.weights[f"{name}.weight"].contiguous())
 
     def needs_backward(self, name: str) -> bool:
-        """Whether even a forward pass needs the weights packed for backward: the last layer's key (cls_attention.h)."""
+        """Whether the forward pass needs the weights packed for backward: the last layer's key (cls_attention.h)."""
         return name == f"layers.{self.table.layers - 1}.key"
 
     def require_known(self, batch: Batch) -> None:
-        """Check what the kernels rely on, and would otherwise read beyond their tables for.
+        """Check the indices of a batch, because the kernels do not.
 
         Raises:
-            IndexError: a token id or type that is not in its table, a row without tokens or one that is too long, or
-                offsets that do not fit the ids.
+            IndexError: a token id or type is not in its table, a row has no tokens or too many, or the offsets do not
+                match the ids.
         """
         if not len(batch) or int(batch.offsets[0]) or int(batch.offsets[-1]) != len(batch.ids):
-            raise IndexError(f"a batch of {len(batch)} rows does not fit {len(batch.ids)} token ids")
+            raise IndexError(f"the offsets of a batch of {len(batch)} rows do not match its {len(batch.ids)} token ids")
         shortest, longest = (int(x) for x in batch.lengths.aminmax())
         if shortest < 1 or longest > self.table.longest:
             raise IndexError(f"rows have {shortest} to {longest} tokens; they must have 1 to {self.table.longest}")
@@ -137,4 +137,4 @@ class PackedEncoder:
 def _require_range(what: str, values: Tensor, count: int) -> None:
     low, high = (int(x) for x in values.aminmax())
     if low < 0 or high >= count:
-        raise IndexError(f"{what} run from {low} to {high}; the model has {count}")
+        raise IndexError(f"{what} range from {low} to {high}; they must be from 0 to {count - 1}")

@@ -1,4 +1,4 @@
-"""The head behind the encoder's states: in C where the kernels have it, else in torch, differentiated by autograd."""
+"""The head on the encoder's states: in C if the kernels support it, else in torch with autograd."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from loralet.models.heads import classify, pool
 
 
 def kernel_has(pack: Pack) -> bool:
-    """Whether the kernels have the pack's head: the mean over tokens, or a pooler of BERT's form."""
+    """Whether the kernels support the pack's head: the mean over tokens, or a BERT pooler."""
     pooling = pack.shape.pooling
     return pack.shape.head == "mean" or (pooling.activation == "tanh" and pooling.bias and not pooling.norm)
 
@@ -26,12 +26,12 @@ class NativeHead:
     """Head and classifier of one batch in C.
 
     Args:
-        kernels: of the instruction set.
-        pack: the layout, whose head the kernels have.
-        tensors: the trained tensors, cut out of one matrix ``[k n]``.
-        frozen: ``pooler.*`` in fp32, for a pooler that is not trained.
+        kernels: the compiled kernels.
+        pack: the parameter layout; the kernels must support its head.
+        tensors: the trained tensors, views of one matrix ``[k n]``.
+        frozen: ``pooler.*`` in fp32, for a frozen pooler.
         batch: the rows.
-        step: optimiser steps taken before this one, for dropout; None: no dropout.
+        step: number of optimiser steps taken before this one, for dropout; None: no dropout.
     """
 
     def __init__(
@@ -75,13 +75,13 @@ class NativeHead:
         """Logits.
 
         Args:
-            states: one a row, or, for the mean, all tokens' one after another; j is 1 where all adapters share them.
+            states: one per row, or, for the mean, one per token, concatenated; j is 1 if all adapters share them.
         """
         values = states.float().contiguous()
-        self.own, self.state_type = len(values) == self.adapters, states.dtype
+        per_adapter, self.state_type = len(values) == self.adapters, states.dtype
         features = torch.empty(self.adapters, self.rows, values.shape[-1])
         logits = torch.empty(self.adapters, self.rows, self.tensors["classifier.weight"].shape[1])
-        self.structure.set(state_stride=values.stride(0) if self.own else 0)
+        self.structure.set(state_stride=values.stride(0) if per_adapter else 0)
         self.structure.point(states=values, features=features, logits=logits)
         self.values = values
         self.kernels.head_forward(self.structure)
@@ -90,12 +90,12 @@ class NativeHead:
     def backward(
         self, grad: Float[Tensor, "k b c"], gradients: Mapping[str, Tensor], wanted: bool
     ) -> Float[Tensor, "k n d"] | None:
-        """The gradient of the states, in their type, where it is wanted.
+        """The gradient of the states, in their type, or None.
 
         Args:
-            grad: of the logits.
-            gradients: as the trained tensors, cut out of another matrix of that size; the head's are written.
-            wanted: whether the states depend on anything trained; then each adapter has its own.
+            grad: gradient of the logits.
+            gradients: gradients of the trained tensors, views of one matrix ``[k n]``; the head's are written.
+            wanted: whether to compute the gradient of the states, which are then per-adapter.
         """
         grad_states = torch.empty_like(self.values) if wanted else None
         self.structure.point(grad_logits=grad.float().contiguous(), grad_states=grad_states)
@@ -107,12 +107,12 @@ class NativeHead:
 
 
 def _places(part: str, tensors: Mapping[str, Tensor], strided: bool, prefix: str = "") -> dict[str, Place]:
-    """Weight and bias of a linear layer by the names of a ``Head``'s fields."""
+    """Weight and bias of a linear layer, by their field names in ``Head``."""
     return {f"{prefix}{part}_{kind}": Place(tensors[f"{part}.{kind}"], 0, strided) for kind in ("weight", "bias")}
 
 
 class TorchHead:
-    """The same in torch, for poolers that the kernels do not have; its arguments are those of :class:`NativeHead`."""
+    """The head in torch, for poolers that the kernels do not support. Arguments as for :class:`NativeHead`."""
 
     def __init__(
         self,
@@ -143,6 +143,6 @@ class TorchHead:
         self, grad: Float[Tensor, "k b c"], gradients: Mapping[str, Tensor], wanted: bool
     ) -> Float[Tensor, "k b d"] | None:
         found = torch.autograd.grad(self.logits, [self.states, *self.trained.values()], grad)
-        for name, one in zip(self.trained, found[1:], strict=True):
-            gradients[name].copy_(one)
+        for name, gradient in zip(self.trained, found[1:], strict=True):
+            gradients[name].copy_(gradient)
         return found[0] if wanted else None

@@ -1,7 +1,7 @@
-"""The compiled kernels as typed Python: one method for each kernel, and structures that keep their tensors alive.
+"""Typed Python interface of the compiled kernels: one method per kernel, and structures that keep tensors alive.
 
-This is the only module that takes a tensor's address. A kernel gets addresses from a :class:`Structure`, which holds
-every tensor that it points to, or from an argument of the method that calls it; so no operand is freed too early.
+Only this module takes the address of a tensor. Addresses come from a :class:`Structure`, which holds every tensor that
+it points to, or from an argument of the calling method. So no operand is freed too early.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TYPES: dict[str, tuple[torch.dtype, ...]] = {
     "uint8_t *": (torch.bool, torch.uint8),
     "void *": (torch.float32, torch.bfloat16, torch.uint8),
 }
-"""Types of the tensors that a pointer of the header may point to."""
+"""Tensor types that each pointer type of the header accepts."""
 
 
 @cache
@@ -39,7 +39,7 @@ def declarations() -> FFI:
 
 @cache
 def _pointers(kind: str) -> dict[str, str]:
-    """What each pointer field of a structure points to, as C writes it without ``const``."""
+    """The C type of each pointer field of a structure, without ``const``."""
     found = {}
     for name, field in declarations().typeof(kind).fields:
         element = field.type.item if field.type.kind == "array" else field.type
@@ -49,12 +49,12 @@ def _pointers(kind: str) -> dict[str, str]:
 
 
 class Place(NamedTuple):
-    """Where a field points to.
+    """The target of a pointer field.
 
     Args:
         to: a tensor or structures.
-        offset: of the first value, or structure, that is meant.
-        strided: the first axis of the tensor may have a stride of its own, which the structure says elsewhere.
+        offset: index of the first value or structure.
+        strided: whether the first axis of the tensor may have any stride, which another field of the structure gives.
     """
 
     to: Tensor | Structure
@@ -63,15 +63,15 @@ class Place(NamedTuple):
 
 
 Number = int | float | Sequence[int] | Mapping[str, int | float | Sequence[int]]
-"""The value of a field that is not a pointer: a number, an array of them, or a structure within the structure."""
+"""The value of a non-pointer field: a number, an array of numbers, or a nested structure."""
 
 
 class Structure:
-    """C structures of one kind, one after another, with everything that they point to; all zero at first.
+    """An array of C structures of one kind, initially zero. It holds everything that the structures point to.
 
     Args:
         kind: name of the structure in ``csrc/api.h``.
-        count: how many.
+        count: number of structures.
     """
 
     def __init__(self, kind: str, count: int = 1) -> None:
@@ -80,28 +80,28 @@ class Structure:
         self._held: dict[tuple[int, str, int | None], Tensor | Structure] = {}
 
     def copy(self) -> Structure:
-        """The same once more, to be changed independently."""
+        """A copy that can be changed independently."""
         other = Structure(self.kind, self.count)
         declarations().memmove(other.data, self.data, declarations().sizeof(self.data))
         other._held = dict(self._held)
         return other
 
     def set(self, index: int = 0, /, **numbers: Number) -> None:
-        """Set fields that are not pointers."""
+        """Set non-pointer fields."""
         one = self.data[index]
         for name, number in numbers.items():
             setattr(one, name, number)
 
     def point(self, index: int = 0, at: int | None = None, /, **fields: Place | Tensor | Structure | None) -> None:
-        """Point fields to tensors or structures, which are kept alive; None leaves a field null.
+        """Point fields to tensors or structures, which are kept alive. None leaves a field null.
 
         Args:
-            index: of the structure.
-            at: place in a field that is an array.
-            fields: dense tensors of the types that the fields point to, or structures.
+            index: index of the structure.
+            at: index within an array field.
+            fields: contiguous tensors of the types that the fields point to, or structures.
 
         Raises:
-            ValueError: a tensor is of another type, is not dense, or is not on the CPU.
+            ValueError: a tensor has another type, is not contiguous, or is not on the CPU.
         """
         one, pointers, cast = self.data[index], _pointers(self.kind), declarations().cast
         for name, field in fields.items():
@@ -124,7 +124,7 @@ class Structure:
 
 
 def _require_inside(tensor: Tensor, pointer: str, name: str, offset: int) -> None:
-    """Check that a tensor's rows are dense, and that an offset lies within it.
+    """Check that the rows of a tensor are contiguous and that an offset lies within it.
 
     Raises:
         ValueError: see :meth:`Structure.point`.
@@ -133,18 +133,18 @@ def _require_inside(tensor: Tensor, pointer: str, name: str, offset: int) -> Non
     for size, stride in zip(reversed(tensor.shape[1:]), reversed(tensor.stride()[1:]), strict=True):
         dense, step = dense and (size == 1 or stride == step), step * size
     if not dense or (tensor.dim() < 2 and not tensor.is_contiguous()) or not 0 <= offset < max(1, tensor.numel()):
-        _refuse(tensor, pointer, f"{name}, from value {offset} on,")
+        _refuse(tensor, pointer, f"{name}, from offset {offset},")
 
 
 def _refuse(tensor: Tensor, pointer: str, name: str) -> NoReturn:
     raise ValueError(
-        f"{name} must be dense, on the CPU and a C {pointer}; it is {tensor.dtype} with shape {tuple(tensor.shape)}, "
-        f"strides {tensor.stride()}, on {tensor.device}"
+        f"{name} must be contiguous, on the CPU and a C {pointer}; it is {tensor.dtype} with shape "
+        f"{tuple(tensor.shape)}, strides {tensor.stride()}, on {tensor.device}"
     )
 
 
 def _address(tensor: Tensor, pointer: str, name: str) -> object:
-    """The address of a method's argument, which the method holds.
+    """The address of a method's argument, which the method keeps alive.
 
     Raises:
         ValueError: see :meth:`Structure.point`.
@@ -155,14 +155,14 @@ def _address(tensor: Tensor, pointer: str, name: str) -> object:
 
 
 class Kernels:
-    """The kernels of one instruction set. Every method raises MemoryError where there is no memory.
+    """The kernels of one instruction set. Methods raise MemoryError if memory runs out.
 
     Args:
         path: the compiled library.
         instructions: its instruction set.
 
     Raises:
-        OSError: it cannot be loaded.
+        OSError: the library cannot be loaded.
     """
 
     def __init__(self, path: Path, instructions: str) -> None:
@@ -171,7 +171,7 @@ class Kernels:
 
     @property
     def words(self) -> str:
-        """The instruction set, for the user."""
+        """Display name of the instruction set."""
         return INSTRUCTION_SETS[self.instructions].words
 
     def pack_weights(self, packings: Structure) -> None:
@@ -179,23 +179,23 @@ class Kernels:
         self._check(self._library.pack_weights(packings.data, packings.count, torch.get_num_threads()))
 
     def encoder_bytes(self, encoder: Structure) -> int:
-        """Bytes of the activations that a batch needs between forward and backward pass (``Encoder``)."""
+        """Bytes of activations between the forward and the backward pass of a batch (``Encoder``)."""
         size = declarations().new("int64_t *")
         self._check(self._library.encoder_bytes(encoder.data, size))
         return int(size[0])
 
     def encoder_forward(self, encoder: Structure, out: Tensor, activations: Tensor | None) -> None:
-        """The last states of a batch (``Encoder``), to ``out``; ``activations`` where a backward pass follows."""
-        kept = declarations().NULL if activations is None else _address(activations, "void *", "activations")
-        self._check(self._library.encoder_forward(encoder.data, _address(out, "void *", "out"), kept))
+        """Write the last states of a batch (``Encoder``) to ``out``. ``activations`` is needed for a backward pass."""
+        memory = declarations().NULL if activations is None else _address(activations, "void *", "activations")
+        self._check(self._library.encoder_forward(encoder.data, _address(out, "void *", "out"), memory))
 
     def encoder_backward(self, encoder: Structure, grad: Tensor, activations: Tensor) -> None:
-        """The weights' gradients of a batch (``Encoder``) from the gradient of its last states."""
-        kept = _address(activations, "void *", "activations")
-        self._check(self._library.encoder_backward(encoder.data, _address(grad, "void *", "grad"), kept))
+        """Gradients of the weights (``Encoder``) from the gradient of a batch's last states."""
+        memory = _address(activations, "void *", "activations")
+        self._check(self._library.encoder_backward(encoder.data, _address(grad, "void *", "grad"), memory))
 
     def low_rank_gradients(self, gradients: Structure) -> None:
-        """The gradients of A and B of several linear layers (``LowRankGradients``)."""
+        """Gradients of A and B of several linear layers (``LowRankGradients``)."""
         self._check(self._library.low_rank_gradients(gradients.data, gradients.count, torch.get_num_threads()))
 
     def attention_forward(self, attention: Structure) -> None:
@@ -203,7 +203,7 @@ class Kernels:
         self._check(self._library.attention_forward(attention.data))
 
     def attention_backward(self, attention: Structure) -> None:
-        """The gradients of query, key and value (``Attention``)."""
+        """Gradients of query, key and value (``Attention``)."""
         self._check(self._library.attention_backward(attention.data))
 
     def head_forward(self, head: Structure) -> None:
@@ -211,7 +211,7 @@ class Kernels:
         self._check(self._library.head_forward(head.data))
 
     def head_backward(self, head: Structure) -> None:
-        """The gradients of states, pooler and classifier (``Head``)."""
+        """Gradients of states, pooler and classifier (``Head``)."""
         self._check(self._library.head_backward(head.data))
 
     def adamw(self, step: Structure) -> None:
@@ -219,23 +219,23 @@ class Kernels:
         self._check(self._library.adamw(step.data))
 
     def dropout_factors(self, mask: Structure, index: int, first_token: int, out: Tensor) -> None:
-        """The factors of a linear layer's input, ``out`` ``[t d]``; for the tests (``Mask``)."""
+        """Write the dropout factors (``Mask``) of a linear layer's input to ``out`` ``[t d]``; for tests."""
         address = _address(out, "float *", "out")
         self._check(self._library.dropout_factors(mask.data, index, first_token, *out.shape, address))
 
     def fail_allocation_after(self, allocations: int) -> None:
-        """Let that many allocations succeed and the next one fail; below 0: none fails. For the tests."""
+        """Make one allocation fail after the given number of successful ones; below 0: none fails. For tests."""
         self._check(self._library.fail_allocation_after(allocations))
 
     def live_allocations(self) -> int:
-        """Blocks that the kernels have not released, workspaces left out; 0 between two calls. For the tests."""
+        """Number of unreleased blocks without workspaces; 0 between two calls. For tests."""
         count = declarations().new("int64_t *")
         self._check(self._library.live_allocations(count))
         return int(count[0])
 
     def _check(self, status: int) -> None:
         if status == self._library.OUT_OF_MEMORY:
-            raise MemoryError("the native backend ran out of memory: use a smaller batch, or fewer runs in a pack")
+            raise MemoryError("the native backend ran out of memory; use a smaller batch or fewer runs per pack")
 
 
 @cache
@@ -244,17 +244,17 @@ def _open(path: Path, instructions: str) -> Kernels:
 
 
 def load_kernels(instructions: str | None = None, sources: Path = SOURCES) -> Kernels:
-    """The kernels for an instruction set, compiled if need be.
+    """The kernels for an instruction set, compiled if necessary.
 
-    torch is loaded before the library, so both use one OpenMP runtime and one pool of threads.
+    torch is loaded before the library, so both use the same OpenMP runtime and thread pool.
 
     Args:
-        instructions: one of :data:`loralet.backends.native.build.INSTRUCTION_SETS`; None: the one that ``LORALET_ISA``
-            names, else the best of this machine that the compiler knows.
+        instructions: one of :data:`loralet.backends.native.build.INSTRUCTION_SETS`; None: the value of
+            ``LORALET_ISA``, else the best that this machine and its compiler support.
         sources: folder of the C files.
 
     Raises:
-        NativeUnavailable: there are none, for the reason in its text.
+        NativeUnavailable: there are no kernels; the message gives the reason.
     """
     failures = []
     for name in wanted_instructions(instructions):

@@ -1,4 +1,4 @@
-"""Packs in C: what a native backend makes of a pack and an encoder."""
+"""Programs of the native backend."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from loralet.backends.torch import TorchProgram
 
 @contextmanager
 def memory_errors() -> Iterator[None]:
-    """Turn torch's error for memory that cannot be had into a MemoryError."""
+    """Convert torch's out-of-memory errors to MemoryError."""
     try:
         yield
     except RuntimeError as error:
@@ -34,7 +34,7 @@ class NativeProgram:
     """See :class:`loralet.backends.base.Program`.
 
     Args:
-        pack: the layout.
+        pack: the parameter layout.
         encoder: the frozen weights.
     """
 
@@ -91,11 +91,11 @@ class NativeProgram:
 
 
 class FullProgram:
-    """A run that trains the whole encoder: torch differentiates it, with attention in C; evaluation is all in C.
+    """Full fine-tuning: gradients with torch autograd and attention in C; evaluation entirely in C.
 
     Args:
         torch_program: computes losses and gradients.
-        encoder: the weights that training starts from.
+        encoder: the initial weights.
     """
 
     def __init__(self, torch_program: TorchProgram, encoder: PackedEncoder) -> None:

@@ -1,4 +1,5 @@
-/* Clipping and AdamW for every adapter, in two passes over its parameters. The torch backend is its oracle. */
+/* Gradient clipping and AdamW for every adapter, in two passes over its parameters. The torch backend is the
+   reference. */
 #include <math.h>
 #include <stddef.h>
 
@@ -14,8 +15,8 @@ static float norm(const float *x, int64_t size) {
   return sqrtf(vector_sum(squares) + rest);
 }
 
-/* The factors are those of one adapter's learning rate, or null. */
-static inline void update(const AdamW *a, int64_t adapter, float shrink, const float *factors) {
+/* `factors`: factors of one adapter's learning rate, or null. */
+static inline void adamw_row(const AdamW *a, int64_t adapter, float shrink, const float *factors) {
   const float *g = a->gradient + adapter * a->size, *decay = a->decay, rate = a->lr[adapter];
   float *p = a->parameters + adapter * a->size, *m = a->first + adapter * a->size, *v = a->second + adapter * a->size;
   for (int64_t i = 0; i < a->size; i++) {
@@ -30,13 +31,13 @@ int adamw(const AdamW *a) {
 #pragma omp parallel for num_threads((int)a->threads) if (a->adapters > 1)
   for (int64_t adapter = 0; adapter < a->adapters; adapter++) {
     float size = norm(a->gradient + adapter * a->size, a->size);
-    if (!isfinite(size)) a->sound[adapter] = 0;
-    if (!a->sound[adapter]) continue;
+    if (!isfinite(size)) a->finite[adapter] = 0;
+    if (!a->finite[adapter]) continue;
     float shrink = a->clip > 0 && size + 1e-6f > a->clip ? a->clip / (size + 1e-6f) : 1.0f;
     if (a->lr_factors)
-      update(a, adapter, shrink, a->lr_factors + adapter * a->size);
+      adamw_row(a, adapter, shrink, a->lr_factors + adapter * a->size);
     else
-      update(a, adapter, shrink, NULL);
+      adamw_row(a, adapter, shrink, NULL);
   }
   return OK;
 }

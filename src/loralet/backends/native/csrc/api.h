@@ -1,7 +1,7 @@
-/* The structures and functions that Python and the kernels share. This is their only declaration: Python parses this
-   file with cffi and leaves out the lines that begin with #.
+/* The structures and functions shared by Python and the kernels. Python parses this file with cffi and skips the lines
+   that begin with #.
 
-   Axes: k adapters, b rows (texts), n tokens of all rows one after another. Every stride is a number of values. */
+   Axes: k adapters, b rows (texts), n tokens of all rows, concatenated. Strides are numbers of values. */
 #ifndef LORALET_API_H
 #define LORALET_API_H
 
@@ -9,13 +9,13 @@
 
 #pragma GCC visibility push(default)
 
-/* The status that every function returns. After OUT_OF_MEMORY the outputs hold no meaning, and nothing has leaked. */
+/* The status that every function returns. After OUT_OF_MEMORY the outputs are undefined, and nothing has leaked. */
 enum { OK, OUT_OF_MEMORY };
 
 /* Types of weights and activations. Sums, norms, heads and the gradients of adapters are always fp32. */
 enum { FP32, BF16 };
 
-/* The linear layers of an encoder layer; its layer norms; the values that it computes: QUERY, KEY, VALUE and these. */
+/* The linear layers of an encoder layer; its layer norms; its values: QUERY, KEY, VALUE and the third list. */
 enum { QUERY, KEY, VALUE, ATTENTION_OUTPUT, INTERMEDIATE, OUTPUT, LINEARS };
 enum { ATTENTION_NORM, OUTPUT_NORM, NORMS };
 enum { CONTEXT = 3, ATTENDED, INNER, OUT, VALUES };
@@ -27,14 +27,14 @@ typedef struct {
   int64_t a_stride, b_stride, rank;
 } LowRank;
 
-/* What an adapter's dropout masks are drawn from in one step; see loralet.adapters.dropout. */
+/* Parameters of an adapter's dropout masks in one step; see loralet.adapters.dropout. */
 typedef struct {
   uint32_t keys[2];
-  uint32_t threshold; /* a feature is dropped where the 32 bits drawn are below this */
-  float factor;       /* of a feature that is kept: 1 / (1 - probability) */
+  uint32_t threshold; /* a feature is dropped if its 32 random bits are below this */
+  float factor;       /* factor of the other features: 1 / (1 - probability) */
 } Mask;
 
-/* One adapter with dropout on its input, on one linear layer: computed next to the frozen product. */
+/* One adapter with dropout on one linear layer, computed separately from the frozen product. */
 typedef struct {
   int64_t rank; /* rounded up to a multiple of 16; 0: no dropout, the packed weights include the adapter */
   Mask mask;
@@ -42,11 +42,11 @@ typedef struct {
   float *grad;  /* [parts, rank (d_in + d_out)] the gradients of A [rank, d_in], then of B [d_out, rank] */
 } Dropout;
 
-/* One linear layer's weights, to be packed. */
+/* The weights of one linear layer, to be packed. */
 typedef struct {
   int64_t type, adapters, d_out, d_in;
   const void *weight;      /* frozen, [d_out, d_in] */
-  const LowRank *low_rank; /* null: the frozen weight alone */
+  const LowRank *low_rank; /* null: only the frozen weight */
   const Dropout *dropout;  /* [k]; null: no adapter has dropout here */
   void *forward;           /* for y = x W^T: [k, d_in / pair, d_out] units */
   void *backward;          /* for dx = dy W: [k, d_out / pair, d_in] units; null: not wanted */
@@ -60,8 +60,8 @@ typedef struct {
   float *weight_grad[LINEARS];     /* [parts, k, d_out, d_in] */
   const Dropout *dropout[LINEARS]; /* [k]; null: no adapter has dropout here */
   int64_t adapted[LINEARS];        /* an adapter is on this linear layer: its packed weights have the axis k */
-  int64_t own[VALUES];             /* the value differs between adapters; the others are computed once */
-  int64_t keys_needed;             /* key or value has dropout: cls_attention cannot do without them */
+  int64_t per_adapter[VALUES];     /* the value differs between adapters; other values are computed once */
+  int64_t keys_needed;             /* key or value has dropout, so cls_attention cannot be used */
 } Layer;
 
 typedef struct {
@@ -69,7 +69,7 @@ typedef struct {
   int64_t layers, width, heads, feed_forward, positions;
   float epsilon;
   int64_t adapters, rows, parts, threads;
-  int64_t chunk_tokens;         /* tokens that go through all layers together, about */
+  int64_t chunk_tokens;         /* approximate number of tokens per chunk */
   int64_t cls_only;             /* the last layer computes only what the first tokens' states need */
   int64_t backward;             /* a backward pass follows */
   int64_t lowest_adapted;       /* the lowest layer with an adapter */
@@ -77,15 +77,15 @@ typedef struct {
   const int64_t *offsets;       /* [b + 1] where each row begins */
   const int64_t *ids;           /* [n]; null: `input` holds the embeddings */
   const int64_t *types;         /* [n] token types; null: all 0 */
-  const int64_t *token_numbers; /* [n] by which dropout counts tokens; null: 0, 1, ... */
+  const int64_t *token_numbers; /* [n] token numbers for dropout; null: 0, 1, ... */
   const void *word_embeddings;
   const void *position_embeddings; /* [types, positions, width], the type embeddings added */
   const void *embedding_norm;      /* [2, width] weight and bias */
-  void *input;                     /* [n, width] what goes into the first layer */
+  void *input;                     /* [n, width] input of the first layer */
   const Layer *layer;              /* [layers] */
 } Encoder;
 
-/* From the gradients of one linear layer's packed weights to those of A and B. */
+/* The gradients of A and B from those of one linear layer's packed weights. */
 typedef struct {
   int64_t adapters, d_out, d_in, parts;
   const LowRank *low_rank;
@@ -95,12 +95,12 @@ typedef struct {
   int64_t grad_a_stride, grad_b_stride;
 } LowRankGradients;
 
-/* Attention over tensors [k, b, t, width]; `_own` is 0 where all adapters share a tensor, whose axis k is then 1. */
+/* Attention over tensors [k, b, t, width]. `_per_adapter` is 0 if all adapters share a tensor; its axis k is then 1. */
 typedef struct {
   int64_t type, adapters, rows, queries, tokens, heads, head_size, threads;
-  int64_t query_own, key_own, value_own;
+  int64_t query_per_adapter, key_per_adapter, value_per_adapter;
   const void *query, *key, *value;
-  const int64_t *lengths; /* [b] tokens of each row that may be attended to */
+  const int64_t *lengths; /* [b] number of tokens of each row, without padding */
   void *out;              /* [k, b, queries, width] */
   void *probabilities;    /* [k, b, heads, queries, tokens rounded up to a multiple of 16]; null: not wanted */
   const void *grad_out;
@@ -111,15 +111,15 @@ typedef struct {
    tokens. */
 typedef struct {
   int64_t adapters, rows, width, outputs, threads;
-  int64_t state_stride;     /* from one adapter's states to the next; 0: all read the same */
-  int64_t pooler_stride;    /* the same of the pooler; 0: it is frozen */
-  int64_t parameter_stride; /* of the classifier, and of the gradients of everything trained */
-  const int64_t *offsets;   /* [b + 1] where each row's states begin, for the mean; null: the pooler, one state a row */
+  int64_t state_stride;     /* between the adapters' states; 0: they share the states */
+  int64_t pooler_stride;    /* between the adapters' poolers; 0: the pooler is frozen */
+  int64_t parameter_stride; /* between the adapters' classifiers, and between all gradients of parameters */
+  const int64_t *offsets;   /* [b + 1] where each row's states begin, for the mean; null: pooler, one state per row */
   const float *pooler_weight, *pooler_bias;         /* [width, width], [width] */
   const float *classifier_weight, *classifier_bias; /* [outputs, width], [outputs] */
   const Mask *dropout;                              /* [k]; null: none */
-  int64_t dropout_index;                            /* the number that stands for the head in a mask */
-  const int64_t *row_numbers;                       /* [b] by which dropout counts rows; null: 0, 1, ... */
+  int64_t dropout_index;                            /* number of the head in a mask */
+  const int64_t *row_numbers;                       /* [b] row numbers for dropout; null: 0, 1, ... */
   const float *states;
   float *features; /* [k, b, width], before dropout; written forward, read backward */
   float *logits;   /* [k, b, outputs] */
@@ -129,7 +129,7 @@ typedef struct {
   float *grad_classifier_weight, *grad_classifier_bias;
 } Head;
 
-/* One step of AdamW (Loshchilov and Hutter 2019, algorithm 2) on k rows of `size` parameters, each clipped alone. */
+/* One step of AdamW (Loshchilov and Hutter 2019, algorithm 2) on k rows of `size` parameters. Clipping is per row. */
 typedef struct {
   int64_t adapters, size, threads;
   float clip, beta1, beta2, epsilon, correction1, correction2;
@@ -139,10 +139,10 @@ typedef struct {
   const float *lr;         /* [k] */
   const float *lr_factors; /* [k, size]; null: all 1 */
   const float *decay;      /* [size] */
-  uint8_t *sound;          /* [k]; cleared where the gradient's norm is not finite; a row that is not sound stays */
+  uint8_t *finite;         /* [k]; cleared if the norm of the gradient is not finite; 0: the row is not changed */
 } AdamW;
 
-/* All packings have the same type and number of adapters; without `low_rank` that number is 1. */
+/* All packings have the same type and number of adapters. Without `low_rank` that number is 1. */
 int pack_weights(const WeightPacking *packings, int64_t count, int64_t threads);
 int encoder_bytes(const Encoder *encoder, int64_t *bytes);
 int encoder_forward(const Encoder *encoder, void *out, void *activations);
@@ -155,10 +155,10 @@ int head_forward(const Head *head);
 int head_backward(const Head *head);
 int adamw(const AdamW *step);
 
-/* For the tests. */
+/* For tests. */
 int dropout_factors(const Mask *mask, int64_t index, int64_t first_token, int64_t tokens, int64_t width, float *out);
-int fail_allocation_after(int64_t allocations); /* that many succeed, the next one fails; below 0: none fails */
-int live_allocations(int64_t *count);           /* blocks not released, the threads' workspaces left out */
+int fail_allocation_after(int64_t allocations); /* one fails after this many successful ones; below 0: none fails */
+int live_allocations(int64_t *count);           /* unreleased blocks, without the threads' workspaces */
 
 #pragma GCC visibility pop
 

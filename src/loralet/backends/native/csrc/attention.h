@@ -1,7 +1,7 @@
 /* Attention of one head of one row (Vaswani et al. 2017, section 3.2).
 
-   It reads rows as the linear layers write them, heads side by side in the width, so nothing is transposed in memory.
-   It stops at the row's own length, so padding costs nothing. */
+   It reads rows in the layout of the linear layers, with the heads next to each other, so nothing is transposed in
+   memory. It stops at the length of the row, so padding costs nothing. */
 #ifndef LORALET_ATTENTION_H
 #define LORALET_ATTENTION_H
 
@@ -11,15 +11,15 @@
 #include "matmul.h"
 #include "memory.h"
 
-/* Bytes that one head needs besides its operands, for rows of up to `tokens` tokens. */
+/* Bytes of workspace for one head, for rows of up to `tokens` tokens. */
 static inline int64_t head_bytes(int64_t tokens, int64_t size) {
   int64_t padded = round_up(tokens);
   return 4 * (3 * padded * padded + 3 * padded * size);
 }
 
-/* One row of scores [n], padded to `padded`, to probabilities p; scores are overwritten. */
+/* Probabilities p of one row of scores [n], padded to `padded`. The scores are overwritten. */
 static inline void softmax(int64_t n, int64_t padded, float scale, float *scores, element *p) {
-  for (int64_t j = n; j < padded; j++) scores[j] = -1e30f; /* e^-87 after the exponential, next to 1 of the largest */
+  for (int64_t j = n; j < padded; j++) scores[j] = -1e30f; /* e^-87 after the exponential; the largest is 1 */
   float most = maximum(scores, padded);
   vec total = splat(0);
   for (int64_t j = 0; j < padded; j += LANES) {
@@ -32,8 +32,8 @@ static inline void softmax(int64_t n, int64_t padded, float scale, float *scores
   for (int64_t j = 0; j < padded; j += LANES) store(p + j, load_fp32(scores + j) * factor);
 }
 
-/* out [m, size] = softmax(q k^T / sqrt(size)) v for m queries and n keys; the rows of q, k, v and out are `row`
-   elements apart. The probabilities are left in p, [m, n rounded up to LANES]. */
+/* out [m, size] = softmax(q k^T / sqrt(size)) v for m queries and n keys. The rows of q, k, v and out are `row`
+   elements apart. The probabilities are written to p, [m, n rounded up to LANES]. */
 static inline void head_attention(int64_t m, int64_t n, int64_t size, int64_t row, const element *q, const element *k,
                                   const element *v, element *p, element *out, float *workspace) {
   int64_t padded = round_up(n);
@@ -64,7 +64,7 @@ static inline void transposed_product(int64_t m, int64_t n, int64_t size, int64_
   store_rows(n, size, result, out, row);
 }
 
-/* Gradients of q, k and v from that of out; a null one is not wanted. */
+/* Gradients of q, k and v from the gradient of out. Null gradients are not computed. */
 static inline void head_attention_backward(int64_t m, int64_t n, int64_t size, int64_t row, const element *q,
                                            const element *k, const element *v, const element *p, const element *grad,
                                            element *grad_q, element *grad_k, element *grad_v, float *workspace) {
@@ -85,7 +85,7 @@ static inline void head_attention_backward(int64_t m, int64_t n, int64_t size, i
   if (grad_k) transposed_product(m, n, size, row, ds, padded, q, grad_k, left, right, result);
 }
 
-/* The head `item` of all adapters, rows and heads of an Attention. */
+/* Item number `item` of all adapters, rows and heads of an Attention. */
 typedef struct {
   int64_t adapter, row, head, m, n;
 } HeadItem;
@@ -96,15 +96,15 @@ static inline HeadItem head_item(const Attention *a, int64_t item) {
   return h;
 }
 
-/* The head's part of a tensor [adapters or 1, rows, tokens, width]; null for null. */
-static inline element *head_part(const Attention *a, const HeadItem *h, const void *tensor, int64_t own,
+/* The head's part of a tensor [adapters or 1, rows, tokens, width], or null if the tensor is null. */
+static inline element *head_part(const Attention *a, const HeadItem *h, const void *tensor, int64_t per_adapter,
                                  int64_t tokens) {
   if (!tensor) return NULL;
-  int64_t row = (own ? h->adapter : 0) * a->rows + h->row;
+  int64_t row = (per_adapter ? h->adapter : 0) * a->rows + h->row;
   return (element *)tensor + row * tokens * a->heads * a->head_size + h->head * a->head_size;
 }
 
-/* Zeros in a head's part from row `from` to row `to`. */
+/* Set rows `from` to `to` (exclusive) of a head's part to zero. */
 static inline void clear_head_rows(const Attention *a, element *part, int64_t from, int64_t to) {
   for (int64_t i = from; part && i < to; i++)
     memset(part + i * a->heads * a->head_size, 0, sizeof(element) * a->head_size);
@@ -124,16 +124,16 @@ int TYPED(attention_forward)(const Attention *a) {
       HeadItem h = head_item(a, item);
       element *out = head_part(a, &h, a->out, 1, a->queries);
       element *p = a->probabilities ? (element *)a->probabilities + item * square : (element *)(workspace + bytes);
-      head_attention(h.m, h.n, a->head_size, width, head_part(a, &h, a->query, a->query_own, a->queries),
-                     head_part(a, &h, a->key, a->key_own, a->tokens),
-                     head_part(a, &h, a->value, a->value_own, a->tokens), p, out, (float *)workspace);
+      head_attention(h.m, h.n, a->head_size, width, head_part(a, &h, a->query, a->query_per_adapter, a->queries),
+                     head_part(a, &h, a->key, a->key_per_adapter, a->tokens),
+                     head_part(a, &h, a->value, a->value_per_adapter, a->tokens), p, out, (float *)workspace);
       clear_head_rows(a, out, h.m, a->queries);
     }
   }
   return status;
 }
 
-/* A tensor that several adapters share has no gradient here. */
+/* Gradients are computed only for per-adapter tensors. */
 int TYPED(attention_backward)(const Attention *a) {
   int64_t width = a->heads * a->head_size, square = a->queries * round_up(a->tokens);
   int status = OK;
@@ -148,9 +148,10 @@ int TYPED(attention_backward)(const Attention *a) {
       element *grad_q = head_part(a, &h, a->grad_query, 1, a->queries);
       element *grad_k = head_part(a, &h, a->grad_key, 1, a->tokens);
       element *grad_v = head_part(a, &h, a->grad_value, 1, a->tokens);
-      head_attention_backward(h.m, h.n, a->head_size, width, head_part(a, &h, a->query, a->query_own, a->queries),
-                              head_part(a, &h, a->key, a->key_own, a->tokens),
-                              head_part(a, &h, a->value, a->value_own, a->tokens),
+      head_attention_backward(h.m, h.n, a->head_size, width,
+                              head_part(a, &h, a->query, a->query_per_adapter, a->queries),
+                              head_part(a, &h, a->key, a->key_per_adapter, a->tokens),
+                              head_part(a, &h, a->value, a->value_per_adapter, a->tokens),
                               (const element *)a->probabilities + item * square,
                               head_part(a, &h, a->grad_out, 1, a->queries), grad_q, grad_k, grad_v, workspace);
       clear_head_rows(a, grad_q, h.m, a->queries);

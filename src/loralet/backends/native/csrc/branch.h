@@ -1,5 +1,5 @@
 /* The branch of an adapter with dropout on its input (Hu et al. 2021, section 4.1, as PEFT computes it):
-   y += scale B A (mask x). Its product cannot be added to the weights, so it is computed next to the frozen product. */
+   y += scale B A (mask x). B A cannot be merged into the weights, so the branch is computed separately. */
 #ifndef LORALET_BRANCH_H
 #define LORALET_BRANCH_H
 
@@ -8,8 +8,7 @@
 #include "mask.h"
 #include "workspace.h"
 
-/* What is computed: a layer of a chunk for one adapter. `part`: of the gradients' sums. `cls`: the rows are first
-   tokens. */
+/* One layer of one chunk for one adapter. `part`: partial sum of the gradients. `cls`: the rows are first tokens. */
 typedef struct {
   const Encoder *encoder;
   const Chunk *chunk;
@@ -17,7 +16,7 @@ typedef struct {
   int cls;
 } Task;
 
-/* The token, counted over the batch, that a row of the task belongs to; and the number by which dropout counts it. */
+/* The index in the batch of the token of a row; and the token's number for dropout. */
 static inline int64_t token_of(const Task *t, int64_t row) {
   return t->cls ? t->encoder->offsets[t->chunk->row + row] : t->chunk->token + row;
 }
@@ -26,7 +25,7 @@ static inline int64_t token_number(const Task *t, int64_t row) {
   return t->encoder->token_numbers ? t->encoder->token_numbers[token] : token;
 }
 
-/* The adapter's dropout on a linear layer, or null where it has none. */
+/* The adapter's dropout on a linear layer, or null if it has none. */
 static inline const Dropout *dropout_of(const Task *t, int which) {
   const Dropout *all = t->encoder->layer[t->layer].dropout[which];
   return all && all[t->adapter].rank ? all + t->adapter : NULL;
@@ -43,7 +42,7 @@ static inline void apply_mask(const Task *t, const Dropout *z, int which, int64_
   }
 }
 
-/* sums [rows, o] += scale B A (mask x); what A gives is kept in `low`, [m, rank]. */
+/* sums [rows, o] += scale B A (mask x). A (mask x) is stored in `low`, [m, rank]. */
 static inline void branch_forward(const Task *t, int which, int64_t row, int64_t rows, int64_t d, int64_t o,
                                   const element *x, element *low, float *sums, const Workspace *w) {
   const Dropout *z = dropout_of(t, which);
@@ -57,7 +56,7 @@ static inline void branch_forward(const Task *t, int which, int64_t row, int64_t
   matmul_rows(rows, o, rank, low, rank, packed.up, o, sums, o, 1);
 }
 
-/* Gradients of A and B from that of the layer's output, dy [m, o]; w->dlow becomes the gradient of x A^T. */
+/* Gradients of A and B from the gradient of the layer's output, dy [m, o]. Writes the gradient of x A^T to w->dlow. */
 static inline void branch_backward(const Task *t, int which, int64_t m, int64_t o, int64_t d, const element *dy,
                                    const element *x, const element *low, const Workspace *w) {
   const Dropout *z = dropout_of(t, which);
@@ -75,8 +74,8 @@ static inline void branch_backward(const Task *t, int which, int64_t m, int64_t 
   add_weight_gradient(m, o, o, rank, dy, low, grad + rank * d, w);
 }
 
-/* to += mask (A^T dlow), for `rows` rows from `row` on: to [rows, d], or, where `scattered`, [tokens, d], each row to
-   its token of the chunk. */
+/* to += mask (A^T dlow), for `rows` rows from `row` on. `to` is [rows, d]; if `scattered`, it is [tokens, d], and each
+   row is added to its token of the chunk. */
 static inline void branch_input_gradient(const Task *t, int which, int64_t row, int64_t rows, int64_t d, int64_t o,
                                          float *to, int scattered, const Workspace *w) {
   const Dropout *z = dropout_of(t, which);

@@ -1,4 +1,4 @@
-/* Where the packed matrices of an adapter with dropout lie, and its gradients. */
+/* The memory layout of the packed matrices and the gradients of an adapter with dropout. */
 #ifndef LORALET_BRANCH_LAYOUT_H
 #define LORALET_BRANCH_LAYOUT_H
 

@@ -1,8 +1,8 @@
-/* Attention of a row's first token alone: what the last layer needs where the head reads the first token.
+/* Attention of first tokens only, for the last layer if the head reads only the first token.
 
-   Keys and values of the other tokens are never formed. With one query a head, its scores are q (W x) = (W^T q) x, up
-   to a constant that the softmax removes, and the context is W (sum of p x) + bias. Both products with W are then of
-   one row a text instead of one a token; the sums over tokens cost a few vectors each. */
+   Keys and values are not computed. With one query per head, the scores are q (W x) = (W^T q) x, up to a constant that
+   the softmax removes, and the context is W (sum of p x) + bias. So both products with W have one row per text instead
+   of one per token, and the sums over tokens are cheap. */
 #ifndef LORALET_CLS_ATTENTION_H
 #define LORALET_CLS_ATTENTION_H
 
@@ -10,21 +10,21 @@
 
 #include "workspace.h"
 
-/* out [heads, rows, d]: each head's columns of x [rows, d] times its rows of W; `weights` is packed for backward. */
+/* out [heads, rows, d]: each head's columns of x [rows, d] times its rows of W. `weights` is packed for backward. */
 static inline void multiply_head_rows(const Encoder *e, int64_t rows, const element *x, const unit *weights,
                                       element *out, float *sums) {
   int64_t d = e->width, size = d / e->heads;
   for (int64_t head = 0; head < e->heads; head++)
     for (int64_t i = 0; i < rows; i += BLOCK_ROWS) {
       int64_t some = smaller(BLOCK_ROWS, rows - i);
-      const unit *own = weights + head * size / PAIR * d;
-      matmul_rows(some, d, size, x + i * d + head * size, d, own, d, sums, d, 0);
+      const unit *head_weights = weights + head * size / PAIR * d;
+      matmul_rows(some, d, size, x + i * d + head * size, d, head_weights, d, sums, d, 0);
       store_rows(some, d, sums, out + (head * rows + i) * d, d);
     }
 }
 
-/* out [rows, d]: each head's x [head, rows, d] times its transposed rows of W, plus bias where that is not null;
-   `weights` is packed for forward. */
+/* out [rows, d]: each head's x [head, rows, d] times its transposed rows of W, plus bias if that is not null. `weights`
+   is packed for forward. */
 static inline void multiply_head_columns(const Encoder *e, int64_t rows, const element *x, const unit *weights,
                                          const float *bias, element *out, float *sums) {
   int64_t d = e->width, size = d / e->heads;
@@ -79,10 +79,10 @@ static inline void cls_attention(const Encoder *e, const Chunk *c, const element
   multiply_head_columns(e, c->rows, a->mean_input, value, value_bias, context, sums);
 }
 
-/* Backward from the gradient of the context, grad [rows, d]. dq [rows, d] is the gradient of the query. What the tokens
-   get is written to dx, fp32 [tokens, d] (where not null). w->value_grad [heads, rows, d] is the context's gradient
-   times the value weights; w->key_grad [heads, rows, d] is the input weighted by the scores' gradients, from which the
-   key weights' gradient follows. `key` is packed for forward, `value_back` for backward. */
+/* Backward pass from the gradient of the context, grad [rows, d]. Writes the gradient of the query to dq [rows, d], and
+   the gradient of the input to dx, fp32 [tokens, d] (if not null). w->value_grad [heads, rows, d] is the context's
+   gradient times the value weights. w->key_grad [heads, rows, d] is the input weighted by the scores' gradients; the
+   gradient of the key weights is computed from it. `key` is packed for forward, `value_back` for backward. */
 static inline void cls_attention_backward(const Encoder *e, const Chunk *c, const element *grad, const element *x,
                                           const unit *key, const unit *value_back, const ClsActivations *a, element *dq,
                                           float *dx, const Workspace *w) {

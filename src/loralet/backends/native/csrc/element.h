@@ -1,6 +1,6 @@
-/* The element type that a file is compiled for: bf16 where ELEMENT_BF16 is defined, else fp32. Sums are always fp32.
+/* The element type of a translation unit: bf16 if ELEMENT_BF16 is defined, else fp32. Sums are always fp32.
 
-   A `unit` is 32 bits along the axis that a product sums over: one fp32, or a pair of bf16. */
+   A `unit` is 32 bits along the summation axis of a product: one fp32, or a pair of bf16. */
 #ifndef LORALET_ELEMENT_H
 #define LORALET_ELEMENT_H
 

@@ -1,14 +1,14 @@
 /* A post-norm encoder (Devlin et al. 2019) for several adapters at once: the forward pass, and the gradients of the
-   adapted weights. The torch backend is its oracle.
+   adapted weights. The torch backend is the reference.
 
-   Each chunk goes through all layers before the next one. What comes before the first adapted linear layer is the same
+   Each chunk passes through all layers before the next chunk. Values before the first adapted linear layer are the same
    for all adapters and computed once. */
 #ifndef LORALET_ENCODER_H
 #define LORALET_ENCODER_H
 
 #include "layer_backward.h"
 
-/* Word, position and type embeddings of a chunk's tokens, summed and normalised, to their place in the input. */
+/* Sum and normalise the word, position and type embeddings of a chunk's tokens, and write them to the input. */
 static inline void embed(const Encoder *e, const Chunk *c) {
   const element *words = e->word_embeddings, *positions = e->position_embeddings;
   const element *weight = e->embedding_norm, *bias = weight + e->width;
@@ -33,7 +33,7 @@ static inline void embed(const Encoder *e, const Chunk *c) {
   }
 }
 
-/* Where a chunk begins: its first row, and its activations in the batch's block. */
+/* The first row of a chunk, and the position of its activations in the batch's block. */
 typedef struct {
   int64_t row, at;
 } ChunkStart;
@@ -48,7 +48,7 @@ static inline ChunkStart *chunk_starts(const Encoder *e, const Extent *x) {
   return starts;
 }
 
-/* The rows of the last states that belong to a chunk: how many, from which on, and all of a batch. */
+/* The rows of a chunk in the last states: their number, the first one, and the number of rows of the batch. */
 typedef struct {
   int64_t count, first, all;
 } StateRows;
@@ -69,8 +69,8 @@ static inline void chunk_forward(const Encoder *e, const Chunk *c, char *base, e
   }
 }
 
-/* The last states of a batch: `out` is [k, cls_only ? b : n, width]. With a backward pass to come, `activations` has
-   the size that encoder_bytes gives; without one it is not read. */
+/* The last states of a batch: `out` is [k, cls_only ? b : n, width]. If a backward pass follows, `activations` has the
+   size given by encoder_bytes; otherwise it is not used. */
 int TYPED(encoder_forward)(const Encoder *e, void *out, void *activations) {
   Extent x = extent_of(e);
   ChunkStart *starts = chunk_starts(e, &x);
@@ -80,7 +80,7 @@ int TYPED(encoder_forward)(const Encoder *e, void *out, void *activations) {
   {
     Workspace w = make_workspace(e, &x);
     if (!w.sums) note_failure(&status);
-    char *own = NULL; /* the activations of a chunk, where no backward pass follows */
+    char *block = NULL; /* the activations of a chunk, if no backward pass follows */
     int64_t size = 0;
 #pragma omp for schedule(dynamic, 1)
     for (int64_t i = 0; i < x.chunks; i++) {
@@ -88,23 +88,22 @@ int TYPED(encoder_forward)(const Encoder *e, void *out, void *activations) {
       Chunk c = chunk_at(e, starts[i].row);
       int64_t bytes = e->backward ? 0 : chunk_bytes(e, &c);
       if (bytes > size) {
-        release(own);
-        own = allocate(bytes), size = own ? bytes : 0;
+        release(block);
+        block = allocate(bytes), size = block ? bytes : 0;
       }
-      char *base = e->backward ? (char *)activations + starts[i].at : own;
+      char *base = e->backward ? (char *)activations + starts[i].at : block;
       if (base)
         chunk_forward(e, &c, base, out, &w);
       else
         note_failure(&status);
     }
-    release(own);
+    release(block);
   }
   release(starts);
   return status;
 }
 
-/* One part's sums of the gradients, before its first chunk: of packed weights, or of the matrices of adapters with
-   dropout. */
+/* Set one part's gradient sums to zero: those of packed weights, or of the matrices of adapters with dropout. */
 static inline void clear_gradients(const Encoder *e, int64_t part) {
   for (int64_t i = 0; i < e->layers; i++)
     for (int which = 0; which < LINEARS; which++) {
@@ -120,8 +119,8 @@ static inline void clear_gradients(const Encoder *e, int64_t part) {
     }
 }
 
-/* From the gradient of the last states, shaped like them, to the sums of the adapted weights' gradients. Chunk i
-   belongs to part i % parts, so that the order of the sums does not depend on the number of threads. */
+/* Gradients of the adapted weights from the gradient of the last states, which has their shape. Chunk i belongs to part
+   i % parts, so the order of summation does not depend on the number of threads. */
 int TYPED(encoder_backward)(const Encoder *e, const void *grad_out, void *activations) {
   Extent x = extent_of(e);
   int status = OK;
@@ -139,8 +138,8 @@ int TYPED(encoder_backward)(const Encoder *e, const void *grad_out, void *activa
       StateRows rows = state_rows(e, &c);
       char *base = (char *)activations + at;
       for (int64_t adapter = 0; adapter < e->adapters && i % e->parts == part; adapter++) {
-        const element *own = (const element *)grad_out + (adapter * rows.all + rows.first) * e->width;
-        for (int64_t j = 0; j < rows.count * e->width; j += LANES) store_fp32(w.dy + j, load(own + j));
+        const element *grad = (const element *)grad_out + (adapter * rows.all + rows.first) * e->width;
+        for (int64_t j = 0; j < rows.count * e->width; j += LANES) store_fp32(w.dy + j, load(grad + j));
         for (int64_t layer = e->layers - 1; layer >= e->lowest_adapted; layer--)
           layer_backward(e, &c, layer, adapter, part, base, &w);
       }

@@ -1,6 +1,6 @@
-/* A head on the encoder's states for several adapters at once, always in fp32. The features are tanh(W h + b) of each
-   row's first token (the pooler of Devlin et al. 2019) or the mean of its tokens' states; dropout and a linear
-   classifier follow. The loss is the caller's: it lies between the two passes. */
+/* The classification head for several adapters at once, always in fp32. The features are tanh(W h + b) of each row's
+   first token (the pooler of Devlin et al. 2019) or the mean of its tokens' states. Dropout and a linear classifier
+   follow. The caller computes the loss between the two passes. */
 #include "mask.h"
 #include "matmul.h"
 #include "memory.h"
@@ -58,8 +58,8 @@ static int adapter_forward(const Head *h, int64_t adapter) {
   return OK;
 }
 
-/* From the gradient of the features, [rows, width], which is overwritten, to that of the states and of a trained
-   pooler. */
+/* Gradients of the states and of a trained pooler, from the gradient of the features [rows, width], which is
+   overwritten. */
 static void features_backward(const Head *h, int64_t adapter, float *grad) {
   int64_t d = h->width;
   const float *states = h->states + adapter * h->state_stride, *features = h->features + adapter * h->rows * d;

@@ -1,4 +1,4 @@
-/* The exported functions that exist once for each element type: each calls the kernel of the type that is asked for. */
+/* Exported functions with one kernel per element type: each calls the kernel of the requested type. */
 #include "api.h"
 #include "mask.h"
 #include "typed.h"
@@ -18,7 +18,7 @@ int encoder_backward(const Encoder *e, const void *grad_out, void *activations) 
 int attention_forward(const Attention *a) { return OF_TYPE(attention_forward, a->type, a); }
 int attention_backward(const Attention *a) { return OF_TYPE(attention_backward, a->type, a); }
 
-/* out [tokens, width]: the factors of a linear layer's input, from token number `first_token` on; for the tests. */
+/* out [tokens, width]: the factors of a linear layer's input, from token number `first_token` on. For tests. */
 int dropout_factors(const Mask *mask, int64_t index, int64_t first_token, int64_t tokens, int64_t width, float *out) {
   const int64_t place = first_token * width;
   for (int64_t i = 0; i < tokens * width; i += LANES) store_fp32(out + i, mask_at(mask, index, place + i));

@@ -5,14 +5,14 @@
 #include "branch.h"
 #include "cls_attention.h"
 
-/* The packed weights of a linear layer, `units` for each adapter. */
+/* The packed weights of a linear layer, `units` per adapter. */
 static inline const unit *packed_weights(const Task *t, int which, int64_t units, int backward) {
   const Layer *l = &t->encoder->layer[t->layer];
   const unit *all = backward ? l->backward[which] : l->forward[which];
   return all + (l->adapted[which] ? t->adapter * units : 0);
 }
 
-/* w->sums = x W^T for `rows` rows of x from `row` on, with what an adapter with dropout adds. */
+/* w->sums = x W^T for `rows` rows of x from `row` on, plus the branch of an adapter with dropout. */
 static inline void linear_product(const Task *t, int which, int64_t row, int64_t rows, int64_t d, int64_t o,
                                   const element *x, element *low, const Workspace *w) {
   const unit *weights = packed_weights(t, which, d / PAIR * o, 0);
@@ -34,7 +34,7 @@ static inline void linear(const Task *t, int which, int64_t m, const element *x,
   }
 }
 
-/* out = gelu(x W^T + bias); the derivative goes to `grad` where that is not null. */
+/* out = gelu(x W^T + bias). The derivative is written to `grad` if that is not null. */
 static inline void linear_gelu(const Task *t, int64_t m, const element *x, element *out, element *grad, element *low,
                                const Workspace *w) {
   const float *bias = t->encoder->layer[t->layer].bias[INTERMEDIATE];
@@ -51,8 +51,8 @@ static inline void linear_gelu(const Task *t, int64_t m, const element *x, eleme
   }
 }
 
-/* One row of layer norm (Ba et al. 2016): z [o] to its normalised value `hat` (where not null) and to `out`. Returns
-   the reciprocal standard deviation. */
+/* Layer norm (Ba et al. 2016) of one row z [o]. Writes the normalised row to `hat` (if not null) and the result to
+   `out`. Returns the reciprocal standard deviation. */
 static inline float norm_row(int64_t o, float epsilon, const float *z, vec total, const float *weight,
                              const float *bias, element *hat, element *out) {
   vec squares = splat(0);
@@ -97,7 +97,7 @@ static inline void linear_norm(const Task *t, int which, int64_t m, int64_t d, c
   }
 }
 
-/* The first token's row of every row of a chunk. */
+/* The states of the first tokens of a chunk. */
 static inline void gather_cls_rows(const Encoder *e, const Chunk *c, const element *x, element *out) {
   for (int64_t r = 0; r < c->rows; r++)
     memcpy(out + r * e->width, x + row_start(e, c, r) * e->width, sizeof(element) * e->width);
@@ -118,13 +118,13 @@ static inline void attend(const Task *t, const Activations *a, const Workspace *
   }
 }
 
-/* What goes into a layer: the output of the one below, or the embeddings. */
+/* The input of a layer: the output of the layer below, or the embeddings. */
 static inline const element *input_of(const Encoder *e, const Chunk *c, int64_t layer, int64_t adapter, char *base) {
   if (layer) return activations_of(e, c, layer - 1, adapter, base, NULL).out;
   return (const element *)e->input + c->token * e->width;
 }
 
-/* One layer for one adapter. Values that all adapters share are computed for the first one. */
+/* One layer for one adapter. Values that all adapters share are computed for the first adapter. */
 static inline void layer_forward(const Encoder *e, const Chunk *c, int64_t layer, int64_t adapter, char *base,
                                  const Workspace *w) {
   const Layer *l = &e->layer[layer];
@@ -135,18 +135,18 @@ static inline void layer_forward(const Encoder *e, const Chunk *c, int64_t layer
   const element *x = input_of(e, c, layer, adapter, base), *rows = t->cls ? w->cls_rows : x;
   Activations a = activations_of(e, c, layer, adapter, base, NULL);
   if (t->cls) gather_cls_rows(e, c, x, w->cls_rows);
-  if (first || l->own[QUERY]) linear(t, QUERY, m, rows, a.query, a.low[QUERY], w);
-  if (!keys && (first || l->own[CONTEXT]))
+  if (first || l->per_adapter[QUERY]) linear(t, QUERY, m, rows, a.query, a.low[QUERY], w);
+  if (!keys && (first || l->per_adapter[CONTEXT]))
     cls_attention(e, c, a.query, x, packed_weights(t, KEY, units, 1), packed_weights(t, VALUE, units, 0),
                   l->bias[VALUE], &a.cls, a.context, w->sums);
-  if (keys && (first || l->own[KEY])) linear(&all, KEY, n, x, a.key, a.low[KEY], w);
-  if (keys && (first || l->own[VALUE])) linear(&all, VALUE, n, x, a.value, a.low[VALUE], w);
-  if (keys && (first || l->own[CONTEXT])) attend(t, &a, w);
-  if (first || l->own[ATTENDED])
+  if (keys && (first || l->per_adapter[KEY])) linear(&all, KEY, n, x, a.key, a.low[KEY], w);
+  if (keys && (first || l->per_adapter[VALUE])) linear(&all, VALUE, n, x, a.value, a.low[VALUE], w);
+  if (keys && (first || l->per_adapter[CONTEXT])) attend(t, &a, w);
+  if (first || l->per_adapter[ATTENDED])
     linear_norm(t, ATTENTION_OUTPUT, m, d, a.context, rows, a.attention_hat, a.attended, a.attention_rstd,
                 a.low[ATTENTION_OUTPUT], w);
-  if (first || l->own[INNER]) linear_gelu(t, m, a.attended, a.inner, a.gelu_grad, a.low[INTERMEDIATE], w);
-  if (first || l->own[OUT])
+  if (first || l->per_adapter[INNER]) linear_gelu(t, m, a.attended, a.inner, a.gelu_grad, a.low[INTERMEDIATE], w);
+  if (first || l->per_adapter[OUT])
     linear_norm(t, OUTPUT, m, e->feed_forward, a.inner, a.attended, a.output_hat, a.out, a.output_rstd, a.low[OUTPUT],
                 w);
 }

@@ -4,7 +4,7 @@
 
 #include "layer.h"
 
-/* grad += dy^T x for a linear layer whose heads each read rows of their own: dy [n, d], x [heads, n, d]. */
+/* grad += dy^T x for a linear layer whose input differs between heads: dy [n, d], x [heads, n, d]. */
 static inline void add_heads_gradient(const Encoder *e, int64_t n, const element *dy, const element *x, float *grad,
                                       const Workspace *w) {
   int64_t d = e->width, size = d / e->heads;
@@ -12,7 +12,7 @@ static inline void add_heads_gradient(const Encoder *e, int64_t n, const element
     add_weight_gradient(n, size, d, d, dy + head * size, x + head * n * d, grad + head * size * d, w);
 }
 
-/* dz from the gradient of a layer norm's output: rstd (g - mean(g) - hat mean(g hat)), where g = dy weight. */
+/* dz = rstd (g - mean(g) - hat mean(g hat)) with g = dy weight, where dy is the gradient of a layer norm's output. */
 static inline void norm_backward(int64_t rows, int64_t d, const float *dy, const element *hat, const float *rstd,
                                  const float *weight, element *dz) {
   for (int64_t r = 0; r < rows; r++) {
@@ -32,13 +32,13 @@ static inline void norm_backward(int64_t rows, int64_t d, const float *dy, const
   }
 }
 
-/* Where a linear layer's weight gradient of this adapter and part lies. */
+/* The weight gradient of a linear layer for this adapter and part. */
 static inline float *weight_gradient(const Task *t, int which, int64_t o, int64_t d) {
   const Encoder *e = t->encoder;
   return e->layer[t->layer].weight_grad[which] + (t->part * e->adapters + t->adapter) * o * d;
 }
 
-/* The gradient of a linear layer: of the adapter's matrices where it has dropout, else of the packed weights. */
+/* The gradient of a linear layer: of the adapter's matrices if it has dropout, else of the packed weights. */
 static inline void linear_gradient(const Task *t, int which, int64_t m, int64_t o, int64_t d, const element *dy,
                                    const element *x, const Activations *a, const Workspace *w) {
   if (dropout_of(t, which))
@@ -47,8 +47,8 @@ static inline void linear_gradient(const Task *t, int which, int64_t m, int64_t 
     add_weight_gradient(m, o, o, d, dy, x, weight_gradient(t, which, o, d), w);
 }
 
-/* From w->dz, the gradient of the output norm's input [m d], to the gradient of the attention norm's input, in the same
-   place (where `below`). */
+/* Reads the gradient of the output norm's input [m d] from w->dz. If `below`, overwrites it with the gradient of the
+   attention norm's input. */
 static inline void feed_forward_backward(const Task *t, int64_t m, const Activations *a, int below,
                                          const Workspace *w) {
   const Encoder *e = t->encoder;
@@ -75,7 +75,7 @@ static inline void feed_forward_backward(const Task *t, int64_t m, const Activat
   }
 }
 
-/* The gradients of queries, keys and values of a chunk from that of its context, `grad`. */
+/* Gradients of the queries, keys and values of a chunk from the gradient of its context, `grad`. */
 static inline void attend_backward(const Task *t, const Activations *a, const element *grad, int below,
                                    const Workspace *w) {
   const Encoder *e = t->encoder;
@@ -95,8 +95,8 @@ static inline void attend_backward(const Task *t, const Activations *a, const el
   }
 }
 
-/* The gradient of a layer's input, w->dy [n d]: from w->dz, the gradient of the residual sum, and from queries, keys
-   and values. Where keys and values were not formed, what they give is in w->dy already. */
+/* The gradient of a layer's input, w->dy [n d], from w->dz, the gradient of the residual sum, and from the gradients of
+   queries, keys and values. If keys and values were not computed, w->dy already contains their contribution. */
 static inline void input_gradient(const Task *t, int keys, const Workspace *w) {
   const Encoder *e = t->encoder;
   const Chunk *c = t->chunk;
@@ -124,8 +124,8 @@ static inline void input_gradient(const Task *t, int keys, const Workspace *w) {
   }
 }
 
-/* Attention and its linear layers: from w->dz, the gradient of the attention norm's input, to the gradients of their
-   weights, and to w->dy where `below`. */
+/* Backward pass of attention and its linear layers from w->dz, the gradient of the attention norm's input. Adds the
+   gradients of the weights, and writes w->dy if `below`. */
 static inline void attention_part_backward(const Task *t, int64_t m, const element *x, const Activations *a, int below,
                                            const Workspace *w) {
   const Encoder *e = t->encoder;
@@ -134,7 +134,7 @@ static inline void attention_part_backward(const Task *t, int64_t m, const eleme
   all.cls = 0;
   int keys = forms_keys(e, t->layer);
   int64_t n = t->chunk->tokens, d = e->width, units = d / PAIR * d;
-  element *context_grad = w->du; /* both are not needed at once */
+  element *context_grad = w->du; /* du is not needed any more */
   for (int64_t i = 0; i < m; i += BLOCK_ROWS) {
     int64_t rows = smaller(BLOCK_ROWS, m - i);
     matmul_rows(rows, d, d, w->dz + i * d, d, packed_weights(t, ATTENTION_OUTPUT, units, 1), d, w->sums, d, 0);
@@ -161,8 +161,8 @@ static inline void attention_part_backward(const Task *t, int64_t m, const eleme
   if (below) branch_input_gradient(&all, VALUE, 0, n, d, d, w->dy, 0, w);
 }
 
-/* One layer for one adapter: from w->dy, the gradient of its output, to that of its input in the same place (where a
-   lower layer has an adapter). The weights' gradients are added to those of `part`. */
+/* One layer for one adapter. Reads the gradient of the output from w->dy, and overwrites it with the gradient of the
+   input if a lower layer has an adapter. The gradients of the weights are added to those of `part`. */
 static inline void layer_backward(const Encoder *e, const Chunk *c, int64_t layer, int64_t adapter, int64_t part,
                                   char *base, const Workspace *w) {
   const Layer *l = &e->layer[layer];

@@ -10,7 +10,7 @@ void low_rank_product(const LowRank *l, int64_t adapter, int64_t d_out, int64_t 
   for (int64_t i = 0; i < d_out * d_in; i += LANES) store(out + i, load(out + i) * l->scale[adapter]);
 }
 
-/* Gradients of A and B of one adapter, from the sum of the parts of its weight gradient. */
+/* Gradients of A and B of one adapter, from the sum of its partial weight gradients. */
 static int from_weight_gradient(const LowRankGradients *g, int64_t adapter, float *grad_a, float *grad_b) {
   const LowRank *l = g->low_rank;
   int64_t rank = l->rank, padded = round_up(rank), o = g->d_out, d = g->d_in;
@@ -31,7 +31,7 @@ static int from_weight_gradient(const LowRankGradients *g, int64_t adapter, floa
   return OK;
 }
 
-/* out [size] = scale times the sum of the parts, which are `stride` apart. */
+/* out [size] = scale * sum of the parts, which are `stride` apart. */
 static void sum_parts(int64_t parts, int64_t stride, int64_t size, float scale, const float *in, float *out) {
   for (int64_t i = 0; i < size; i++) {
     float sum = in[i];
@@ -40,7 +40,7 @@ static void sum_parts(int64_t parts, int64_t stride, int64_t size, float scale, 
   }
 }
 
-/* The same of an adapter with dropout, whose gradients have only to be summed, and cut or padded to the pack's rank. */
+/* Gradients of A and B of one adapter with dropout: sum the parts, and truncate or pad them to the pack's rank. */
 static void from_branch(const LowRankGradients *g, const Dropout *z, float scale, float *grad_a, float *grad_b) {
   int64_t rank = g->low_rank->rank, given = smaller(rank, z->rank), o = g->d_out, d = g->d_in;
   memset(grad_a, 0, sizeof(float) * rank * d);
@@ -51,7 +51,7 @@ static void from_branch(const LowRankGradients *g, const Dropout *z, float scale
   for (int64_t i = 0; i < o; i++) sum_parts(g->parts, stride, given, scale, b + i * z->rank, grad_b + i * rank);
 }
 
-/* Each linear layer of each adapter is one task. */
+/* One task per linear layer and adapter. */
 int low_rank_gradients(const LowRankGradients *gradients, int64_t count, int64_t threads) {
   int status = OK;
   int64_t adapters = gradients->adapters;

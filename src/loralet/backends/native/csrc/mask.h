@@ -1,14 +1,14 @@
 /* Dropout masks, a pure function of counters; loralet.adapters.dropout computes the same bits.
 
-   No mask is stored: the backward pass draws it again. A mask does not depend on the other adapters of a pack, or on
-   how a batch is split. */
+   Masks are not stored: the backward pass computes them again. A mask does not depend on the other adapters of a pack,
+   or on how a batch is split. */
 #ifndef LORALET_MASK_H
 #define LORALET_MASK_H
 
 #include "api.h"
 #include "vectors.h"
 
-/* lowbias32 (Wellons 2018), a hash of 32 bits. */
+/* lowbias32 (Wellons 2018), a 32-bit hash. */
 static inline uvec scramble(uvec x) {
   x = (x ^ (x >> 16)) * 0x7feb352du;
   x = (x ^ (x >> 15)) * 0x846ca68bu;
@@ -16,7 +16,7 @@ static inline uvec scramble(uvec x) {
 }
 
 /* The factors of LANES features: 0, or 1 / (1 - probability).
-   index: of the linear layer, counted over all layers. place: token number x width + feature. */
+   index: number of the linear layer, over all layers. place: token number x width + feature. */
 static inline vec mask_at(const Mask *m, int64_t index, int64_t place) {
   uvec lane;
   for (int i = 0; i < LANES; i++) lane[i] = (uint32_t)place + (uint32_t)i;

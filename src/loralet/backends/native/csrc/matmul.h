@@ -1,8 +1,8 @@
-/* Products of matrices, and the two ways to pack their right operand.
+/* Matrix products, and two functions that pack the right operand.
 
-   `matmul` is the one name behind which the micro-kernels lie. Its left operand is read unit by unit, with any strides;
-   its right operand is rows of units, which `interleave` makes from rows of elements and `transpose` from the rows of a
-   transposed matrix. A row of a result does not depend on the other rows. */
+   `matmul` is the only entry point to the micro-kernels. The left operand is read unit by unit, with any strides. The
+   right operand is stored in rows of units: `interleave` packs a matrix, `transpose` packs a transposed matrix. A row
+   of the result does not depend on the other rows. */
 #ifndef LORALET_MATMUL_H
 #define LORALET_MATMUL_H
 
@@ -12,8 +12,7 @@
 
 #define CONSTANT_FOLDED static inline __attribute__((always_inline))
 
-/* `rows` rows by `columns` vectors of a product over k units, in registers; both are constants where this is
-   inlined. */
+/* `rows` rows by `columns` vectors of a product over k units, in registers. Both are constants after inlining. */
 CONSTANT_FOLDED void matmul_tile(const int rows, const int columns, int64_t k, const unit *a, int64_t a_row,
                                  int64_t a_column, const unit *b, int64_t b_row, float *c, int64_t c_row, int add) {
   vec sums[MR][NR];
@@ -55,8 +54,8 @@ CONSTANT_FOLDED void matmul_panel(const int columns, int64_t m, int64_t k, const
   }
 }
 
-/* C [m, n] = A [m, k units] B [k units, n], or C += A B where `add`; n is a multiple of LANES. `_row` and `_column` are
-   strides: from one row, or one unit of the sum, to the next. */
+/* C [m, n] = A [m, k units] B [k units, n], or C += A B if `add`. n is a multiple of LANES. `_row` and `_column` are
+   the strides between rows and between units. */
 static inline void matmul(int64_t m, int64_t n, int64_t k, const unit *a, int64_t a_row, int64_t a_column,
                           const unit *b, int64_t b_row, float *c, int64_t c_row, int add) {
   int64_t j = 0;
@@ -65,15 +64,14 @@ static inline void matmul(int64_t m, int64_t n, int64_t k, const unit *a, int64_
   for (; j < n; j += LANES) matmul_panel(1, m, k, a, a_row, a_column, b + j, b_row, c + j, c_row, add);
 }
 
-/* C [m, n] = A B (or +=) for dense rows of elements: A [m, a_row] of which the first k are read, B [k / pair, n]
+/* C [m, n] = A B (or +=) for contiguous rows of elements: the first k columns of A [m, a_row], and B [k / pair, n] in
    units. */
 static inline void matmul_rows(int64_t m, int64_t n, int64_t k, const element *a, int64_t a_row, const unit *b,
                                int64_t b_row, float *c, int64_t c_row, int add) {
   matmul(m, n, units_of(k), as_units(a), a_row / PAIR, 1, b, b_row, c, c_row, add);
 }
 
-/* Rows of units from rows of elements: each PAIR of neighbouring rows becomes one. A missing last row counts as
-   zeros. */
+/* Pack rows of elements into rows of units: PAIR consecutive rows become one. A missing last row counts as zeros. */
 static inline void interleave(int64_t rows, int64_t columns, const element *in, int64_t in_row, unit *out,
                               int64_t out_row) {
 #ifdef ELEMENT_BF16
@@ -91,7 +89,7 @@ static inline void interleave(int64_t rows, int64_t columns, const element *in, 
 #endif
 }
 
-/* Rows of units from the rows of a transposed matrix [rows, columns]; `out` is [columns / PAIR, out_row], zero from
+/* Pack the transpose of a matrix [rows, columns] into rows of units. `out` is [columns / PAIR, out_row], zero from
    column `rows` on. */
 static inline void transpose(int64_t rows, int64_t columns, const element *in, int64_t in_row, unit *out,
                              int64_t out_row) {
@@ -103,7 +101,7 @@ static inline void transpose(int64_t rows, int64_t columns, const element *in, i
   }
 }
 
-/* out [rows, columns] = in, from fp32 to the element type; the rows of out are `out_row` apart. */
+/* out [rows, columns] = in, converted from fp32 to the element type. The rows of out are `out_row` apart. */
 static inline void store_rows(int64_t rows, int64_t columns, const float *in, element *out, int64_t out_row) {
   for (int64_t i = 0; i < rows; i++)
     for (int64_t j = 0; j < columns; j += LANES) store(out + i * out_row + j, load_fp32(in + i * columns + j));

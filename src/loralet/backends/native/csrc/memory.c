@@ -3,7 +3,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-static int64_t allocations_left = -1; /* until one fails, for the tests; below 0: none fails */
+static int64_t allocations_left = -1; /* until one fails, for tests; below 0: none fails */
 static int64_t live;
 
 int fail_allocation_after(int64_t allocations) {
@@ -16,7 +16,7 @@ int live_allocations(int64_t *count) {
   return OK;
 }
 
-/* Whether this request is the one that is to fail. */
+/* Whether this allocation must fail. */
 static int must_fail(void) {
   if (__atomic_load_n(&allocations_left, __ATOMIC_RELAXED) < 0) return 0;
   return __atomic_fetch_sub(&allocations_left, 1, __ATOMIC_RELAXED) == 0;

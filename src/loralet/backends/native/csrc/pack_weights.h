@@ -1,4 +1,4 @@
-/* Packed weights: the right operands of products, as matmul.h reads them. */
+/* Packed weights: right operands of products, in the layout of matmul.h. */
 #ifndef LORALET_PACK_WEIGHTS_H
 #define LORALET_PACK_WEIGHTS_H
 
@@ -8,7 +8,7 @@
 #include "matmul.h"
 #include "memory.h"
 
-/* The weights of one adapter: W + scale B A, or W alone where the adapter has dropout. */
+/* Pack the weights of one adapter: W + scale B A, or only W if the adapter has dropout. */
 static inline int pack_adapter(const WeightPacking *p, int64_t adapter) {
   int64_t o = p->d_out, d = p->d_in;
   const element *weight = p->weight;
@@ -25,7 +25,7 @@ static inline int pack_adapter(const WeightPacking *p, int64_t adapter) {
   return OK;
 }
 
-/* The matrices of one adapter with dropout, A [rank, d_in] and B [d_out, rank], ranks padded with zeros. */
+/* Pack the matrices of one adapter with dropout, A [rank, d_in] and B [d_out, rank]. Ranks are padded with zeros. */
 static inline int pack_branch(const WeightPacking *p, int64_t adapter) {
   const LowRank *l = p->low_rank;
   const Dropout *z = p->dropout + adapter;
@@ -35,22 +35,22 @@ static inline int pack_branch(const WeightPacking *p, int64_t adapter) {
   BranchWeights packed = branch_weights(z, d, o);
   char *workspace = thread_workspace(elements + (int64_t)sizeof(float) * rank);
   if (!workspace) return OUT_OF_MEMORY;
-  element *own = (element *)workspace;
+  element *matrix = (element *)workspace;
   float *row = (float *)(workspace + elements);
-  memset(own, 0, sizeof(element) * rank * d);
-  store_rows(given, d, a, own, d);
-  transpose(rank, d, own, d, packed.down, rank);
-  interleave(rank, d, own, d, packed.down_back, d);
+  memset(matrix, 0, sizeof(element) * rank * d);
+  store_rows(given, d, a, matrix, d);
+  transpose(rank, d, matrix, d, packed.down, rank);
+  interleave(rank, d, matrix, d, packed.down_back, d);
   for (int64_t i = 0; i < o; i++) {
     for (int64_t r = 0; r < rank; r++) row[r] = r < given ? b[i * l->rank + r] * l->scale[adapter] : 0;
-    store_rows(1, rank, row, own + i * rank, rank);
+    store_rows(1, rank, row, matrix + i * rank, rank);
   }
-  transpose(o, rank, own, rank, packed.up, o);
-  interleave(o, rank, own, rank, packed.up_back, rank);
+  transpose(o, rank, matrix, rank, packed.up, o);
+  interleave(o, rank, matrix, rank, packed.up_back, rank);
   return OK;
 }
 
-/* Each linear layer of each adapter is one task; frozen ones are packed once. */
+/* One task per linear layer and adapter. Frozen layers are packed once. */
 int TYPED(pack_weights)(const WeightPacking *packings, int64_t count, int64_t threads) {
   int status = OK;
   int64_t adapters = packings->adapters;

@@ -1,4 +1,4 @@
-/* Every kernel that exists once for each element type. fp32.c and bf16.c include this file, each with its own type. */
+/* All kernels that depend on the element type. fp32.c and bf16.c include this file. */
 #ifndef LORALET_TEMPLATE_H
 #define LORALET_TEMPLATE_H
 

@@ -1,4 +1,4 @@
-/* The kernels of encoder and attention, once for each element type. */
+/* Declarations of the encoder and attention kernels, for each element type. */
 #ifndef LORALET_TYPED_H
 #define LORALET_TYPED_H
 

@@ -1,5 +1,5 @@
-/* Vectors of fp32 values and the functions of them that the kernels share: GCC and Clang vector types, so that any CPU
-   can run them. The width follows the instruction set that the compiler is told to use. */
+/* Vectors of fp32 values and common functions on them. GCC and Clang vector types run on any CPU; their width follows
+   the instruction set given to the compiler. */
 #ifndef LORALET_VECTORS_H
 #define LORALET_VECTORS_H
 
@@ -9,8 +9,8 @@
 #include <immintrin.h>
 #endif
 
-/* LANES: values of a vector. MR rows by NR vectors of a product stay in registers (see matmul.h): their sums, NR
-   vectors of the right operand and one of the left fill 29 of 32 registers, or 15 of 16. */
+/* LANES: values per vector. MR rows by NR vectors of a product stay in registers (see matmul.h): the sums, NR vectors
+   of the right operand and one vector of the left operand use 29 of 32 registers, or 15 of 16. */
 #define MR 6
 #if defined __AVX512F__
 #define LANES 16
@@ -29,7 +29,7 @@
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
 typedef uint32_t uvec __attribute__((vector_size(4 * LANES)));
-/* The same in memory, where only the alignment of one value is certain. */
+/* The same types in memory, with the alignment of a single value. */
 typedef float vec_memory __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef uint32_t uvec_memory __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef uint16_t half_memory __attribute__((vector_size(2 * LANES), aligned(2)));
@@ -68,7 +68,7 @@ static inline half_memory narrow(vec v) {
 #endif
 }
 
-/* sums + the two products of each lane's pair of bf16 */
+/* sums + both products of the bf16 pairs in each lane */
 static inline vec dot_pairs(vec sums, uvec a, uvec b) {
 #ifdef __AVX512BF16__
   return (vec)_mm512_dpbf16_ps((__m512)sums, (__m512bh)a, (__m512bh)b);
@@ -78,8 +78,7 @@ static inline vec dot_pairs(vec sums, uvec a, uvec b) {
 #endif
 }
 
-/* The largest of `count` values, a multiple of LANES. NaN may be passed over; it shows in the sum of the
-   exponentials. */
+/* The maximum of `count` values, a multiple of LANES. It may miss NaN, which the sum of the exponentials propagates. */
 static inline float maximum(const float *p, int64_t count) {
   vec best = load_fp32(p);
   for (int64_t i = LANES; i < count; i += LANES) best = vector_max(load_fp32(p + i), best);
@@ -88,8 +87,9 @@ static inline float maximum(const float *p, int64_t count) {
   return found;
 }
 
-/* e^x to about one unit in the last place, for x from -87 to 88: x = n ln 2 + r, a Taylor polynomial of degree 6 in r
-   (|r| <= ln 2 / 2), then n into the exponent. Adding 1.5 x 2^23 rounds to an integer and leaves it in the low bits. */
+/* e^x with an error of about one unit in the last place, for x from -87 to 88: x = n ln 2 + r, a Taylor polynomial of
+   degree 6 in r (|r| <= ln 2 / 2), and n added to the exponent. Adding 1.5 x 2^23 rounds to an integer and leaves it
+   in the low bits. */
 static inline vec exponential(vec x) {
   x = vector_max(splat(-87.0f), x);
   vec shifted = x * 1.44269504f + 12582912.0f, whole = shifted - 12582912.0f;
@@ -104,16 +104,16 @@ static inline vec exponential(vec x) {
   return p * (vec)(((uvec)shifted + (127u - 0x4b400000u)) << 23);
 }
 
-/* 1 - 2 / (e^2x + 1), computed with |x| so that the exponential cannot overflow; NaN stays NaN. */
+/* 1 - 2 / (e^2x + 1), computed with |x| to avoid overflow. NaN stays NaN. */
 static inline vec hyperbolic_tangent(vec x) {
   uvec sign = (uvec)x & 0x80000000u;
   vec e = exponential(-2.0f * (vec)((uvec)x ^ sign));
   return (vec)((uvec)((1.0f - e) / (1.0f + e)) ^ sign);
 }
 
-/* x P(x) and its derivative P(x) + x p(x), where P and p are the normal distribution and its density (GELU, Hendrycks
-   and Gimpel 2016). The error function is Abramowitz and Stegun 7.1.26, exact to 1.5e-7; its e^-z^2 with z = |x| / sqrt
-   2 is the density's too. */
+/* GELU (Hendrycks and Gimpel 2016): x P(x) and its derivative P(x) + x p(x), where P and p are the normal distribution
+   function and density. The error function is Abramowitz and Stegun 7.1.26, with an error below 1.5e-7. Its term e^-z^2
+   with z = |x| / sqrt 2 is also used for the density. */
 static inline vec gelu(vec x, vec *grad) {
   uvec sign = (uvec)x & 0x80000000u;
   vec z = (vec)((uvec)x ^ sign) * 0.70710678f;

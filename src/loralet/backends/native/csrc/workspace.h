@@ -1,4 +1,4 @@
-/* Where a chunk's activations lie between forward and backward pass, and each thread's workspace. */
+/* The layout of a chunk's activations and of a thread's workspace. */
 #ifndef LORALET_WORKSPACE_H
 #define LORALET_WORKSPACE_H
 
@@ -8,24 +8,24 @@
 #include "element.h"
 #include "memory.h"
 
-/* Rows of a product that are finished (bias, norm, ...) before the next ones: they stay in the cache. */
+/* Rows of a product per block. A block is finished (bias, norm, ...) before the next one, so it stays in the cache. */
 #define BLOCK_ROWS 48
 
-/* First tokens' attention without keys and values, see cls_attention.h. */
+/* Activations of cls_attention.h. */
 typedef struct {
   element *key_query;   /* [heads, rows, d] each head's query times its rows of the key weights */
   element *mean_input;  /* [heads, rows, d] mean of the layer's input, weighted by the probabilities */
   float *probabilities; /* [heads, tokens] */
 } ClsActivations;
 
-/* What a layer keeps of one chunk and adapter. m: the tokens that the layer computes; n: all tokens; f:
-   feed-forward. */
+/* Activations of one layer, chunk and adapter. m: tokens that the layer computes; n: all tokens; f: feed-forward
+   width. */
 typedef struct {
   element *query, *key, *value;        /* [m d] [n d] [n d] */
   element *probabilities;              /* for each row, for each head, [m, n rounded up] of that row */
-  ClsActivations cls;                  /* in place of key, value and probabilities, where those are not formed */
+  ClsActivations cls;                  /* replaces key, value and probabilities if those are not computed */
   element *context;                    /* [m d] */
-  element *attention_hat, *attended;   /* [m d] the attention norm's input, normalised; its output */
+  element *attention_hat, *attended;   /* [m d] normalised input of the attention norm; its output */
   element *gelu_grad, *inner;          /* [m f] */
   element *output_hat, *out;           /* [m d] */
   float *attention_rstd, *output_rstd; /* [m] reciprocal standard deviations */
@@ -37,34 +37,34 @@ static inline int forms_keys(const Encoder *e, int64_t layer) {
   return !is_cls_layer(e, layer) || e->layer[layer].keys_needed;
 }
 
-/* The activations of one layer and adapter in the chunk's block, and, where `bytes` is not null, the block's size so
-   far. */
+/* The activations of one layer and adapter in the chunk's block. Writes the block's size up to this layer to `bytes` if
+   that is not null. */
 static inline Activations activations_of(const Encoder *e, const Chunk *c, int64_t layer, int64_t adapter, char *base,
                                          int64_t *bytes) {
   Arena arena = {.base = base, .adapters = e->adapters, .adapter = adapter, .backward = (int)e->backward}, *r = &arena;
   Activations a = {0};
   for (int64_t i = 0; i <= layer; i++) {
     const Layer *l = &e->layer[i];
-    const int64_t *own = l->own;
+    const int64_t *per_adapter = l->per_adapter;
     int cls = is_cls_layer(e, i), keys = forms_keys(e, i), b = (int)e->backward;
     int64_t m = cls ? c->rows : c->tokens, size = sizeof(element), d = size * e->width, f = size * e->feed_forward;
     int64_t squares = size * e->heads * (cls ? c->padded : c->squares);
-    a.query = take(r, m * d, own[QUERY], 1);
-    a.key = take(r, c->tokens * d, own[KEY], keys);
-    a.value = take(r, c->tokens * d, own[VALUE], keys);
-    a.probabilities = take(r, squares, own[CONTEXT], keys);
-    a.cls.key_query = take(r, e->heads * m * d, own[CONTEXT], !keys);
-    a.cls.mean_input = take(r, e->heads * m * d, own[CONTEXT], !keys);
-    a.cls.probabilities = take(r, 4 * e->heads * c->tokens, own[CONTEXT], !keys);
-    a.context = take(r, m * d, own[CONTEXT], 1);
-    a.attention_hat = take(r, m * d, own[ATTENDED], b);
-    a.attended = take(r, m * d, own[ATTENDED], 1);
-    a.attention_rstd = take(r, 4 * m, own[ATTENDED], b);
-    a.gelu_grad = take(r, m * f, own[INNER], b);
-    a.inner = take(r, m * f, own[INNER], 1);
-    a.output_hat = take(r, m * d, own[OUT], b);
-    a.output_rstd = take(r, 4 * m, own[OUT], b);
-    a.out = take(r, m * d, own[OUT], 1);
+    a.query = take(r, m * d, per_adapter[QUERY], 1);
+    a.key = take(r, c->tokens * d, per_adapter[KEY], keys);
+    a.value = take(r, c->tokens * d, per_adapter[VALUE], keys);
+    a.probabilities = take(r, squares, per_adapter[CONTEXT], keys);
+    a.cls.key_query = take(r, e->heads * m * d, per_adapter[CONTEXT], !keys);
+    a.cls.mean_input = take(r, e->heads * m * d, per_adapter[CONTEXT], !keys);
+    a.cls.probabilities = take(r, 4 * e->heads * c->tokens, per_adapter[CONTEXT], !keys);
+    a.context = take(r, m * d, per_adapter[CONTEXT], 1);
+    a.attention_hat = take(r, m * d, per_adapter[ATTENDED], b);
+    a.attended = take(r, m * d, per_adapter[ATTENDED], 1);
+    a.attention_rstd = take(r, 4 * m, per_adapter[ATTENDED], b);
+    a.gelu_grad = take(r, m * f, per_adapter[INNER], b);
+    a.inner = take(r, m * f, per_adapter[INNER], 1);
+    a.output_hat = take(r, m * d, per_adapter[OUT], b);
+    a.output_rstd = take(r, 4 * m, per_adapter[OUT], b);
+    a.out = take(r, m * d, per_adapter[OUT], 1);
     for (int which = 0; which < LINEARS; which++) {
       int64_t rows = which == KEY || which == VALUE ? c->tokens : m;
       a.low[which] = take(r, size * rows * e->dropout_rank, 1, l->dropout[which] != NULL);
@@ -81,7 +81,7 @@ static inline int64_t chunk_bytes(const Encoder *e, const Chunk *c) {
   return bytes;
 }
 
-/* Bytes of the activations of all chunks, which lie one after another. */
+/* Bytes of the activations of all chunks, which are stored consecutively. */
 int TYPED(encoder_bytes)(const Encoder *e, int64_t *bytes) {
   *bytes = 0;
   for (int64_t row = 0; row < e->rows;) {
@@ -93,13 +93,13 @@ int TYPED(encoder_bytes)(const Encoder *e, int64_t *bytes) {
 
 /* The workspace of one thread. */
 typedef struct {
-  float *sums, *branch;            /* [BLOCK_ROWS, widest] of a product, and of an adapter with dropout */
-  float *head;                     /* attention of one head, or a block of products by A */
+  float *sums, *branch;            /* [BLOCK_ROWS, widest] block of a product; block of an adapter with dropout */
+  float *head;                     /* workspace of one attention head, or a block of a product with A */
   float *dy;                       /* [tokens d] gradient of a layer's output, then of its input */
   float *cls_scores;               /* [heads, tokens] gradient of the first tokens' scores */
   element *cls_rows;               /* [rows d] the first tokens' inputs */
-  element *dz, *du, *dq, *dk, *dv; /* gradients of a norm's input, of wider values, of query, key and value */
-  element *value_grad, *key_grad;  /* [heads, rows, d] of cls_attention.h */
+  element *dz, *du, *dq, *dk, *dv; /* gradients of a norm's input, feed-forward values, query, key and value */
+  element *value_grad, *key_grad;  /* [heads, rows, d] see cls_attention.h */
   element *masked, *dlow;          /* an input with dropout; the gradient of x A^T */
   unit *left, *right;              /* packed operands of a weight gradient */
 } Workspace;
@@ -130,7 +130,7 @@ static inline Workspace workspace_layout(const Encoder *e, const Extent *x, Aren
   return w;
 }
 
-/* The calling thread's workspace; `sums` is null where there is no memory. */
+/* The calling thread's workspace. `sums` is null if there is no memory. */
 static inline Workspace make_workspace(const Encoder *e, const Extent *x) {
   Arena arena = {0};
   workspace_layout(e, x, &arena);
@@ -138,7 +138,7 @@ static inline Workspace make_workspace(const Encoder *e, const Extent *x) {
   return workspace_layout(e, x, &arena);
 }
 
-/* grad [o, d] += dy^T x; the rows of dy are `row` elements apart. */
+/* grad [o, d] += dy^T x. The rows of dy are `row` elements apart. */
 static inline void add_weight_gradient(int64_t n, int64_t o, int64_t row, int64_t d, const element *dy,
                                        const element *x, float *grad, const Workspace *w) {
   interleave(n, o, dy, row, w->left, o);
