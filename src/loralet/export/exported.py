@@ -121,7 +121,7 @@ def compare(what: str, found: Tensor, classifier: LoadedClassifier) -> float:
     apart = float((found - fixed_logits(classifier)).abs().max())
     if not apart <= TOLERANCE:
         raise CheckError(
-            f"{classifier.artifact.id}: {what} gives other logits than the run (largest difference {apart:.2g})"
+            f"{classifier.artifact.id}: {what} gives different logits than the run (largest difference {apart:.2g})"
         )
     return apart
 
