@@ -1,4 +1,4 @@
-"""loralet: many LoRA adapters on one small frozen encoder, trained side by side."""
+"""Train many LoRA adapters on one small frozen encoder in parallel."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """The classifier is imported when it is first asked for, so that ``import loralet`` costs nothing."""
+    """Import the classifier on first access, so that ``import loralet`` is fast."""
     if name in ("TextClassifier", "load"):
         from loralet import classifier
 

@@ -1,4 +1,4 @@
-"""The command line: a table of commands. torch is imported only when a command needs it."""
+"""The command line interface. torch is imported only when a command needs it."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Command:
     """One command.
 
     Args:
-        summary: one sentence for the help.
-        function: ``module:function`` that carries it out; imported when the command is run.
+        summary: help text, one sentence.
+        function: ``module:function`` that implements it; imported when the command runs.
         parts: option classes, in the order of the function's arguments.
     """
 
@@ -60,12 +60,12 @@ COMMANDS: dict[str, Command] = {
     ),
     "train": Command("Train one LoRA configuration.", "loralet.commands.study:train", (TrainConfig, Interface)),
     "evaluate": Command(
-        "Measure a trained run on labelled data.", "loralet.commands.evaluate:evaluate", (EvaluateConfig,)
+        "Evaluate a trained run on labelled data.", "loralet.commands.evaluate:evaluate", (EvaluateConfig,)
     ),
     "predict": Command("Classify texts with a trained run.", "loralet.commands.predict:predict", (PredictConfig,)),
-    "show": Command("Print the table of a run folder.", "loralet.commands.show:show", (ShowConfig,)),
+    "show": Command("Print the results table of a run folder.", "loralet.commands.show:show", (ShowConfig,)),
     "report": Command(
-        "Write the report of a run folder as one self-contained page and as Markdown.",
+        "Write the report of a run folder as one self-contained HTML page and as Markdown.",
         "loralet.commands.report:report",
         (ReportConfig,),
     ),
@@ -75,16 +75,16 @@ COMMANDS: dict[str, Command] = {
         (InspectConfig,),
     ),
     "average": Command(
-        "Average several adapters into one: the mean of their updates and heads.",
+        "Average the weight updates and heads of several adapters into one adapter.",
         "loralet.commands.average:average",
         (AverageConfig,),
     ),
     "export": Command(
-        "Write a run for transformers, for ONNX, or as one folder that needs nothing else.",
+        "Export a run to transformers, ONNX, or one self-contained folder.",
         "loralet.commands.export:export",
         (ExportConfig,),
     ),
-    "push": Command("Upload an adapter to the hub.", "loralet.commands.push:push", (PushConfig,)),
+    "push": Command("Upload an adapter to the Hugging Face Hub.", "loralet.commands.push:push", (PushConfig,)),
     "distill": Command(
         "Distil a small BERT from a larger encoder and unlabelled texts.",
         "loralet.commands.distill:distill",
@@ -94,13 +94,14 @@ COMMANDS: dict[str, Command] = {
 
 
 def parse(arguments: Sequence[str]) -> Callable[[], None]:
-    """The command meant by command-line arguments, its options checked.
+    """Parse command-line arguments, validate the options, and return the command to run.
 
-    With ``--config`` or ``--preset`` the arguments are parsed twice: once to find them, once with the defaults they set.
+    With ``--config`` or ``--preset``, the arguments are parsed twice: first to find these options, then with the
+    defaults that they set.
 
     Raises:
-        ConfigError: impossible values, all in one message.
-        SystemExit: status 2 with a usage message, or 0 after ``--help`` or ``--version``.
+        ConfigError: invalid values, all in one message.
+        SystemExit: status 2 after a usage message, 0 after ``--help`` or ``--version``.
     """
     if list(arguments) in (["--version"], ["-V"]):
         print(f"loralet {__version__}")
@@ -116,13 +117,13 @@ def parse(arguments: Sequence[str]) -> Callable[[], None]:
 
 
 def _parsed(arguments: Sequence[str], defaults: Mapping[str, tuple[Any, ...]]) -> tuple[str, tuple[Any, ...]]:
-    """The command's name and its options; ``defaults`` has options for the commands that have other defaults."""
+    """The command's name and options; ``defaults`` overrides the default options of the commands it contains."""
     kinds = {name: _parser_class(name, command) for name, command in COMMANDS.items()}
     choices = []
     for name, kind in kinds.items():
         default = {"default": kind(*defaults[name])} if name in defaults else {}
         choices.append(Annotated[kind, tyro.conf.subcommand(name, **default)])
-    command: Any = tyro.cli(  # type: ignore[call-overload]  # a union made at run time from the table
+    command: Any = tyro.cli(  # type: ignore[call-overload]  # a union built at run time
         Union[tuple(choices)],
         prog="loralet",
         description="Fine-tune tiny BERT-family encoders with LoRA, many configurations at once.",
@@ -134,7 +135,7 @@ def _parsed(arguments: Sequence[str], defaults: Mapping[str, tuple[Any, ...]]) -
 
 
 def _parser_class(name: str, command: Command) -> type[Any]:
-    """A dataclass of a command's option classes, as the parser reads it; parts without required options have defaults."""
+    """The dataclass of a command's option classes for the parser. Parts without required options have defaults."""
     fields: list[Any] = []
     part: Any
     for i, part in enumerate(command.parts):
@@ -152,7 +153,7 @@ def _has_default(field: dataclasses.Field[Any]) -> bool:
 
 
 def _defaults(parts: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    """Defaults that ``--config`` and, over them, ``--preset`` set; None where neither is given."""
+    """Defaults set by ``--config``, then overridden by ``--preset``; None if neither is given."""
     options, *others = parts
     file = next((part.config for part in others if isinstance(part, Interface)), "")
     preset = next((part.preset for part in others if isinstance(part, Planning)), "")
@@ -175,7 +176,7 @@ def _run(command: Command, parts: tuple[Any, ...]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status is 0, 2 for a user's mistake, 1 for a failure, 130 after Ctrl-C."""
+    """Run a command. Exit status: 0 on success, 2 after a user error, 1 after another failure, 130 after Ctrl-C."""
     console = Console(stderr=True)
     prepare_runtime()
     logging.basicConfig(format="· %(message)s", level=logging.WARNING)
@@ -186,10 +187,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(console, str(error))
         return 2 if isinstance(error, UserError) else 1
     except KeyboardInterrupt:
-        _say(console, "interrupted; files written before are kept")
+        _say(console, "interrupted; files already written are kept")
         return 130
     except BrokenPipeError:
-        # The reader of our output is gone (`| head`). Nothing is wrong; Python must not complain when it closes stdout.
+        # The reader closed the pipe (`| head`). This is not an error; keep Python from reporting one at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:

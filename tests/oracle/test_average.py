@@ -220,8 +220,8 @@ def test_the_average_is_an_adapter_like_any_other(place: Path) -> None:
     ("arguments", "words"),
     [
         ([], "no run named"),
-        (["lone"], "lone is one run, and an average needs two"),
-        (["lone", "lone"], "named twice"),
+        (["lone"], "lone is one run, but an average needs at least two"),
+        (["lone", "lone"], "given twice"),
         (["grid", "lone", "--runs", "a", "b"], "runs are those of one study, but 2 folders are named"),
         (["grid", "--runs", "probe-s0"], "an average needs two"),
         (["grid", "--runs", "probe-s0", "nothing"], "no trained run 'nothing'"),

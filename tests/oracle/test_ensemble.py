@@ -132,10 +132,10 @@ def test_evaluate_measures_the_ensemble(place: Path) -> None:
     ("arguments", "words"),
     [
         (["--run", "a", "--runs", "b", "c"], "run and runs are both given"),
-        (["--runs", RUN_IDS[0], RUN_IDS[0]], "named twice"),
+        (["--runs", RUN_IDS[0], RUN_IDS[0]], "given twice"),
         (["--runs", RUN_IDS[0], "nothing"], "no trained run 'nothing'"),
         (["--also", "nowhere"], "nowhere: no such folder"),
-        (["--also", "odd"], "do not know the same labels"),
+        (["--also", "odd"], "the labels of these runs differ"),
     ],
 )
 def test_mistakes_are_one_message(place: Path, arguments: list[str], words: str) -> None:

@@ -201,7 +201,7 @@ def test_show_and_adapters_and_predict_agree(studied: Path, place: Path) -> None
     assert f"chosen on validation: {chosen}" in shown.stdout
     texts = ["a b c a", "h i j j k", "p q r s", "a"]
     jsonl = run(place, "predict", "grid", *texts, "--format", "jsonl")
-    assert f"using {chosen}, which validation chose" in jsonl.stderr
+    assert f"using {chosen}, the run chosen on validation" in jsonl.stderr
     rows = [json.loads(line) for line in jsonl.stdout.splitlines()]
     assert [row["text"] for row in rows] == texts
     assert [row["label"] for row in rows[:3]] == list(LABELS)

@@ -254,7 +254,7 @@ def test_an_adapter_whose_backbone_is_not_here_says_how_to_name_it(
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "'tiny' is neither a local folder nor a model on the hub" in done.stderr
-    assert "name it with --backbone (backbone=... in Python)" in done.stderr
+    assert "set --backbone (backbone=... in Python)" in done.stderr
     flags = ("oil price", "--format", "jsonl", "--backbone", str(place / "tiny"))
     done = elsewhere(tmp_path / "empty", hub, tmp_path / "other home", "predict", "me/mine", *flags, token="")
     assert done.returncode == 0, done.stderr

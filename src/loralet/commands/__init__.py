@@ -1,1 +1,1 @@
-"""The commands behind the front door, one file each; they import torch, so the front door imports them only when called."""
+"""The commands, one module each. They import torch, so the command line imports them only when they run."""

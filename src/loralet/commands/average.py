@@ -25,7 +25,7 @@ from loralet.runtime import using_threads
 
 
 def average(config: AverageConfig) -> None:
-    """Write the average of several adapters as one adapter, and print its score where validation rows can be read."""
+    """Write the average of several adapters as one adapter. Print its score if validation rows can be read."""
     with using_threads(config.compute.threads):
         out = new_run_folder(config.out, "average")
         adapters = _members(config)
@@ -46,25 +46,25 @@ def average(config: AverageConfig) -> None:
 
 
 def _members(config: AverageConfig) -> list[Path]:
-    """The adapters that are meant.
+    """The folders of the adapters to average.
 
     Raises:
-        ConfigError: a single run.
-        RunError: no such run, or one named twice.
+        ConfigError: only one run is given.
+        RunError: a run does not exist or is given twice.
     """
     one, folder = OneRun(config.folders[0]), Path(config.folders[0])
     if config.runs or len(config.folders) > 1:
         return find_adapters(SeveralRuns(one, config.runs, config.folders[1:]))
     results = read_results(folder) if (folder / NAME).exists() else None
     if results is None or results.kind != "study":
-        raise ConfigError(f"{folder} is one run, and an average needs two: name further ones, or a study")
+        raise ConfigError(f"{folder} is one run, but an average needs at least two: give more runs, or a study")
     return find_adapters(SeveralRuns(one, tuple(chosen_seeds(results))))
 
 
 def _measured(
     made: Artifact, members: Sequence[Artifact], adapter: Path, backbone: Backbone, compute: ComputeOptions
 ) -> Artifact:
-    """The average with its scores on the validation rows that all members share, if there are any that can be read."""
+    """The average, with scores on the validation rows that all members share, if they can be read."""
     first = _data_of(members[0])
     if not made.data_fingerprint or any(_data_of(member) != first for member in members):
         return made

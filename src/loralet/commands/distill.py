@@ -10,7 +10,7 @@ from loralet.runtime import using_threads
 
 
 def distill(config: DistillConfig, interface: Interface) -> None:
-    """Build a small encoder from a larger one and print its held-out losses."""
+    """Distil a small encoder from a larger one and print its held-out losses."""
     with using_threads(config.compute.threads), open_view(interface.quiet, interface.json_events) as view:
         last = build_student(config, view)
         view(Finished(config.out))

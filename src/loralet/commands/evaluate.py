@@ -22,7 +22,7 @@ from loralet.training.corpus import columns_of, dataset_of
 
 
 def evaluate(config: EvaluateConfig) -> None:
-    """Measure a run on labelled data, or once more on its own test split, which its results then record."""
+    """Evaluate a run on labelled data, or again on its own test split. The results record each read of that split."""
     with using_threads(config.compute.threads):
         adapters = find_adapters(config.runs)
         ensemble = load_ensemble(adapters, config.model, config.compute)
@@ -38,21 +38,21 @@ def evaluate(config: EvaluateConfig) -> None:
 
 
 def _own_test(folder: Path, artifacts: Sequence[Artifact]) -> Split:
-    """The test split of the run's own data, whose reading the results then record."""
+    """Read the test split of the run's own data, and record this read in the results."""
     if not (folder / NAME).exists():
-        raise RunError(f"{folder} is a single adapter: name the data to measure it on")
+        raise RunError(f"{folder} is a single adapter without a test split: give the data to evaluate it on")
     results = read_results(folder)
     source = results.data.source
     dataset = dataset_of(source, read_config(folder, results.kind).reading)
     if dataset.test is None:
-        raise RunError(f"{source} has no test split: name the data to measure on")
+        raise RunError(f"{source} has no test split: give the data to evaluate on")
     for artifact in artifacts:
         if dataset.fingerprint != artifact.data_fingerprint:
             raise RunError(
-                f"{source} is not, or no longer, what {artifact.id} of this ensemble was trained on: "
-                "name the data to measure on"
+                f"{source} is not the data that {artifact.id} was trained on, or it has changed: "
+                "give the data to evaluate the ensemble on"
                 if len(artifacts) > 1
-                else f"{source} has changed since {folder} was trained on it: name the data to measure on"
+                else f"{source} has changed since {folder} was trained on it: give the data to evaluate on"
             )
     split = dataset.test.read()
     write_results(folder, with_test_read(results))
@@ -74,7 +74,7 @@ def _record(ensemble: Ensemble, split: Split, scores: Scores) -> dict[str, objec
 
 
 def _print_scores(ensemble: Ensemble, split: Split, scores: Scores) -> None:
-    """The selection metric with its interval on one line, the other metrics on the next."""
+    """Print the selection metric with its interval on one line, and the other metrics on the next."""
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"{_names(ensemble)} on {split.source}: {len(split):,} rows", markup=False)
     first, *others = scores.values

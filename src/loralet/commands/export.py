@@ -23,7 +23,7 @@ from loralet.training.corpus import columns_of
 
 
 def export(config: ExportConfig) -> None:
-    """Write a run for other programs, print its size, and push it if wanted."""
+    """Export a run, print the file sizes, and push the export if requested."""
     with using_threads(config.compute.threads):
         done = _export(config, new_run_folder(config.out, "export"))
     _say(done)
@@ -47,7 +47,7 @@ def _export(config: ExportConfig, out: Path) -> Exported:
 
 
 def _calibration(config: ExportConfig, adapter: Path, artifact: Artifact) -> Split | None:
-    """Rows to measure on; the gate needs them, the comparison with the run does not."""
+    """Rows to compare the export with the run on. Only the int8 accuracy gate requires them."""
     try:
         return calibration_rows(adapter, artifact, config.data, columns_of(config.columns))
     except RunError:
@@ -63,7 +63,7 @@ def _say(done: Exported) -> None:
         console.print(f"  {name:<24} {size:>12,} bytes", markup=False)
     if done.largest_difference is not None:
         console.print(
-            f"largest difference of a logit from the run: {done.largest_difference:.1e} on {done.rows_compared:,} rows"
+            f"largest logit difference from the run: {done.largest_difference:.1e} on {done.rows_compared:,} rows"
         )
     if done.int8 and done.int8.kept:
         gate = done.int8

@@ -11,7 +11,7 @@ from loralet.report.results_table import table_console
 
 
 def inspect(config: InspectConfig) -> None:
-    """Say what is at each path, and compare the models among them."""
+    """Describe what is at each path, and compare all models with each other."""
     found = [inspect_path(path) for path in config.paths]
     if config.format == "json":
         print(json.dumps(inspection_json(found), indent=2, ensure_ascii=False))

@@ -16,10 +16,10 @@ from loralet.runtime import using_threads
 
 
 def predict(config: PredictConfig) -> None:
-    """Classify texts and print them in their order."""
+    """Classify texts and print the predictions in input order."""
     runs, given = config.runs, config.input
     if given.texts and given.file:
-        raise ConfigError("texts and --file are both given: give one of them")
+        raise ConfigError("texts and --file are both given: use one of them")
     with using_threads(config.compute.threads):
         adapters = find_adapters(runs)
         texts = list(given.texts)
@@ -32,12 +32,12 @@ def predict(config: PredictConfig) -> None:
             members = ", ".join(artifact.id for artifact in ensemble.artifacts)
             print(f"· mean probability of {members}", file=sys.stderr)
         elif not runs.one.run and not runs.runs and adapters[0] != Path(runs.one.folder):
-            print(f"· using {ensemble.artifacts[0].id}, which validation chose", file=sys.stderr)
+            print(f"· using {ensemble.artifacts[0].id}, the run chosen on validation", file=sys.stderr)
         WRITERS[config.format](ensemble.predict(texts), ensemble.labels, sys.stdout)
 
 
 def _bundled_texts() -> list[str]:
-    print(f"· no text given: using the test texts of {DATA}, which comes with loralet", file=sys.stderr)
+    print(f"· no text given: using the test texts of the bundled {DATA}", file=sys.stderr)
     return list(read_table(FOLDER / DATA / "test.csv", Columns()).texts.to_pylist())
 
 
@@ -59,5 +59,5 @@ def _read_texts(file: str, text_column: str) -> list[str]:
         except UnicodeDecodeError as error:
             raise DataError(f"{name}: row {number} is not UTF-8; save it as UTF-8") from error
     if not texts:
-        raise DataError(f"{name}: there is no text in it")
+        raise DataError(f"{name}: contains no text")
     return texts

@@ -12,13 +12,13 @@ from loralet.inference.predictor import find_adapter
 
 
 def push(config: PushConfig) -> None:
-    """Upload an adapter to the hub."""
+    """Upload an adapter to the Hugging Face Hub."""
     wanted = config.upload
     push_folder(find_adapter(Path(config.one.folder), config.one.run), wanted.repo, wanted.private, wanted.dry_run)
 
 
 def push_folder(folder: Path, repo: str, private: bool, dry_run: bool) -> None:
-    """Upload a folder, or say what would be sent."""
+    """Upload a folder. With ``dry_run``, print what would be sent instead."""
     console = Console(highlight=False, soft_wrap=True)
     planned = plan_push(folder, repo)
     for name, size in planned.files.items():
@@ -28,7 +28,8 @@ def push_folder(folder: Path, repo: str, private: bool, dry_run: bool) -> None:
     total = sum(planned.files.values())
     if dry_run:
         console.print(
-            f"dry run: {len(planned.files)} files, {total:,} bytes would be sent to {planned.repo} on {planned.endpoint}",
+            f"dry run: {len(planned.files)} files, {total:,} bytes would be sent to {planned.repo} "
+            f"on {planned.endpoint}",
             markup=False,
         )
         return

@@ -12,15 +12,15 @@ from loralet.report.page import write_report
 
 
 def report(config: ReportConfig) -> None:
-    """Write the report of a run folder and print where it is."""
+    """Write the report of a run folder and print its paths."""
     say_reports(write_reports(config))
 
 
 def write_reports(config: ReportConfig) -> tuple[list[Path], str]:
-    """Write the files that the options ask for; returns them, and why they show no texts where texts were wanted.
+    """Write the requested files. Returns their paths, and why requested texts are missing (empty if they are not).
 
     Raises:
-        ConfigError: there is a folder of a file's name, or another file whose extension is not that of a report.
+        ConfigError: a path is a folder, or an existing file whose extension is not that of a report.
         RunError: see :func:`loralet.report.analysis.analyse`.
     """
     folder = Path(config.folder)
@@ -28,12 +28,12 @@ def write_reports(config: ReportConfig) -> tuple[list[Path], str]:
     places = [(html, ".html"), (md, ".md"), (Path(config.json) if config.json else None, ".json")]
     taken = [str(path) for path, _ in places if path and path.is_dir()]
     if taken:
-        raise ConfigError(f"{', '.join(taken)}: there is a folder of that name; name a file")
+        raise ConfigError(f"{', '.join(taken)}: is a folder; give a file name")
     foreign = [str(path) for path, ending in places if path and path.exists() and path.suffix.lower() != ending]
     if foreign:
         raise ConfigError(
-            f"{', '.join(foreign)}: there is a file of that name without the extension of a report; it would be lost, "
-            "so name another file"
+            f"{', '.join(foreign)}: exists and does not have the extension of a report, so it is not overwritten; "
+            "give another file name"
         )
     analysis = analyse(folder, config.texts)
     written = write_report(analysis, html, md)
@@ -44,7 +44,7 @@ def write_reports(config: ReportConfig) -> tuple[list[Path], str]:
 
 
 def say_reports(written: tuple[list[Path], str]) -> None:
-    """Print where the files are."""
+    """Print the paths of the files."""
     paths, note = written
     for path in paths:
         print(f"report: {path}")
@@ -53,15 +53,15 @@ def say_reports(written: tuple[list[Path], str]) -> None:
 
 
 def report_files(folder: Path, out: str, form: str) -> tuple[Path | None, Path | None]:
-    """The files of the page and of the Markdown; None for the one that is not wanted.
+    """The paths of the HTML page and of the Markdown file; None for a format that is not requested.
 
     Args:
         folder: the run folder.
-        out: the file that the user named; empty: report.html and report.md in the run folder.
+        out: path given by the user; if empty, report.html and report.md in the run folder.
         form: ``html``, ``md`` or ``both``. With ``both``, the file extension is added for each.
     """
     path = Path(out) if out else folder / "report.html"
-    # The dot in lora-lr0.002 does not begin an extension.
+    # The dot in a name such as lora-lr0.002 does not start a file extension.
     bare = path.with_suffix("") if path.suffix.lower() in (".html", ".md") else path
     html = path if out and form == "html" else bare.with_name(f"{bare.name}.html")
     md = path if out and form == "md" else bare.with_name(f"{bare.name}.md")

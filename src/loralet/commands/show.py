@@ -13,7 +13,7 @@ from loralet.runs.results import read_results
 
 
 def show(config: ShowConfig) -> None:
-    """Print the table of a run folder."""
+    """Print the results table of a run folder."""
     folder, console = Path(config.folder), table_console()
     results = read_results(folder)
     recorded = read_environment(folder).backends if (folder / ENVIRONMENT).exists() else ()

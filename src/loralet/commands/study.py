@@ -1,4 +1,4 @@
-"""``loralet study`` and ``loralet train``: one path, as a single run is a pack of one."""
+"""``loralet study`` and ``loralet train``. They share one code path: a single run is a pack of one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from loralet.studies.study import carry_out, prepare
 
 
 def study(config: StudyConfig, interface: Interface, planning: Planning) -> None:
-    """Train a grid, print its table and, if wanted, write its report; or only print what would be trained."""
+    """Train a grid, print its results table and, if requested, write its report. A dry run only prints the plan."""
     path = _carry_out(plan_study(config), config, interface, planning.dry_run)
     if path and planning.report:
         written = write_reports(ReportConfig(str(path)))
@@ -32,12 +32,12 @@ def study(config: StudyConfig, interface: Interface, planning: Planning) -> None
 
 
 def train(config: TrainConfig, interface: Interface) -> None:
-    """Train one run and print its table."""
+    """Train one run and print its results table."""
     _carry_out(plan_train(config), config, interface, dry_run=False)
 
 
 def _carry_out(plan: Plan, config: StudyConfig | TrainConfig, interface: Interface, dry_run: bool) -> Path | None:
-    """The run folder, None after a dry run."""
+    """Carry out a plan. Returns the run folder, or None after a dry run."""
     path = new_run_folder(config.out, plan.kind)
     heard: list[Event] = []
     with using_threads(plan.compute.threads), open_view(interface.quiet, interface.json_events) as view:
@@ -48,7 +48,7 @@ def _carry_out(plan: Plan, config: StudyConfig | TrainConfig, interface: Interfa
 
         for name in (plan.source, *dict.fromkeys(run.model for run in plan.runs)):
             if bundled(name):
-                listen(Stage(f"{name} comes with loralet"))
+                listen(Stage(f"{name} is bundled with loralet"))
         prepared = prepare(plan, listen)
         lines = backend_lines(prepared.backends)
         if plan.kind == "study":

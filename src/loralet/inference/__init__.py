@@ -1,1 +1,1 @@
-"""Trained runs at work: predictor, ensemble, evaluation."""
+"""Inference with trained runs: predictor, ensemble, evaluation."""

@@ -25,14 +25,14 @@ from loralet.tasks.base import Task
 
 @dataclass(frozen=True)
 class Group:
-    """Members that are computed as one pack: one backbone, one kind of head, one adapter method, one maximum length.
+    """Members computed as one pack: same backbone, kind of head, adapter method and maximum length.
 
     Args:
-        backend, info: where they are computed.
+        backend, info: the compute backend and its description.
         forward: their forward pass.
-        backbone: what they share.
-        max_length: tokens that they read of a text.
-        orders: for each member, the place of each of the ensemble's labels among its own.
+        backbone: the shared backbone.
+        max_length: number of tokens to which texts are truncated.
+        orders: for each member, the index of each of the ensemble's labels among its own.
     """
 
     backend: Backend
@@ -45,7 +45,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """One or more runs that know the same labels; ``task`` has them in the first one's order."""
+    """One or more runs with the same labels; ``task`` has the labels in the order of the first run."""
 
     artifacts: tuple[Artifact, ...]
     groups: tuple[Group, ...]
@@ -80,7 +80,7 @@ def find_adapters(runs: SeveralRuns) -> list[Path]:
     """The adapter folders of an ensemble.
 
     Raises:
-        RunError: one does not exist, or is named twice.
+        RunError: an adapter does not exist or is given twice.
         HubError: see :func:`loralet.inference.predictor.find_adapter`.
     """
     folder = Path(runs.one.folder)
@@ -89,21 +89,21 @@ def find_adapters(runs: SeveralRuns) -> list[Path]:
     resolved = [path.resolve() for path in found]
     twice = sorted({str(path) for path, place in zip(found, resolved, strict=True) if resolved.count(place) > 1})
     if twice:
-        raise RunError(f"{', '.join(twice)}: named twice; a run counts once")
+        raise RunError(f"{', '.join(twice)}: given twice; give each run once")
     return found
 
 
 def load_ensemble(adapters: Sequence[Path], options: ModelOptions, compute: ComputeOptions) -> Ensemble:
-    """Load adapter folders; those that share a backbone are computed in one pass.
+    """Load adapter folders. Adapters that share a backbone are computed in one pass.
 
     Args:
         adapters: the folders.
         options: how to load them, see :func:`loralet.inference.predictor.open_adapter`.
-        compute: where and how to compute.
+        compute: backend, precision and threads.
 
     Raises:
-        RunError: their labels are not the same, or one cannot be read.
-        ConfigError: the backend that is asked for cannot be had.
+        RunError: the labels differ, or an adapter cannot be read.
+        ConfigError: the requested backend is not available.
         CheckpointError, HubError: a backbone cannot be loaded.
     """
     opened = {str(adapter): open_adapter(adapter, options) for adapter in adapters}
@@ -129,20 +129,20 @@ def _group(artifacts: Sequence[Artifact], backbone: Backbone, task: Task, comput
 
 
 def _order(own: Sequence[str], wanted: Sequence[str]) -> Tensor:
-    """The place of each wanted label among a member's own; equal lists may name a label twice."""
+    """The index of each wanted label among a member's own. Equal lists may contain a label twice."""
     return torch.arange(len(own)) if own == wanted else torch.tensor([own.index(label) for label in wanted])
 
 
 def _check_labels(labels: Mapping[str, Sequence[str]]) -> None:
-    """Check that all members know the same labels, in any order.
+    """Check that all members have the same labels, in any order.
 
     Raises:
-        RunError: one does not; every one is listed.
+        RunError: some members have other labels; the message lists all of them.
     """
     (first, wanted), *others = labels.items()
     different = [(name, own) for name, own in others if set(own) != set(wanted)]
     if different:
         lines = (f"  - {name}: {', '.join(own)}" for name, own in different)
-        advice = "give the same names to all with --label-names, in the order of the logits, or leave these out"
-        title = f"these runs do not know the same labels; {first}: {', '.join(wanted)}"
+        advice = "set the same names for all with --label-names, in the order of the logits, or remove these runs"
+        title = f"the labels of these runs differ; {first}: {', '.join(wanted)}"
         raise RunError("\n".join([title, *lines, advice]))

@@ -12,7 +12,7 @@ from loralet.data.batches import gather, sorted_batches
 from loralet.data.tokens import Tokens
 
 BATCH_TOKENS = 8192
-"""Tokens of one evaluation batch over all adapters: enough for full speed, few enough to stay near the CPU's cache."""
+"""Tokens of one evaluation batch, summed over all adapters: enough for full speed, few enough for the CPU cache."""
 
 
 def logits_of(backend: Backend, forward: Logits, tokens: Tokens, adapters: int) -> Float[Tensor, "k m c"]:
@@ -22,7 +22,7 @@ def logits_of(backend: Backend, forward: Logits, tokens: Tokens, adapters: int) 
         backend: the backend that ``forward`` belongs to.
         forward: a pack's forward pass (:meth:`loralet.backends.base.Program.logits`).
         tokens: the rows.
-        adapters: k, which sets how many rows are computed at once.
+        adapters: k; the more adapters, the fewer rows per batch.
     """
     rows = list(sorted_batches(tokens.lengths, max(1, BATCH_TOKENS // adapters)))
     logits = torch.cat(list(backend.map(forward, (gather(tokens, own) for own in rows))), dim=1)

@@ -29,7 +29,7 @@ from loralet.tasks.base import Task
 from loralet.tasks.single_label import require_no_exchange
 
 CHUNK = 20_000
-"""Texts tokenised and scored at once, so that memory does not grow with the file."""
+"""Texts tokenised and scored at once, which bounds the memory for large files."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class LoadedClassifier:
     Args:
         artifact: the run.
         backbone: its encoder.
-        task: what its labels mean.
-        backend, info: where it is computed.
+        task: its task and labels.
+        backend, info: the compute backend and its description.
         forward: its forward pass.
     """
 
@@ -61,7 +61,7 @@ class LoadedClassifier:
     forward: Logits
 
     def logits(self, texts: pa.ChunkedArray) -> Tensor:
-        """Logits ``[m c]`` in the order of the texts; computed in batches of similar length."""
+        """Logits ``[m c]`` in the order of the texts, computed in batches of similar length."""
         tokens = tokenise(texts, self.backbone.tokenizer, self.artifact.max_length)
         return logits_of(self.backend, self.forward, tokens, 1)[0]
 
@@ -74,20 +74,20 @@ class LoadedClassifier:
 
 
 def predictions(task: Task, texts: Sequence[str], probabilities: Tensor) -> Iterator[Prediction]:
-    """Answers of probabilities ``[m c]``."""
+    """Predictions from probabilities ``[m c]``."""
     for text, p in zip(texts, probabilities.tolist(), strict=True):
         yield Prediction(text, task.decode(p), tuple(p))
 
 
 def find_adapter(folder: Path, run: str = "") -> Path:
-    """The adapter folder that is meant.
+    """Find an adapter folder.
 
     Args:
-        folder: a run folder (the run that validation chose, or the one named), an adapter folder, or a hub id.
+        folder: a run folder (the run chosen on validation, or ``run``), an adapter folder, or a hub id.
         run: id of a run of a study.
 
     Raises:
-        RunError: no such folder, no finished run in it, or no run of that name.
+        RunError: the folder does not exist, or has no finished run or no run of that name.
         HubError: a name of the form owner/name that is neither a folder nor an adapter on the hub.
     """
     if not folder.is_dir():
@@ -97,16 +97,16 @@ def find_adapter(folder: Path, run: str = "") -> Path:
         return client.fetch(folder.as_posix(), _wanted)
     if (folder / "loralet.json").exists() or is_peft_folder(folder):
         if run and run != folder.name:
-            raise RunError(f"{folder} is one adapter, not a study; leave --run out")
+            raise RunError(f"{folder} is one adapter, not a study; remove --run")
         return folder
     if (folder / "config.json").exists():
-        raise RunError(f"{folder}: a model without a classifier of loralet; a base model alone would only guess")
+        raise RunError(f"{folder}: no trained classifier; a base model alone would only guess")
     results = read_results(folder)
     adapters = folder / "adapters"
     run = run or chosen_run(results).id
     if (adapters / run).is_dir() and not (adapters / run / "loralet.json").exists():
         raise RunError(
-            f"{adapters / run}: loralet.json is missing, so its labels are unknown; "
+            f"{adapters / run}: loralet.json is missing, so the labels are unknown; "
             "copy the run folder again, or train again"
         )
     if not (adapters / run / "loralet.json").exists():
@@ -116,21 +116,21 @@ def find_adapter(folder: Path, run: str = "") -> Path:
 
 
 def _wanted(names: Sequence[str]) -> list[str]:
-    """The files of an adapter's repository; none of a repository without an adapter."""
+    """The files to fetch from an adapter's repository; empty if the repository has no adapter."""
     found = {"loralet.json", "adapter_config.json"} & set(names)
     return [name for name in names if name in ADAPTER_FILES] if found else []
 
 
 def open_adapter(adapter: Path, options: ModelOptions = ModelOptions()) -> tuple[Artifact, Backbone]:
-    """Read an adapter folder, ours or PEFT's, and the backbone that it belongs to.
+    """Read an adapter folder of loralet or PEFT, and its backbone.
 
     Args:
         adapter: the folder.
-        options: names for the labels, in the order of the logits, and where the backbone is.
+        options: label names, in the order of the logits, and the path of the backbone.
 
     Raises:
-        RunError: the folder cannot be read, or the backbone found is not the one it was trained on.
-        DataError: one of the adapter's own labels is given as the name of another.
+        RunError: the folder cannot be read, or it was trained on another backbone.
+        DataError: one of the adapter's own labels is given as the name of another label.
         CheckpointError, HubError: the backbone cannot be loaded.
     """
     labels, source = options.label_names, options.source
@@ -141,7 +141,7 @@ def open_adapter(adapter: Path, options: ModelOptions = ModelOptions()) -> tuple
     if labels:
         if len(labels) != len(artifact.labels):
             raise RunError(
-                f"{adapter}: {len(labels)} label names are given, the classifier has {len(artifact.labels)} "
+                f"{adapter}: {len(labels)} label names given, but the classifier has {len(artifact.labels)} labels "
                 f"({', '.join(artifact.labels)})"
             )
         require_no_exchange(str(adapter), artifact.labels, labels)
@@ -152,45 +152,45 @@ def open_adapter(adapter: Path, options: ModelOptions = ModelOptions()) -> tuple
         found = load_backbone(source.backbone or artifact.backbone)
     if found.fingerprint != artifact.backbone_fingerprint and not source.any_backbone:
         raise RunError(
-            f"{adapter}: trained on another model than the one now at {found.name} "
-            f"(fingerprint {artifact.backbone_fingerprint[:12]}, found {found.fingerprint[:12]}); its predictions would "
-            "be meaningless. --any-backbone (force=True in Python) loads it anyway"
+            f"{adapter}: trained on another model than {found.name} "
+            f"(fingerprint {artifact.backbone_fingerprint[:12]}, found {found.fingerprint[:12]}), so its predictions "
+            "would be meaningless. --any-backbone (force=True in Python) loads it anyway"
         )
     return artifact, found
 
 
 @contextmanager
 def _backbone_named(adapter: Path, given: str) -> Iterator[None]:
-    """If the adapter's own backbone cannot be loaded, the error says how to name another."""
+    """If the adapter's own backbone cannot be loaded, extend the error with how to set another path."""
     try:
         yield
     except (CheckpointError, HubError) as error:
         if given:
             raise
         raise type(error)(
-            f"{adapter}: its backbone cannot be loaded ({error}); "
-            "if you have it elsewhere, name it with --backbone (backbone=... in Python)"
+            f"{adapter}: the backbone cannot be loaded ({error}); "
+            "if it is at another path, set --backbone (backbone=... in Python)"
         ) from error
 
 
 def load_classifier(
     adapter: Path, options: ModelOptions = ModelOptions(), compute: ComputeOptions | None = None
 ) -> LoadedClassifier:
-    """Load an adapter folder, ours or PEFT's, onto its backbone; for errors see :func:`open_adapter` and :func:`ready`."""
+    """Load an adapter folder of loralet or PEFT with its backbone; raises as :func:`open_adapter` and :func:`ready`."""
     return ready(*open_adapter(adapter, options), compute)
 
 
 def ready(artifact: Artifact, backbone: Backbone, compute: ComputeOptions | None = None) -> LoadedClassifier:
-    """The classifier that an artifact makes of its backbone.
+    """Combine an artifact and its backbone into a classifier.
 
     Args:
         artifact: the run.
         backbone: its encoder.
-        compute: where and how to compute; fp32 on the best backend when None.
+        compute: backend, precision and threads; if None, fp32 on the fastest backend.
 
     Raises:
-        ConfigError: the backend that is asked for cannot be had.
-        RunError: the artifact's tensors are not those of its configuration.
+        ConfigError: the requested backend is not available.
+        RunError: the artifact's tensors do not match its configuration.
     """
     compute = compute or fp32()
     chosen = choose_backend(backbone.table, compute.precision, compute.backend, [artifact.adapter.method])
