@@ -72,7 +72,7 @@ def test_pace_and_time_left_follow_the_last_steps() -> None:
     assert made.seconds_left == pytest.approx(90)
     # this pack takes 100 s where 50 were planned, so the next one's 30 become 60
     assert made.all_seconds_left == pytest.approx(150)
-    assert head_line(made) == "pack 1 of 2 · step 10/100 · 64 rows x runs/s · 2 min left, 2 min in all"
+    assert head_line(made) == "pack 1 of 2 · step 10/100 · 64 rows x runs/s · 2 min left, 2 min in total"
     for step in range(11, 71):  # a run has left, and steps take a tenth of a second
         made.update(Stepped(step, ("a",), (0.1,), 1.0, 32), 10 + (step - 10) / 10)
     assert made.rows_per_second == pytest.approx(320)
@@ -143,7 +143,7 @@ def test_where_there_is_no_terminal_there_are_plain_lines() -> None:
     assert lines == [
         "· reading [data]",
         f"· {plan_text(PLAN)}",
-        "· training pack 1 of 2, 2 runs side by side: 100 steps of 32 rows, 432 training rows",
+        "· training pack 1 of 2, 2 runs: 100 steps of 32 rows, 432 training rows",
         "· step 11/100 · loss 0.136 · 64 rows x runs/s · validation 0.600 (a) · 89 s left",
         "· step 22/100 · loss 0.068 · 64 rows x runs/s · validation 0.700 (a) · 78 s left",
         "· rung 1 at step 25: 1 of 2 LoRA runs continue, best a (0.750); halved: b",
@@ -222,14 +222,16 @@ def test_the_plan_in_words_and_cells() -> None:
         "plan: 3 runs in 2 packs, 100 steps of 32 rows, 432 training rows; about 80 s of training, and 0.3 GiB of "
         "memory out of 4.0 GiB"
     )
-    assert "; about 80 s of training (runs that leave at the rungs of --halving count until then), and" in plan_text(
+    assert "; about 80 s of training (runs stopped by --halving count up to their last rung), and" in plan_text(
         replace(PLAN, halving=True)
     )
     assert (
-        "; at most about 80 s of training (runs that stop at their target or by --patience take less), and"
+        "; at most about 80 s of training (runs that stop at the target score or by --patience take less time), and"
         in plan_text(replace(PLAN, stopping=True))
     )
-    assert "at most about 80 s of training (runs that leave" in plan_text(replace(PLAN, halving=True, stopping=True))
+    assert "at most about 80 s of training (runs stopped by --halving" in plan_text(
+        replace(PLAN, halving=True, stopping=True)
+    )
     assert plan_cells(PLAN) == [
         ("1", "2", "100", "3,200", "516 – 4,612", "0.3 GiB", "50 s"),
         ("2", "1", "100", "3,200", "516", "1 MiB", "30 s"),

@@ -1,1 +1,1 @@
-"""Progress of long work, on a terminal or as events."""
+"""Progress of long-running commands, on a terminal or as events."""

@@ -1,4 +1,4 @@
-"""The plan of a study, before anything is trained: as one line, and as a table."""
+"""The plan of a study, before training: as one line, and as a table."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def plan_text(plan: Planned) -> str:
     runs = sum(len(pack.runs) for pack in plan.packs)
     first = plan.packs[0]
     bound = "at most about" if plan.stopping else "about"
-    notes = ["runs that leave at the rungs of --halving count until then"] * plan.halving
-    notes += ["runs that stop at their target or by --patience take less"] * plan.stopping
+    notes = ["runs stopped by --halving count up to their last rung"] * plan.halving
+    notes += ["runs that stop at the target score or by --patience take less time"] * plan.stopping
     remark = f" ({'; '.join(notes)})" if notes else ""
     seconds, memory = sum(pack.seconds for pack in plan.packs), max(pack.memory_bytes for pack in plan.packs)
     return (
@@ -44,7 +44,7 @@ def plan_cells(plan: Planned) -> list[tuple[str, ...]]:
 
 
 def plan_table(plan: Planned, backends: Sequence[str] = ()) -> RenderableType:
-    """What ``--dry-run`` prints: the packs, the runs of each, the sum, and the backends.
+    """The output of ``--dry-run``: packs, runs per pack, totals, and backends.
 
     Args:
         plan: the plan.
@@ -71,7 +71,7 @@ def size(count: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, rounded to the precision of an estimate."""
+    """Seconds, minutes or hours, rounded as an estimate."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     minutes = round(seconds / 60)

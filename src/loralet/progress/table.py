@@ -1,4 +1,4 @@
-"""The state of training, from its events alone; and as a table that fits the terminal."""
+"""The state of training, computed from events, and its table for the terminal."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from loralet.events import Checked, Event, Halved, PackStarted, Planned, Planned
 from loralet.progress.plan import counted, duration
 
 WINDOW = 50
-"""Steps that the pace is averaged over: enough to be steady, few enough to follow when runs leave the pack."""
+"""Number of steps over which the pace is averaged. A larger value reacts more slowly when runs leave the pack."""
 MOST_RUNS = 12
-"""Most runs that are shown; of more, the best ones."""
+"""Maximum number of runs shown. If there are more, the best ones are shown."""
 OTHER_LINES = 6
-"""Lines of the table that are not runs."""
+"""Lines of the table other than runs."""
 
 
 @dataclass
@@ -27,10 +27,10 @@ class RunLine:
     """The state of one run.
 
     Args:
-        id: of the run.
+        id: id of the run.
         step: optimiser steps taken.
         loss: batch loss of the last step.
-        last, best: scores on the validation sample, of the last and of the best check; None before the first.
+        last, best: scores of the last and the best check on the validation sample; None before the first check.
         best_step: step of the best check.
         ended: how the run ended; empty while it trains.
     """
@@ -46,15 +46,15 @@ class RunLine:
 
 @dataclass
 class Progress:
-    """The state of training. Times are seconds of one clock, given with each event.
+    """The state of training. Times are in seconds of one clock and are passed with each event.
 
     Args:
-        runs: of the present pack.
-        step, steps: of the present pack, taken and planned.
-        pack, packs: number of the present pack, from 1, and of all packs.
+        runs: runs of the current pack.
+        step, steps: steps taken and planned in the current pack.
+        pack, packs: number of the current pack, from 1, and number of all packs.
         planned: the packs of the plan; empty without a plan.
-        pace: time of each of the last steps, and rows times runs of the step.
-        started: time at which the present pack began.
+        pace: for each of the last steps, its time, and its rows times runs.
+        started: start time of the current pack.
     """
 
     runs: dict[str, RunLine] = field(default_factory=dict)
@@ -101,9 +101,9 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until the end of the present pack at its present pace; None before its first step.
+        """Seconds until the end of the current pack at its current pace; None before its first step.
 
-        Steps behind a coming rung of successive halving are taken to cost the share that was planned for them.
+        Steps after a later rung of successive halving are assumed to cost their planned share.
         """
         taken = len(self.pace) - 1
         if taken < 1:
@@ -119,7 +119,7 @@ class Progress:
     def all_seconds_left(self) -> float | None:
         """Seconds until the end of all packs; None without a plan.
 
-        The estimates of the coming packs are corrected by the ratio of the present pack's time to its estimate.
+        The estimates of the remaining packs are scaled by the ratio of the current pack's time to its estimate.
         """
         left = self.seconds_left
         if left is None or not 0 < self.pack <= len(self.planned):
@@ -128,7 +128,7 @@ class Progress:
         return left + sum(pack.seconds for pack in self.planned[self.pack :]) * ratio
 
     def lines(self, most: int = MOST_RUNS) -> list[RunLine]:
-        """The runs in the order of the pack; with more than ``most`` runs, the best of them, best first."""
+        """The runs in pack order. If there are more than ``most``, the best ones, best first."""
         lines = list(self.runs.values())
         if len(lines) <= most:
             return lines
@@ -143,7 +143,7 @@ HEADINGS = ("run", "step", "loss", "last", "best", "at", "")
 
 
 def cells(line: RunLine) -> tuple[str, ...]:
-    """One run as the cells under :data:`HEADINGS`."""
+    """The cells of one run, in the order of :data:`HEADINGS`."""
     return (
         line.id,
         f"{line.step:,}",
@@ -161,7 +161,7 @@ def head_line(progress: Progress) -> str:
     if left is not None:
         text += f" · {duration(left)} left"
         if progress.packs > progress.pack and whole is not None:
-            text += f", {duration(whole)} in all"
+            text += f", {duration(whole)} in total"
     return text
 
 
@@ -170,7 +170,7 @@ def draw(progress: Progress, height: int) -> RenderableType:
 
     Args:
         progress: the state.
-        height: most lines of the table.
+        height: maximum number of lines.
     """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
     for heading in HEADINGS:
@@ -188,7 +188,7 @@ def draw(progress: Progress, height: int) -> RenderableType:
 
 
 def halving_text(event: Halved) -> str:
-    """A rung of successive halving in one line."""
+    """A rung of successive halving as one line."""
     leaving = ", ".join(event.runs[event.kept :])
     return (
         f"rung {event.rung} at step {event.step:,}: {event.kept} of {counted(len(event.runs), 'LoRA run')} continue, "

@@ -1,4 +1,4 @@
-"""Listeners: a live table on a terminal, plain lines elsewhere, or every event as JSON."""
+"""Event listeners: a live table on a terminal, plain lines otherwise, or all events as JSON."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from loralet.progress.plan import duration, plan_text
 from loralet.progress.table import Progress, draw, halving_text
 
 LINE_EVERY = 10.0
-"""Seconds between two lines of progress where there is no terminal."""
+"""Seconds between two progress lines if the output is not a terminal."""
 DRAW_EVERY = 0.2
-"""Seconds between two updates of the table. It is drawn between steps, as a thread would take time from them."""
+"""Seconds between two updates of the table. It is drawn between steps; a thread would compete with training."""
 
 
 @contextmanager
 def open_view(quiet: bool = False, json_events: bool = False) -> Iterator[Callable[[Event], None]]:
-    """The listener that the user asked for.
+    """Open the requested listener.
 
     Args:
         quiet: show nothing.
-        json_events: print events as JSON on standard output. Otherwise text goes to standard error, so that it does not
-            mix with results.
+        json_events: print events as JSON on standard output. Otherwise text goes to standard error, separate from
+            results.
     """
     if json_events:
         yield print_json
@@ -55,7 +55,7 @@ def print_json(event: Event) -> None:
 
 
 class ProgressView:
-    """Shows events as they come: a context manager, called with each event.
+    """Show events as they arrive. A context manager that is called with each event.
 
     Args:
         console: where to print; usually standard error, so that results can be piped.
@@ -89,7 +89,7 @@ class ProgressView:
         self.progress.update(event, now)
         text = self._text(event)
         if text:
-            # On a terminal, lines break between words; in a file or a pipe they do not break.
+            # Wrap lines on a terminal only, not in a file or a pipe.
             self.console.print(f"· {text}", highlight=False, markup=False, soft_wrap=self._live is None)
         if isinstance(event, PackStarted):
             self._shown = now
@@ -101,7 +101,7 @@ class ProgressView:
             self._live.update(Text(""), refresh=True)
 
     def _text(self, event: Event) -> str:
-        """The line that an event leaves on the screen; most leave none."""
+        """The line to print for an event; empty for most events."""
         if isinstance(event, Stage):
             return event.text
         if isinstance(event, Planned):
@@ -120,13 +120,13 @@ class ProgressView:
 
     def _pack_text(self, event: PackStarted) -> str:
         progress = self.progress
-        runs = f"{len(event.runs)} runs side by side" if len(event.runs) > 1 else event.runs[0]
+        runs = f"{len(event.runs)} runs" if len(event.runs) > 1 else event.runs[0]
         pack = f"pack {progress.pack} of {progress.packs}, " if progress.packs > 1 else ""
         steps = f"{event.steps:,} steps of {event.batch_size} rows"
         return f"training {pack}{runs}: {steps}, {event.train_rows:,} training rows"
 
     def _show(self, now: float, picture: Callable[[], RenderableType], line: Callable[[], str]) -> None:
-        """Show the picture on a terminal, or print the line elsewhere, if enough time has passed since the last one."""
+        """Draw the picture on a terminal, else print the line, if enough time has passed since the last update."""
         if self._live and now - self._shown >= DRAW_EVERY:
             self._shown = now
             self._live.update(picture(), refresh=True)
