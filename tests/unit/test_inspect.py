@@ -93,7 +93,7 @@ def test_two_names_of_one_model(place: Path) -> None:
     (pair,) = facts(place, "tiny", "same")["comparisons"]
     assert (pair["encoders_equal"], pair["differing"]) == (True, [])
     assert (
-        "the encoders' weights are equal (39 of 39 tensors equal bit for bit)"
+        "the encoders' weights are equal (39 of 39 tensors bitwise equal)"
         in command(place, "inspect", "tiny", "same").stdout
     )
 

@@ -263,12 +263,12 @@ def test_mistakes_are_one_message(place: Path, tmp_path: Path) -> None:
     for arguments, words in (
         ([str(tmp_path)], "not a run folder"),
         ([str(place / "one"), "--out", str(tmp_path)], "--format"),
-        ([str(place / "one"), "--json", str(tmp_path)], "name a file"),
+        ([str(place / "one"), "--json", str(tmp_path)], "give a file name"),
     ):
         status, out, err = told(*arguments, *(["--format", "html"] if "--out" in arguments else []))
         assert status == 2
         assert out == ""
-        assert (words in err) or ("name a file" in err)
+        assert (words in err) or ("give a file name" in err)
         assert "Traceback" not in err
 
 
@@ -282,7 +282,7 @@ def test_a_file_that_is_no_report_is_not_overwritten(place: Path, tmp_path: Path
         precious.write_text("text,label\n")
         status, _, err = told(str(place / "one"), *arguments)
         assert status == 2
-        assert "it would be lost" in err
+        assert "it is not overwritten" in err
         assert precious.read_text() == "text,label\n"
 
 

@@ -1,1 +1,1 @@
-"""The report of a run folder: analysis, text, figures, pages; and other tables of what was trained."""
+"""The report of a run folder (analysis, text, figures, pages), and tables of runs, models and predictions."""

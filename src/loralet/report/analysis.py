@@ -1,4 +1,4 @@
-"""A run folder as all the figures and sentences that a report needs, without drawings or HTML."""
+"""Computes all values and sentences of a report from a run folder, without figures or HTML."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ from loralet.runs.selection import chosen_run, rank_of_run
 
 @dataclass(frozen=True)
 class Analysis:
-    """All figures and sentences of a report. Accuracies are shares of 1, times seconds, sizes bytes.
+    """All values and sentences of a report. Accuracies are fractions, times seconds, sizes bytes.
 
     Args:
-        name: of the run folder.
+        name: name of the run folder.
         kind: ``train`` or ``study``.
         task: name of the task.
         question, answer, findings, recommendations, caveats: sentences.
-        data: what was trained on.
+        data: the training data.
         training, reading: the options.
         environment: versions, machine and backends.
-        command: that repeats the study; empty where it is not known.
-        test_reads: how often the test split has been read.
+        command: the command that repeats the study; empty if unknown.
+        test_reads: number of times the test split was read.
         models: the backbones.
         configurations: the rows of the tables.
-        winner: name of the configuration that validation chose.
-        shown_run: id of its run whose predictions are shown.
-        losses, accuracies: the course of each run.
+        winner: name of the configuration chosen on validation.
+        shown_run: id of the winner's run whose predictions are shown.
+        losses, accuracies: the curves of each run.
         grids, trends: accuracy and convergence by rank and alpha.
-        savings: what early exits saved.
-        section: the part that depends on the task; None without a test split.
+        savings: steps and time saved by early exits.
+        section: the task-specific part; None without a test split.
     """
 
     name: str
@@ -85,7 +85,7 @@ class Analysis:
 
     @property
     def note(self) -> str:
-        """Why the report shows no texts; empty where it shows them, and without a test split."""
+        """Why the report shows no texts; empty if it shows them or has no test split."""
         return self.section.note if self.section else ""
 
     def to_json(self) -> dict[str, object]:
@@ -94,15 +94,15 @@ class Analysis:
 
 
 def analyse(folder: Path, with_texts: bool = True) -> Analysis:
-    """Read a run folder and compute the figures of its report.
+    """Read a run folder and compute the values of its report.
 
     Args:
-        folder: as ``loralet study`` or ``loralet train`` left it.
+        folder: run folder of ``loralet study`` or ``loralet train``.
         with_texts: whether to read the texts of the test rows from the data source.
 
     Raises:
-        RunError: see :func:`loralet.runs.record.read_record`; also a folder in which no run was trained to the end, or
-            a task that has no section.
+        RunError: see :func:`loralet.runs.record.read_record`; also if no run finished training, or if the task has no
+            section.
     """
     record = read_record(folder)
     results = record.results

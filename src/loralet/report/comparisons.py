@@ -12,11 +12,11 @@ from loralet.runs.run import TRAINED
 from loralet.runs.selection import rank_of
 
 COSTS = ("trainable", "bytes", "seconds")
-"""Fields of a configuration that the Pareto fronts compare accuracy with."""
+"""Cost fields of a configuration. Each has a Pareto front against accuracy."""
 
 
 def compare_with_winner(record: Record, rows: list[Configuration]) -> list[Configuration]:
-    """The rows with the winner marked, every other row compared with it, and the Pareto fronts found.
+    """Mark the winner, compare every other row with it, and compute the Pareto fronts.
 
     Args:
         record: the run folder.
@@ -50,9 +50,10 @@ def compare_with_winner(record: Record, rows: list[Configuration]) -> list[Confi
 
 
 def choose(rows: Sequence[Configuration]) -> Configuration | None:
-    """The configuration that validation prefers; None where no row was validated.
+    """The best configuration on validation; None if no row has validation scores.
 
-    A smaller share of diverged seeds comes first, then :func:`loralet.runs.selection.rank_of` of the means over seeds.
+    The criteria are the share of diverged seeds (smaller is better), then :func:`loralet.runs.selection.rank_of` of the
+    means over seeds.
     """
     return max((row for row in rows if row.validation is not None), key=_rank, default=None)
 
@@ -65,8 +66,8 @@ def _rank(row: Configuration) -> tuple[float, tuple[float, float, int]]:
 def _pairs(record: Record, best: Configuration, row: Configuration) -> list[tuple[str, str]]:
     """Runs of the winner, each with the other row's run of the same seed.
 
-    A row without seeds has one run, which is paired with every run of the winner. Runs without predictions are left
-    out.
+    A row without seeds has one run, which is paired with every run of the winner. Runs without predictions are
+    skipped.
     """
     own = dict(zip(row.seeds, row.runs, strict=True)) if row.seeds else dict.fromkeys(best.seeds, row.runs[0])
     pairs = [(run, own[seed]) for seed, run in zip(best.seeds, best.runs, strict=True) if seed in own]

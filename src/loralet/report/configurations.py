@@ -1,4 +1,4 @@
-"""Runs grouped into configurations: equal settings under several seeds, and models that are one under several names."""
+"""Groups runs into configurations (equal settings, several seeds) and model names into models (equal tensors)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from loralet.runs.results import RunResult
 from loralet.runs.run import TRAINED, Role
 
 ALPHA_LEVEL = 0.05
-"""A corrected p-value below this is called a difference."""
+"""Significance level for corrected p-values."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Model:
 
     Args:
         label: its name in the report.
-        names: its names in the study; several where their tensors are equal.
-        fingerprint: hash of its tensors; None where no adapter folder records it.
+        names: its names in the study; several if their tensors are equal.
+        fingerprint: hash of its tensors; None if no adapter folder records it.
     """
 
     label: str
@@ -53,12 +53,12 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A configuration against the winner, on the same test rows.
+    """Comparison of a configuration with the winner on the same test rows.
 
     Args:
-        difference: the winner's accuracy minus its own.
+        difference: the winner's accuracy minus that of the configuration.
         low, high: 95 % interval of the difference.
-        p, p_holm: p-value, and the same after Holm's correction.
+        p, p_holm: p-value without and with Holm's correction.
         method: name of the test.
     """
 
@@ -81,29 +81,29 @@ class Configuration:
 
     Args:
         name: short name, unique in the report.
-        role: of its runs.
+        role: role of its runs.
         model: label of its backbone; None for a baseline without an encoder.
-        adapter: the adapter's configuration; None where there is no adapter.
-        learning_rate: peak learning rate; None where nothing was trained by gradient descent.
+        adapter: the adapter's configuration; None without an adapter.
+        learning_rate: peak learning rate; None if nothing was trained by gradient descent.
         runs, seeds: ids and seeds of its runs.
-        validation, validation_loss: mean accuracy and loss on the whole validation split, over seeds.
+        validation, validation_loss: accuracy and loss on the whole validation split, means over seeds.
         test: accuracy on the test split.
-        measures: further figures on the test split by their headings, means over seeds; see
+        measures: further test metrics by heading, means over seeds; see
             :attr:`loralet.report.sections.base.SectionKind.measures`.
         convergence: first check at the target score.
-        rows, to_target_seconds: training rows and seconds until then; None where censored.
+        rows, to_target_seconds: training rows and seconds until convergence; None if censored.
         spikes: loss spikes per run, mean over seeds.
         diverged: share of the seeds that diverged.
-        trainable, total: parameters trained, and parameters of the whole model.
+        trainable, total: trained parameters, and parameters of the whole model.
         bytes: size of one run's weights on disk.
         counted: whether formula, results and file agree on the number of trained parameters; None without an adapter.
-        seconds: training time of one run (its even share of its pack), mean over seeds.
+        seconds: training time of one run (an equal share of the pack's time), mean over seeds.
         memory: peak memory of the process, in bytes.
         rows_per_second: training rows per second.
         steps, planned: optimiser steps taken and planned, summed over seeds.
-        status: how its runs ended; empty where all finished.
-        versus: comparison with the winner; None for the winner itself, for chance, and where predictions are missing.
-        winner: whether it is the configuration that validation chose.
+        status: how its runs ended; empty if all finished.
+        versus: comparison with the winner; None for the winner, for chance, and without predictions.
+        winner: whether it is the configuration chosen on validation.
         tied: whether it cannot be distinguished from the winner on the test rows.
         front: the costs for which it is on the Pareto front (:data:`loralet.report.comparisons.COSTS`).
     """
@@ -151,21 +151,21 @@ class Configuration:
 
     @property
     def effective(self) -> float | None:
-        """Scale times learning rate: how far one step moves the adapted weights, up to A and B themselves."""
+        """Scale times learning rate. For given A and B, the size of one step of the adapted weights."""
         if self.role != "lora" or self.adapter is None or self.learning_rate is None:
             return None
         return self.adapter.scale * self.learning_rate
 
     @property
     def accuracy(self) -> float:
-        """Test accuracy, or validation accuracy where there is no test split."""
+        """Test accuracy, or validation accuracy without a test split."""
         return self.test.mean if self.test else self.validation or 0.0
 
 
 def find_models(record: Record) -> dict[str, Model]:
-    """The model of each backbone name in the results. Names of backbones with equal tensors share one model.
+    """The model of each backbone name in the results. Backbones with equal tensors share one model.
 
-    A model without an adapter folder (every run diverged) has no fingerprint on record and is not joined with others.
+    A model without an adapter folder (all its runs diverged) has no recorded fingerprint and is not merged with others.
     """
     names = list(dict.fromkeys(run.model for run in record.results.runs if run.model))
     fingerprints = {adapter.backbone: adapter.fingerprint for adapter in record.adapters.values()}
@@ -181,7 +181,7 @@ def find_models(record: Record) -> dict[str, Model]:
 
 
 def _short(name: str) -> str:
-    """A hub id as it is; the last part of a local folder."""
+    """A hub id unchanged, or the last part of a local path."""
     path = Path(name)
     return path.name if name.startswith((".", "/", "~")) or path.is_dir() or len(path.parts) != 2 else name
 
@@ -189,15 +189,15 @@ def _short(name: str) -> str:
 def configurations(
     record: Record, models: Mapping[str, Model], kind: SectionKind
 ) -> tuple[list[Configuration], list[str]]:
-    """The configurations of a run folder, in the order of its runs, and the ids of duplicate runs, which are left out.
+    """The configurations of a run folder, in run order, and the ids of duplicate runs, which are excluded.
 
-    A duplicate has the settings and the seed of another run, on a model of equal tensors. Counted as a further seed, it
-    would make the results look more certain than they are.
+    A duplicate has the settings and the seed of another run, on a model with equal tensors. Counting it as another seed
+    would underestimate the uncertainty.
 
     Args:
         record: the run folder.
-        models: of each backbone name.
-        kind: the task's section, which computes the task's further figures.
+        models: the model of each backbone name.
+        kind: the task's section, which computes task-specific metrics.
     """
     grouped: dict[tuple[str | None, Role, AdapterSpec | None, float | None], dict[int | None, RunResult]] = {}
     duplicates: list[str] = []
@@ -222,11 +222,11 @@ NAMES: dict[Role, str] = {
     "average": "average of seeds",
     "ensemble": "ensemble",
 }
-"""Names of rows without an adapter, by their role. A task's further baselines are named as their role."""
+"""Names of rows without an adapter, by role. Other baselines of a task are named by their role."""
 
 
 def _names(rows: Sequence[Configuration]) -> list[str]:
-    """Short names that tell the rows apart: a setting that all adapter runs share is left out."""
+    """Short names that distinguish the rows. A setting shared by all adapter runs is omitted."""
     adapted = [row for row in rows if row.role == "lora"]
     rates = len({row.learning_rate for row in adapted}) > 1
     varied = varied_settings([row.adapter for row in adapted if row.adapter])
@@ -257,7 +257,7 @@ def setting_text(adapter: AdapterSpec, name: str) -> str:
 
 
 def _configuration(record: Record, model: str | None, runs: Sequence[RunResult], kind: SectionKind) -> Configuration:
-    """One configuration, still without its name."""
+    """One configuration, without its name."""
     first, ids, metric = runs[0], tuple(run.id for run in runs), record.results.selection
     trained = first.role in TRAINED
     validated = [run.validation for run in runs if run.validation]
@@ -313,9 +313,9 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _accuracy(record: Record, runs: Sequence[RunResult]) -> Accuracy | None:
-    """For one seed the interval of its scores (Wilson's); for several, an interval over seeds and rows.
+    """Accuracy with its interval: Wilson's for one seed, over seeds and rows for several.
 
-    Where the predictions of several seeds are not on record, the interval covers the seeds alone.
+    If predictions of several seeds are not recorded, the interval covers the variation over seeds only.
     """
     metric = record.results.selection
     tests = [run.test for run in runs if run.test]

@@ -1,4 +1,4 @@
-"""The course of each trained run, thinned to what a figure can show."""
+"""Loss and accuracy curves of each trained run, reduced to the points that a figure can show."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from loralet.runs.record import Record
 from loralet.runs.run import TRAINED, Role
 
 POINTS = 300
-"""Most points of a curve."""
+"""Maximum number of points of a curve."""
 HALF_LIVES = 50
-"""Half-lives of the smoothing in the length of a loss curve (assumed: smooth, but spikes stay visible)."""
+"""Length of a loss curve in half-lives of the smoothing (assumed: smooth, but spikes stay visible)."""
 
 Points = Callable[[Record, str], tuple[np.ndarray, np.ndarray]]
 """Steps and values of a run."""
@@ -23,14 +23,14 @@ Points = Callable[[Record, str], tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class Curve:
-    """The course of one run.
+    """The curve of one run.
 
     Args:
         run: its id.
         configuration: name of its configuration.
         role, model, rank, alpha: its settings.
         steps: optimiser steps.
-        y: the value after each of them; None where it is not finite.
+        y: the value after each step; None if it is not finite.
         best: whether it is the run whose predictions the report shows.
     """
 

@@ -1,4 +1,4 @@
-"""The figures of a report: which ones a run folder has, their headings, and captions."""
+"""The figures of a report, with headings and captions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from loralet.report.figures.style import Drawing
 
 
 def draw(analysis: Analysis) -> list[Drawing]:
-    """Every figure that the run folder has figures for."""
+    """Draw all figures that the run folder has data for."""
     lora = [row for row in analysis.configurations if row.role == "lora"]
     panels = (*curves.loss_panels(analysis), *curves.accuracy_panels(analysis))
     drawn = [Drawing("course", "Training curves", _course(analysis), panels)]
@@ -29,9 +29,9 @@ def draw(analysis: Analysis) -> list[Drawing]:
 
 
 PARETO = (
-    "Bars are 95 % intervals. The dotted line joins the configurations that no other beats in both cost and accuracy. "
-    "The accuracy axis does not start at zero; chance and the majority class lie far below it. Alphas of one rank have "
-    "the same cost and are drawn side by side."
+    "Bars are 95 % intervals. The dotted line is the Pareto front: no other configuration is better in both cost and "
+    "accuracy. The accuracy axis does not start at zero; chance and the majority class lie far below it. Alphas of one "
+    "rank have the same cost and are drawn side by side."
 )
 
 
@@ -39,11 +39,11 @@ def _course(analysis: Analysis) -> str:
     rates = {row.learning_rate for row in analysis.configurations if row.role == "lora"}
     alike = ""
     if len(rates) > 1 or len(analysis.best.seeds) > 1:
-        alike = " Runs that differ only in learning rate or seed look alike."
+        alike = " Runs that differ only in learning rate or seed have the same style."
     return (
-        "Every run, one line each: colour is rank, dash is alpha, the chosen run is thick. Losses are smoothed batch "
-        "means. Accuracies are those of the checks on the validation sample; their axis does not start at zero. The "
-        f"dotted line is the target of {100 * analysis.target:g} %.{alike}"
+        "One line per run. Colour shows rank, dashes show alpha, and the thick line is the chosen run. Losses are "
+        "smoothed batch means. Accuracies are those of the checks on the validation sample; their axis does not start "
+        f"at zero. The dotted line is the target of {100 * analysis.target:g} %.{alike}"
     )
 
 
@@ -52,8 +52,8 @@ def _grid(analysis: Analysis) -> str:
     if any(cell.tied for grid in analysis.grids for cell in grid.cells):
         marked = " ≈ marks cells that cannot be distinguished from the winner."
     return (
-        "Maps of steps: the first check at the target accuracy (>N: not reached within N steps), and below it the "
-        "effective scale alpha/r × learning rate, in which the cells differ as well. Maps of accuracy: accuracy with "
+        "Step maps show the first check at the target accuracy (>N: not reached within N steps) and, below it, the "
+        "effective scale alpha/r × learning rate, which also differs between cells. Accuracy maps show accuracy with "
         f"its 95 % interval. The frame marks the winner, chosen on validation.{marked}"
     )
 
@@ -62,5 +62,5 @@ def _rank(analysis: Analysis) -> str:
     lora = [row for row in analysis.configurations if row.role == "lora" and row.seconds]
     flat = ""
     if len({round(row.seconds or 0.0, 2) for row in lora}) == 1:
-        flat = " All times are equal because these runs shared one pack, whose time and memory cannot be split by rank."
-    return f"Time is a run's even share of its pack; memory is the peak of the whole process during training.{flat}"
+        flat = " All times are equal because these runs shared one pack; its time and memory cannot be split by rank."
+    return f"Time is an equal share of the pack's time; memory is the peak of the whole process during training.{flat}"

@@ -1,4 +1,4 @@
-"""What a grid shows, one sentence each."""
+"""Sentences about what a grid shows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from loralet.report.text import STRONG, Facts, correlation, significance, trend_
 from loralet.report.wording import listed, percent, plural, points
 
 NAMED = 6
-"""Most configurations that a sentence names."""
+"""Maximum number of configurations named in a sentence."""
 
 
 def findings(facts: Facts) -> tuple[str, ...]:
@@ -39,7 +39,7 @@ def _convergence(facts: Facts) -> str:
     fastest = listed([name for c, name in done if c.step == first.step][:NAMED])
     span = f"between step {first.text} ({fastest}) and step {last.text}"
     if last.step == first.step:
-        span = f"at step {first.text}, all of them"
+        span = f"all at step {first.text}"
     rest = f" Not reached by {never}." if never else ""
     return (
         f"LoRA configurations first reach {target} on the validation sample {span}; checks are "
@@ -95,7 +95,7 @@ def _savings(savings: Savings) -> str:
     }
     who = listed([f"{count} {reason}" for reason, count in reasons.items() if count])
     share = percent(savings.steps_saved / savings.steps_planned, 0)
-    cost = " How much the stopped runs would still have gained is not known." if savings.stopped else ""
+    cost = " It is not known how much the stopped runs would still have gained." if savings.stopped else ""
     cost += f" {_halving_cost(savings.cost)}" if savings.cost else ""
     return (
         f"Of {plural(savings.runs, 'run')}, {who}, which saved {savings.steps_saved:,} of {savings.steps_planned:,} "
@@ -109,7 +109,7 @@ def _halving_cost(cost: HalvingCost) -> str:
     gaps = f"{low} to {high} points (median {middle})" if low != high else f"{low} points"
     close = sum(gap <= error for gap, error in zip(cost.gaps, cost.errors, strict=True))
     many = "all of them" if close == len(cost.gaps) > 1 else f"{close} of {len(cost.gaps)}"
-    order = f"for {many} the order may be chance" if close else "chance does not explain the order"
+    order = f"for {many} the order may be due to chance" if close else "chance does not explain the order"
     gained = ""
     if cost.gains:
         gained = (

@@ -1,4 +1,4 @@
-"""Rank and alpha: the cells of each grid, and what accuracy and convergence correlate with."""
+"""Grids of rank and alpha, and correlations of accuracy and convergence with the settings."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from loralet.report.configurations import Configuration, setting_text, varied_se
 from loralet.report.statistics import spearman
 
 FEWEST_CELLS = 3
-"""A rank correlation needs three cells."""
+"""Minimum number of cells for a rank correlation."""
 MOST_EQUAL = 3
-"""Groups of cells with equal effective scale that are reported."""
+"""Maximum number of reported groups of cells with equal effective scale."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class Cell:
     Args:
         rank, alpha: its settings.
         effective: scale times learning rate.
-        accuracy: on the test split, or on the validation split where there is no test split.
+        accuracy: on the test split, or on the validation split without a test split.
         low, high: 95 % interval of the test accuracy.
-        converged: first check at the target score; None where it was not reached.
-        censored: whether it was not reached.
-        text: the same as text; ``>N`` where it was not reached within N steps.
+        converged: first check at the target score; None if it was not reached.
+        censored: whether the target was not reached.
+        text: the convergence step as text; ``>N`` if the target was not reached within N steps.
         winner, tied: see :class:`loralet.report.configurations.Configuration`.
     """
 
@@ -48,10 +48,10 @@ class Grid:
     """Rank and alpha of one model, all other settings fixed.
 
     Args:
-        title: the model, and the fixed settings as far as the grids differ in them.
+        title: the model, and the fixed settings that differ between grids.
         model: label of the model.
         ranks, alphas: in ascending order.
-        cells: of the grid; not every combination need be there.
+        cells: cells of the grid; combinations may be missing.
     """
 
     title: str
@@ -67,7 +67,7 @@ class EqualScale:
 
     Args:
         effective: scale times learning rate.
-        names, accuracies: of the cells, by ascending rank.
+        names, accuracies: names and accuracies of the cells, by ascending rank.
     """
 
     effective: float
@@ -77,14 +77,14 @@ class EqualScale:
 
 @dataclass(frozen=True)
 class Trend:
-    """Rank correlations (Spearman) over the cells of one grid; None where one side does not vary.
+    """Rank correlations (Spearman) over the cells of one grid; None if a variable is constant.
 
     Args:
-        title: as of :class:`Grid`.
+        title: see :class:`Grid`.
         cells: number of cells.
-        accuracy_alpha, accuracy_rank, accuracy_effective: of accuracy with alpha, rank and effective scale.
-        late_alpha, late_rank, late_effective: of the convergence step with the same; censored runs come last.
-        alpha_is_effective: of alpha with the effective scale: how far the two can be separated at all.
+        accuracy_alpha, accuracy_rank, accuracy_effective: accuracy with alpha, rank and effective scale.
+        late_alpha, late_rank, late_effective: convergence step with the same; censored runs rank last.
+        alpha_is_effective: alpha with the effective scale. The closer to 1, the less their effects can be separated.
         equal: cells with equal effective scale.
     """
 
@@ -102,7 +102,7 @@ class Trend:
 
 @dataclass(frozen=True)
 class Fixed:
-    """What the cells of one grid share: the model, the learning rate (None: it varies), and the other settings."""
+    """Settings shared by the cells of one grid: model, learning rate (None: it varies), and the other settings."""
 
     model: str
     learning_rate: float | None
@@ -121,7 +121,7 @@ def grids(rows: Sequence[Configuration]) -> tuple[Grid, ...]:
 
 
 def trends(rows: Sequence[Configuration]) -> tuple[Trend, ...]:
-    """Correlations over all cells that differ only in rank, alpha and learning rate, where there are three or more."""
+    """Correlations over all cells that differ only in rank, alpha and learning rate, if there are at least three."""
     pooled: dict[Fixed, list[Configuration]] = {}
     for fixed, members in _families(rows).items():
         known = [row for row in members if row.validation is not None]

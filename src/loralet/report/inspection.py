@@ -1,4 +1,4 @@
-"""What lies at a path: a model, an adapter, a run folder or a data set, as plain records."""
+"""Inspects a path: a model, an adapter, a run folder or a data set."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from loralet.runs.run import TRAINED
 from loralet.runs.selection import chosen_run
 
 Facts = dict[str, object]
-"""Values by name; every value can be written as JSON."""
+"""JSON-serialisable values by name."""
 
 PARTS = ("embeddings", "layers", "pooler", "classifier")
 """Parts of a model whose parameters are counted."""
@@ -36,10 +36,10 @@ class Inspection:
     """What was found at one path.
 
     Args:
-        path: as the user named it.
+        path: path as given by the user.
         kind: ``model``, ``adapter``, ``run folder`` or ``data set``.
         facts: one table per heading.
-        weights: a model's tensors, for comparisons; None for everything else.
+        weights: tensors of a model, for comparisons; None otherwise.
     """
 
     path: str
@@ -54,8 +54,8 @@ class Difference:
 
     Args:
         tensor: its name.
-        first, second: its shape in each model; a dash where the model lacks it.
-        largest: largest absolute difference of a value; None where the shapes differ.
+        first, second: its shape in each model; a dash if the model does not have it.
+        largest: largest absolute difference; None if the shapes differ.
     """
 
     tensor: str
@@ -66,12 +66,12 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models, tensor by tensor.
+    """Comparison of two models, tensor by tensor.
 
     Args:
         first, second: their paths.
-        equal: number of tensors that are equal bit for bit.
-        differing: the others.
+        equal: number of bitwise equal tensors.
+        differing: the other tensors.
     """
 
     first: str
@@ -81,19 +81,19 @@ class Comparison:
 
     @property
     def encoders_equal(self) -> bool:
-        """Whether the encoders' weights are equal. Differences in the pooler do not count."""
+        """Whether the encoders' weights are equal, ignoring the pooler."""
         return all(d.tensor.startswith("pooler.") for d in self.differing)
 
 
 def inspect_path(path: str) -> Inspection:
-    """Find out what lies at a path or behind a hub id.
+    """Inspect a path or hub id.
 
     Args:
-        path: a file, a folder, a hub id, or the name of something that comes with loralet.
+        path: a file, a folder, a hub id, or the name of a bundled model or data set.
 
     Raises:
-        RunError: there is nothing, or nothing that loralet can read; the message has one line per way of reading it.
-        UserError: what is there is broken.
+        RunError: the path does not exist or cannot be read; the message has one line per attempt.
+        UserError: the file or folder is invalid.
     """
     folder = Path(path)
     is_table = folder.suffix.lower() in SUFFIXES and not folder.is_dir()
@@ -112,7 +112,7 @@ def inspect_path(path: str) -> Inspection:
 
 
 def compare(first: Inspection, second: Inspection) -> Comparison:
-    """Compare two models' tensors, in fp32, by their canonical names."""
+    """Compare the tensors of two models in fp32, by canonical name."""
     a, b = first.weights or {}, second.weights or {}
     differing: list[Difference] = []
     for name in [*a, *(name for name in b if name not in a)]:
@@ -172,7 +172,7 @@ def _model_facts(backbone: Backbone) -> dict[str, Facts]:
 
 
 def _parts(tensors: Mapping[str, Tensor]) -> Facts:
-    """Parameters by part of the model, and of all parts."""
+    """Number of parameters of each part of the model, and in total."""
     counted = {part: sum(t.numel() for name, t in tensors.items() if name.startswith(f"{part}.")) for part in PARTS}
     found: Facts = {part: count for part, count in counted.items() if count}
     return found | {"all": sum(t.numel() for t in tensors.values())}
@@ -210,7 +210,7 @@ def _adapter_facts(artifact: Artifact) -> Facts:
 
 
 def _history(artifact: Artifact) -> dict[str, Facts]:
-    """How an adapter was trained, as far as that is known, and its scores."""
+    """How an adapter was trained, if known, and its scores."""
     provenance = artifact.provenance
     options = [plain(part) for part in (provenance.training, provenance.compute) if part]
     own = plain(replace(provenance, training=None, compute=None, merged_adapter=None))
@@ -248,7 +248,7 @@ def _run(path: str, folder: Path) -> Inspection:
 
 def _data(path: str) -> Inspection:
     dataset = load_dataset(path, Columns())
-    # Only the size of the test split is shown and no classifier reads it, so this does not count as reading it.
+    # Only the size of the test split is shown, so this does not count as a test read.
     splits = {"train": dataset.train, "validation": dataset.validation}
     labels = dataset.task.labels
     facts: dict[str, Facts] = {

@@ -1,4 +1,4 @@
-"""What was found at a path, as tables and as JSON."""
+"""Inspections as tables and as JSON."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from loralet.report.inspection import Comparison, Inspection, compare
 
 
 def comparisons(found: Sequence[Inspection]) -> list[Comparison]:
-    """Every pair of the models among these paths."""
+    """Compare each pair of models among the inspections."""
     models = [inspection for inspection in found if inspection.weights is not None]
     return [compare(first, second) for first, second in combinations(models, 2)]
 
 
 def inspection_json(found: Sequence[Inspection]) -> dict[str, object]:
-    """All that was found, as JSON."""
+    """All inspections and comparisons as JSON."""
     return {
         "found": [{"path": i.path, "kind": i.kind} | i.facts for i in found],
         "comparisons": [plain(c) | {"encoders_equal": c.encoders_equal} for c in comparisons(found)],
@@ -29,7 +29,7 @@ def inspection_json(found: Sequence[Inspection]) -> dict[str, object]:
 
 
 def cell(value: object) -> str:
-    """A value as the table shows it."""
+    """Format a value for the table."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -42,7 +42,7 @@ def cell(value: object) -> str:
 
 
 def inspection_view(inspection: Inspection) -> RenderableType:
-    """The facts of one path, one table under each heading."""
+    """The facts of one path, one table per heading."""
     parts: list[RenderableType] = [Text(f"{inspection.path}: {inspection.kind}", style="bold")]
     for heading, facts in inspection.facts.items():
         if not facts:
@@ -63,8 +63,7 @@ def comparison_view(comparison: Comparison) -> RenderableType:
     verdict = "the encoders' weights are equal" if comparison.encoders_equal else "the encoders' weights differ"
     total = comparison.equal + len(comparison.differing)
     title = Text(
-        f"{comparison.first} and {comparison.second}: {verdict} "
-        f"({comparison.equal} of {total} tensors equal bit for bit)",
+        f"{comparison.first} and {comparison.second}: {verdict} ({comparison.equal} of {total} tensors bitwise equal)",
         style="bold",
     )
     if not comparison.differing:

@@ -1,4 +1,4 @@
-"""The report as files: one self-contained HTML page, and Markdown with the same content."""
+"""Writes the report as one self-contained HTML page, and as Markdown with the same content."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from loralet.report.summary import facts, headline
 from loralet.report.tables import tables
 
 TEXT_SHOWN = 600
-"""Most characters of a row's text in the report."""
+"""Maximum number of characters of a row's text in the report."""
 
 
 def cut(text: str) -> str:
-    """A text on one line, cut to the length that the report shows."""
+    """The text on one line, truncated to :data:`TEXT_SHOWN` characters."""
     line = " ".join(text.split())
     return line if len(line) <= TEXT_SHOWN else line[: TEXT_SHOWN - 1] + "…"
 
 
 def markdown(text: object) -> str:
-    """Text on one line, escaped for Markdown and for the HTML in it."""
+    """The text on one line, escaped for Markdown and for HTML in Markdown."""
     line = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return "".join(f"\\{c}" if c in "\\`*_[]|$~#" else c for c in line)
 
@@ -63,33 +63,33 @@ def _context(analysis: Analysis, drawings: Sequence[Drawing]) -> dict[str, objec
 
 
 def render_html(analysis: Analysis, drawings: Sequence[Drawing]) -> str:
-    """The report as one page that fetches nothing.
+    """Render the report as one page without external resources.
 
     Args:
-        analysis: the figures and sentences.
-        drawings: of the analysis.
+        analysis: values and sentences.
+        drawings: figures of the analysis.
     """
     return _templates(True).get_template("report.html.j2").render(_context(analysis, drawings))
 
 
 def render_markdown(analysis: Analysis, drawings: Sequence[Drawing], figures: str) -> str:
-    """The report as Markdown.
+    """Render the report as Markdown.
 
     Args:
-        analysis: the figures and sentences.
-        drawings: of the analysis.
-        figures: folder of the pictures, as the text refers to it.
+        analysis: values and sentences.
+        drawings: figures of the analysis.
+        figures: relative path of the folder with the figures.
     """
     return _templates(False).get_template("report.md.j2").render(_context(analysis, drawings), figures=figures)
 
 
 def write_report(analysis: Analysis, html: Path | None, md: Path | None) -> list[Path]:
-    """Write the report, each file whole or not at all; returns what was written.
+    """Write the report, each file atomically. Returns the paths written.
 
     Args:
-        analysis: the figures and sentences.
-        html: file of the page; None: no page.
-        md: file of the Markdown; None: no Markdown. Its pictures are written into a folder next to it.
+        analysis: values and sentences.
+        html: path of the HTML page; None: no page.
+        md: path of the Markdown file; None: no Markdown. Its figures are written to a folder next to it.
     """
     drawings = draw(analysis)
     written: list[Path] = []
@@ -110,7 +110,7 @@ def write_report(analysis: Analysis, html: Path | None, md: Path | None) -> list
 
 
 def _with_theme(svg: str, theme: str) -> str:
-    """A panel as a file, which needs the page's colours in itself."""
+    """The SVG of a panel with the page's colours included, for use as a separate file."""
     end = svg.index(">")
     style = f"<style>{theme}svg{{color:var(--ink);background:var(--page);font-family:var(--sans)}}</style>"
     return f"{svg[: end + 1]}{style}{svg[end + 1 :]}"

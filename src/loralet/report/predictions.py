@@ -15,13 +15,13 @@ from rich.text import Text
 from loralet.inference.predictor import Prediction
 
 Write = Callable[[Iterable[Prediction], Sequence[str], TextIO], None]
-"""Writes predictions; the second argument has the label names, in the order of the probabilities."""
+"""Function that writes predictions. Its second argument is the label names in the order of the probabilities."""
 SHOWN = 100
-"""Characters of a text that the table shows."""
+"""Number of characters of a text shown in the table."""
 
 
 def write_table(predictions: Iterable[Prediction], labels: Sequence[str], out: TextIO) -> None:
-    """A table with the predicted label, its probability, and the beginning of each text."""
+    """Write a table of predicted label, its probability, and the beginning of each text."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     table.add_column("label", no_wrap=True)
     table.add_column("probability", justify="right", no_wrap=True)
@@ -33,18 +33,18 @@ def write_table(predictions: Iterable[Prediction], labels: Sequence[str], out: T
 
 
 def write_jsonl(predictions: Iterable[Prediction], labels: Sequence[str], out: TextIO) -> None:
-    """One JSON object per line: text, predicted label, probability of each label."""
+    """Write one JSON object per line: text, predicted label, probability of each label."""
     for p in predictions:
         row = {"text": p.text, "label": p.label, "probabilities": dict(zip(labels, p.probabilities, strict=True))}
         out.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def write_csv(predictions: Iterable[Prediction], labels: Sequence[str], out: TextIO) -> None:
-    """CSV with a header row: text, predicted label, probability of each label."""
+    """Write CSV with a header row: text, predicted label, probability of each label."""
     writer = csv.writer(out)
     writer.writerow(["text", "label", *(f"probability_{label}" for label in labels)])
     writer.writerows([p.text, p.label, *p.probabilities] for p in predictions)
 
 
 WRITERS: dict[str, Write] = {"table": write_table, "jsonl": write_jsonl, "csv": write_csv}
-"""By the name of the format."""
+"""Writers by format name."""

@@ -1,4 +1,4 @@
-"""What a study recommends, and what limits its results. Like :mod:`loralet.report.text`, sentences by rule."""
+"""Recommendations and limitations of a study, as rule-based sentences like those of :mod:`loralet.report.text`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from loralet.report.wording import capitalised, listed, p_value, percent, plural
 from loralet.runs.record import Record
 
 FEW_SEEDS = 3
-"""With this many seeds or fewer, an interval over seeds is too narrow."""
+"""With at most this many seeds, an interval over seeds is too narrow."""
 
 
 def recommendations(facts: Facts) -> tuple[str, ...]:
-    """Rank, alpha and learning rate, each with its reason; and the baseline that does as well, where there is one."""
+    """Recommended rank, alpha and learning rate with reasons, and a baseline that is not worse, if any."""
     lora = facts.lora
     if lora is None:
         return ()
@@ -45,7 +45,7 @@ def _baseline(facts: Facts, lora: Configuration) -> list[str]:
 def _not_worse(facts: Facts, row: Configuration, lora: Configuration) -> bool:
     """Whether the test rows do not show that a row is worse than LoRA.
 
-    The paired test decides if LoRA is the winner, which it compares with; otherwise the intervals.
+    Uses the paired test if LoRA is the winner, otherwise the intervals.
     """
     if row.versus and facts.best is lora:
         return not row.versus.distinguishable or row.versus.difference < 0
@@ -53,7 +53,7 @@ def _not_worse(facts: Facts, row: Configuration, lora: Configuration) -> bool:
 
 
 def _equals(facts: Facts, lora: Configuration) -> list[Configuration]:
-    """LoRA configurations of the same model that the test cannot distinguish from this one, itself included."""
+    """LoRA configurations of the same model that the test cannot distinguish from this one, including itself."""
     rows = [row for row in facts.of("lora") if row.model == lora.model]
     return [row for row in rows if row is lora or (facts.best is lora and row.tied)]
 
@@ -72,7 +72,7 @@ def _rank(facts: Facts, lora: Configuration) -> str:
     return (
         f"Rank: {smallest.rank} ({smallest.name}). It is the smallest rank that the test cannot distinguish from the "
         f"winner {lora.name} ({percent(smallest.accuracy)} against {percent(lora.accuracy)}), and it trains {saving} "
-        f"fewer parameters. If their number does not matter, use the winner's rank {lora.rank}."
+        f"fewer parameters. If the number of parameters does not matter, use the winner's rank {lora.rank}."
     )
 
 
@@ -97,7 +97,7 @@ def _same(values: set[float]) -> str:
 
 
 def _edge(value: float, tried: set[float]) -> str:
-    """A hint where the value lies at an end of the grid."""
+    """A hint if the value is at an end of the grid."""
     if value not in (min(tried), max(tried)):
         return ""
     which = "smallest" if value == min(tried) else "largest"
@@ -105,7 +105,7 @@ def _edge(value: float, tried: set[float]) -> str:
 
 
 def caveats(facts: Facts) -> tuple[str, ...]:
-    """What limits the results."""
+    """Limitations of the results."""
     return (
         *_about_seeds(facts),
         *_about_comparisons(facts),
@@ -126,8 +126,8 @@ def _about_seeds(facts: Facts) -> list[str]:
         ]
     if seeds <= FEW_SEEDS:
         return [
-            f"{seeds} seeds say little about the variation between seeds. The intervals resample seeds and test rows, "
-            "and are probably still too narrow."
+            f"{seeds} seeds give little information about the variation between seeds. The intervals resample seeds "
+            "and test rows, and are probably still too narrow."
         ]
     return []
 
@@ -136,7 +136,7 @@ def _about_comparisons(facts: Facts) -> list[str]:
     lora, sentences = facts.of("lora"), list[str]()
     if len({row.rank for row in lora}) > 1 or len({row.alpha for row in lora}) > 1:
         sentences.append(
-            "With alpha/r scaling, another rank or alpha also means another step size. "
+            "With alpha/r scaling, changing rank or alpha also changes the step size. "
             f"{capitalised(SCALE)} is given for each cell; take it into account when comparing cells."
         )
     methods = sorted({row.versus.method for row in facts.rows if row.versus})
@@ -153,8 +153,8 @@ def _about_baselines(facts: Facts) -> list[str]:
     sentences: list[str] = []
     if facts.of("random-head"):
         sentences.append(
-            "The random head is chance: an untrained classifier on the frozen encoder. Its accuracy is often called "
-            "base accuracy."
+            "The random head measures chance: an untrained classifier on the frozen encoder. Its accuracy is often "
+            "called base accuracy."
         )
     plain = [row for row in facts.rows if row.model is None]
     if not facts.best.test or not plain:
@@ -164,7 +164,7 @@ def _about_baselines(facts: Facts) -> list[str]:
     ]
     if len(found) < len(plain):
         sentences.append(
-            "Predictions of the baselines without an encoder are not on record, so they are compared by intervals, not "
+            "Predictions of the baselines without an encoder are not recorded, so they are compared by intervals, not "
             "by a paired test."
         )
     else:
@@ -172,7 +172,7 @@ def _about_baselines(facts: Facts) -> list[str]:
         against = f"each of the winner's {several} seeds" if several > 1 else "the winner"
         sentences.append(
             f"The baselines without an encoder have no seeds; they are compared row by row with {against}: "
-            f"{listed(found)}. They would also change with another sample of training rows, which no test here covers."
+            f"{listed(found)}. Their variation over samples of training rows is not tested here."
         )
     return sentences
 
@@ -187,22 +187,21 @@ def _about_time(record: Record) -> list[str]:
     ]
     if isinstance(record.config, StudyConfig):
         sentences.append(
-            "Runs of one model and seed were trained in one pack. Its time is divided evenly among its runs, and the "
-            "peak memory is that of the whole process, so neither shows the cost of a single rank."
+            "Runs of one model and seed were trained in one pack. Its time is divided equally among its runs, and the "
+            "peak memory is that of the whole process. Neither shows the cost of a single rank."
         )
     return sentences
 
 
 def _about_models(facts: Facts) -> list[str]:
     sentences = [
-        f"{listed(list(model.names))} have equal tensors (equal fingerprints). They are one model under "
-        f"{len(model.names)} names and share its rows."
+        f"{listed(list(model.names))} have equal tensors (equal fingerprints). They are treated as one model."
         for model in facts.models
         if len(model.names) > 1
     ]
     if facts.duplicates:
         count = plural(len(facts.duplicates), "run")
-        sentences.append(f"Left out as duplicates (equal settings, seed and tensors): {count}.")
+        sentences.append(f"Excluded as duplicates (equal settings, seed and tensors): {count}.")
     return sentences
 
 
@@ -216,7 +215,6 @@ def _about_choice(facts: Facts) -> list[str]:
     reads = facts.record.results.test_reads
     if reads > 1:
         sentences.append(
-            f"The test split was read {reads} times. What was chosen after the first time may have been chosen on test "
-            "rows."
+            f"The test split was read {reads} times. Choices made after the first read may depend on test rows."
         )
     return sentences

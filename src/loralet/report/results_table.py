@@ -1,4 +1,4 @@
-"""The table of a run folder, for the terminal."""
+"""The results table of a run folder for the terminal."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ ROLES: dict[Role, str] = {
     "average": "average of seeds",
     "ensemble": "ensemble",
 }
-"""Names of the roles, in the order of the table. A task's further baselines are named as their role."""
+"""Names of the roles, in table order. Other baselines of a task are named by their role."""
 HEADINGS = ("", "run", "val.", "test (95 % interval)", "F1", "conv.", "trained", "s", "")
 LEAST_NEEDED = (7, 4, 6, 0, 5)
-"""Columns that are left out, one after the other, where a terminal is too narrow: a truncated number is useless."""
+"""Columns to omit, in this order, if the terminal is too narrow. Numbers are never truncated."""
 GAP = 3
 PIPE_WIDTH = 200
-"""Columns of the output where it is not a terminal."""
+"""Width of the output in characters if it is not a terminal."""
 MISSING = "–"
 
 
 def cells(run: RunResult, selection: str) -> tuple[str, ...]:
-    """One row of the results as the cells under :data:`HEADINGS`.
+    """The cells of one run, in the order of :data:`HEADINGS`.
 
     Args:
-        run: the row.
-        selection: the metric that chose among the runs.
+        run: the run.
+        selection: the metric used to choose the best run.
     """
     converged = MISSING
     if run.role in TRAINED:
@@ -67,7 +67,7 @@ def _optional(value: float | None, form: str) -> str:
 
 
 def ordered(runs: Iterable[RunResult]) -> list[RunResult]:
-    """Baselines first, then adapters, then averages and ensembles; each in the order they were run."""
+    """Sort runs: baselines, then adapters, then averages and ensembles, each in the order they were run."""
     order = list(ROLES)
     return sorted(runs, key=lambda run: order.index(run.role if run.role in ROLES else "tfidf-svm"))
 
@@ -89,19 +89,19 @@ def columns_that_fit(rows: Sequence[tuple[str, ...]], width: int | None) -> list
 
 
 def results_table(results: Results, width: int | None = None, backends: Sequence[str] = ()) -> RenderableType:
-    """The table of a run folder, and below it the data, the chosen run and the backends.
+    """The results table of a run folder, followed by the data, the chosen run and the backends.
 
     Args:
-        results: of the run folder.
-        width: characters that the table may take; None: any number.
+        results: results of the run folder.
+        width: maximum number of characters; None: no limit.
         backends: :func:`loralet.report.summary.backend_lines`.
 
     Raises:
-        RunError: no run was trained to the end.
+        RunError: no run finished training.
     """
     chosen = chosen_run(results).id
     runs = ordered(results.runs)
-    # A row without an id of its own is named by its role, so that the column of roles can be left out.
+    # A row without a run id is named by its role, so that the role column can be omitted.
     rows = [(row[0], row[1] or row[0], *row[2:]) for row in (cells(run, results.selection) for run in runs)]
     columns = columns_that_fit(rows, width)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
@@ -125,7 +125,7 @@ def _lines(results: Results, runs: Sequence[RunResult], chosen: str, backends: S
 
 
 def table_console() -> Console:
-    """Standard output, wide enough for the whole table where it is not a terminal."""
+    """Console on standard output, wide enough for the whole table if it is not a terminal."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=max(console.width, PIPE_WIDTH))
 

@@ -1,4 +1,4 @@
-"""What early exits saved, and what successive halving may have cost."""
+"""Savings of early exits, and possible cost of successive halving."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from loralet.runs.run import TRAINED
 
 @dataclass(frozen=True)
 class HalvingCost:
-    """What successive halving may have cost, in scores on the validation sample.
+    """Possible cost of successive halving, in scores on the validation sample.
 
     Args:
-        gaps: of each halved run, how far it lay below the last run that continued at its rung.
-        errors: for each gap, half the 95 % interval of that last run's score. A smaller gap may be chance.
-        gains: of each run that continued at a rung, its best later check minus its score at the rung.
-        rows: of the validation sample.
+        gaps: for each halved run, its distance to the worst run that continued at its rung.
+        errors: for each gap, half the 95 % interval of that run's score. A smaller gap may be due to chance.
+        gains: for each run that continued at a rung, its best later check minus its score at the rung.
+        rows: rows of the validation sample.
     """
 
     gaps: tuple[float, ...]
@@ -28,14 +28,14 @@ class HalvingCost:
 
 @dataclass(frozen=True)
 class Savings:
-    """What early exits saved.
+    """Savings of early exits.
 
     Args:
-        runs: trained runs.
-        stopped, halved, diverged: how many of them left their pack early, by the reason.
-        steps_saved, steps_planned: optimiser steps not taken, and planned.
-        seconds: estimate of the time saved.
-        cost: of successive halving; None where no run was halved.
+        runs: number of trained runs.
+        stopped, halved, diverged: number of runs that left their pack early, by reason.
+        steps_saved, steps_planned: optimiser steps saved and planned.
+        seconds: estimated time saved.
+        cost: possible cost of successive halving; None if no run was halved.
     """
 
     runs: int
@@ -49,7 +49,7 @@ class Savings:
 
 
 def savings(record: Record) -> Savings:
-    """Steps not taken because runs left early. Their time is estimated from each run's own seconds per step."""
+    """Steps saved because runs left early. The time saved is estimated from each run's seconds per step."""
     runs = {run.id: run for run in record.results.runs if run.role in TRAINED and run.steps}
     steps = {id: run.steps or 0 for id, run in runs.items()}
     planned = {id: record.planned.get(id, steps[id]) for id in runs}

@@ -1,6 +1,6 @@
-"""Statistics of a study, as pure functions of arrays. Each docstring names the source of its formula.
+"""Statistics of a study, as pure functions of arrays. Each docstring cites the source of its formula.
 
-Resampling is seeded, so that two reports of one run folder are equal.
+Resampling is seeded, so that reports of the same run folder are equal.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 DRAWS = 10_000
-"""Bootstrap resamples. With this many, a 95 % bound differs between two seeds by less than a tenth of the interval."""
+"""Number of bootstrap resamples. A 95 % bound differs between two seeds by less than a tenth of the interval."""
 BINS = 15
-"""Reliability bins, as in Guo et al. (2017)."""
+"""Number of reliability bins, as in Guo et al. (2017)."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ class ReliabilityBin:
     """Rows whose top probability lies in (start, end].
 
     Args:
-        start, end: of the bin.
+        start, end: bounds of the bin.
         rows: number of rows in it.
         confidence: their mean top probability.
-        accuracy: share of them that is classified correctly.
-        low, high: 95 % interval of that share.
+        accuracy: share of them classified correctly.
+        low, high: 95 % interval of the accuracy.
     """
 
     start: float
@@ -78,7 +78,7 @@ class ReliabilityBin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Expected calibration error, and the bins that it sums over. Empty bins are left out."""
+    """Expected calibration error and its bins, without empty bins."""
 
     ece: float
     bins: tuple[ReliabilityBin, ...]
@@ -89,9 +89,9 @@ class Convergence:
     """When a configuration converged.
 
     Args:
-        step: first check at the target score, as the median over seeds; where censored, the number of steps taken.
+        step: first check at the target score, median over seeds; if censored, the number of steps taken.
         censored: whether the target was not reached within ``step`` steps.
-        reached, seeds: how many seeds reached the target, and how many there are.
+        reached, seeds: number of seeds that reached the target, and number of all seeds.
     """
 
     step: float
@@ -101,12 +101,12 @@ class Convergence:
 
     @property
     def text(self) -> str:
-        """The step, as ``>N`` where it is censored."""
+        """The step as text; ``>N`` if it is censored."""
         return f">{self.step:g}" if self.censored else f"{self.step:g}"
 
 
 def wilson(right: int, rows: int) -> tuple[float, float]:
-    """95 % score interval of a proportion (Wilson 1927), by scipy.
+    """95 % score interval of a proportion (Wilson 1927), computed by scipy.
 
     Args:
         right: successes.
@@ -122,8 +122,8 @@ def check_error(accuracy: float, rows: int) -> float:
     """Half the width of Wilson's 95 % interval of an accuracy.
 
     Args:
-        accuracy: share of 1.
-        rows: number of rows that it was measured on.
+        accuracy: accuracy as a fraction.
+        rows: number of rows it was measured on.
     """
     low, high = wilson(round(accuracy * rows), rows)
     return (high - low) / 2
@@ -163,10 +163,10 @@ def accuracy_interval(right: np.ndarray, seed: int = 0) -> tuple[float, float]:
 def paired(first: np.ndarray, second: np.ndarray, seed: int = 0) -> Paired:
     """Compare two configurations on the same rows.
 
-    With one seed each, p comes from McNemar's exact test (McNemar 1947; exact binomial form): of the rows on which the
-    two differ, is the share that the second classifies correctly 1/2? That test does not extend to several seeds.
-    There, p is twice the smaller tail of a paired bootstrap that resamples rows and seeds, the same ones for both
-    configurations (Berg-Kirkpatrick, Burkett & Klein 2012 for the pairing over rows).
+    With one seed each, p is that of McNemar's exact test (McNemar 1947; exact binomial form): among the rows on which
+    the two differ, is the share that the second classifies correctly 1/2? That test does not extend to several seeds.
+    With several seeds, p is twice the smaller tail of a paired bootstrap that resamples rows and seeds, the same ones
+    for both configurations (Berg-Kirkpatrick, Burkett & Klein 2012 for the pairing over rows).
 
     Args:
         first, second: whether each seed's run classifies each row correctly, bool ``[seeds, rows]``; the same seeds in
@@ -183,7 +183,7 @@ def paired(first: np.ndarray, second: np.ndarray, seed: int = 0) -> Paired:
         p = float(binomtest(only_second, differing).pvalue) if differing else 1.0
         method = "McNemar's exact test"
     else:
-        # One is added to both counts, so that no resampled p-value is 0 (Davison & Hinkley 1997, section 4.2).
+        # Adding one to both counts avoids a p-value of 0 (Davison & Hinkley 1997, section 4.2).
         tail = min((draws <= 0).sum(), (draws >= 0).sum())
         p, method = min(1.0, 2 * float(tail + 1) / (DRAWS + 1)), f"paired bootstrap over rows and {len(first)} seeds"
     return Paired(float(second.mean() - first.mean()), float(low), float(high), only_first, only_second, p, method)
@@ -192,7 +192,7 @@ def paired(first: np.ndarray, second: np.ndarray, seed: int = 0) -> Paired:
 def _resampled(plus: np.ndarray, minus: np.ndarray, seed: int) -> np.ndarray:
     """Resampled means ``[draws]`` of ``plus - minus``, both ``[seeds, rows]``.
 
-    Rows with the same pattern over the seeds are drawn together by one multinomial: exact, and faster than row by row.
+    Rows with the same pattern over the seeds are drawn together from a multinomial: exact, and faster than per row.
     """
     generator = np.random.default_rng(seed)
     seeds, rows = plus.shape
@@ -238,12 +238,12 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS)
 def loss_spikes(losses: np.ndarray, window: int = 50, threshold: float = 8.0) -> int:
     """Number of loss spikes of a run; consecutive spikes count once.
 
-    A step is a spike if its loss lies more than ``threshold`` robust standard deviations (1.4826 x median absolute
-    deviation, Hampel 1974) above the median of the ``window`` steps before it, or is not finite. The threshold is
-    assumed; it is high because losses of small batches are skewed.
+    A step is a spike if its loss is not finite, or more than ``threshold`` robust standard deviations (1.4826 x median
+    absolute deviation, Hampel 1974) above the median of the ``window`` steps before it. The threshold is assumed; it is
+    high because losses of small batches are skewed.
 
     Args:
-        losses: one per step; NaN where not finite.
+        losses: one per step; NaN if not finite.
         window: number of steps.
         threshold: number of robust standard deviations.
     """
@@ -259,14 +259,14 @@ def loss_spikes(losses: np.ndarray, window: int = 50, threshold: float = 8.0) ->
 
 
 def converged(steps: Sequence[int | None], taken: Sequence[int]) -> Convergence:
-    """Median step of convergence over seeds, where some may be censored.
+    """Median convergence step over seeds, some of which may be censored.
 
-    A run that did not reach the target counts as later than all that did (the median of censored times, Kaplan & Meier
-    1958, where all are censored at one time).
+    A run that did not reach the target counts as later than all runs that did (median of censored times, Kaplan & Meier
+    1958, with all times censored at the same step).
 
     Args:
-        steps: first step at the target for each seed; None where it was not reached.
-        taken: steps that each run was trained for.
+        steps: first step at the target for each seed; None if it was not reached.
+        taken: number of training steps of each run.
     """
     reached = sorted(float(s) for s in steps if s is not None)
     count, seeds = len(reached), len(steps)
@@ -279,7 +279,7 @@ def converged(steps: Sequence[int | None], taken: Sequence[int]) -> Convergence:
 def pareto(costs: Sequence[float], values: Sequence[float]) -> list[bool]:
     """Whether each point is on the Pareto front (Pareto 1906).
 
-    A point is on the front if no other point is at most as costly and at least as good, and better in one of the two.
+    A point is on the front if no other point is at most as costly and at least as good, and better in one of both.
     """
     points = list(zip(costs, values, strict=True))
     return [
@@ -288,7 +288,7 @@ def pareto(costs: Sequence[float], values: Sequence[float]) -> list[bool]:
 
 
 def spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
-    """Rank correlation (Spearman 1904); None where one side does not vary or there are fewer than three points."""
+    """Rank correlation (Spearman 1904); None if a variable is constant or there are fewer than three points."""
     from scipy.stats import spearmanr
 
     if len(x) < 3 or len(set(x)) < 2 or len(set(y)) < 2:
@@ -297,7 +297,7 @@ def spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
 
 
 def suspected_labels(probabilities: np.ndarray, labels: np.ndarray) -> list[tuple[int, int]]:
-    """Rows whose label is likely wrong, the most suspicious first, each with the class that the model predicts instead.
+    """Rows whose label is likely wrong, the most suspicious first, each with the class that the model suggests.
 
     Confident learning in its simplest form (Northcutt, Jiang & Chuang 2021, section 3). The threshold of a class is the
     mean probability of that class over the rows labelled with it. A row is suspected if, among the classes whose

@@ -1,4 +1,4 @@
-"""What was run, as pairs of a name and its value, and the few figures at the top of the report."""
+"""The facts about a run as name-value pairs, and the key values at the top of the report."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from loralet.runs.environment import Environment, SessionBackend
 from loralet.training.loop import FEWEST_STEPS, USUAL_EPOCHS
 
 LABELS_NAMED = 8
-"""Most labels that are listed."""
+"""Maximum number of labels listed."""
 DIGITS = 16
-"""Characters shown of a fingerprint."""
+"""Number of characters of a fingerprint shown."""
 
 Pairs = list[tuple[str, str]]
 
 
 def backend_lines(backends: Sequence[SessionBackend]) -> tuple[str, ...]:
-    """The backends of a study: one line if all models share one, else one line per model.
+    """The backends of a study: one line if all models use the same backend, else one line per model.
 
     Args:
-        backends: of each model; empty in run folders written before backends were recorded.
+        backends: one per model; empty in run folders written before backends were recorded.
     """
     distinct = dict.fromkeys(backend_text(session.backend) for session in backends)
     if len(distinct) < 2:
@@ -30,7 +30,7 @@ def backend_lines(backends: Sequence[SessionBackend]) -> tuple[str, ...]:
 
 
 def backend_text(backend: BackendInfo) -> str:
-    """A backend in one line, such as ``native, AVX-512 BF16, bf16, 2 threads``, and why it was chosen, if recorded."""
+    """A backend in one line, such as ``native, AVX-512 BF16, bf16, 2 threads``, with the recorded reason, if any."""
     threads = f"{backend.threads} thread{'s' if backend.threads != 1 else ''}"
     where = threads if backend.device == "cpu" else backend.device
     parts = [backend.name, backend.instructions, backend.dtype, where]
@@ -38,7 +38,7 @@ def backend_text(backend: BackendInfo) -> str:
 
 
 def facts(analysis: Analysis) -> Pairs:
-    """What was run."""
+    """Data, models, training options, backends, machine and versions."""
     environment = analysis.environment
     pairs = [
         *_data(analysis),
@@ -54,7 +54,7 @@ def facts(analysis: Analysis) -> Pairs:
 
 def _data(analysis: Analysis) -> Pairs:
     data = analysis.data
-    rows = f"{data.train_rows:,} for training, {data.validation_rows:,} for validation, {data.test_rows:,} for the test"
+    rows = f"{data.train_rows:,} for training, {data.validation_rows:,} for validation, {data.test_rows:,} for testing"
     more = ", …" if len(data.labels) > LABELS_NAMED else ""
     labels = f"{len(data.labels)} labels ({', '.join(data.labels[:LABELS_NAMED])}{more})"
     reads = {0: "never", 1: "once"}.get(analysis.test_reads, f"{analysis.test_reads} times")
@@ -91,7 +91,7 @@ def _training(analysis: Analysis) -> Pairs:
 
 
 def training_length(steps: int | None, epochs: float | None) -> str:
-    """The length of training as the options gave it."""
+    """The length of training, as set by the options."""
     if steps:
         return f"{steps:,} steps"
     return f"{epochs:g} epochs" if epochs else f"{USUAL_EPOCHS} epochs (at least {FEWEST_STEPS} steps)"
@@ -115,7 +115,7 @@ def _versions(environment: Environment) -> str:
 
 
 def headline(analysis: Analysis) -> Pairs:
-    """The figures at the top of the report."""
+    """The key values at the top of the report."""
     best = analysis.best
     shown = [("chosen on validation", best.name)]
     if best.test:

@@ -1,4 +1,4 @@
-"""The tables of the page: results, and costs."""
+"""The results table and the cost table of the report."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from loralet.report.wording import amount, seconds, signed
 from loralet.runs.run import Role
 
 FRONTS = {"trainable": "size", "bytes": "disk", "seconds": "time"}
-"""Names of the costs, by the field of a configuration."""
+"""Names of the costs, by field of a configuration."""
 BASES: tuple[Role, ...] = ("majority", "random-head", "tfidf-svm", "linear-probe", "full")
-"""Roles that stand above the adapters, in this order."""
+"""Roles listed above the adapters, in this order."""
 MISSING = "–"
 
 
@@ -24,8 +24,8 @@ class Field:
     """One cell of a table.
 
     Args:
-        text: what is written.
-        key: what the column is sorted by; None comes last.
+        text: displayed text.
+        key: sort key; None sorts last.
         number: whether it is a number.
     """
 
@@ -39,9 +39,9 @@ class Line:
     """One row of a table.
 
     Args:
-        cells: of the row.
+        cells: cells of the row.
         winner, tied: see :class:`loralet.report.configurations.Configuration`.
-        base: whether it is another row than an adapter's.
+        base: whether the row is not an adapter.
     """
 
     cells: tuple[Field, ...]
@@ -52,11 +52,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """A table. Columns without any value are left out.
+    """A table without empty columns.
 
     Args:
         name: ``results`` or ``costs``.
-        headings: each with its meaning.
+        headings: headings and their meanings.
         lines: its rows.
     """
 
@@ -70,36 +70,36 @@ RESULTS = (
     NAME,
     ("val.", "accuracy on the validation split, mean over seeds"),
     ("test", "accuracy on the test split, mean over seeds"),
-    ("95 % interval", "of the test accuracy: Wilson for one seed, bootstrap over seeds and rows for several"),
+    ("95 % interval", "interval of the test accuracy: Wilson for one seed, bootstrap over seeds and rows for several"),
     ("± seeds", "standard deviation of the test accuracy over seeds"),
     ("vs ★", "accuracy minus that of the chosen configuration, in points, on the same rows"),
     ("p (Holm)", "two-sided, corrected for the number of comparisons"),
 )
-"""Headings before the task's own measures."""
+"""Headings before the task-specific measures."""
 COURSE = (
     ("α/r × lr", "effective scale times learning rate (alpha / sqrt(rank) for rslora)"),
     ("conv.", "first check at the target accuracy, median over seeds; >N: not within N steps"),
     ("spikes", "loss spikes per run"),
-    ("ended", "how its runs ended, where not as planned"),
+    ("ended", "how its runs ended, if not as planned"),
 )
-"""Headings behind them."""
+"""Headings after the task-specific measures."""
 COSTS = (
     NAME,
     ("test", "accuracy on the test split, mean over seeds"),
-    ("trained", "parameters trained"),
-    ("share", "of all parameters of the model"),
-    ("on disk", "weights of one run"),
-    ("seconds", "training time of a run, its even share of its pack"),
+    ("trained", "trained parameters"),
+    ("share", "share of all parameters of the model"),
+    ("on disk", "size of the weights of one run"),
+    ("seconds", "training time of a run, an equal share of the pack's time"),
     ("rows/s", "training rows per second in that time"),
-    ("peak memory", "of the whole process"),
+    ("peak memory", "peak memory of the whole process"),
     ("rows to target", "training rows until the first check at the target accuracy"),
-    ("s to target", "seconds until then, at the run's own pace"),
+    ("s to target", "seconds until then, at the run's mean pace"),
     ("Pareto front", "costs for which no other configuration is at least as cheap and as accurate"),
 )
 
 
 def tables(analysis: Analysis) -> dict[str, Table]:
-    """Results and costs: base rows first, then adapter rows in the order they were run, then averages and ensembles."""
+    """The results and cost tables: baselines, then adapters in the order they were run, then averages and ensembles."""
     rows = sorted(analysis.configurations, key=_place)
     measures = section_of(analysis.task).measures
     headings = (*RESULTS, *((measure.heading, measure.meaning) for measure in measures), *COURSE)

@@ -1,4 +1,4 @@
-"""The question and the answer of a study, in sentences by rule; no sentence is specific to a data set."""
+"""The question and the answer of a study, as rule-based sentences that do not depend on the data set."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from loralet.runs.record import Record
 from loralet.runs.run import Role
 
 STRONG = 0.5
-"""Least rank correlation that is called a trend (assumed). With nine cells it is not significant; the text says so."""
+"""Smallest rank correlation reported as a trend (assumed). It is not significant with nine cells; the text says so."""
 SIGNIFICANT = {
     3: 2.0,
     4: 2.0,
@@ -31,13 +31,13 @@ SIGNIFICANT = {
     20: 0.447,
     30: 0.362,
 }
-"""Two-sided 5 % points of Spearman's coefficient by number of points (Zar 1972); 2.0: none is significant."""
+"""Two-sided 5 % critical values of Spearman's coefficient by number of points (Zar 1972); 2.0: never significant."""
 SCALE = "the effective scale alpha/r × lr"
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the sentences are made from.
+    """Input of the sentences.
 
     Args:
         record: the run folder.
@@ -46,7 +46,7 @@ class Facts:
         best: the winner.
         shown: id of the winner's run whose predictions the report shows.
         chosen: id of the run that commands such as ``predict`` use.
-        duplicates: ids of runs that were left out.
+        duplicates: ids of excluded duplicate runs.
         trends: correlations with rank and alpha.
         savings: steps saved by early exits.
     """
@@ -67,12 +67,12 @@ class Facts:
 
     @property
     def lora(self) -> Configuration | None:
-        """The adapter configuration that validation prefers."""
+        """The best adapter configuration on validation."""
         return choose(self.of("lora"))
 
 
 def command(environment: Environment) -> str:
-    """The command that repeats the study, as it was typed; empty where it is not known."""
+    """The command that repeats the study, as typed by the user; empty if unknown."""
     if not environment.command:
         return ""
     program, *arguments = environment.command
@@ -82,7 +82,7 @@ def command(environment: Environment) -> str:
 
 
 def question(facts: Facts) -> str:
-    """The question that the study answers, from the settings that it varies."""
+    """The question of the study, derived from the settings that it varies."""
     models, lora = listed([model.label for model in facts.models]), facts.of("lora")
     varied = {
         "rank": len({row.rank for row in lora}),
@@ -129,7 +129,7 @@ def _accuracy(facts: Facts) -> str:
 
 
 def described(row: Configuration) -> str:
-    """A configuration within a sentence."""
+    """The description of a configuration, for use in a sentence."""
     rate = f"learning rate {row.learning_rate:g}" if row.learning_rate else ""
     if row.role != "lora":
         return f"{row.name} with {rate}" if rate else row.name
@@ -152,12 +152,12 @@ def _baselines(facts: Facts) -> str:
         verdict = _against(best, row)
         parts.append(f"a linear model on words (TF-IDF + SVM) reaches {percent(row.accuracy)}, {verdict}")
     if not parts:
-        return "There are no baselines to compare it with; loralet study adds them."
+        return "There are no baselines for comparison; loralet study adds them."
     return f"For comparison, {'; '.join(parts)}."
 
 
 def _against(best: Configuration, row: Configuration) -> str:
-    """How another row compares with the winner: by the paired test, or by the two intervals without its predictions."""
+    """Comparison of another row with the winner: by the paired test, or by the intervals if predictions are missing."""
     if not (best.test and row.test):
         return "on validation"
     lora = best.role == "lora"
@@ -179,13 +179,13 @@ def _settings(facts: Facts) -> str:
     low, high = (f(lora, key=lambda row: row.accuracy) for f in (min, max))
     spread = f"ranges from {percent(low.accuracy)} ({low.name}) to {percent(high.accuracy)} ({high.name})"
     if low.accuracy == high.accuracy:
-        spread = f"is {percent(low.accuracy)} everywhere"
+        spread = f"is {percent(low.accuracy)} for all configurations"
     trend = trend_sentence(facts.trends[0]) if facts.trends else "there are too few cells for a trend"
     return f"Over the grid, accuracy {spread}; {trend[0].lower()}{trend[1:]}."
 
 
 def trend_sentence(trend: Trend) -> str:
-    """What accuracy correlates with: rank, alpha, or the effective scale, where that explains as much as alpha does."""
+    """Correlation of accuracy with rank, and with alpha or the effective scale if that explains as much as alpha."""
     rank = trend.accuracy_rank
     with_rank = ""
     if rank is not None and abs(rank) >= STRONG:
@@ -199,7 +199,7 @@ def trend_sentence(trend: Trend) -> str:
 
 
 def _with_alpha(trend: Trend) -> str:
-    """The trend with alpha or the effective scale, whichever is stronger; empty where there is none."""
+    """The trend with alpha or the effective scale, whichever is stronger; empty if there is none."""
     alpha, effective = trend.accuracy_alpha or 0.0, trend.accuracy_effective or 0.0
     if max(abs(alpha), abs(effective)) < STRONG:
         return ""
@@ -217,7 +217,7 @@ def _with_alpha(trend: Trend) -> str:
 
 
 def significance(rho: float, cells: int) -> str:
-    """Empty for a correlation that is significant at the 5 % level, else a clause that says that it is not."""
+    """Empty if the correlation is significant at the 5 % level, else a clause that says it is not."""
     least = SIGNIFICANT[max(n for n in SIGNIFICANT if n <= cells)]
     return "" if abs(rho) >= least else f", not significant with {cells} cells"
 

@@ -1,4 +1,4 @@
-"""Numbers as the report writes them."""
+"""Number and list formatting of the report."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ BYTES = ((" B", 1.0), (" KiB", 2.0**10), (" MiB", 2.0**20), (" GiB", 2.0**30))
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """A share of 1 in per cent: ``90.0 %``."""
+    """A fraction in per cent: ``90.0 %``."""
     return f"{100 * share:.{digits}f}{NO_BREAK}%"
 
 
 def points(difference: float) -> str:
-    """A difference of two shares of 1 in percentage points, with its sign: ``+3.1 points``."""
+    """A difference of two fractions in percentage points, with its sign: ``+3.1 points``."""
     return f"{signed(100 * difference)} points"
 
 
@@ -46,7 +46,7 @@ def capitalised(sentence: str) -> str:
 
 
 def amount(value: float, cost: str) -> str:
-    """A cost with its unit, three digits at most.
+    """A cost with its unit and at most three digits.
 
     Args:
         value: parameters, bytes or seconds.
@@ -60,5 +60,5 @@ def amount(value: float, cost: str) -> str:
 
 
 def seconds(value: float) -> str:
-    """Seconds without their unit: whole seconds from ten on, two digits below."""
+    """Seconds without a unit: rounded to whole seconds from 10 on, to two digits below."""
     return f"{value:,.0f}" if value >= 9.95 else f"{value:.2g}"

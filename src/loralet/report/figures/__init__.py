@@ -1,1 +1,1 @@
-"""Figures of a report: each draws numbers of the analysis as one panel or more."""
+"""Figures of a report. Each draws values of the analysis as one or more panels."""

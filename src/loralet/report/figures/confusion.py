@@ -8,11 +8,11 @@ from loralet.report.figures.matrix import draw_square, label_axes, level
 from loralet.report.figures.style import INK, WIDTH, Panel, panel, sheet, styled
 
 MOST_COUNTS = 12
-"""With more labels, no counts are written into the matrix. Also the most characters of a label."""
+"""With more labels, the matrix shows no counts. Also the maximum number of characters of a label."""
 MOST_SHARES = 6
-"""With more labels, no shares are written below the counts, and names are turned."""
+"""With more labels, the matrix shows no shares below the counts, and names are rotated."""
 WIDEST_NAMES = 40
-"""With more characters of names in all, names are turned."""
+"""If the names have more characters in total, they are rotated."""
 
 
 def confusion_panel(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Panel:
@@ -29,7 +29,7 @@ def confusion_panel(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> P
         for y, line in enumerate(counts):
             for x, count in enumerate(line):
                 share = count / max(1, sum(line))
-                # With the square root, a few per cent of confusion are visible next to nine tenths of correct rows.
+                # The square root makes a few per cent of errors visible next to 90 % of correct rows.
                 draw_square(axes, (x, y), level(share**0.5, 0.0, 1.0), _text(count, share, len(labels)), 1)
         label_axes(axes, short, short, "predicted", "label")
         if len(labels) > MOST_SHARES or max(map(len, short)) * len(labels) > WIDEST_NAMES:

@@ -1,4 +1,4 @@
-"""Loss and accuracy against the step, one panel for each model."""
+"""Loss and accuracy over the steps, one panel per model."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _alphas(curves: Sequence[Curve]) -> list[float]:
 
 
 def _axes(curves: Sequence[Curve]) -> Axes:
-    """The curves, the shown run last, so that it lies above the others."""
+    """Draw the curves. The shown run is drawn last, on top of the others."""
     ranks, alphas = [curve.rank for curve in curves], _alphas(curves)
     axes = sheet().add_subplot()
     rules(axes)
@@ -79,12 +79,12 @@ def _axes(curves: Sequence[Curve]) -> Axes:
 
 
 def _style(dashes: tuple[float, ...]) -> tuple[float, tuple[float, ...]] | Literal["-"]:
-    """A line style of matplotlib's: the dashes, or a solid line where there are none."""
+    """A matplotlib line style: the dashes, or a solid line if there are none."""
     return (0.0, dashes) if dashes else "-"
 
 
 def _loss_axis(axes: Axes, curves: Sequence[Curve]) -> None:
-    """A logarithmic axis where losses differ by more than a factor of four."""
+    """Use a logarithmic axis if losses differ by more than a factor of four."""
     values = [y for curve in curves for y in curve.y if y]
     if values and max(values) > 4 * min(values) > 0:
         axes.set_yscale("log")
@@ -109,7 +109,7 @@ def _panel(analysis: Analysis, axes: Axes, kind: str, model: str, curves: Sequen
     assert figure is not None
     figure.legend(handles=_legend(curves), loc="outside lower left", ncols=4)
     subject = "Training loss" if kind == "loss" else "Validation accuracy"
-    title = f"{subject} against the step{f', {model}' if model else ''}"
+    title = f"{subject} over the steps{f', {model}' if model else ''}"
     description = f"{len(curves)} runs"
     best = next((curve for curve in curves if curve.best), None)
     if best and best.y[-1] is not None:

@@ -12,11 +12,11 @@ from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
 SHIFTS = {"right": 8.0, "left": -6.0, "center": 0.0}
-"""Horizontal offset of a name, by its alignment, in points: it begins or ends near its interval."""
+"""Horizontal offset of a name in points, by alignment."""
 LINE, GAP, LETTERS = 11.0, 3.0, 9.0
 """Height of a line, distance from the interval, and size of the letters, in points."""
 DOT = 4.0
-"""Half the side of the square around a dot that names avoid, in pixels."""
+"""Half the side of the square around a dot that is kept free of names, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Label:
 
     Args:
         text: the name.
-        x, low, high: place of the interval, in the units of the axes.
-        colour: of the name.
-        below: whether it stands at the lower end of the interval instead of the upper one.
+        x, low, high: position of the interval, in data coordinates.
+        colour: text colour.
+        below: whether the name is at the lower end of the interval instead of the upper one.
         side: its horizontal alignment; a key of :data:`SHIFTS`.
     """
 
@@ -41,12 +41,12 @@ class Label:
 
 
 def place_labels(axes: Axes, labels: Sequence[Label], dots: Sequence[tuple[float, float]]) -> list[Annotation]:
-    """Write names at their intervals. A name that would overlap another or a dot is moved to the other side or away.
+    """Place names at their intervals. A name that would overlap another name or a dot is moved.
 
     Args:
-        axes: everything else is drawn, and the limits are set.
+        axes: axes with everything else drawn and the limits set.
         labels: the names; earlier ones have priority.
-        dots: places that are kept free, in the units of the axes.
+        dots: positions to keep free, in data coordinates.
     """
     figure = axes.figure
     figure.draw_without_rendering()  # type: ignore[union-attr]  # a figure's axes, not a subfigure's
@@ -66,7 +66,7 @@ def place_labels(axes: Axes, labels: Sequence[Label], dots: Sequence[tuple[float
             color=label.colour,
             fontsize=LETTERS,
         )
-        note.set_in_layout(False)  # else the name would change the layout that it was placed in
+        note.set_in_layout(False)  # otherwise the name would change the layout it is placed in
         spots = [
             (lift, below, side)
             for lift, below, side in product(range(4), (label.below, not label.below), _sides(label.side))

@@ -1,4 +1,4 @@
-"""Matrices of coloured squares with numbers in them: what the maps of rank and alpha and the confusion matrix share."""
+"""Matrices of coloured squares with text, for the rank and alpha maps and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from loralet.report.figures.style import ACCENT, INK, MUTED, PAGE, RAMP
 
 GAP = 0.04
 DARK = 5
-"""From this step of the colour ramp on, text is written in the colour of the page."""
+"""From this step of the colour ramp on, text has the colour of the page."""
 WIDEST_WITH_DETAILS = 5
-"""With more columns, only the first line of a square is written."""
+"""With more columns, only the first line of text of a square is shown."""
 
 
 def level(value: float, low: float, high: float) -> int:
-    """The step of the colour ramp for a value between two others."""
+    """The step of the colour ramp for a value between ``low`` and ``high``."""
     return len(RAMP) // 2 if high <= low else min(len(RAMP) - 1, max(0, int((value - low) / (high - low) * len(RAMP))))
 
 
@@ -28,11 +28,11 @@ def draw_square(
 
     Args:
         axes: see :func:`label_axes`.
-        place: its column and row.
+        place: column and row.
         shade: step of the colour ramp; None: an empty square.
         lines: at most two lines of text.
-        columns: of the matrix.
-        marked: whether it has a frame.
+        columns: number of columns of the matrix.
+        marked: whether the square has a frame.
     """
     x, y = place
     side = 1 - 2 * GAP
@@ -51,7 +51,7 @@ def draw_square(
 
 
 def label_axes(axes: Axes, columns: Sequence[str], rows: Sequence[str], x: str, y: str) -> None:
-    """Name the columns, the rows and both axes; the first row is at the top."""
+    """Label the columns, the rows and both axes. The first row is at the top."""
     axes.set_xlim(-0.5, len(columns) - 0.5)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xticks(range(len(columns)), columns)

@@ -24,9 +24,9 @@ BASELINE = "^"
 SHORT = {"linear-probe": "probe", "full": "full", "tfidf-svm": "TF-IDF"}
 """Names in the plots, by role."""
 MOST_NAMED = 4
-"""With more adapter configurations on the front, none of them is named."""
+"""With more adapter configurations on the front, none of them is labelled."""
 WIDE = 5
-"""The axis of costs is logarithmic if costs differ by more than this factor."""
+"""The cost axis is logarithmic if costs differ by more than this factor."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class Point:
 
 
 def pareto_points(analysis: Analysis, cost: str) -> list[Point]:
-    """The dots of one plot: every tested configuration except chance and the majority class, which lie far below.
+    """The dots of one plot: all tested configurations except chance and the majority class, which lie far below.
 
     The winner, the baselines, and up to four configurations on the front have names.
 
     Args:
-        analysis: the figures.
+        analysis: values of the report.
         cost: one of :data:`COSTS`.
     """
     left_out = ("random-head", "majority")
@@ -68,13 +68,13 @@ def pareto_points(analysis: Analysis, cost: str) -> list[Point]:
 
 
 def _short(row: Configuration, several: bool) -> str:
-    """A short name; with several models, the last part of the model's name is added."""
+    """A short name, with the last part of the model's name if there are several models."""
     name = SHORT.get(row.role, row.name.split(" · ")[0])
     return f"{name} · {row.model.rpartition('/')[2]}" if several and row.model else name
 
 
 def pareto_panels(analysis: Analysis) -> list[Panel]:
-    """Accuracy against each cost; a plot of fewer than two dots is left out."""
+    """Accuracy against each cost. Plots with fewer than two dots are omitted."""
     plots = {cost: pareto_points(analysis, cost) for cost in COSTS}
     return [_panel(cost, points) for cost, points in plots.items() if len(points) > 1]
 
@@ -107,7 +107,7 @@ def _ranks(points: Sequence[Point]) -> list[int | None]:
 
 
 def _dots(axes: Axes, points: Sequence[Point], wide: bool) -> list[tuple[float, float]]:
-    """Draw the dots with their intervals, alphas of one rank side by side; returns the places of the dots."""
+    """Draw the dots and their intervals, with alphas of one rank side by side. Returns the positions of the dots."""
     ranks = _ranks(points)
     alphas = sorted({point.row.alpha or 0.0 for point in points if point.row.role == "lora"})
     low, high = min(p.cost for p in points), max(p.cost for p in points)
@@ -136,7 +136,7 @@ def _legend(points: Sequence[Point]) -> list[Line2D]:
 
 
 def _label(x: float, point: Point, points: Sequence[Point]) -> Label:
-    """A name above its interval, or below it where most points are better; it points inwards at the ends."""
+    """A name above its interval, or below it if most points are better. At the ends of the axis it is inside."""
     costs, test, winner = [p.cost for p in points], point.test, point.row.winner
     below = test.mean < median(p.test.mean for p in points)
     side = "left" if point.cost == min(costs) else "center" if winner and point.cost < max(costs) else "right"

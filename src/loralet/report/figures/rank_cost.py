@@ -21,10 +21,10 @@ class Cost:
     """A cost of a configuration.
 
     Args:
-        name: end of the panel's name.
-        heading: of the panel.
+        name: suffix of the panel's name.
+        heading: heading of the panel.
         unit: ``seconds`` or ``bytes``; see :func:`loralet.report.wording.amount`.
-        values: of each configuration.
+        values: one per configuration.
     """
 
     name: str
@@ -34,10 +34,10 @@ class Cost:
 
 
 def rank_panels(analysis: Analysis) -> list[Panel]:
-    """Seconds and peak memory of each adapter configuration; a panel is left out where nothing was measured."""
+    """Seconds and peak memory of each adapter configuration. Panels without measurements are omitted."""
     rows = [row for row in analysis.configurations if row.role == "lora" and row.seconds is not None]
     weighed = [row for row in rows if row.memory is not None]
-    seconds = Cost("seconds", "training seconds of a run", "seconds", [row.seconds or 0.0 for row in rows])
+    seconds = Cost("seconds", "training seconds per run", "seconds", [row.seconds or 0.0 for row in rows])
     memory = Cost("memory", "peak memory of the process", "bytes", [float(row.memory or 0) for row in weighed])
     return [_panel(shown, cost) for shown, cost in ((rows, seconds), (weighed, memory)) if shown]
 
@@ -66,11 +66,11 @@ def _panel(rows: Sequence[Configuration], cost: Cost) -> Panel:
 
 
 def even_ticks(top: float, unit: float) -> list[float]:
-    """Round ticks from 0 to ``top``, five at most above 0.
+    """Round ticks from 0 to ``top``, at most five above 0.
 
     Args:
         top: end of the axis.
-        unit: 1: the distance is 1, 2 or 5 times a power of ten. Above 1 (bytes): the unit times a power of two.
+        unit: if 1, the distance is 1, 2 or 5 times a power of ten; if above 1 (bytes), the unit times a power of two.
     """
     steps = [2.0**i for i in range(20)] if unit > 1 else [f * 10.0**i for i in range(-3, 9) for f in (1, 2, 5)]
     distances = [unit * step for step in steps]

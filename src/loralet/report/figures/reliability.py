@@ -9,10 +9,10 @@ from loralet.report.statistics import Calibration
 
 
 def reliability_panel(calibration: Calibration) -> Panel:
-    """Accuracy of the rows in each bin of confidence with its interval, above the number of rows in each bin.
+    """Accuracy with its interval per confidence bin, above the number of rows per bin.
 
     Args:
-        calibration: on the test rows.
+        calibration: calibration on the test rows.
     """
     bins = calibration.bins
     start = bins[0].start

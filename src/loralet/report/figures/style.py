@@ -1,6 +1,6 @@
-"""The style of all figures: sizes, lines, and colours that follow the page's light or dark theme.
+"""The style of all figures: sizes, lines, and colours that follow the light or dark theme of the page.
 
-Matplotlib draws with placeholder colours, which the SVG replaces by ``currentColor`` and the CSS variables of the page.
+Matplotlib draws with placeholder colours. They are replaced in the SVG by ``currentColor`` and CSS variables.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ VARIABLES = {
 }
 DASHES: tuple[tuple[float, ...], ...] = ((), (5, 2), (1.5, 1.8), (6, 2, 1.5, 2), (9, 3), (1, 3))
 WIDTH, HEIGHT = 5.0, 3.4
-"""Inches of one panel. Its 360 units are about a phone's width, so that letters of 10 units stay readable there."""
+"""Size of a panel in inches. Its width of 360 units is about that of a phone, where 10-unit text stays readable."""
 SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 9.5,
@@ -68,9 +68,9 @@ class Panel:
     """One part of a figure.
 
     Args:
-        name: unique in the report; the name of its file.
-        title, description: for readers who cannot see it.
-        svg: the drawing, for use within HTML.
+        name: unique name in the report, and file name.
+        title, description: text for screen readers.
+        svg: inline SVG for HTML.
     """
 
     name: str
@@ -85,7 +85,7 @@ class Drawing:
 
     Args:
         name: id of its section in the page.
-        heading: of its section.
+        heading: heading of its section.
         caption: what it shows.
         panels: its parts.
     """
@@ -97,17 +97,17 @@ class Drawing:
 
 
 def sheet(width: float = WIDTH, height: float = HEIGHT) -> Figure:
-    """An empty figure in this style; call within :func:`styled`."""
+    """Create an empty figure in this style. Call it within :func:`styled`."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def styled() -> AbstractContextManager[None]:
-    """The settings of this module for as long as a ``with`` block lasts."""
+    """Context manager that applies the settings of this module."""
     return mpl.rc_context(SETTINGS)
 
 
 def rules(axes: Axes, axis: str = "y") -> None:
-    """Light grid lines behind the drawing, across one axis."""
+    """Draw light grid lines behind the plot, across one axis."""
     axes.grid(True, axis=axis)  # type: ignore[arg-type]  # matplotlib's stub wants a literal
     axes.spines["left"].set_visible(False)
 
@@ -124,10 +124,10 @@ def series(ranks: Sequence[int | None], rank: int | None) -> str:
 
 
 def panel(figure: Figure, name: str, title: str, description: str) -> Panel:
-    """The figure as inline SVG: text stays text, colours are those of the page, ids begin with the panel's name.
+    """Convert a figure to inline SVG with text as text, the page's colours, and ids prefixed with the panel's name.
 
     Args:
-        figure: what is drawn.
+        figure: the figure.
         name, title, description: see :class:`Panel`.
     """
     stream = io.StringIO()
@@ -153,7 +153,7 @@ def _inline(svg: str, name: str, title: str, description: str) -> str:
     body = re.sub(r"font: ((?:[a-z]+ |\d+ )*)([\d.]+)px [^;\"]*", r"font: \1\2px var(--sans, sans-serif)", body)
     opening, rest = body[: body.index(">")], body[body.index(">") + 1 :]
     view_box = opening.split('viewBox="')[1].split('"')[0]
-    # Coordinates are rounded to a hundredth, which halves the page; only within tags, as texts contain numbers too.
+    # Round coordinates to 0.01, which halves the page size. Only within tags, because texts contain numbers too.
     rest = re.sub(r"<[^>]*>", lambda tag: re.sub(r"-?\d+\.\d{3,}", lambda m: f"{float(m[0]):.2f}", tag[0]), rest)
     head = (
         f'<svg viewBox="{view_box}" role="img" aria-labelledby="{name}-title {name}-desc" stroke-linejoin="round" '
@@ -164,7 +164,7 @@ def _inline(svg: str, name: str, title: str, description: str) -> str:
 
 
 def _own_ids(body: str, name: str) -> str:
-    """Prefix the ids that are referred to with the panel's name, as a page has many panels, and remove all others."""
+    """Prefix the ids in use with the panel's name, which makes them unique in the page. Remove all other ids."""
     used = set(re.findall(r"(?:href=\"#|url\(#)([^\")]+)", body))
     body = re.sub(r' id="([^"]*)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", body)
     return re.sub(r'(href="#|url\(#)', rf"\g<1>{name}-", body)

@@ -1,1 +1,1 @@
-"""The part of a report that depends on the task: one module per task, found through the registry."""
+"""Task-specific sections of a report: one module per task, listed in the registry."""

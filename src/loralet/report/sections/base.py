@@ -1,4 +1,4 @@
-"""The protocol of a task's section, and the tables of test rows that sections are made of."""
+"""The protocol of a task's section, and the tables of test rows that it contains."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from loralet.runs.results import RunResult
 
 @dataclass(frozen=True)
 class Measure:
-    """A figure on the test split that only some tasks have, as a column of the results table.
+    """A task-specific test metric, shown as a column of the results table.
 
     Args:
-        heading: of the column.
-        meaning: one sentence for readers who point at the heading.
-        form: format of its values, for :meth:`str.format`.
+        heading: column heading.
+        meaning: tooltip of the heading.
+        form: format of the values, for :meth:`str.format`.
     """
 
     heading: str
@@ -31,10 +31,10 @@ class ShownRuns:
     """The runs whose predictions a section shows.
 
     Args:
-        name: of the winning configuration.
+        name: name of the winning configuration.
         winner: id of its run with the best validation scores.
-        chance: id of the random head of the same model and seed; None where there is none.
-        adapters: ids of all adapter runs whose probabilities are on record; the winner's where there are none.
+        chance: id of the random head of the same model and seed; None if there is none.
+        adapters: ids of all adapter runs with recorded probabilities; the winner's id if there are none.
     """
 
     name: str
@@ -45,13 +45,13 @@ class ShownRuns:
 
 @dataclass(frozen=True)
 class Answer:
-    """A model's answer for one row.
+    """A model's prediction for one row.
 
     Args:
         text: the predicted label.
         right: whether it is correct.
         probability: its probability in per cent, as text.
-        details: what is written next to it in small letters; empty for nothing.
+        details: additional text in small print; may be empty.
     """
 
     text: str
@@ -65,11 +65,11 @@ class ExampleRow:
     """One test row.
 
     Args:
-        row: its number, counted from 1.
-        text: its text; None where texts are left out.
+        row: row number, from 1.
+        text: its text; None if texts are not shown.
         label: its label.
         answers: one per model of the table.
-        mark: a sign behind the number; empty for none.
+        mark: symbol after the row number; may be empty.
     """
 
     row: int
@@ -84,8 +84,8 @@ class ExampleTable:
     """A table of test rows.
 
     Args:
-        heading, note: what stands above it.
-        models: headings of the columns of answers.
+        heading, note: heading and text above the table.
+        models: headings of the prediction columns.
         rows: the rows.
     """
 
@@ -101,15 +101,15 @@ class ExampleTable:
 
 
 class Section(Protocol):
-    """What a report shows of one task only. A frozen dataclass, so that its figures are part of the report's JSON."""
+    """Task-specific part of a report. Implement it as a frozen dataclass, so that the report's JSON includes it."""
 
     @property
     def note(self) -> str:
-        """Why there are no texts; empty where there are."""
+        """Why no texts are shown; empty if they are."""
         ...
 
     def drawings(self) -> Sequence[Drawing]:
-        """Figures behind those that every task has."""
+        """Figures shown after those common to all tasks."""
         ...
 
     def tables(self) -> Sequence[ExampleTable]:
@@ -118,13 +118,13 @@ class Section(Protocol):
 
 
 class SectionKind(Protocol):
-    """How a task's section is made."""
+    """Builds the section of a task."""
 
     measures: tuple[Measure, ...]
-    """Further columns of the results table."""
+    """Additional columns of the results table."""
 
     def measure(self, record: Record, runs: Sequence[RunResult]) -> dict[str, float | None]:
-        """The measures of one configuration by their headings, means over its seeds; None where nothing was measured.
+        """The measures of one configuration by heading, means over its seeds; None if nothing was measured.
 
         Args:
             record: the run folder.
@@ -133,7 +133,7 @@ class SectionKind(Protocol):
         ...
 
     def build(self, record: Record, shown: ShownRuns, with_texts: bool) -> Section:
-        """The section of a run folder that has a test split.
+        """Build the section of a run folder with a test split.
 
         Args:
             record: the run folder.

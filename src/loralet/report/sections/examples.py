@@ -1,6 +1,6 @@
-"""Test rows of a single-label classifier worth reading: a sample, confident errors, and likely wrong labels.
+"""Selects test rows of a single-label classifier: a random sample, confident errors, and likely wrong labels.
 
-Showing rows that were scored before is not another evaluation: ``test_reads`` stays as it is.
+These rows are already scored, so showing them does not increase ``test_reads``.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from loralet.runs.record import Record
 from loralet.training.corpus import dataset_of
 
 SHOWN = 10
-"""Rows of each kind."""
+"""Number of rows of each kind."""
 SAMPLE_SEED = 0
 
 
 @dataclass(frozen=True)
 class Guess:
-    """A predicted label with its probability, and the probabilities of all labels, in label order."""
+    """A predicted label, its probability, and the probabilities of all labels in label order."""
 
     label: str
     probability: float
@@ -35,10 +35,10 @@ class Example:
     """One test row.
 
     Args:
-        row: its number, counted from 1.
-        text: its text; None where texts are left out.
+        row: row number, from 1.
+        text: its text; None if texts are not shown.
         label: its label.
-        chance: the random head's prediction; None where there is none.
+        chance: prediction of the random head; None if there is none.
         winner: the winner's prediction.
         suspected: whether its label is likely wrong.
     """
@@ -57,10 +57,10 @@ class Examples:
 
     Args:
         sampled: a random sample.
-        wrong: the winner's errors of highest probability.
+        wrong: the winner's errors with the highest probability.
         suspects: rows whose label is likely wrong, the clearest first.
         suspect_count: number of such rows in the whole test split.
-        note: why there are no texts; empty where there are.
+        note: why no texts are shown; empty if they are.
     """
 
     sampled: tuple[Example, ...]
@@ -71,27 +71,27 @@ class Examples:
 
 
 def read_texts(record: Record) -> tuple[Sequence[str] | None, str]:
-    """The test texts of the data set that the runs were measured on, or None and the reason."""
+    """The test texts of the data set that the runs were evaluated on, or None and the reason."""
     source = record.results.data.source
     try:
         dataset = dataset_of(source, record.config.reading)
     except UserError as error:
-        return None, f"The texts are not shown: {source} cannot be read here ({error})."
+        return None, f"The texts are not shown: {source} cannot be read ({error})."
     if dataset.fingerprint != record.results.data.fingerprint or dataset.test is None:
         return None, (
-            f"The texts are not shown: {source} is no longer the data that these runs were measured on "
+            f"The texts are not shown: {source} has changed since these runs were evaluated on it "
             "(its fingerprint differs)."
         )
     return dataset.test.read().texts.to_pylist(), ""
 
 
 def find_examples(record: Record, shown: ShownRuns, with_texts: bool) -> Examples:
-    """Choose the rows.
+    """Select the rows.
 
     Args:
         record: the run folder; it has a test split.
-        shown: the runs whose predictions are shown. The mean probabilities of its adapter runs say which labels are
-            likely wrong.
+        shown: the runs whose predictions are shown. Labels that contradict the mean probabilities of its adapter runs
+            are likely wrong.
         with_texts: whether to read the texts from the data source.
     """
     assert record.targets is not None

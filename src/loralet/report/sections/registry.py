@@ -1,4 +1,4 @@
-"""The sections by the name of their task."""
+"""Registry of the sections, by task name."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ def section_of(task: str) -> SectionKind:
         RunError: the report has no section for this task.
     """
     if task not in SECTIONS:
-        raise RunError(f"the task of this run folder is {task!r}, and a report knows {', '.join(SECTIONS)}")
+        raise RunError(f"the task of this run folder is {task!r}; a report supports {', '.join(SECTIONS)}")
     return SECTIONS[task]

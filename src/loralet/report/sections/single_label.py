@@ -1,4 +1,4 @@
-"""The section of single-label classification: confusions, calibration, and test rows worth reading."""
+"""The section of single-label classification: confusion matrix, calibration, and selected test rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from loralet.runs.record import Record
 from loralet.runs.results import RunResult
 
 PROBABILITIES_SHOWN = 6
-"""With more labels than this, only the probability of the predicted label is written next to a prediction."""
+"""With more labels, a prediction shows only the probability of the predicted label."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class SingleLabelSection:
 
     Args:
         labels: label names, in the order of the logits.
-        shown: the runs that are shown.
-        calibration: of the winner, on the test rows.
-        confusion: test rows by true label (down) and predicted label (across), of the winner.
+        shown: the runs to show.
+        calibration: calibration of the winner on the test rows.
+        confusion: test rows of the winner by true label (down) and predicted label (across).
         examples: test rows.
     """
 
@@ -48,7 +48,7 @@ class SingleLabelSection:
 
     @classmethod
     def measure(cls, record: Record, runs: Sequence[RunResult]) -> dict[str, float | None]:
-        """Macro F1, and expected calibration error."""
+        """Macro F1 and expected calibration error."""
         f1 = [run.test["macro_f1"] for run in runs if run.test]
         known = [run.id for run in runs if run.id in record.probabilities]
         ece = [reliability(record.probabilities[run], _targets(record)).ece for run in known]
@@ -74,7 +74,7 @@ class SingleLabelSection:
 
     @property
     def note(self) -> str:
-        """Why there are no texts; empty where there are."""
+        """Why no texts are shown; empty if they are."""
         return self.examples.note
 
     def drawings(self) -> list[Drawing]:
@@ -87,9 +87,9 @@ class SingleLabelSection:
         gap = sum(b.rows * (b.confidence - b.accuracy) for b in bins) / sum(b.rows for b in bins)
         verdict = "overconfident" if gap > 0.005 else "underconfident" if gap < -0.005 else "well calibrated"
         return (
-            "Confusion matrix: each line adds up to the rows of one label; the shading is the square root of their "
-            "share. Reliability diagram: with exact probabilities, the dots would lie on the dotted line; bars are 95 "
-            f"% intervals. On average {self.shown.winner} is {verdict} (confidence minus accuracy: {points(gap)})."
+            "Confusion matrix: each line sums to the rows of one label; shading shows the square root of the share. "
+            "Reliability diagram: with perfect calibration, the dots lie on the dotted line; bars are 95 % intervals. "
+            f"On average, {self.shown.winner} is {verdict} (confidence minus accuracy: {points(gap)})."
         )
 
     def tables(self) -> list[ExampleTable]:
@@ -101,14 +101,14 @@ class SingleLabelSection:
             legend = f" Small figures are probabilities in per cent, in the order {' · '.join(self.labels)}."
         chance = ""
         if self.shown.chance:
-            chance = " The random head is chance: the same frozen encoder under a classifier that was never trained."
+            chance = " The random head measures chance: an untrained classifier on the same frozen encoder."
         runs = len(self.shown.adapters)
         judges = f"the mean probabilities of {runs} runs" if runs > 1 else "the probabilities of this run"
         suspected = (
             f"{found.suspect_count:,} of {rows:,} rows ({100 * found.suspect_count / rows:.1f} %) have a label that "
             f"contradicts {judges}, by the simplest rule of confident learning: another class reaches its own mean "
-            "confidence, and is the most probable of those that do. The clearest rows are shown. This is a suspicion, "
-            "not a proof: all runs share one encoder and can make the same mistake."
+            "confidence and is the most probable class that does. The clearest rows are shown. This does not prove "
+            "that the labels are wrong: all runs share one encoder and can make the same errors."
         )
         return [
             ExampleTable(
@@ -138,7 +138,7 @@ class SingleLabelSection:
 
 
 def _answer(guess: Guess, label: str) -> Answer:
-    """A prediction, with all probabilities where there are few enough to read."""
+    """A prediction, with the probabilities of all labels if there are few."""
     few = len(guess.probabilities) <= PROBABILITIES_SHOWN
     details = " · ".join(f"{100 * p:.0f}" for p in guess.probabilities) if few else ""
     return Answer(guess.label, guess.label == label, f"{100 * guess.probability:.0f}", details)
