@@ -2,9 +2,9 @@
 
     python benchmarks/accuracy.py DATA MODEL [--out benchmarks/accuracy.json]
 
-DATA is a folder with train and test files, MODEL a backbone. Every row is three seeds of one configuration, trained
-through the same functions as ``loralet study``. Each study reads the test split once, at its end. Prints a table and
-writes JSON.
+DATA is a folder with train and test files, MODEL a backbone. Each row is three seeds of one configuration, trained by
+the same functions as ``loralet study``. Each study reads the test split once, at the end. Prints a table and writes
+JSON.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from loralet.training.packs import adapter_run
 
 
 class Cell(NamedTuple):
-    """A configuration: its name in the table, its run (of any seed and model) and how it is trained."""
+    """A configuration: its name in the table, its run (without seed and model) and its training options."""
 
     name: str
     run: Run
@@ -72,7 +72,7 @@ def measure(
     compute: ComputeOptions = AUTO,
     baselines: bool = False,
 ) -> tuple[Results, float]:
-    """Results of a plan, and the seconds that carrying it out took, without reading and tokenising."""
+    """Carry out a plan. Returns its results and the seconds, without reading and tokenising."""
     plan = Plan("study", data, tuple(runs), baselines, training, DataOptions(), compute)
     prepared = prepare(plan, lambda event: None)
     started = time.perf_counter()
@@ -84,10 +84,10 @@ def measure(
 
 
 def summary(name: str, runs: Sequence[RunResult]) -> dict[str, Any]:
-    """The seeds of one configuration as a row: means, and the standard deviation over the seeds (None for one).
+    """A table row of one configuration: means and standard deviation over the seeds (None for one seed).
 
-    The interval is the mean of the seeds' 95 % intervals. It shows the uncertainty from the number of test rows, the
-    standard deviation that from the seed.
+    The interval is the mean of the seeds' 95 % intervals. It covers the sampling of test rows; the standard deviation
+    covers the seed.
     """
     seconds = [run.train_seconds for run in runs if run.train_seconds is not None]
     row: dict[str, Any] = {
@@ -113,7 +113,7 @@ def summary(name: str, runs: Sequence[RunResult]) -> dict[str, Any]:
 
 
 def rows_of(cell: Cell, data: str, model: str, seeds: Sequence[int]) -> tuple[list[dict[str, Any]], Results]:
-    """The rows of one configuration; the base rows are several."""
+    """The table rows of one configuration. The base rows are several rows."""
     runs = [replace(cell.run, id=f"seed-{seed}", model=model, seed=seed) for seed in seeds]
     results, _ = measure(data, runs, cell.training, baselines=cell.name == BASE_ROWS)
     by_role: dict[str, list[RunResult]] = {}
@@ -123,7 +123,7 @@ def rows_of(cell: Cell, data: str, model: str, seeds: Sequence[int]) -> tuple[li
 
 
 def pack_against_singles(data: str, model: str, steps: int) -> dict[str, float]:
-    """Seconds of nine configurations as one pack, then of each alone; checks, final evaluation and writing included."""
+    """Seconds of nine configurations as one pack and as single runs, with checks, final evaluation and writing."""
     grid = [grid_run(model, rank, alpha) for rank, alpha in GRID]
     short = TrainingOptions(steps=steps)
     _, pack = measure(data, grid, short)
@@ -139,9 +139,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--epochs", type=float, default=THREE.epochs)
-    parser.add_argument("--grid-steps", type=int, default=200, help="steps of the pack of nine and of the single runs")
+    parser.add_argument("--grid-steps", type=int, default=200, help="steps of the pack of nine and of its single runs")
     parser.add_argument(
-        "--only", default="", help=f"only rows with this in their name ({BASE_ROWS}, pack, ...); others are kept"
+        "--only", default="", help=f"measure only rows whose name contains this ({BASE_ROWS}, pack, ...); keep others"
     )
     arguments = parser.parse_args()
     report: dict[str, Any] = {}

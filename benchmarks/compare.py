@@ -2,8 +2,8 @@
 
     python benchmarks/compare.py BASE_CHECKOUT DATA MODEL [--rounds 5] [--steps 300] [--tolerance 0.03]
 
-The contenders of both checkouts run in turn, each in its own process, by the ``benchmarks/contenders.py`` of its
-checkout. Prints the ratio of the medians for every kind of work: above 1, this checkout is faster. The exit status is 1
+The contenders of both checkouts run alternately, each in its own process, with ``benchmarks/contenders.py`` of its
+checkout. Prints the ratio of the medians for each kind of work; above 1, this checkout is faster. The exit status is 1
 if a kind of work is slower by more than the tolerance. Nothing else should run on the machine.
 """
 
@@ -29,11 +29,11 @@ WORKS: dict[str, tuple[str, ...]] = {
     "evaluation": ("evaluation, loralet",),
     "texts to labels": ("texts to labels, loralet",),
 }
-"""Names of the contender that does this work, the newest first; an older checkout may have an older name."""
+"""Names of the contender for each kind of work, newest first. Older checkouts may use an older name."""
 
 
 def speed(names: Sequence[str], arguments: Arguments, checkout: Path) -> float:
-    """Rows per second of the first of these contenders that a checkout has."""
+    """Rows per second of the first of these contenders that the checkout has."""
     for name in names:
         try:
             return run_contender(name, arguments, checkout)["rows_per_second"]
@@ -49,9 +49,9 @@ def main() -> int:
     parser.add_argument("data", help="folder with train and test files")
     parser.add_argument("model", help="backbone")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=300, help="optimiser steps of a training")
-    parser.add_argument("--tolerance", type=float, default=0.03, help="slowdown that is allowed")
-    parser.add_argument("--only", default="", help="only kinds of work with this in their name")
+    parser.add_argument("--steps", type=int, default=300, help="optimiser steps per training")
+    parser.add_argument("--tolerance", type=float, default=0.03, help="allowed slowdown, as a fraction")
+    parser.add_argument("--only", default="", help="measure only kinds of work whose name contains this")
     arguments = parser.parse_args()
     base, work = arguments.base.resolve(), Arguments(arguments.data, arguments.model, arguments.steps)
     print(f"CPU: {cpu_model()}; native backend: {native_instructions() or 'not available'}")
@@ -62,7 +62,7 @@ def main() -> int:
             continue
         speeds: dict[Path, list[float]] = {base: [], ROOT: []}
         for i in range(arguments.rounds):
-            for checkout in (base, ROOT) if i % 2 else (ROOT, base):  # so that a drift of the clock rate cancels
+            for checkout in (base, ROOT) if i % 2 else (ROOT, base):  # alternate the order to cancel clock drift
                 speeds[checkout].append(speed(names, work, checkout))
         before, after = (median(speeds[checkout]) for checkout in (base, ROOT))
         each = " ".join(f"{new / old:.3f}" for old, new in zip(speeds[base], speeds[ROOT], strict=True))

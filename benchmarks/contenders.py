@@ -1,8 +1,8 @@
-"""The contenders of the speed benchmark by name. As a script: run one of them and print one line of JSON.
+"""The contenders of the speed benchmark by name. As a script, run one of them and print one line of JSON.
 
     python benchmarks/contenders.py NAME DATA MODEL [--steps 150]
 
-speed.py and compare.py run this script, so that every contender has its own process.
+speed.py and compare.py run this script to give each contender its own process.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CONTENDERS: dict[str, Callable[[Work], Measured]] = {
     "loralet, default options, to 85 % on the validation sample": lambda w: ours.train_to(w, 0.85),
     "loralet, default options, to 89 % on the validation sample": lambda w: ours.train_to(w, 0.89),
 }
-"""Those with loralet in their name run in loralet's own environment (:func:`process.run_contender`)."""
+"""Contenders with loralet in their name run in loralet's environment (:func:`process.run_contender`)."""
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("name", choices=CONTENDERS)
     parser.add_argument("data")
     parser.add_argument("model")
-    parser.add_argument("--steps", type=int, default=150, help="optimiser steps of a training")
+    parser.add_argument("--steps", type=int, default=150, help="optimiser steps per training")
     parser.add_argument("--rows", type=int, default=1000, help="texts for the transformers pipeline")
     arguments = parser.parse_args()
     work = Work(arguments.data, arguments.model, arguments.steps, arguments.rows)

@@ -2,9 +2,9 @@
 
     python benchmarks/defaults.py DATA MODEL [--seeds 0 1 2] [--epochs 3] [--out benchmarks/defaults.json]
 
-Each row adds one change to the row above it, from loralet's defaults to fp32, rows in random order, checks on all
-validation rows, and the torch backend. The last row is transformers' Trainer with PEFT and dropout 0.1 in the frozen
-backbone. All train r16 alpha 64 on query and value at lr 3e-3 without weight decay.
+Each row adds one change to the row above it: loralet's defaults, fp32, rows in random order, checks on all validation
+rows, and the torch backend. The last row is the Trainer of transformers with PEFT and dropout 0.1 in the frozen
+backbone. All rows train r16 alpha 64 on query and value at lr 3e-3 without weight decay.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from loralet.training.packs import adapter_run
 
 LR = 3e-3
 ALL_ROWS = 10**6
-"""More rows than any validation split has: every check reads all of them."""
+"""More than the rows of any validation split, so that each check reads all of them."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class Variant:
     """How a row is trained.
 
     Args:
-        precision: arithmetic of the encoder.
-        random_order: rows in random order; else rows of similar length share a batch.
-        sample: validation rows that a check reads.
+        precision: precision of the encoder.
+        random_order: use rows in random order instead of batching rows of similar length.
+        sample: number of validation rows per check.
         backend: compute backend.
-        trainer: by Trainer and PEFT; then the others do not apply.
+        trainer: use Trainer and PEFT; the other options are ignored.
     """
 
     precision: Precision = "auto"
@@ -69,7 +69,7 @@ VARIANTS = {
 
 
 def by_loralet(data: str, model: str, seed: int, epochs: float, variant: Variant) -> float:
-    """Test accuracy of one run, through the same functions as ``loralet train``."""
+    """Test accuracy of one run, with the same functions as ``loralet train``."""
     if variant.random_order:
         batches.GROUP = 1
     training = TrainingOptions(epochs=epochs, validation_sample=variant.sample, weight_decay=0.0)
@@ -81,7 +81,7 @@ def by_loralet(data: str, model: str, seed: int, epochs: float, variant: Variant
 
 
 def by_trainer(data: str, model: str, seed: int, epochs: float) -> float:
-    """Test accuracy of the same run by Trainer and PEFT; of its last state, which is the one that it keeps."""
+    """Test accuracy of the last state of the same run with Trainer and PEFT."""
     import numpy as np
     import transformers
 
@@ -93,12 +93,12 @@ def by_trainer(data: str, model: str, seed: int, epochs: float) -> float:
     assert corpus.dataset.test is not None
     tokenizer = transformers.AutoTokenizer.from_pretrained(model)
     found = run.trainer.predict(trainer_rows(corpus.dataset.test.read(), tokenizer, padded=False))
-    # The Trainer groups test rows by length too, so its own label_ids are compared, not the labels in the file's order.
+    # The Trainer also groups test rows by length, so compare with its label_ids, not with the labels in file order.
     return float((np.argmax(found.predictions, -1) == found.label_ids).mean())
 
 
 def in_own_process(arguments: argparse.Namespace, name: str, seed: int) -> float:
-    """One run in its own process, so that what it changes ends with it."""
+    """Test accuracy of one run in its own process, which isolates its changes of module state."""
     command = [sys.executable, __file__, arguments.data, arguments.model]
     command += ["--epochs", str(arguments.epochs), "--variant", name, "--seeds", str(seed)]
     with tempfile.TemporaryDirectory() as folder:
@@ -110,7 +110,7 @@ def in_own_process(arguments: argparse.Namespace, name: str, seed: int) -> float
 
 
 def summary(name: str, accuracies: Sequence[float]) -> dict[str, object]:
-    """One variant's seeds as a row."""
+    """The table row of one variant."""
     spread = stdev(accuracies) if len(accuracies) > 1 else None
     return {"name": name, "accuracies": list(accuracies), "mean": mean(accuracies), "sd": spread}
 

@@ -1,4 +1,4 @@
-"""The machine that a figure was measured on."""
+"""Describes the machine of a benchmark."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ PACKAGES = ("loralet", "torch", "transformers", "peft", "scikit-learn", "tokeniz
 
 
 def describe_machine() -> dict[str, object]:
-    """CPU, arithmetic, versions and commit.
+    """CPU, precision, versions and commit.
 
-    ``instructions`` is the instruction set of the native backend, None where that is not available. ``dtype`` is what
-    ``--precision auto`` chooses.
+    ``instructions`` is the instruction set of the native backend, None if it is not available. ``dtype`` is the choice
+    of ``--precision auto``.
     """
     return {
         "cpu": cpu_model(),
@@ -37,12 +37,10 @@ def describe_machine() -> dict[str, object]:
 
 
 def cpu_model(described: Path = Path("/proc/cpuinfo")) -> str:
-    """Name of the CPU.
-
-    On Linux with its family and model numbers: a virtual machine often names the product line alone.
+    """Name of the CPU. On Linux, with family and model numbers, as virtual machines often name only the product line.
 
     Args:
-        described: Linux's description of the CPU.
+        described: path of the CPU description on Linux.
     """
     try:
         lines = (line.partition(":") for line in described.read_text(encoding="utf-8").splitlines())
@@ -53,7 +51,7 @@ def cpu_model(described: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def native_instructions() -> str | None:
-    """The instruction set that the native backend uses; None where it is not available."""
+    """The instruction set of the native backend; None if it is not available."""
     try:
         return NativeBackend().info(torch.float32).instructions
     except NativeUnavailable:

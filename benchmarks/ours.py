@@ -1,4 +1,4 @@
-"""loralet's part of the speed benchmark: training, evaluation, texts to labels, time to an accuracy."""
+"""loralet in the speed benchmark: training, evaluation, texts to labels, time to an accuracy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from loralet.training.packs import adapter_run, resolved
 from loralet.training.session import Session, open_session
 
 NEVER = 10**9
-"""Steps between two checks where there is to be none but the last."""
+"""Steps between two checks if only the last check is to run."""
 ONE = ((16, 64.0),)
 GRID = tuple((rank, alpha) for rank in (4, 16, 32) for alpha in (64.0, 256.0, 512.0))
 """Rank and alpha of each run of a pack."""
@@ -31,7 +31,7 @@ TORCH = ComputeOptions(backend="torch")
 
 @dataclass(frozen=True)
 class Opened:
-    """A pack before its first step, with all that training it needs."""
+    """A pack before its first step, with its data and session."""
 
     corpus: Corpus
     session: Session
@@ -44,7 +44,7 @@ def grid_run(model: str, rank: int = 16, alpha: float = 64.0, dropout: float = 0
 
 
 def open_pack(work: Work, runs: Sequence[Run], training: TrainingOptions, compute: ComputeOptions = AUTO) -> Opened:
-    """Load the data and the model, tokenise, choose a backend, and lay out the pack."""
+    """Load the data and the model, tokenise, choose a backend, and create the pack."""
     corpus = work.corpus()
     session = open_session(work.model, corpus, training, DataOptions(max_length=LENGTH), compute, lambda event: None)
     return Opened(corpus, session, session.start([resolved(run, session.backbone.table) for run in runs]))
@@ -57,7 +57,7 @@ def train_pack(
     eval_every: int = NEVER,
     dropout: float = 0.0,
 ) -> Measured:
-    """Train a pack; rows are counted once per run."""
+    """Train a pack. Rows are counted once per run."""
     runs = [grid_run(work.model, rank, alpha, dropout) for rank, alpha in cells]
     training = TrainingOptions(steps=work.steps, eval_every=eval_every)
     opened = open_pack(work, runs, training, compute)
@@ -69,7 +69,7 @@ def train_pack(
 
 
 def evaluate(work: Work, compute: ComputeOptions = AUTO) -> Measured:
-    """Logits of all validation rows, which are tokenised already."""
+    """Compute the logits of all validation rows, tokenised in advance."""
     opened = open_pack(work, [grid_run(work.model)], TrainingOptions(), compute)
     state, tokens = opened.state, opened.session.rows.validation.tokens
     forward = state.program.logits(state.parameters)
@@ -80,7 +80,7 @@ def evaluate(work: Work, compute: ComputeOptions = AUTO) -> Measured:
 
 
 def predict(work: Work, compute: ComputeOptions = AUTO) -> Measured:
-    """Texts to probabilities, tokenising included, as the transformers pipeline does it."""
+    """Texts to probabilities including tokenising, like the transformers pipeline."""
     opened = open_pack(work, [grid_run(work.model)], TrainingOptions(), compute)
     state, task, texts = opened.state, opened.session.task, opened.corpus.validation.texts
     tokenizer = opened.session.backbone.tokenizer
@@ -94,8 +94,8 @@ def predict(work: Work, compute: ComputeOptions = AUTO) -> Measured:
 def train_to(work: Work, accuracy: float) -> Measured:
     """``loralet train`` with default options, stopped at the first check that reaches the accuracy.
 
-    The checks read a sample of the validation rows; the returned accuracy is that of all of them. The seconds are those
-    of tokenising, training and its checks.
+    The checks use a sample of the validation rows; the returned accuracy is that on all validation rows. The seconds
+    cover tokenising, training and checks.
     """
     default = TrainConfig()
     run = adapter_run(work.model, default.adapter, default.lr, 0)

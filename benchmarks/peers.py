@@ -1,6 +1,6 @@
-"""The peers of loralet: the Trainer of transformers with PEFT, its pipeline, ONNX Runtime, a linear model, fastText.
+"""The peers of loralet: Trainer + PEFT, the transformers pipeline, ONNX Runtime, a linear model, and fastText.
 
-A contender's own libraries are imported by its function, as its memory is measured.
+Each function imports its own libraries, because the memory of each contender is measured.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ class Recipe:
     """How a Trainer trains.
 
     Args:
-        padded: pad every text to 128 tokens; else each batch to its longest text, texts of similar length together.
-        lora: train r16 alpha 64 on query and value with PEFT; else every parameter of the model.
-        bf16: the Trainer's automatic mixed precision.
+        padded: pad every text to 128 tokens; otherwise batch texts of similar length and pad each batch to its longest.
+        lora: train r16 alpha 64 on query and value with PEFT; otherwise all parameters of the model.
+        bf16: use the Trainer's automatic mixed precision.
         eval_every: steps between two checks on the validation sample; None: no checks.
         lr: peak learning rate.
-        dropout: on the adapters' input.
-        seed: of the run.
+        dropout: dropout on the adapters' input.
+        seed: seed of the run.
     """
 
     padded: bool = False
@@ -51,7 +51,7 @@ CHECKED = Recipe(eval_every=EVERY)
 
 @dataclass
 class PeerRun:
-    """A Trainer ready to train, its validation rows, and the clock of its training loop."""
+    """A Trainer, its validation rows, and the start and end times of its training loop."""
 
     trainer: Any
     validation: Any
@@ -59,7 +59,7 @@ class PeerRun:
 
 
 def trainer_rows(split: Split, tokenizer: Any, padded: bool) -> Any:
-    """A split as the Trainer takes it."""
+    """A split as a torch data set for the Trainer."""
     from torch.utils.data import Dataset
 
     class Rows(Dataset):  # type: ignore[type-arg]
@@ -79,7 +79,7 @@ def trainer_rows(split: Split, tokenizer: Any, padded: bool) -> Any:
 
 
 def open_trainer(work: Work, recipe: Recipe) -> PeerRun:
-    """A Trainer of a recipe."""
+    """Create the Trainer of a recipe."""
     import numpy as np
     import transformers
     from peft import LoraConfig, get_peft_model
@@ -139,14 +139,14 @@ def open_trainer(work: Work, recipe: Recipe) -> PeerRun:
 
 
 def train(work: Work, recipe: Recipe = DYNAMIC) -> Measured:
-    """Train by the Trainer; its own start-up is not counted."""
+    """Train with the Trainer. Its start-up time is not counted."""
     run = open_trainer(work, recipe)
     run.trainer.train()
     return measured(work.steps * BATCH, run.clock["end"] - run.clock["begin"])
 
 
 def evaluate(work: Work) -> Measured:
-    """Logits of all validation rows by the Trainer; they are tokenised already."""
+    """Compute the logits of all validation rows, tokenised in advance, with the Trainer."""
     run = open_trainer(work, DYNAMIC)
     run.trainer.predict(run.validation)
     started = time.perf_counter()
@@ -155,7 +155,7 @@ def evaluate(work: Work) -> Measured:
 
 
 def pipeline(work: Work) -> Measured:
-    """Texts to labels by the transformers pipeline in batches of 32."""
+    """Texts to labels with the transformers pipeline in batches of 32."""
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
@@ -171,9 +171,9 @@ def pipeline(work: Work) -> Measured:
 
 
 def onnx(work: Work) -> Measured:
-    """Texts to probabilities by ONNX Runtime with the graph that loralet exports, tokenising included.
+    """Texts to probabilities, including tokenising, with ONNX Runtime and the graph exported by loralet.
 
-    Texts of similar length share a batch and loralet tokenises: the strongest form of this peer.
+    Texts of similar length are batched and loralet tokenises, which is the fastest form of this peer.
     """
     from loralet.artifacts.merge import merge
     from loralet.export.graph import onnx_logits, write_onnx
@@ -192,7 +192,7 @@ def onnx(work: Work) -> Measured:
 
 
 def linear_model(work: Work) -> Measured:
-    """Fit TF-IDF + linear SVM, the baseline of every study."""
+    """Fit TF-IDF + linear SVM, the baseline of each study."""
     from loralet.tasks.baselines import LinearWords
 
     corpus = work.corpus()
@@ -205,7 +205,7 @@ def linear_model(work: Work) -> Measured:
 
 
 def fasttext(work: Work) -> Measured:
-    """Fit fastText with word bigrams, 5 epochs at learning rate 0.5, as its text classification tutorial does."""
+    """Fit fastText with word bigrams, 5 epochs at learning rate 0.5, as in its text classification tutorial."""
     import fasttext as library
 
     corpus = work.corpus()

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class Arguments:
-    """What is passed on to ``contenders.py``: data, backbone and optimiser steps."""
+    """Arguments of ``contenders.py``: data, backbone and optimiser steps."""
 
     data: str
     model: str
@@ -25,22 +25,22 @@ class Arguments:
 
 
 class UnknownContenderError(Exception):
-    """A checkout has no contender of that name."""
+    """The checkout has no contender of that name."""
 
 
 def run_contender(name: str, arguments: Arguments, checkout: Path = ROOT) -> Measured:
     """Run one contender once, on the CPU, without the hub.
 
-    loralet runs as its command line does, with OpenMP threads that wait passively; the peers run with torch's defaults.
+    loralet runs with passively waiting OpenMP threads, as from its command line. The peers run with torch's defaults.
 
     Args:
-        name: of the contender.
-        arguments: its work.
-        checkout: of loralet, whose ``benchmarks/contenders.py`` and ``src`` are used.
+        name: name of the contender.
+        arguments: its arguments.
+        checkout: checkout of loralet whose ``benchmarks/contenders.py`` and ``src`` are used.
 
     Raises:
         UnknownContenderError: the checkout has no contender of that name.
-        SystemExit: the contender failed; with the end of what it printed.
+        SystemExit: the contender failed; the message ends with the end of its output.
     """
     script = checkout / "benchmarks" / "contenders.py"
     command = [sys.executable, str(script), name, arguments.data, arguments.model, "--steps", str(arguments.steps)]

@@ -2,8 +2,8 @@
 
     python benchmarks/speed.py DATA MODEL [--rounds 3] [--steps 150] [--only WORD] [--out benchmarks/speed.json]
 
-Each contender has its own process; in every round each of them runs once, in turn. Start-up is not counted. All
-contenders compute on the CPU. Nothing else should run on the machine.
+Each contender runs in its own process, once per round. Start-up is not counted. All contenders run on the CPU. Nothing
+else should run on the machine.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LABELS = "texts to labels, loralet"
 
 
 class Ratio(NamedTuple):
-    """A ratio of two contenders' rows per second, with the factor that the project requires and the one it aims at."""
+    """A ratio of two contenders' rows per second, with the required factor and the target factor."""
 
     name: str
     faster: str
@@ -55,11 +55,11 @@ RATIOS = (
     Ratio("texts to labels against ONNX Runtime", LABELS, "texts to labels, ONNX Runtime"),
 )
 OPTIONAL = {"fasttext": "fasttext", "onnx": "onnxruntime"}
-"""Packages that some contenders need, by a word of the contenders' names."""
+"""Packages required by some contenders, by a word in the contender's name."""
 
 
 def summary(rounds: Sequence[Measured]) -> dict[str, object]:
-    """Medians over the rounds, and the largest memory."""
+    """Medians over the rounds, and peak memory."""
     speeds = [measured["rows_per_second"] for measured in rounds]
     row: dict[str, object] = {
         "rows_per_second": median(speeds),
@@ -73,7 +73,7 @@ def summary(rounds: Sequence[Measured]) -> dict[str, object]:
 
 
 def ratios(results: Mapping[str, Sequence[Measured]]) -> list[dict[str, object]]:
-    """The ratios of those contenders that were measured."""
+    """The ratios whose contenders were measured."""
     speed = {name: median(measured["rows_per_second"] for measured in rounds) for name, rounds in results.items()}
     return [
         {"name": r.name, "ratio": speed[r.faster] / speed[r.slower], "required": r.required, "target": r.target}
@@ -83,10 +83,10 @@ def ratios(results: Mapping[str, Sequence[Measured]]) -> list[dict[str, object]]
 
 
 def chosen(only: str) -> list[str]:
-    """Contenders that have ``only`` in their name and whose packages are installed."""
+    """Contenders whose name contains ``only`` and whose packages are installed."""
     missing = [word for word, package in OPTIONAL.items() if find_spec(package) is None]
     if missing:
-        print(f"not installed, left out: {', '.join(missing)} (pip install -e '.[bench,onnx]')", file=sys.stderr)
+        print(f"not installed, skipped: {', '.join(missing)} (pip install -e '.[bench,onnx]')", file=sys.stderr)
     return [name for name in CONTENDERS if only in name and not any(word in name.lower() for word in missing)]
 
 
@@ -96,11 +96,11 @@ def main() -> None:
     parser.add_argument("data", help="folder with train and test files")
     parser.add_argument("model", help="backbone")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=150, help="optimiser steps of a training")
-    parser.add_argument("--only", default="", help="only contenders with this in their name")
+    parser.add_argument("--steps", type=int, default=150, help="optimiser steps per training")
+    parser.add_argument("--only", default="", help="run only contenders whose name contains this")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     arguments = parser.parse_args()
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the machine is described as the contenders see it
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # describe the machine as the contenders see it
     results: dict[str, list[Measured]] = {name: [] for name in chosen(arguments.only)}
     for i in range(arguments.rounds):
         for name, rounds in results.items():

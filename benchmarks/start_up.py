@@ -1,4 +1,4 @@
-"""Time that a user waits: the help, one prediction from a cold start, tokenising; and how time grows with the rows.
+"""Start-up times (help, one prediction, tokenising), and time per epoch by number and length of rows.
 
 python benchmarks/start_up.py DATA MODEL [--rounds 5] [--out benchmarks/start_up.json]
 """
@@ -31,16 +31,16 @@ from loralet.training.corpus import Rows
 from loralet.training.loop import train
 
 SIZES = (10_000, 30_000, 100_000, 300_000)
-"""Rows of one epoch."""
+"""Numbers of rows of one epoch."""
 LENGTHS = (32, 64, 128, 256)
-"""Tokens of every row, for the same number of tokens in all."""
+"""Tokens per row; the total number of tokens is :data:`TOKENS`."""
 TOKENS = 655_360
 REPEATED = 120_000
-"""Rows to tokenise, in which the texts of the data are repeated."""
+"""Rows to tokenise, with the texts of the data repeated."""
 
 
 def loralet(command: Sequence[str]) -> float:
-    """Wall time of one command."""
+    """Wall time of one command in seconds."""
     started = time.perf_counter()
     done = subprocess.run([sys.executable, "-m", "loralet", *command], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -49,7 +49,7 @@ def loralet(command: Sequence[str]) -> float:
 
 
 def commands(data: str, model: str, rounds: int) -> dict[str, float]:
-    """Median wall time of the help, and of one prediction with a run that is trained first."""
+    """Median wall time of the help and of one prediction. A run is trained first."""
     with tempfile.TemporaryDirectory() as folder:
         run = f"{folder}/run"
         loralet(["train", data, "--model", model, "--steps", "20", "--out", run, "--quiet"])
@@ -61,7 +61,7 @@ def commands(data: str, model: str, rounds: int) -> dict[str, float]:
 
 
 def tokenising(texts: pa.ChunkedArray, model: str, rows: int) -> dict[str, float]:
-    """Seconds to tokenise so many rows: by the tokenizers library on whole texts, by loralet, and from its cache."""
+    """Seconds to tokenise ``rows`` rows: tokenizers library on whole texts, loralet, and loralet's cache."""
     tokenizer = load_backbone(model).tokenizer
     many = pa.chunked_array([texts.take(pa.array(np.arange(rows) % len(texts))).combine_chunks()])
     listed = many.to_pylist()
@@ -79,7 +79,7 @@ def tokenising(texts: pa.ChunkedArray, model: str, rows: int) -> dict[str, float
 
 
 def growth(arguments: argparse.Namespace, rows: int, length: int = 0) -> dict[str, float]:
-    """:func:`one_epoch` in its own process, as the peak memory is the process's."""
+    """Run :func:`one_epoch` in its own process, to measure its peak memory."""
     command = [sys.executable, __file__, arguments.data, arguments.model, "--epoch", str(rows), str(length)]
     environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
@@ -90,12 +90,12 @@ def growth(arguments: argparse.Namespace, rows: int, length: int = 0) -> dict[st
 
 
 def one_epoch(data: str, model: str, rows: int, length: int) -> dict[str, float]:
-    """Seconds of one epoch, and the peak memory of this process.
+    """Seconds of one epoch, and peak memory of this process.
 
     Args:
         data, model: data and backbone.
-        rows: training rows; those of the data are repeated or cut.
-        length: tokens of every row; 0: those that the texts have.
+        rows: number of training rows; those of the data are repeated or truncated.
+        length: tokens per row; if 0, the lengths of the texts.
     """
     training = TrainingOptions(steps=max(1, rows // BATCH), eval_every=NEVER)
     opened = open_pack(Work(data, model, 0), [grid_run(model)], training)
@@ -116,9 +116,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", help="folder with train and test files")
     parser.add_argument("model", help="backbone")
-    parser.add_argument("--rounds", type=int, default=5, help="times that each command is run")
-    parser.add_argument("--sizes", type=int, nargs="*", default=SIZES, help="rows of one epoch")
-    parser.add_argument("--tokens", type=int, default=TOKENS, help="tokens in all, in rows of each length")
+    parser.add_argument("--rounds", type=int, default=5, help="number of times each command is run")
+    parser.add_argument("--sizes", type=int, nargs="*", default=SIZES, help="numbers of rows of one epoch")
+    parser.add_argument("--tokens", type=int, default=TOKENS, help="total number of tokens per row length")
     parser.add_argument("--repeated", type=int, default=REPEATED, help="rows to tokenise")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument(

