@@ -1,4 +1,4 @@
-"""The backends of this machine, over which the tests of arithmetic are parametrised. torch on the CPU is the oracle."""
+"""The backends of this machine, for parametrised tests. torch on the CPU is the reference."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from loralet.backends.torch import TorchBackend
 
 
 def _native() -> list[NativeBackend]:
-    """One backend for each instruction set, or the one that ``LORALET_ISA`` names; none without a compiler."""
+    """One backend per instruction set, or the one set by ``LORALET_ISA``; empty without a compiler."""
     try:
         return [NativeBackend(name) for name in wanted_instructions()]
     except NativeUnavailable:
@@ -20,7 +20,7 @@ def _native() -> list[NativeBackend]:
 
 
 def backend_id(backend: Backend) -> str:
-    """A backend in a test's name."""
+    """The id of a backend in test names."""
     return backend.kernels.instructions if isinstance(backend, NativeBackend) else f"torch-{backend.device.type}"
 
 
@@ -29,6 +29,6 @@ NATIVE = _native()
 BACKENDS: list[Backend] = [ORACLE, *NATIVE, *([TorchBackend()] if torch.cuda.is_available() else [])]
 
 each_native = pytest.mark.parametrize("backend", NATIVE, ids=backend_id)
-"""A test for every instruction set of this machine; skipped where there is no compiler."""
+"""Run a test for each instruction set of this machine. Skipped without a compiler."""
 each_backend = pytest.mark.parametrize("backend", BACKENDS, ids=backend_id)
-"""A test for every backend of this machine."""
+"""Run a test for each backend of this machine."""

@@ -1,4 +1,4 @@
-"""A command run in this process, in a folder, with its streams caught; and the options that a command line means."""
+"""Run commands in this process with captured streams, and parse command lines into options."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Done:
 
 
 def command(place: Path, *arguments: str, stdin: str = "") -> Done:
-    """Run ``loralet`` with these arguments, started in a folder."""
+    """Run ``loralet`` with these arguments in a folder."""
     out, err, before = io.StringIO(), io.StringIO(), Path.cwd()
     os.chdir(place)
     try:
@@ -40,12 +40,12 @@ def command(place: Path, *arguments: str, stdin: str = "") -> Done:
 
 
 def parts(*arguments: str) -> tuple[Any, ...]:
-    """The option classes that a command is called with."""
+    """The option objects with which a command is called."""
     command: Any = parse(arguments)
     found: tuple[Any, ...] = command.args[1]
     return found
 
 
 def options(*arguments: str) -> Any:
-    """A command's own options, the first of its parts."""
+    """The main options of a command, the first of its parts."""
     return parts(*arguments)[0]

@@ -1,4 +1,4 @@
-"""Shapes in annotations are checked here, and only here: jaxtyping's import hook must run before the package is imported."""
+"""Check the shapes in annotations. jaxtyping's import hook must run before the package is imported."""
 
 import os
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jaxtyping import install_import_hook
 
-# The adapters' options check themselves, with messages for the user.
+# AdapterSpec validates itself, with messages for the user.
 ADAPTERS = [path.stem for path in (Path(__file__).parents[1] / "src/loralet/adapters").glob("[a-z]*.py")]
 CHECKED = [f"loralet.adapters.{name}" for name in ADAPTERS if name != "spec"]
 CHECKED += ["loralet.models", "loralet.backends", "loralet.training.optimizer"]
@@ -21,7 +21,7 @@ import hypothesis
 import pytest
 import torch
 
-# A busy machine is not a slow function.
+# No deadline, because tests run slowly on a busy machine.
 hypothesis.settings.register_profile("loralet", deadline=None)
 hypothesis.settings.load_profile("loralet")
 
@@ -33,5 +33,5 @@ def _caches_of_their_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: 
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
-    """The tensors are tiny, and two test workers must not fight for the same cores."""
+    """Use one thread: the tensors are small, and test workers share the cores."""
     torch.set_num_threads(1)

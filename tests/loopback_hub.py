@@ -1,4 +1,4 @@
-"""A small stand-in for a Hugging Face hub on 127.0.0.1: folders served as model and data set repositories.
+"""A minimal Hugging Face Hub on 127.0.0.1 that serves folders as model and data set repositories.
 
 From a shell, with FOLDER/models/owner/name/... and FOLDER/datasets/owner/name/...::
 
@@ -28,7 +28,7 @@ RESOLVE = re.compile(rf"/(?P<kind>datasets/)?{REPOSITORY}/resolve/(?P<revision>[
 
 
 class Request(NamedTuple):
-    """One request as it came in."""
+    """A received request."""
 
     method: str
     path: str
@@ -40,13 +40,13 @@ class LoopbackHub:
     """Serves folders until the ``with`` block ends.
 
     Args:
-        models: repository id to folder. The folder is read anew at each request; a changed file makes a new commit.
+        models: folder of each repository id. The folder is read at each request; a changed file makes a new commit.
         datasets: the same for data sets.
-        gated: ids of repositories whose files (not whose file list) are answered with 403.
-        broken: answer everything with 503, as a hub in trouble does.
-        unavailable: path endings of files that are answered with 403, as a proxy does that refuses them.
-        cut_once: path endings of files whose first transfer breaks off half-way.
-        requests: what was asked for, in order.
+        gated: ids of repositories whose files (not file lists) return 403.
+        broken: return 503 for all requests.
+        unavailable: path suffixes of files that return 403, as from a filtering proxy.
+        cut_once: path suffixes of files whose first transfer stops half-way.
+        requests: received requests, in order.
     """
 
     models: Mapping[str, Path] = field(default_factory=dict)
@@ -78,16 +78,16 @@ class LoopbackHub:
 
     @property
     def url(self) -> str:
-        """What HF_ENDPOINT should be."""
+        """The value for HF_ENDPOINT."""
         return f"http://127.0.0.1:{self.port}"
 
     def downloaded(self) -> list[str]:
-        """Paths of the files whose content was asked for, sorted."""
+        """Sorted paths of the files whose content was requested."""
         return sorted({urlsplit(r.path).path for r in self.requests if r.method == "GET" and "/resolve/" in r.path})
 
 
 def commit_of(folder: Path) -> str:
-    """Forty hexadecimal digits that change with any file's name or content."""
+    """A commit hash of 40 hexadecimal digits that depends on all file names and contents."""
     digest = hashlib.sha1(usedforsecurity=False)
     for name in _names(folder):
         digest.update(name.encode() + b"\0" + (folder / name).read_bytes())
@@ -118,7 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Requests are recorded, not printed."""
+        """Do not print requests; they are recorded."""
 
     def _answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
@@ -207,7 +207,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _repositories(folder: Path) -> dict[str, Path]:
-    """``owner/name`` folders, and ``name`` folders that hold files themselves."""
+    """``owner/name`` folders, and ``name`` folders that contain files directly."""
     found: dict[str, Path] = {}
     for outer in sorted(p for p in folder.glob("*") if p.is_dir()):
         inner = [] if any(p.is_file() for p in outer.iterdir()) else sorted(p for p in outer.iterdir() if p.is_dir())
@@ -218,7 +218,7 @@ def _repositories(folder: Path) -> dict[str, Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Serve FOLDER/models and FOLDER/datasets as a hub on 127.0.0.1.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--port", type=int, default=0, help="0: any free one")
+    parser.add_argument("--port", type=int, default=0, help="port; 0: any free port")
     arguments = parser.parse_args()
     with LoopbackHub(
         _repositories(arguments.folder / "models"), _repositories(arguments.folder / "datasets"), port=arguments.port

@@ -1,4 +1,4 @@
-"""Small finished run folders, written with the package's own writers but without any training."""
+"""Small finished run folders, written by the package's writers without training."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ NATIVE = BackendInfo("native", "cpu", "AVX-512 BF16", "bf16", 2)
 TORCH = BackendInfo("torch", "cpu", "", "fp32", 2, "no C compiler found")
 
 RIGHT = {(2, 8.0): 40, (2, 16.0): 45, (4, 8.0): 50, (4, 16.0): 54}
-"""Test rows that seed 0 classifies correctly, by rank and alpha; seed 1 has one more."""
+"""Test rows classified correctly by seed 0, by rank and alpha; seed 1 has one more."""
 CONVERGED = {(2, 8.0): None, (2, 16.0): 40, (4, 8.0): 30, (4, 16.0): 20}
 
 
 def write_data(folder: Path) -> None:
-    """A training file and a test file of 60 rows whose labels go round; the first test text is nasty."""
+    """A training file and a test file of 60 rows with cycling labels. The first test text contains markup."""
     folder.mkdir()
     for name, rows in (("train", 30), ("test", TEST_ROWS)):
         with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
@@ -63,7 +63,7 @@ def write_data(folder: Path) -> None:
 
 
 def probabilities(right: int) -> np.ndarray:
-    """The first ``right`` rows are right at 0.8; the others wrong at 0.75, with 0.15 on the label."""
+    """The first ``right`` rows are correct at 0.8; the others are wrong at 0.75, with 0.15 on the label."""
     labels = np.arange(TEST_ROWS) % 3
     values = np.full((TEST_ROWS, 3), 0.1, np.float32)
     rows = np.arange(TEST_ROWS)
@@ -78,7 +78,7 @@ def _scores(right: int) -> Scores:
 
 
 def _right(row: Row) -> int:
-    """Test rows that a row classifies correctly."""
+    """Number of test rows classified correctly."""
     assert row.test
     return round(row.test["accuracy"] * TEST_ROWS)
 
@@ -91,7 +91,7 @@ def _row(run: Run, right: int, converged: int | None = None, trainable: int = 0)
 
 
 def _adapter(folder: Path, row: Row, fingerprint: str) -> None:
-    """The folder of a trained run: its description, and tensors of the right sizes."""
+    """The folder of a trained run: its description, and tensors of the correct sizes."""
     run, path = row.run, folder / "adapters" / row.run.id
     path.mkdir(parents=True)
     role = "linear-probe" if run.role == "linear-probe" else "lora"
@@ -130,14 +130,14 @@ def write_study(
     test: bool = True,
     backends: Sequence[BackendInfo] = (NATIVE,),
 ) -> Path:
-    """A study of two ranks and two alphas; all models are one by their fingerprint, and do alike.
+    """A study of two ranks and two alphas. All models have the same fingerprint and the same scores.
 
     Args:
-        folder: is made.
+        folder: folder to create.
         data: see :func:`write_data`.
-        models, seeds: of the study.
+        models, seeds: models and seeds of the study.
         test: whether the data has a test split.
-        backends: one for each model, the last of them for the rest; none as in folders of before they were recorded.
+        backends: one per model, the last one for the rest; empty as in folders without recorded backends.
     """
     grid = GridOptions(models=models, ranks=(2, 4), alphas=(8.0, 16.0), lrs=(0.0015,), seeds=seeds)
     training = TrainingOptions(steps=STEPS, batch_size=BATCH, eval_every=EVERY, target_score=0.7)
@@ -207,7 +207,7 @@ def _write(
 
 
 def _events(folder: RunFolder, rows: list[Row]) -> None:
-    """Losses fall as 1/step, at a pace of their own; checks rise to the run's accuracy."""
+    """Losses fall as 1/step, at a different rate per run; checks rise to the run's accuracy."""
     ids = tuple(row.run.id for row in rows)
     folder.record(PackStarted(ids, STEPS, BATCH, 27))
     for step in range(1, STEPS + 1):
@@ -222,7 +222,7 @@ def _events(folder: RunFolder, rows: list[Row]) -> None:
 
 
 def change_results(folder: Path, change: dict[str, dict[str, object]], **data: object) -> None:
-    """Change rows of a folder's results.json by their id, and facts about the data."""
+    """Change rows of results.json by id, and data facts."""
     path = folder / "results.json"
     results = json.loads(path.read_text())
     for run in results["runs"]:
@@ -232,7 +232,7 @@ def change_results(folder: Path, change: dict[str, dict[str, object]], **data: o
 
 
 def as_schema_1(folder: Path) -> Path:
-    """Rewrite a run folder as version 0.1 wrote it, which is schema 1 of results.json and loralet.json."""
+    """Rewrite a run folder in the format of version 0.1: schema 1 of results.json and loralet.json."""
     settings = ("rank", "alpha", "dropout", "targets", "scaling")
     path = folder / "results.json"
     results = json.loads(path.read_text())

@@ -13,14 +13,14 @@ PAGES = ("README.md", *(str(p.relative_to(ROOT)) for p in sorted((ROOT / "docs")
 
 @dataclass(frozen=True)
 class Snippet:
-    """A fenced block: its language, its lines, and the line of the page on which its code begins, counted from 1."""
+    """A fenced block: its language, its code, and the line number in the page at which the code starts, from 1."""
 
     language: str
     code: str
     line: int
 
     def commands(self) -> list[tuple[list[str], str | None]]:
-        """Each command line of a shell snippet: its words after ``loralet``, and the file its output goes to."""
+        """Each command line of a shell snippet: its arguments, and the file to which its output is redirected."""
         found = []
         for line in self.code.splitlines():
             words = shlex.split(line, comments=True)
@@ -43,6 +43,6 @@ def snippets(page: str, *languages: str) -> list[Snippet]:
 
 
 def inline_commands(page: str) -> list[str]:
-    """The commands in backticks in a page's text, without their leading ``loralet``."""
+    """The inline commands of a page, without the leading ``loralet``."""
     text = re.sub(r"^```.*?^```$", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     return re.findall(r"`loralet ([^`]+)`", text)

@@ -1,4 +1,4 @@
-"""What the documentation says is so: links, targets and commands exist, generated pages are as their scripts write them."""
+"""The documentation is correct: links, make targets and commands exist, and generated pages are up to date."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MORE = ("ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")
 
 
 @pytest.mark.parametrize("script", ["command_reference.py", "benchmark_tables.py"])
-def test_generated_pages_are_fresh(script: str) -> None:
+def test_generated_pages_are_up_to_date(script: str) -> None:
     done = subprocess.run([sys.executable, str(ROOT / "scripts" / script), "--check"], check=False)
     assert done.returncode == 0, f"run: python scripts/{script}"
 
@@ -45,7 +45,7 @@ def test_the_readme_stays_short() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_command_in_the_text_parses(page: str) -> None:
+def test_every_inline_command_parses(page: str) -> None:
     for line in inline_commands(page):
         words = shlex.split(line)
         if words[0] in COMMANDS and "--help" not in words and len(words) > 1:
@@ -58,7 +58,7 @@ def test_an_unknown_option_does_not_parse() -> None:
 
 
 @pytest.mark.parametrize("page", [*PAGES, *MORE])
-def test_links_lead_somewhere(page: str) -> None:
+def test_link_targets_exist(page: str) -> None:
     path = ROOT / page
     text = path.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
@@ -67,14 +67,14 @@ def test_links_lead_somewhere(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", [*PAGES, *MORE])
-def test_the_make_targets_exist(page: str) -> None:
+def test_make_targets_exist(page: str) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     text = (ROOT / page).read_text(encoding="utf-8")
     named = set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE))
     assert named <= targets, f"{page}: {sorted(named - targets)}"
 
 
-def test_the_files_that_the_architecture_names_exist() -> None:
+def test_files_named_in_the_architecture_exist() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
     named = re.findall(r"`((?:[a-z_]+/)+[a-z_]*(?:\.py|\.md|\.h|\.c)?)`", text)
     assert len(named) > 20
@@ -98,7 +98,7 @@ def test_results_documentation_names_every_metric_and_event() -> None:
     assert {kind.__name__ for kind in typing.get_args(Event)} >= {"Checked", "Planned", "Finished"}
 
 
-def test_results_documentation_is_of_the_schema_that_is_written() -> None:
+def test_results_documentation_has_the_current_schema() -> None:
     assert RESULTS.startswith(f"# results.json, schema {SCHEMA}\n")
     assert f"| `schema` | {SCHEMA} |" in RESULTS
 
@@ -119,13 +119,13 @@ def test_every_page_is_in_the_navigation() -> None:
         assert str(page.relative_to(ROOT / "docs")) in navigation, page
 
 
-def test_text_blocks_hold_no_unrun_commands() -> None:
+def test_text_blocks_contain_no_untested_commands() -> None:
     for page in PAGES:
         for snippet in snippets(page, "text", "sh", "console"):
             lines = [line for line in snippet.code.splitlines() if re.match(r"(\$ )?(\.venv/bin/)?loralet ", line)]
             assert not lines, f"{page}: {lines}"
 
 
-def test_the_sources_hold_no_notes_of_work_to_do() -> None:
+def test_the_sources_contain_no_notes_of_pending_work() -> None:
     for path in (ROOT / "src").rglob("*.py"):
         assert not re.search(r"TO" + r"DO|FIX" + r"ME", path.read_text(encoding="utf-8")), path

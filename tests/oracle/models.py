@@ -40,7 +40,7 @@ def bert_config(**changes: object) -> BertConfig:
 
 @dataclass(frozen=True)
 class Pair:
-    """The same model twice: transformers' and ours."""
+    """The same model in transformers and in loralet."""
 
     theirs: BertForSequenceClassification
     ours: Backbone
@@ -48,11 +48,11 @@ class Pair:
 
 
 def make_pair(folder: Path, seed: int = 0, **changes: object) -> Pair:
-    """A random BertForSequenceClassification saved to a folder, and the backbone loaded from there."""
+    """A random BertForSequenceClassification, saved to a folder, and the backbone loaded from it."""
     torch.manual_seed(seed)
     theirs = BertForSequenceClassification(bert_config(**changes))
     with torch.no_grad():
-        for parameter in theirs.parameters():  # biases and norms at their fresh values would hide a swapped name
+        for parameter in theirs.parameters():  # initial biases and norms would hide a swapped name
             parameter.add_(0.05 * torch.randn_like(parameter))
     theirs.eval().save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
@@ -60,7 +60,7 @@ def make_pair(folder: Path, seed: int = 0, **changes: object) -> Pair:
 
 
 def batch(rows: int = 8, longest: int = 12, seed: int = 1) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Ids, lengths, attention mask and labels of random rows of unlike length."""
+    """Ids, lengths, attention mask and labels of random rows of different lengths."""
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(3, longest + 1, (rows,), generator=generator)
     lengths[0] = longest

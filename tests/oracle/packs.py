@@ -1,4 +1,4 @@
-"""Small packs of random values in every shape, what a backend computes of them, and how far two results are apart."""
+"""Small random packs of all shapes, their results on a backend, and the distance of two results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from loralet.models.heads import Pooling
 from loralet.models.table import EncoderTable
 
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
-"""Of the norm. fp32: another order of summation. bf16: a few roundings of 2^-9 a layer, in other places."""
+"""Relative to the norm. fp32: different summation order. bf16: a few different roundings of 2^-9 per layer."""
 
 PLAIN = EncoderTable(layers=3, width=64, heads=2, feed_forward=96, vocabulary=50, positions=80)
 TABLES = {
@@ -28,7 +28,7 @@ TABLES = {
     "electra": replace(PLAIN, embedding_width=48),
     "one-layer": replace(PLAIN, layers=1),
 }
-"""Heads of 32 values, and of 16 for distilbert."""
+"""Attention heads of 32 values, or 16 for distilbert."""
 TARGETS = {
     "query-value": tuple(f"layers.{i}.{name}" for i in range(3) for name in ("query", "value")),
     "all-linear": tuple(f"layers.{i}.{name}" for i in range(3) for name in PLAIN.targets),
@@ -44,7 +44,7 @@ TANH = Pooling()
 
 
 def make_weights(table: EncoderTable, pooling: Pooling = TANH) -> Weights:
-    """Random frozen tensors in fp32, a pooler among them."""
+    """Random frozen tensors in fp32, including a pooler."""
     generator = torch.Generator().manual_seed(0)
     weights = {name: 0.15 * torch.randn(size, generator=generator) for name, size in table.tensors().items()}
     weights |= {name: 1 + t for name, t in weights.items() if name.endswith("norm.weight")}
@@ -63,14 +63,14 @@ BATCH = make_batch()
 
 
 def random_parameters(pack: Pack, weights: Weights, seed: int = 1) -> Tensor:
-    """Trained parameters none of which is zero, padding apart."""
+    """Trained parameters, all non-zero except for padding."""
     parameters = pack.start(weights)
     parameters += 0.05 * torch.randn(parameters.shape, generator=torch.Generator().manual_seed(seed))
     return pack.fill([pack.extract(parameters, i) for i in range(len(pack.adapters))])
 
 
 def some_adapters(table: EncoderTable, targets: tuple[str, ...], dropout: float = 0.0) -> list[Adapter]:
-    """Three adapters: on all targets, on the first alone, a head alone."""
+    """Three adapters: on all targets, on the first target only, and head only."""
     names = tuple(name for name in targets if int(name.split(".")[1]) < table.layers)
     return [
         Adapter(4, 2.0, dropout, names, 0),
@@ -84,10 +84,10 @@ class Case:
     """A pack with its frozen weights and parameters.
 
     Args:
-        weights: frozen, in fp32.
+        weights: frozen weights in fp32.
         pack: the layout.
-        parameters: trained.
-        dtype: type of the arithmetic.
+        parameters: trained parameters.
+        dtype: dtype of the computation.
     """
 
     weights: Weights
@@ -96,7 +96,7 @@ class Case:
     dtype: torch.dtype = torch.float32
 
     def alone(self, i: int) -> Case:
-        """Adapter i in a pack of its own."""
+        """Adapter i alone in a pack."""
         pack = Pack(self.pack.shape, self.pack.adapters[i : i + 1])
         return replace(self, pack=pack, parameters=pack.fill([self.pack.extract(self.parameters, i)]))
 
@@ -123,7 +123,7 @@ def make_case(
 
 @dataclass(frozen=True)
 class Result:
-    """What a backend makes of a case and a batch; logits are those that the losses were computed from."""
+    """Results of a backend for a case and a batch; the losses are computed from these logits."""
 
     logits: Tensor
     losses: Tensor
@@ -131,7 +131,7 @@ class Result:
 
 
 def compute(backend: Backend, case: Case, batch: Batch = BATCH, step: int | None = None) -> Result:
-    """Logits, losses and gradient, with the dropout of a step or without any."""
+    """Logits, losses and gradient, with the dropout of a step or without dropout."""
     seen: list[Tensor] = []
 
     def row_losses(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,7 +141,7 @@ def compute(backend: Backend, case: Case, batch: Batch = BATCH, step: int | None
     program = backend.load(case.weights, case.pack.shape.table, case.dtype).program(case.pack)
     losses, gradient = program.losses_and_gradient(case.parameters, batch, row_losses, step)
     logits = torch.empty(len(seen[0]), len(batch), seen[0].shape[2])
-    for i, part in enumerate(seen):  # torch's backend computes every so many-th row at once
+    for i, part in enumerate(seen):  # the torch backend splits rows into interleaved parts
         logits[:, i :: len(seen)] = part
     return Result(logits, losses, gradient)
 
@@ -160,5 +160,5 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def apart(ours: Tensor, theirs: Tensor) -> float:
-    """Distance as a share of the norm."""
+    """Relative distance of two tensors, by norm."""
     return float((ours - theirs).norm() / theirs.norm())

@@ -19,7 +19,7 @@ TASK = SingleLabel(tuple(f"class {i}" for i in range(CLASSES)))
 
 
 def run_of(lr: float = 1e-3, seed: int = 0, **spec: object) -> Run:
-    """A run on the model ``m``: an adapter, or a linear probe for rank 0."""
+    """A run on the model ``m``: an adapter, or a linear probe if the rank is 0."""
     return adapter_run("m", AdapterSpec(**spec), lr, seed)  # type: ignore[arg-type]
 
 
@@ -42,5 +42,5 @@ def logits_of(program: TorchProgram, parameters: Tensor, ids: Tensor, lengths: T
 def losses_and_gradient(
     program: TorchProgram, parameters: Tensor, ids: Tensor, lengths: Tensor, labels: Tensor, step: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropy ``[k]`` of padded rows, and the gradient ``[k n]`` of the sum of them."""
+    """Mean cross-entropy ``[k]`` of padded rows, and the gradient ``[k n]`` of its sum."""
     return program.losses_and_gradient(parameters, batch_of(ids, lengths, labels), TASK.row_losses, step)

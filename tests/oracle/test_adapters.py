@@ -1,4 +1,4 @@
-"""Saved runs: bit for bit when we load them, equal when PEFT and transformers do."""
+"""Saved runs give bitwise equal logits in loralet, and equal logits in PEFT and transformers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def pair(tmp_path: Path) -> Pair:
 
 
 def trained(pair: Pair, run: Run, head: HeadKind) -> tuple[TorchProgram, torch.Tensor, Artifact]:
-    """A pack of one with random tensors, as if trained: how it is computed, its parameters, and its artifact."""
+    """A pack of one with random tensors, as if trained: its program, parameters and artifact."""
     pack = pack_for(pair, [run], head)
     torch.manual_seed(1)
     parameters = pack.start(pair.ours.weights)
@@ -68,7 +68,7 @@ RUNS = {
 
 @pytest.mark.parametrize("head", ["pooler", "trained-pooler", "mean"])
 @pytest.mark.parametrize("name", RUNS)
-def test_save_and_load_give_the_same_logits_bit_for_bit(pair: Pair, tmp_path: Path, name: str, head: str) -> None:
+def test_saving_and_loading_gives_bitwise_equal_logits(pair: Pair, tmp_path: Path, name: str, head: str) -> None:
     program, parameters, artifact = trained(pair, RUNS[name], head)
     save_artifact(tmp_path / "adapter", artifact, pair.ours)
     loaded = load_classifier(tmp_path / "adapter", ModelOptions(), ComputeOptions("torch", "fp32"))
@@ -83,7 +83,7 @@ def test_save_and_load_give_the_same_logits_bit_for_bit(pair: Pair, tmp_path: Pa
 
 @pytest.mark.parametrize("head", ["pooler", "trained-pooler"])
 @pytest.mark.parametrize("name", ["query-value", "rslora", "all-linear", "output"])
-def test_peft_loads_it_and_gives_the_same_logits(pair: Pair, tmp_path: Path, name: str, head: str) -> None:
+def test_peft_loads_an_adapter_with_equal_logits(pair: Pair, tmp_path: Path, name: str, head: str) -> None:
     program, parameters, artifact = trained(pair, RUNS[name], head)
     save_artifact(tmp_path / "adapter", artifact, pair.ours)
     base = BertForSequenceClassification.from_pretrained(pair.folder, num_labels=CLASSES)
@@ -99,8 +99,8 @@ def test_peft_loads_it_and_gives_the_same_logits(pair: Pair, tmp_path: Path, nam
     assert len(adapted) == len(RUNS[name].adapter.targets) * pair.ours.table.layers
 
 
-def test_peft_loads_the_adapters_of_a_mean_head(pair: Pair, tmp_path: Path) -> None:
-    """transformers has no such head, so PEFT gets the encoder's adapters and head.safetensors the rest."""
+def test_peft_loads_the_adapters_of_a_run_with_mean_head(pair: Pair, tmp_path: Path) -> None:
+    """transformers has no such head: PEFT gets the encoder's adapters, and head.safetensors contains the head."""
     program, parameters, artifact = trained(pair, RUNS["all-linear"], "mean")
     save_artifact(tmp_path / "adapter", artifact, pair.ours)
     model = PeftModel.from_pretrained(BertModel.from_pretrained(pair.folder), tmp_path / "adapter").eval()
@@ -113,7 +113,7 @@ def test_peft_loads_the_adapters_of_a_mean_head(pair: Pair, tmp_path: Path) -> N
     assert (theirs - ours).abs().max() <= FP32
 
 
-def test_transformers_loads_a_full_fine_tuning(pair: Pair, tmp_path: Path) -> None:
+def test_transformers_loads_a_fully_fine_tuned_model(pair: Pair, tmp_path: Path) -> None:
     program, parameters, artifact = trained(pair, RUNS["full"], "pooler")
     save_artifact(tmp_path / "full", artifact, pair.ours)
     model = BertModel.from_pretrained(tmp_path / "full").eval()
@@ -124,7 +124,7 @@ def test_transformers_loads_a_full_fine_tuning(pair: Pair, tmp_path: Path) -> No
         assert (theirs - logits_of(program, parameters, ids, lengths)[0]).abs().max() <= FP32
 
 
-def test_another_backbone_is_refused(pair: Pair, tmp_path: Path) -> None:
+def test_another_backbone_is_rejected(pair: Pair, tmp_path: Path) -> None:
     _, _, artifact = trained(pair, RUNS["query-value"], "pooler")
     save_artifact(tmp_path / "adapter", artifact, pair.ours)
     other = make_pair(tmp_path / "other", seed=7)
@@ -135,7 +135,7 @@ def test_another_backbone_is_refused(pair: Pair, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["missing", "json", "schema", "key"])
-def test_a_broken_adapter_folder_is_told(pair: Pair, tmp_path: Path, damage: str) -> None:
+def test_an_invalid_adapter_folder_is_reported(pair: Pair, tmp_path: Path, damage: str) -> None:
     _, _, artifact = trained(pair, RUNS["query-value"], "pooler")
     save_artifact(tmp_path / "adapter", artifact, pair.ours)
     path = tmp_path / "adapter" / "loralet.json"
@@ -160,7 +160,7 @@ def test_a_broken_adapter_folder_is_told(pair: Pair, tmp_path: Path, damage: str
     ("head", "gone"),
     [("pooler", "adapter_model"), ("mean", "adapter_model"), ("mean", "head"), ("trained-pooler", "adapter_model")],
 )
-def test_an_adapter_without_its_weights_does_not_guess(pair: Pair, tmp_path: Path, head: str, gone: str) -> None:
+def test_missing_adapter_weights_are_reported(pair: Pair, tmp_path: Path, head: str, gone: str) -> None:
     _, _, artifact = trained(pair, RUNS["query-value"], head)
     save_artifact(tmp_path / "adapter", artifact, pair.ours)
     (tmp_path / "adapter" / f"{gone}.safetensors").unlink()
@@ -168,7 +168,7 @@ def test_an_adapter_without_its_weights_does_not_guess(pair: Pair, tmp_path: Pat
         load_artifact(tmp_path / "adapter")
 
 
-def test_an_adapter_without_a_classifier_among_its_weights_does_not_guess(pair: Pair, tmp_path: Path) -> None:
+def test_missing_classifier_weights_are_reported(pair: Pair, tmp_path: Path) -> None:
     _, _, artifact = trained(pair, RUNS["query-value"], "pooler")
     save_artifact(tmp_path / "adapter", artifact, pair.ours)
     path = tmp_path / "adapter" / "adapter_model.safetensors"

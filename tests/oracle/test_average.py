@@ -1,4 +1,4 @@
-"""The mean of adapters is the mean of the weights that PEFT merges from each."""
+"""The average of adapters equals the mean of the weights that PEFT merges from each."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from loralet.runs.results import read_results
 from loralet.runs.selection import chosen_seeds
 
 MERGED = 1e-6
-"""Sums of a few products in fp32 by another order, on weights of size 0.1."""
+"""fp32 sums of a few products in different order, on weights of size 0.1."""
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def pair(tmp_path: Path) -> Pair:
 def member(
     pair: Pair, seed: int, rank: int = 4, alpha: float = 16.0, scaling: Scaling = "alpha/r", head: HeadKind = "pooler"
 ) -> Artifact:
-    """An adapter with random tensors of its own."""
+    """An adapter with random tensors."""
     run = run_of(seed=seed, rank=rank, alpha=alpha, targets=("query", "output"), scaling=scaling)
     _, _, artifact = trained(pair, run, head)
     torch.manual_seed(100 + seed)
@@ -63,7 +63,7 @@ CASES: dict[str, list[dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_mean_is_that_of_the_weights_that_peft_merges(pair: Pair, tmp_path: Path, name: str) -> None:
+def test_the_average_equals_the_mean_of_weights_merged_by_peft(pair: Pair, tmp_path: Path, name: str) -> None:
     members = [member(pair, seed, **options) for seed, options in enumerate(CASES[name])]
     for i, artifact in enumerate(members):
         save_artifact(tmp_path / str(i), artifact, pair.ours)
@@ -85,11 +85,11 @@ def test_the_mean_is_that_of_the_weights_that_peft_merges(pair: Pair, tmp_path: 
         )
         for x in "AB"
     )
-    assert (b.mean(0) @ a.mean(0) - (b @ a).mean(0)).abs().max() > 1e-3  # the mean of factors is something else
+    assert (b.mean(0) @ a.mean(0) - (b @ a).mean(0)).abs().max() > 1e-3  # the mean of factors differs
     assert made.adapter.rank == sum(m.adapter.rank for m in members)
 
 
-def test_seeds_keep_their_alpha_and_their_factors(pair: Pair) -> None:
+def test_averaged_seeds_keep_alpha_and_factors(pair: Pair) -> None:
     members = [member(pair, seed) for seed in range(3)]
     made = average(dict(zip("abc", members, strict=True)), "made")
     assert (made.adapter.rank, made.adapter.alpha, made.adapter.scaling) == (12, 16.0, "alpha/r")
@@ -106,7 +106,7 @@ def test_probes_average_their_heads(pair: Pair) -> None:
     assert made.tensors["classifier.weight"].allclose(probe.tensors["classifier.weight"] * 2)
 
 
-def test_every_difference_is_listed(pair: Pair) -> None:
+def test_all_differences_are_listed(pair: Pair) -> None:
     first = member(pair, 0)
     odd = replace(
         first,
@@ -139,7 +139,7 @@ def test_every_difference_is_listed(pair: Pair) -> None:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study of two seeds and a lone run on other data, trained by the command line."""
+    """A study of two seeds and a single run on other data, trained by the command line."""
     folder = tmp_path_factory.mktemp("average")
     make_pair(folder / "model")
     words = {"apple": "a b c d", "bird": "h i j k", "cat": "p q r s"}
@@ -159,7 +159,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_study_gives_the_seeds_of_its_best_configuration(place: Path) -> None:
+def test_a_study_averages_the_seeds_of_its_best_configuration(place: Path) -> None:
     results = read_results(place / "grid")
     seeds = chosen_seeds(results)
     by_rank: dict[int, list[tuple[float, float]]] = {2: [], 4: []}
@@ -187,21 +187,21 @@ def test_a_study_gives_the_seeds_of_its_best_configuration(place: Path) -> None:
     assert all(again.tensors[name].equal(tensor) for name, tensor in made.tensors.items())
 
 
-def test_a_run_that_left_early_is_no_seed(place: Path) -> None:
+def test_runs_that_stopped_early_are_not_averaged(place: Path) -> None:
     results = read_results(place / "grid")
     best = chosen_seeds(results)
     runs = [replace(run, status="halved" if run.id == best[0] else run.status) for run in results.runs]
     others = [f"lora-r{6 - int(best[0][6])}-a8-lr0.01-s{seed}" for seed in (0, 1)]
-    assert chosen_seeds(replace(results, runs=tuple(runs))) == others  # the other rank's
+    assert chosen_seeds(replace(results, runs=tuple(runs))) == others  # that of the other rank
     runs = [replace(run, status="diverged") for run in results.runs]
     with pytest.raises(RunError, match="with two seeds"):
         chosen_seeds(replace(results, runs=tuple(runs)))
 
 
-def test_the_average_is_an_adapter_like_any_other(place: Path) -> None:
+def test_the_average_is_an_ordinary_adapter(place: Path) -> None:
     assert command(place, "average", "grid", "lone", "--out", "made").returncode == 0
     made = load_artifact(place / "made")
-    assert (made.data_fingerprint, made.metrics) == ("", {})  # of unlike data, so measured on none
+    assert (made.data_fingerprint, made.metrics) == ("", {})  # the runs have different data, so there are no scores
     texts = ["a b c", "h i", "p q", "x"]
     predicted = command(place, "predict", "made", *texts, "--format", "jsonl")
     assert predicted.returncode == 0, predicted.stderr
@@ -229,7 +229,7 @@ def test_the_average_is_an_adapter_like_any_other(place: Path) -> None:
         (["grid", "nowhere"], "nowhere: no such folder"),
     ],
 )
-def test_mistakes_are_told_and_leave_nothing(place: Path, arguments: list[str], words: str) -> None:
+def test_user_errors_are_reported_and_leave_no_files(place: Path, arguments: list[str], words: str) -> None:
     done = command(place, "average", *arguments, "--out", "new")
     assert done.returncode == 2
     assert words in done.stderr

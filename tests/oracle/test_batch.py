@@ -1,4 +1,4 @@
-"""Batches: parts and padding, row weights against torch's weighted loss, token types and pairs against transformers."""
+"""Batches: parts and padding; row weights compared with torch, token types and pairs with transformers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ LISTS = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=6), min_size=1
 
 
 @given(rows=LISTS, multiple=st.integers(1, 8), data=st.data())
-def test_a_part_holds_its_rows_and_padding_holds_nothing(
+def test_a_part_contains_its_rows_and_padding_is_empty(
     rows: list[list[int]], multiple: int, data: st.DataObject
 ) -> None:
     flat = torch.tensor([token for row in rows for token in row])
@@ -80,8 +80,8 @@ def test_a_part_holds_its_rows_and_padding_holds_nothing(
         assert not types[length:].any()
 
 
-def test_row_weights_are_those_of_torchs_cross_entropy(pair: Pair) -> None:
-    """One adapter weighs all rows alike, one by class as CrossEntropyLoss(weight=...), one at random."""
+def test_row_weights_match_torch_cross_entropy(pair: Pair) -> None:
+    """Three adapters: equal row weights, class weights as in CrossEntropyLoss(weight=...), and random weights."""
     program, parameters = three_adapters(pair)
     plain = labelled()
     assert plain.targets is not None
@@ -111,8 +111,8 @@ def test_row_weights_are_those_of_torchs_cross_entropy(pair: Pair) -> None:
     assert (losses - expected.detach()).abs()[1:].min() > 1e-3
 
 
-def test_rows_without_weight_are_as_if_they_were_not_there(pair: Pair) -> None:
-    """An adapter that weighs only some rows has the loss of those alone; one that weighs none has no loss."""
+def test_rows_with_zero_weight_are_ignored(pair: Pair) -> None:
+    """An adapter with weights on some rows has the loss of those rows; without any weight, its loss is zero."""
     program, parameters = three_adapters(pair)
     plain = labelled()
     weights = torch.ones(3, 10)
@@ -136,7 +136,7 @@ def random_types(ids: Tensor, seed: int = 3) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", ["bert", "electra"])
-def test_token_types_change_the_states_as_in_transformers(kind: str, tmp_path: Path) -> None:
+def test_token_types_match_transformers(kind: str, tmp_path: Path) -> None:
     folder = by_transformers(tmp_path / "model", kind, headed=False)
     backbone, model = load_backbone(str(folder)), transformers.AutoModel.from_pretrained(folder).eval()
     ids, lengths, mask, _ = batch()
@@ -156,7 +156,7 @@ def test_token_types_change_the_states_as_in_transformers(kind: str, tmp_path: P
     assert (theirs - plain)[kept].abs().max() > 1e-2
 
 
-def test_a_program_reads_the_batchs_token_types(pair: Pair) -> None:
+def test_a_program_uses_the_token_types_of_the_batch(pair: Pair) -> None:
     pack = pack_for(pair, [run_of(rank=4, alpha=8.0, targets=("query",))])
     parameters = pack.start(pair.ours.weights)
     head = {"classifier.weight": pair.theirs.classifier.weight, "classifier.bias": pair.theirs.classifier.bias}
@@ -194,7 +194,7 @@ def pairs(backbone: Backbone, max_length: int, cache: Path | None = None) -> tup
 
 @pytest.mark.parametrize("max_length", [5, 8, 12, 200])
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "electra"])
-def test_pairs_are_tokenised_as_in_transformers(kind: str, max_length: int, tmp_path: Path) -> None:
+def test_tokenised_pairs_match_transformers(kind: str, max_length: int, tmp_path: Path) -> None:
     folder = by_transformers(tmp_path / "model", kind, headed=False)
     backbone = load_backbone(str(folder))
     name = {"bert": "Bert", "roberta": "Roberta", "distilbert": "DistilBert", "electra": "Electra"}[kind]
@@ -213,7 +213,7 @@ def test_pairs_are_tokenised_as_in_transformers(kind: str, max_length: int, tmp_
     assert tokenise(column(firsts), backbone.tokenizer, max_length).ids.tolist() != found.ids.tolist()
 
 
-def test_pairs_from_the_cache_are_the_same_and_not_those_of_other_texts(pair: Pair, tmp_path: Path) -> None:
+def test_cached_pairs_are_equal_and_separate_from_other_texts(pair: Pair, tmp_path: Path) -> None:
     firsts, seconds, fresh = pairs(pair.ours, 12)
     _, _, written = pairs(pair.ours, 12, tmp_path)
     _, _, read = pairs(pair.ours, 12, tmp_path)
@@ -231,7 +231,7 @@ def test_pairs_from_the_cache_are_the_same_and_not_those_of_other_texts(pair: Pa
     assert not np.array_equal(turned.ids, fresh.ids)
 
 
-def test_a_pair_of_texts_gets_the_logits_of_transformers(pair: Pair) -> None:
+def test_logits_of_a_text_pair_match_transformers(pair: Pair) -> None:
     assert set("abc") < set(VOCABULARY)
     firsts, seconds = ["a b c", "w1 w2", "x", "a b c d e f g h i j k l m n"], ["d e", "w3 w4 w5 w6", "y z", "w7 w8 w9"]
     found = tokenise(

@@ -1,4 +1,4 @@
-"""Texts tokenised word by word against the tokenizers library on the whole text."""
+"""Texts tokenised word by word, compared with the tokenizers library on whole texts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def news_tiny(**normalizer: bool | None) -> Tokenizer:
 
 
 def with_more_tokens() -> Tokenizer:
-    """Added tokens of every kind that takes what stands beside it into account."""
+    """Added tokens of all kinds that depend on adjacent characters."""
     tokenizer = news_tiny()
     added = [
         AddedToken("zap", single_word=True),
@@ -83,7 +83,7 @@ def whole(texts: list[str], tokenizer: Tokenizer, max_length: int) -> list[list[
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 @pytest.mark.parametrize("max_length", [3, 6, 128])
-def test_awkward_texts_give_the_librarys_ids(name: str, max_length: int) -> None:
+def test_unusual_texts_give_the_ids_of_the_library(name: str, max_length: int) -> None:
     assert by_words(AWKWARD, TOKENIZERS[name], max_length) == whole(AWKWARD, TOKENIZERS[name], max_length)
 
 
@@ -98,7 +98,7 @@ LETTERS = st.one_of(
     name=st.sampled_from(sorted(TOKENIZERS)),
     max_length=st.integers(3, 20),
 )
-def test_any_texts_give_the_librarys_ids(texts: list[str], name: str, max_length: int) -> None:
+def test_random_texts_give_the_ids_of_the_library(texts: list[str], name: str, max_length: int) -> None:
     assert by_words(texts, TOKENIZERS[name], max_length) == whole(texts, TOKENIZERS[name], max_length)
 
 
@@ -132,5 +132,5 @@ def two_words_in_one_token() -> Tokenizer:
 @pytest.mark.parametrize(
     "tokenizer", [other_normalizer(), splits_elsewhere(), two_words_in_one_token(), framed("[CLS]", "[SEP] $A")]
 )
-def test_a_tokenizer_that_looks_across_spaces_is_not_used_word_by_word(tokenizer: Tokenizer) -> None:
+def test_tokenizers_that_depend_on_adjacent_words_are_not_used_by_word(tokenizer: Tokenizer) -> None:
     assert frame_of(tokenizer) is None

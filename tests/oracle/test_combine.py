@@ -1,4 +1,4 @@
-"""The rows that --combine adds say what averages and ensembles made by hand say, and validation chose them."""
+"""Rows added by --combine equal averages and ensembles made by hand, and are chosen on validation."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FLAGS = (
     "1e-2",
 )
 CLOSE = 1e-5
-"""Probabilities of merged weights in packs of unlike make-up, fp32."""
+"""Probabilities of merged weights in packs of different composition, fp32."""
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def groups() -> list[tuple[str, ...]]:
     return [tuple(f"lora-r{rank}-a8-lr0.01-s{seed}" for seed in SEEDS) for rank in (2, 4)]
 
 
-def test_one_row_of_each_role_comes_last(place: Path, results: Results) -> None:
+def test_one_row_per_role_is_added_at_the_end(place: Path, results: Results) -> None:
     assert [run.role for run in results.runs][-2:] == ["average", "ensemble"]
     roles: tuple[Role, ...] = ("average", "ensemble")
     for role in roles:
@@ -101,7 +101,7 @@ def test_one_row_of_each_role_comes_last(place: Path, results: Results) -> None:
     assert results.test_reads == 1
 
 
-def test_the_average_is_the_commands_and_the_best_of_them(place: Path, results: Results) -> None:
+def test_the_average_equals_the_command_and_is_the_best_one(place: Path, results: Results) -> None:
     row = row_of(results, "average")
     ranks: dict[tuple[str, ...], tuple[float, float]] = {}
     for i, runs in enumerate(groups()):
@@ -127,7 +127,7 @@ def test_the_average_is_the_commands_and_the_best_of_them(place: Path, results: 
     assert np.abs(predicted["average"] - average.predict_proba(texts)).max() <= CLOSE
 
 
-def test_the_ensemble_is_the_mean_of_its_members_and_the_best(place: Path, results: Results) -> None:
+def test_the_ensemble_is_the_mean_of_its_members_and_the_best_one(place: Path, results: Results) -> None:
     row, predicted = row_of(results, "ensemble"), load_file(place / "grid" / "predictions.safetensors")
     assert row.members
     assert row.validation
@@ -154,7 +154,7 @@ def test_the_ensemble_is_the_mean_of_its_members_and_the_best(place: Path, resul
     assert row.validation["accuracy"] == max(found.values())[0]
 
 
-def test_the_commands_go_on_to_use_a_single_run(place: Path, results: Results) -> None:
+def test_the_commands_still_use_a_single_run(place: Path, results: Results) -> None:
     chosen = chosen_run(results)
     assert chosen.role == "lora"
     texts = ["a b c", "x"]
@@ -187,10 +187,12 @@ def test_the_report_compares_them_with_the_best_single_run(place: Path, results:
     [
         (("--ranks", "2", "--alphas", "8", "--seeds", "0"), []),
         (("--ranks", "2", "4", "--alphas", "8", "16", "--seeds", "0"), ["ensemble"]),
-        (("--ranks", "2", "4", "--alphas", "8", "16", "--seeds", "0", "--halving"), []),  # a halved run is not taken in
+        (("--ranks", "2", "4", "--alphas", "8", "16", "--seeds", "0", "--halving"), []),  # a halved run is not included
     ],
 )
-def test_what_cannot_be_made_is_left_out(place: Path, tmp_path: Path, flags: tuple[str, ...], roles: list[str]) -> None:
+def test_impossible_combinations_are_skipped(
+    place: Path, tmp_path: Path, flags: tuple[str, ...], roles: list[str]
+) -> None:
     done = command(
         place, "study", "data", *flags, "--steps", "24", "--eval-every", "6", *FLAGS, "--out", str(tmp_path / "few")
     )

@@ -1,4 +1,4 @@
-"""Dropout masks: the same bits from torch and from the kernels, and the statistics that a mask must have."""
+"""Dropout masks: bitwise equal in torch and the kernels, with the required statistics."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ TABLE = EncoderTable(layers=3, width=64, heads=2, feed_forward=96, vocabulary=50
 @pytest.mark.parametrize("probability", [1e-6, 0.1, 0.5, 0.9, 0.999])
 @pytest.mark.parametrize(("seed", "step"), [(0, 0), (17, 3), (2**40 + 1, 10**6)])
 @pytest.mark.parametrize("first", [0, 2**25 + 3, 2**40 + 9])
-def test_the_kernels_draw_the_masks_of_torch(
+def test_the_kernels_draw_the_same_masks_as_torch(
     first: int, seed: int, step: int, probability: float, backend: NativeBackend
 ) -> None:
-    """Bit for bit; token numbers beyond 32 bits wrap around."""
+    """Bitwise equal; token numbers beyond 32 bits wrap around."""
     keys, mask = dropout_keys(seed, step), Structure("Mask")
     mask.set(**mask_fields(probability, keys))
     ours, index = torch.empty(40, 96), linear_index(TABLE, "layers.2.output")
@@ -51,19 +51,19 @@ def test_masks_are_independent() -> None:
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.3, 0.9])
-def test_as_many_features_are_dropped_as_asked_for(probability: float) -> None:
+def test_the_dropped_share_matches_the_probability(probability: float) -> None:
     drawn = factors(probability)
     assert (drawn == 0).float().mean().item() == pytest.approx(probability, abs=0.01)
     assert set(drawn.unique().tolist()) == {0.0, torch.tensor(1 / (1 - probability)).item()}
 
 
-def test_every_place_has_a_number_of_its_own() -> None:
+def test_every_place_has_a_unique_number() -> None:
     names = [f"layers.{i}.{name}" for i in range(TABLE.layers) for name in TABLE.targets]
     numbers = [linear_index(TABLE, name) for name in names]
     assert [*numbers, head_index(TABLE)] == list(range(len(names) + 1))
 
 
-def test_an_adapter_has_the_masks_it_has_alone() -> None:
+def test_an_adapter_has_the_same_masks_in_a_pack_and_alone() -> None:
     adapters = [Adapter(4, 1.0, 0.5, ("layers.0.query",), seed) for seed in (0, 1)]
     adapters.append(replace(adapters[0], dropout=0.0))
     pack, alone = Dropout(TABLE, adapters, 7, 0.2), Dropout(TABLE, adapters[1:2], 7, 0.2)

@@ -1,4 +1,4 @@
-"""Dropout masks from counters: the hash in plain integers, their statistics, and PEFT with the same masks."""
+"""Counter-based dropout masks: the hash in plain integers, statistics, and PEFT with the same masks."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
 
 
 def split_mix(x: int) -> int:
-    """The first output of SplitMix64 whose state is x."""
+    """The first output of SplitMix64 with state x."""
     x = (x + 0x9E3779B97F4A7C15) & LONG
     x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & LONG
     x = (x ^ (x >> 27)) * 0x94D049BB133111EB & LONG
@@ -54,7 +54,7 @@ def lowbias32(x: int) -> int:
 
 
 def kept(probability: float, seed: int, step: int, index: int, place: int) -> bool:
-    """Whether an element is kept; ``place`` is its token's number times the width plus its feature."""
+    """Whether an element is kept; ``place`` is the token's number times the width plus the feature."""
     keys = split_mix((split_mix(seed) + step) & LONG)
     mixed = lowbias32((place & WORD) ^ (keys & WORD))
     drawn = lowbias32((mixed + (keys >> 32) + 0x9E3779B9 * index) & WORD)
@@ -69,8 +69,8 @@ def reference(probability: float, seed: int, step: int, index: int, tokens: Tens
     return torch.tensor(flags).view(*tokens.shape, width).float() * (1 / (1 - probability))
 
 
-def test_split_mix_gives_its_published_sequence() -> None:
-    """The first outputs for the states 0 and 1234567; the state grows by the golden gamma at every output."""
+def test_split_mix_matches_its_published_sequence() -> None:
+    """The first outputs for the states 0 and 1234567. Each output increments the state by the golden gamma."""
     assert split_mix(0) == 0xE220A8397B1DCDAF
     assert split_mix(0x9E3779B97F4A7C15) == 0x6E789E6AA1B965F4
     assert split_mix(1234567) == 6457827717110365317
@@ -84,23 +84,23 @@ def test_split_mix_gives_its_published_sequence() -> None:
     tokens=st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=4),
     width=st.integers(1, 40),
 )
-def test_the_factors_are_those_of_plain_integers(
+def test_the_factors_match_plain_integer_arithmetic(
     probability: float, seed: int, step: int, index: int, tokens: list[int], width: int
 ) -> None:
-    """Places that do not fit 32 bits included: there they wrap around."""
+    """Includes places that do not fit 32 bits and wrap around."""
     numbers = torch.tensor(tokens)
     found = keep_factors(probability, dropout_keys(seed, step), index, numbers, width)
     assert torch.equal(found, reference(probability, seed, step, index, numbers, width))
 
 
-def test_every_linear_layer_and_the_head_have_an_index_of_their_own() -> None:
+def test_every_linear_layer_and_the_head_have_a_unique_index() -> None:
     names = [f"layers.{i}.{name}" for i in range(TABLE.layers) for name in TARGETS]
     assert [linear_index(TABLE, name) for name in names] == list(range(12))
     assert head_index(TABLE) == 12
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.5, 0.9])
-def test_features_are_dropped_at_the_probability_and_the_mean_is_one(probability: float) -> None:
+def test_features_are_dropped_at_the_probability_with_mean_one(probability: float) -> None:
     factors = keep_factors(probability, dropout_keys(3, 7), 2, torch.arange(4000), 128)
     assert factors.unique().tolist() == pytest.approx([0.0, 1 / (1 - probability)])
     error = 5 * (probability * (1 - probability) / factors.numel()) ** 0.5
@@ -133,7 +133,7 @@ def test_masks_of_another_seed_step_layer_token_or_feature_are_independent() -> 
     error = 5 * (0.25 * 0.75 / (2000 * width)) ** 0.5
     for (one, a), (other, b) in combinations(masks.items(), 2):
         assert ((a == 0) & (b == 0)).float().mean().item() == pytest.approx(0.25, abs=error), (one, other)
-    # A longer chain of the same: no parity of three of them is fixed.
+    # The parity of any three masks is uniform.
     flags = torch.stack([mask == 0 for mask in masks.values()])
     for three in combinations(range(len(flags)), 3):
         odd = flags[list(three)].sum(0) % 2
@@ -159,13 +159,13 @@ def test_dropout_masks_are_independent_and_belong_to_the_adapter() -> None:
     assert dropout(0.0, 0.5).applies("layers.0.query")
     assert not dropout(0.5).applies("layers.0.key")
     assert not dropout(0.0).applies("layers.0.query")
-    # Without rank, and on a layer where it does not sit, an adapter has no dropout.
+    # An adapter has no dropout without rank or on a layer that it does not adapt.
     mixed = [Adapter(0, 0.0, 0.5, ("layers.0.query",), 0), Adapter(4, 1.0, 0.5, ("layers.0.key",), 1)]
     assert not Dropout(TABLE, mixed, 5).applies("layers.0.query")
     assert torch.equal(Dropout(TABLE, mixed, 5).factors("layers.0.query", tokens, 10), torch.ones(2, 50, 20, 10))
 
 
-def test_the_heads_factors_are_each_adapters_own_and_count_rows() -> None:
+def test_head_factors_are_per_adapter_and_per_row() -> None:
     adapters = [Adapter(4, 1.0, 0.0, (), 0), Adapter(0, 0.0, 0.0, (), 1), Adapter(4, 1.0, 0.3, (), 0)]
     assert Dropout(TABLE, adapters, 3).head_factors(torch.arange(7), 32) is None
     numbers = torch.tensor([4, 0, 19])
@@ -183,7 +183,7 @@ def whole_batch() -> Batch:
 
 
 @pytest.mark.parametrize("multiple", [1, 8])
-def test_a_part_of_a_batch_has_the_masks_of_the_whole(multiple: int) -> None:
+def test_a_part_of_a_batch_has_the_masks_of_the_whole_batch(multiple: int) -> None:
     whole = whole_batch()
     dropout = Dropout(TABLE, [Adapter(4, 1.0, 0.5, ("layers.0.query",), 0)], 2, 0.5)
 
@@ -201,14 +201,14 @@ def test_a_part_of_a_batch_has_the_masks_of_the_whole(multiple: int) -> None:
         own, own_head = factors(part)
         assert all(torch.equal(mask, masks[n]) for mask, n in zip(own, numbers, strict=True))
         assert torch.equal(own_head, head[numbers])
-        # A part of a part too.
+        # Also a part of a part.
         last, last_head = factors(part.take(torch.tensor([len(numbers) - 1])))
         assert torch.equal(last[0], masks[numbers[-1]])
         assert torch.equal(last_head[0], head[numbers[-1]])
 
 
 class Masked(nn.Module):
-    """Stands in for a dropout module: the same factors at every call."""
+    """Replaces a dropout module; returns the same factors at each call."""
 
     def __init__(self, factors: Tensor) -> None:
         super().__init__()
@@ -262,7 +262,7 @@ def test_peft_with_these_masks_gives_the_same_losses_and_gradients(tmp_path: Pat
     assert (none - losses).abs() > 1e-3
 
 
-def test_dropout_on_one_adapter_leaves_the_others_as_they_are(pair: Pair) -> None:
+def test_dropout_on_one_adapter_does_not_change_the_others(pair: Pair) -> None:
     ids, lengths, _, labels = batch()
     calm = [run_of(seed=i, rank=4, alpha=8.0, targets=("query", "output")) for i in range(3)]
     wild = [calm[0], replace(calm[1], adapter=replace(calm[1].adapter, dropout=0.5)), calm[2]]
@@ -281,7 +281,7 @@ def test_dropout_on_one_adapter_leaves_the_others_as_they_are(pair: Pair) -> Non
 
 
 @pytest.mark.parametrize("head", ["pooler", "mean"])
-def test_a_training_with_dropout_is_the_same_in_one_or_two_parts(
+def test_training_with_dropout_does_not_depend_on_the_number_of_parts(
     pair: Pair, head: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs, options = RUNS[2:], TrainingOptions(steps=15, batch_size=7, eval_every=5)
@@ -303,12 +303,12 @@ def test_a_training_with_dropout_is_the_same_in_one_or_two_parts(
             assert max(float((one[name] - other[name]).abs().max()) for name in one) <= FP32_TRAINED
     runs = [replace(run, adapter=replace(run.adapter, dropout=0.0)) for run in runs]
     without = learned(1, 1)
-    for i in (0, 2):  # the second has none in either
+    for i in (0, 2):  # the second adapter has no dropout in either case
         assert max(float((alone[i][name] - without[i][name]).abs().max()) for name in without[i]) > 1e-3
 
 
-def test_the_same_rows_in_other_batches_get_other_masks(pair: Pair) -> None:
-    """A token is counted over its batch, so a row's masks depend on what stands before it there, and on the step alone."""
+def test_masks_of_a_row_depend_on_its_batch_and_step(pair: Pair) -> None:
+    """Tokens are counted per batch: the masks of a row depend on the preceding rows of its batch and on the step."""
     data = rows(12, 3)
     pack = pack_for(pair, [run_of(rank=4, alpha=8.0, dropout=0.5, targets=("query",))])
     program = TorchProgram(pack, pair.ours.weights)

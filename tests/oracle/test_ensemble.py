@@ -1,4 +1,4 @@
-"""An ensemble gives the mean of what its members give alone."""
+"""An ensemble gives the mean of the probabilities of its members."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TEXTS = ["a w3 w60 z", "w9", "k l m n o p q r s t u v w x y z a b c d e f g", "w
 
 
 def loud(pair: Pair, name: str, head: HeadKind = "pooler", seed: int = 0) -> Artifact:
-    """An adapter with random tensors, large enough that members differ in what they say."""
+    """An adapter with random tensors, large enough for members to differ in their predictions."""
     _, _, artifact = trained(pair, RUNS[name], head)
     torch.manual_seed(seed)
     noisy = {n: t + 0.1 * torch.randn_like(t) for n, t in artifact.tensors.items()}
@@ -35,7 +35,7 @@ def loud(pair: Pair, name: str, head: HeadKind = "pooler", seed: int = 0) -> Art
 
 
 @pytest.mark.parametrize("kind", ["seeds", "unlike runs", "unlike backbones", "one"])
-def test_the_mean_is_that_of_the_members(tmp_path: Path, kind: str) -> None:
+def test_the_ensemble_is_the_mean_of_its_members(tmp_path: Path, kind: str) -> None:
     pair = make_pair(tmp_path / "base")
     other = make_pair(tmp_path / "other", seed=3) if kind == "unlike backbones" else pair
     members = {
@@ -50,7 +50,7 @@ def test_the_mean_is_that_of_the_members(tmp_path: Path, kind: str) -> None:
         "one": [loud(pair, "query-value")],
     }[kind]
     backward = tuple(reversed(LABELS))
-    if kind != "one":  # the last one knows the same labels in another order
+    if kind != "one":  # the last one has the same labels in another order
         last = members[-1]
         turned = {name: t.flip(0) if name.startswith("classifier") else t for name, t in last.tensors.items()}
         members[-1] = replace(last, labels=backward, tensors=turned)
@@ -71,7 +71,7 @@ def test_the_mean_is_that_of_the_members(tmp_path: Path, kind: str) -> None:
         assert all(np.abs(found - single).max() > 1e-2 for single in singles)
 
 
-def test_a_text_is_tokenised_once_for_each_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_is_tokenised_once_per_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from loralet.inference import ensemble as module
 
     pair = make_pair(tmp_path / "base")
@@ -101,7 +101,7 @@ def probabilities(place: Path, *arguments: str) -> np.ndarray:
 RUN_IDS = ["lora-r2-a8-lr0.01-s0", "lora-r4-a8-lr0.01-s1", "probe-s0"]
 
 
-def test_the_commands_take_runs_of_a_study_and_further_folders(place: Path) -> None:
+def test_the_commands_accept_runs_of_a_study_and_other_folders(place: Path) -> None:
     texts = ["a b c", "h i", "p q", "x"]
     alone = [probabilities(place, "grid", *texts, "--run", run) for run in RUN_IDS]
     assert np.abs(probabilities(place, "grid", *texts, "--runs", *RUN_IDS) - np.mean(alone, 0)).max() <= FP32
@@ -113,7 +113,7 @@ def test_the_commands_take_runs_of_a_study_and_further_folders(place: Path) -> N
     assert f"mean probability of {RUN_IDS[0]}, {RUN_IDS[1]}" in said
 
 
-def test_evaluate_measures_the_ensemble(place: Path) -> None:
+def test_evaluate_scores_the_ensemble(place: Path) -> None:
     done = command(place, "evaluate", "grid", "rows.csv", "--runs", *RUN_IDS, "--format", "json")
     assert done.returncode == 0, done.stderr
     scores = json.loads(done.stdout)
@@ -138,7 +138,7 @@ def test_evaluate_measures_the_ensemble(place: Path) -> None:
         (["--also", "odd"], "the labels of these runs differ"),
     ],
 )
-def test_mistakes_are_one_message(place: Path, arguments: list[str], words: str) -> None:
+def test_user_errors_are_one_message(place: Path, arguments: list[str], words: str) -> None:
     if not (place / "odd").exists():
         classifier = TextClassifier(str(place / "model"), rank=2, steps=2, batch_size=4)
         classifier.fit(["a b", "h i", "p q", "x y"] * 3, ["apple", "bird", "dog", "cat"] * 3).save(place / "odd")

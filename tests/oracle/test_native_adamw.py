@@ -1,4 +1,4 @@
-"""AdamW in C against the torch backend's, which is compared with torch's own optimiser elsewhere."""
+"""AdamW in C, compared with the torch backend, which other tests compare with torch.optim."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from loralet.backends.native.backend import NativeBackend
 
 
 def updated(backend: Backend, count: int, clip: float, factors: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Four adapters after ten steps: start, parameters and both moments, and which took part in each step."""
+    """Four adapters after ten steps: start, parameters, both moments, and the adapters active in each step."""
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(4, count, generator=generator)
     gradients = torch.randn(10, 4, count, generator=generator)
@@ -34,14 +34,14 @@ def updated(backend: Backend, count: int, clip: float, factors: Tensor | None) -
 @pytest.mark.parametrize("factors", [False, True], ids=["", "lr-factors"])
 @pytest.mark.parametrize("clip", [0.0, 1.0])
 @pytest.mark.parametrize("count", [1, 7, 16, 1003])
-def test_an_update_is_torchs(count: int, clip: float, factors: bool, backend: NativeBackend) -> None:
+def test_an_update_matches_torch(count: int, clip: float, factors: bool, backend: NativeBackend) -> None:
     given = torch.linspace(0.5, 2, 4 * count).view(4, count) if factors else None
     start, ours, took = updated(backend, count, clip, given)
     _, theirs, expected = updated(ORACLE, count, clip, given)
     assert torch.equal(took, expected)
     assert took.sum(0).tolist() == [10, 8, 10, 0]
     assert (ours - theirs).abs().max() <= FP32
-    assert torch.equal(ours[0, 3], start[3]), "an adapter that does not take part stays as it is, bit for bit"
+    assert torch.equal(ours[0, 3], start[3]), "an inactive adapter stays bitwise unchanged"
     assert not ours[1:, 3].any()
     assert ((ours[0] - start)[:3].abs().amax(1) > 1e-3).all()
     if factors:
@@ -49,7 +49,7 @@ def test_an_update_is_torchs(count: int, clip: float, factors: bool, backend: Na
 
 
 @each_native
-def test_a_gradient_need_not_be_dense_but_what_is_changed_must_be(backend: NativeBackend) -> None:
+def test_gradients_may_be_strided_but_updated_tensors_must_be_contiguous(backend: NativeBackend) -> None:
     gradient, zeros = torch.randn(5, 2).t(), torch.zeros(2, 5)
     course = AdamWStep(torch.full((2,), 0.1), torch.zeros(5), 0.0, 0.9, 0.999, 1e-8, 0.1, 0.03)
     ours, theirs = torch.ones(2, 5), torch.ones(2, 5)

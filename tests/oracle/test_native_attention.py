@@ -1,4 +1,4 @@
-"""Attention in C against attention in torch, forward and gradient, and what is left to torch."""
+"""Attention in C, compared with torch: forward, gradients, and cases computed by torch."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from loralet.backends.native.backend import NativeBackend
 from loralet.models.forward import attention
 
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 1.6e-2}
-"""As a share, of results above 1. fp32: another order of summation. bf16: two last digits, as the kernel rounds the
-probabilities too."""
+"""Relative for results above 1. fp32: different summation order. bf16: two last digits, as the kernel also rounds the
+probabilities."""
 LENGTHS = torch.tensor([37, 3, 20, 16, 1])
 
 
 def apart(ours: Tensor, theirs: Tensor) -> float:
-    """Largest difference, relative where values are above 1."""
+    """Largest difference, relative for values above 1."""
     return float(((ours - theirs).float().abs() / theirs.float().abs().clamp(min=1)).detach().max())
 
 
 def operands(
     axes: tuple[int, int, int], width: int, dtype: torch.dtype, queries: int, tokens: int = 37
 ) -> list[Tensor]:
-    """Query, key and value of five rows; those that all adapters share ask for no gradient."""
+    """Query, key and value of five rows. Those shared by all adapters require no gradient."""
     generator = torch.Generator().manual_seed(0)
     sizes = zip(axes, (queries, tokens, tokens), strict=True)
     found = [torch.randn(k, 5, count, width, generator=generator).to(dtype) for k, count in sizes]
@@ -36,7 +36,7 @@ def operands(
 @pytest.mark.parametrize(("heads", "size"), [(2, 16), (2, 64), (1, 48)])
 @pytest.mark.parametrize("axes", [(1, 1, 1), (3, 1, 3), (3, 3, 3), (1, 3, 1)], ids=str)
 @pytest.mark.parametrize("queries", [1, 37])
-def test_forward_and_gradients_are_torchs(
+def test_forward_and_gradients_match_torch(
     queries: int, axes: tuple[int, int, int], heads: int, size: int, dtype: torch.dtype, backend: NativeBackend
 ) -> None:
     q, k, v = operands(axes, heads * size, dtype, queries)
@@ -56,7 +56,7 @@ def test_forward_and_gradients_are_torchs(
 
 @each_native
 def test_operands_and_gradients_need_not_be_contiguous(backend: NativeBackend) -> None:
-    """The copies that the kernel reads live until it is done, though the memory they lie in is asked for meanwhile."""
+    """The copies read by the kernel stay alive until it returns, even if other tensors are allocated meanwhile."""
     q, k, v = operands((2, 2, 2), 64, torch.float32, 37)
     inside = (torch.arange(37) < LENGTHS[:, None])[None, :, :, None]
     grad = torch.randn(2, 5, 64, 37, generator=torch.Generator().manual_seed(1)).transpose(2, 3) * inside
@@ -70,7 +70,7 @@ def test_operands_and_gradients_need_not_be_contiguous(backend: NativeBackend) -
 
 
 @each_native
-def test_nan_stays_in_its_head(backend: NativeBackend) -> None:
+def test_nan_does_not_spread_to_other_heads(backend: NativeBackend) -> None:
     q, k, v = (torch.randn(1, 2, 20, 32) for _ in range(3))
     k[0, 0, 7, 3] = torch.nan
     out = backend.attention(q, k, v, torch.tensor([20, 20]), 2)
@@ -80,7 +80,7 @@ def test_nan_stays_in_its_head(backend: NativeBackend) -> None:
 
 
 @each_native
-def test_lengths_beyond_the_tokens_mean_all_tokens(backend: NativeBackend) -> None:
+def test_lengths_beyond_the_tokens_are_clipped(backend: NativeBackend) -> None:
     q, k, v = (torch.randn(1, 2, 20, 32) for _ in range(3))
     whole = backend.attention(q, k, v, torch.tensor([20, 20]), 2)
     assert torch.equal(backend.attention(q, k, v, torch.tensor([1000, 20], dtype=torch.int32), 2), whole)
@@ -89,7 +89,7 @@ def test_lengths_beyond_the_tokens_mean_all_tokens(backend: NativeBackend) -> No
 
 @each_native
 @pytest.mark.parametrize("what", ["bias", "head size", "types", "shared gradient", "float64"])
-def test_what_the_kernel_does_not_have_is_torchs_own(what: str, backend: NativeBackend) -> None:
+def test_unsupported_cases_use_torch(what: str, backend: NativeBackend) -> None:
     q, k, v = operands((2, 2, 2), 48, torch.float32, 37)
     heads, bias = 3, None
     if what == "bias":

@@ -1,4 +1,4 @@
-"""Compiling and loading the kernels: instruction sets, compilers that fail, the cache, the declarations in Python."""
+"""Compiling and loading the kernels: instruction sets, failing compilers, the cache, and Python declarations."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ STRICT = ["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-Wno-psabi", "-Wno-unkno
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache and a folder for programs of its own, at the head of the path."""
+    """A separate cache, and a folder of programs at the start of PATH."""
     monkeypatch.setenv("LORALET_CACHE", str(tmp_path / "cache"))
     (tmp_path / "bin").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
@@ -47,7 +47,7 @@ def compiler_of(folder: Path, script: str) -> None:
     path.chmod(0o755)
 
 
-def test_the_instruction_sets_end_with_the_portable_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_portable_instruction_set_is_last(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(FORCED, raising=False)
     available = available_instructions()
     assert available[-1] == "portable"
@@ -59,7 +59,7 @@ def test_the_instruction_sets_end_with_the_portable_one(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("name", ["avx512-bf16", "sse9"])
-def test_an_instruction_set_that_the_machine_lacks_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unsupported_instruction_set_is_rejected(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     monkeypatch.setenv(FORCED, name)
     with pytest.raises(NativeUnavailable, match=rf"LORALET_ISA={name}.* this machine has portable$") as caught:
@@ -78,7 +78,7 @@ def test_info_names_the_instruction_set(backend: NativeBackend) -> None:
 
 
 @pytest.mark.usefixtures("folder")
-def test_without_a_compiler_torch_is_chosen_and_says_why() -> None:
+def test_without_a_compiler_torch_is_chosen_with_a_reason() -> None:
     with pytest.raises(NativeUnavailable, match=r"^no C compiler found \(cc, gcc, clang\)$"):
         NativeBackend()
     chosen = choose_backend(TABLE)
@@ -87,7 +87,7 @@ def test_without_a_compiler_torch_is_chosen_and_says_why() -> None:
         assert "no C compiler found" in chosen.announcement
 
 
-def test_a_compiler_that_fails_is_quoted_and_leaves_nothing(folder: Path) -> None:
+def test_a_compiler_error_is_quoted_and_leaves_no_files(folder: Path) -> None:
     compiler_of(folder, "echo no memory card >&2; exit 1")
     with pytest.raises(NativeUnavailable, match=r"the kernels cannot be compiled .*cc: no memory card"):
         load_kernels("portable")
@@ -95,7 +95,7 @@ def test_a_compiler_that_fails_is_quoted_and_leaves_nothing(folder: Path) -> Non
 
 
 @needs_compiler
-def test_sources_that_do_not_compile_are_refused(folder: Path) -> None:
+def test_sources_that_do_not_compile_are_rejected(folder: Path) -> None:
     compiler_of(folder, f'exec {COMPILER} "$@"')
     (folder / "broken.c").write_text("this is not C", encoding="utf-8")
     with pytest.raises(NativeUnavailable, match=r"broken\.c"):
@@ -103,7 +103,7 @@ def test_sources_that_do_not_compile_are_refused(folder: Path) -> None:
 
 
 @needs_compiler
-def test_a_library_that_cannot_be_loaded_is_refused(folder: Path) -> None:
+def test_a_library_that_cannot_be_loaded_is_rejected(folder: Path) -> None:
     compiler_of(folder, f'exec {COMPILER} "$@"')
     (folder / "empty.c").write_text("int nothing;", encoding="utf-8")
     path = compiled("portable", folder)
@@ -113,7 +113,7 @@ def test_a_library_that_cannot_be_loaded_is_refused(folder: Path) -> None:
 
 
 @needs_compiler
-def test_kernels_are_compiled_once_for_each_source_and_instruction_set(folder: Path) -> None:
+def test_kernels_are_compiled_once_per_source_and_instruction_set(folder: Path) -> None:
     compiler_of(folder, f'echo "$@" >> {folder}/log; exec {COMPILER} "$@"')
     source = folder / "one.c"
     source.write_text("int one;", encoding="utf-8")
@@ -132,9 +132,7 @@ def test_kernels_are_compiled_once_for_each_source_and_instruction_set(folder: P
 
 
 @needs_compiler
-def test_the_best_instruction_set_that_the_compiler_knows_is_taken(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_best_instruction_set_of_the_compiler_is_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(FORCED, raising=False)
     compiler_of(folder, f'case "$*" in *-mavx*) echo unknown option >&2; exit 1;; esac; {COMPILER} "$@" -O0')
     if len(available_instructions()) > 1:
@@ -160,7 +158,7 @@ def test_every_header_compiles_on_its_own(element: list[str]) -> None:
 
 @needs_compiler
 @pytest.mark.parametrize("name", [name for name in INSTRUCTION_SETS if name not in available_instructions()])
-def test_instruction_sets_that_this_machine_lacks_compile_too(name: str) -> None:
+def test_instruction_sets_of_other_machines_compile(name: str) -> None:
     flags = INSTRUCTION_SETS[name].flags
     probe = subprocess.run([COMPILER, *flags, "-E", "-x", "c", "/dev/null"], capture_output=True, check=False)
     if probe.returncode:
@@ -173,13 +171,13 @@ def test_instruction_sets_that_this_machine_lacks_compile_too(name: str) -> None
 
 
 def fields_of(kind: str) -> list[tuple[str, int, int]]:
-    """Name, offset and size of each field as Python has them."""
+    """Name, offset and size of each field in Python."""
     ffi = declarations()
     return [(name, field.offset, ffi.sizeof(field.type)) for name, field in ffi.typeof(kind).fields]
 
 
 @needs_compiler
-def test_structures_are_laid_out_as_the_compiler_lays_them_out(tmp_path: Path) -> None:
+def test_structure_layouts_match_the_compiler(tmp_path: Path) -> None:
     kinds = sorted(set(declarations().list_types()[0]))
     assert {"AdamW", "Attention", "Dropout", "Encoder", "Head", "Layer", "LowRank", "Mask"} <= set(kinds)
     header = (SOURCES / "api.h").read_text(encoding="utf-8")
@@ -204,12 +202,12 @@ def test_structures_are_laid_out_as_the_compiler_lays_them_out(tmp_path: Path) -
 
 
 def test_only_the_library_takes_addresses() -> None:
-    """Elsewhere a pointer could outlive its tensor."""
+    """In other modules, a pointer could outlive its tensor."""
     users = [path.name for path in SOURCES.parent.glob("*.py") if "data_ptr" in path.read_text(encoding="utf-8")]
     assert users == ["library.py"]
 
 
-def test_a_structure_keeps_what_it_points_to_alive() -> None:
+def test_a_structure_keeps_its_tensors_alive() -> None:
     head = Structure("Head")
     head.point(states=torch.full((1000,), 7.0))
     copied = head.copy()
@@ -232,7 +230,7 @@ def test_a_structure_keeps_what_it_points_to_alive() -> None:
         ("offsets", torch.zeros(4, dtype=torch.int32)),
     ],
 )
-def test_a_tensor_that_a_field_cannot_point_to_is_refused(field: str, target: torch.Tensor | Place) -> None:
+def test_a_tensor_of_the_wrong_type_is_rejected(field: str, target: torch.Tensor | Place) -> None:
     head = Structure("Head")
     with pytest.raises(ValueError, match=f"{field}.* must be contiguous, on the CPU and a C (float|int64_t) "):
         head.point(**{field: target})
@@ -242,6 +240,6 @@ def test_a_tensor_that_a_field_cannot_point_to_is_refused(field: str, target: to
 
 @needs_compiler
 def test_this_machine_has_kernels() -> None:
-    """Otherwise every test of them would be skipped without a word."""
+    """Without kernels, all tests of them would be skipped silently."""
     assert [backend.kernels.instructions for backend in NATIVE] == wanted_instructions()
     assert build.SECONDS >= 60

@@ -1,4 +1,4 @@
-"""The native backend against the torch backend: logits, losses and gradients of whole packs, in every shape."""
+"""The native backend, compared with the torch backend: logits, losses and gradients of packs of all shapes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def threads(count: int) -> Iterator[None]:
 
 @cache
 def expected(kind: str, head: HeadKind, targets: str, dtype: torch.dtype) -> tuple[Case, Result]:
-    """A case, and what torch makes of it."""
+    """A case, and its results in torch."""
     case = make_case(TABLES[kind], head, targets, dtype)
     return case, compute(ORACLE, case)
 
@@ -61,7 +61,7 @@ def expected(kind: str, head: HeadKind, targets: str, dtype: torch.dtype) -> tup
 @pytest.mark.parametrize("head", ["pooler", "trained-pooler", "mean"])
 @pytest.mark.parametrize("targets", TARGETS)
 @pytest.mark.parametrize("kind", TABLES)
-def test_logits_losses_and_gradients_are_torchs(
+def test_logits_losses_and_gradients_match_torch(
     kind: str, targets: str, head: HeadKind, dtype: torch.dtype, backend: NativeBackend
 ) -> None:
     case, theirs = expected(kind, head, targets, dtype)
@@ -100,9 +100,7 @@ def test_a_result_does_not_depend_on_the_threads(step: int | None, backend: Nati
 
 @each_native
 @pytest.mark.parametrize("step", [None, 3])
-def test_an_adapter_in_a_pack_has_the_loss_and_the_gradient_it_has_alone(
-    step: int | None, backend: NativeBackend
-) -> None:
+def test_loss_and_gradient_of_an_adapter_do_not_depend_on_its_pack(step: int | None, backend: NativeBackend) -> None:
     case = make_case(head="trained-pooler", targets="all-linear", dropout=0.2, head_dropout=0.1)
     together = compute(backend, case, step=step)
     for i in range(3):
@@ -130,7 +128,7 @@ def test_adapters_on_different_linear_layers_and_the_longest_rows(backend: Nativ
 
 @cache
 def dropped(kind: str, head: HeadKind, targets: str, dtype: torch.dtype) -> tuple[Case, Result]:
-    """Four adapters, two of them with dropout, and what torch makes of them in step 5."""
+    """Four adapters, two of them with dropout, and their results in torch at step 5."""
     table = TABLES[kind]
     names = tuple(name for name in TARGETS[targets] if int(name.split(".")[1]) < table.layers)
     names = names or ("layers.0.query", "layers.0.key")
@@ -149,12 +147,12 @@ def dropped(kind: str, head: HeadKind, targets: str, dtype: torch.dtype) -> tupl
 @pytest.mark.parametrize("head", ["pooler", "mean"])
 @pytest.mark.parametrize("targets", [name for name in TARGETS if name != "none"])
 @pytest.mark.parametrize("kind", ["bert", "distilbert", "one-layer"])
-def test_dropout_on_the_adapters_is_torchs(
+def test_dropout_on_the_adapters_matches_torch(
     kind: str, targets: str, head: HeadKind, dtype: torch.dtype, backend: NativeBackend
 ) -> None:
     case, theirs = dropped(kind, head, targets, dtype)
     ours, other = compute(backend, case, step=5), compute(backend, case, step=6)
-    tolerance = TOLERANCE[dtype] / (1 - 0.3)  # what is kept is larger by this, and so are its roundings
+    tolerance = TOLERANCE[dtype] / (1 - 0.3)  # kept values and their rounding errors are scaled by this
     for i, adapter in enumerate(case.pack.adapters):
         assert apart(ours.logits[i], theirs.logits[i]) <= tolerance, i
         assert apart(ours.gradient[i], theirs.gradient[i]) <= tolerance, i
@@ -162,7 +160,7 @@ def test_dropout_on_the_adapters_is_torchs(
 
 
 @each_native
-def test_a_part_of_a_batch_has_the_masks_of_the_whole(backend: NativeBackend) -> None:
+def test_a_part_of_a_batch_has_the_masks_of_the_whole_batch(backend: NativeBackend) -> None:
     case = make_case(targets="all-linear", dropout=0.2, head_dropout=0.3)
     rows = torch.tensor([7, 2, 4])
     whole, part = compute(backend, case, step=1), compute(backend, case, BATCH.take(rows), step=1)
@@ -184,8 +182,8 @@ def test_token_types_are_added(kind: str, backend: Backend) -> None:
 
 
 @each_backend
-def test_row_weights_share_a_batch_out_among_the_adapters(backend: Backend) -> None:
-    """A weight of zero takes a row out; weights count as shares; an adapter without any row has no loss."""
+def test_row_weights_are_per_adapter(backend: Backend) -> None:
+    """A zero weight excludes a row; weights are normalised; an adapter without rows has zero loss."""
     case = make_case(head="trained-pooler")
     weights = torch.ones(3, len(BATCH))
     weights[0, 5:], weights[1], weights[2] = 0, torch.arange(len(BATCH)) + 1.0, 0
@@ -202,7 +200,7 @@ def test_row_weights_share_a_batch_out_among_the_adapters(backend: Backend) -> N
 
 
 def train(backend: Backend, case: Case, steps: int) -> tuple[Tensor, Tensor]:
-    """Losses of each step, and the parameters in the end."""
+    """Losses of each step, and the final parameters."""
     program = backend.load(case.weights, case.pack.shape.table, case.dtype).program(case.pack)
     parameters, losses = case.parameters.clone(), []
     moments, lr = (torch.zeros_like(parameters), torch.zeros_like(parameters)), torch.tensor([3e-3, 1e-3, 2e-3])
@@ -223,7 +221,7 @@ def trained() -> tuple[Case, Tensor, Tensor]:
 
 
 @each_native
-def test_twenty_steps_with_dropout_are_torchs(backend: NativeBackend) -> None:
+def test_twenty_steps_with_dropout_match_torch(backend: NativeBackend) -> None:
     case, theirs, expected_parameters = trained()
     ours, parameters = train(backend, case, 20)
     assert (ours - theirs).abs().max() <= 1e-4
@@ -233,7 +231,7 @@ def test_twenty_steps_with_dropout_are_torchs(backend: NativeBackend) -> None:
 
 
 @each_backend
-def test_a_forward_pass_outlives_the_training_after_it(backend: Backend) -> None:
+def test_a_forward_pass_is_not_changed_by_later_training(backend: Backend) -> None:
     case = make_case()
     program = backend.load(case.weights, PLAIN, torch.float32).program(case.pack)
     before = program.logits(case.parameters)
@@ -241,14 +239,14 @@ def test_a_forward_pass_outlives_the_training_after_it(backend: Backend) -> None
     parameters = case.parameters
     _, gradient = program.losses_and_gradient(parameters, BATCH, cross_entropy)
     parameters -= gradient
-    torch.full((4096, 4096), 1e30)  # freed memory is soon written over
+    torch.full((4096, 4096), 1e30)  # freed memory would be overwritten
     assert torch.equal(before(BATCH), expected_logits)
     assert not torch.equal(program.logits(parameters)(BATCH), expected_logits)
 
 
 @each_native
-def test_packs_over_one_encoder_follow_each_other(backend: NativeBackend) -> None:
-    """They share the packed weights and the memory between two passes, larger and smaller ones in turn."""
+def test_packs_share_one_encoder_sequentially(backend: NativeBackend) -> None:
+    """Larger and smaller packs alternate; they share the packed weights and the workspace."""
     cases = [make_case(targets="all-linear", head="mean"), make_case(targets="last-key"), make_case(targets="none")]
     encoder = backend.load(cases[0].weights, PLAIN, torch.float32)
     for case in (*cases, *cases):
@@ -258,8 +256,8 @@ def test_packs_over_one_encoder_follow_each_other(backend: NativeBackend) -> Non
 
 @each_native
 @DTYPES
-def test_full_fine_tuning_is_torchs(dtype: torch.dtype, backend: NativeBackend) -> None:
-    """Torch differentiates it, with attention in C; evaluation is all in C."""
+def test_full_fine_tuning_matches_torch(dtype: torch.dtype, backend: NativeBackend) -> None:
+    """torch computes the gradients, with attention in C; evaluation runs entirely in C."""
     case = make_case(dtype=dtype, adapters=[Adapter(0, 0.0, 0.0, (), 0)], head_dropout=0.2, full=True)
     ours, theirs = compute(backend, case, step=2), compute(ORACLE, case, step=2)
     assert apart(ours.losses, theirs.losses) <= TOLERANCE[dtype]
@@ -290,7 +288,7 @@ def test_full_fine_tuning_is_torchs(dtype: torch.dtype, backend: NativeBackend) 
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_a_table_that_the_kernels_cannot_compute_is_refused(
+def test_an_unsupported_layer_table_is_rejected(
     changes: dict[str, object], reason: str, backend: NativeBackend
 ) -> None:
     assert backend.supports(PLAIN, torch.float32) is None
@@ -302,20 +300,20 @@ def test_a_table_that_the_kernels_cannot_compute_is_refused(
 
 @dataclass(frozen=True)
 class LaterTable(EncoderTable):
-    """A table with a switch that no backend has heard of."""
+    """A layer table with a field unknown to the backends."""
 
     talking_heads: bool = False
 
 
 @each_backend
-def test_a_field_that_a_backend_has_not_heard_of_is_refused(backend: Backend) -> None:
+def test_an_unknown_field_of_the_layer_table_is_rejected(backend: Backend) -> None:
     assert set(CONDITIONS) == {field.name for field in fields(EncoderTable)}
     later = LaterTable(**{field.name: getattr(PLAIN, field.name) for field in fields(PLAIN)})
     assert "talking_heads" in (backend.supports(later, torch.float32) or "")
 
 
 @each_native
-def test_types_and_methods_that_the_kernels_do_not_have_are_refused(backend: NativeBackend) -> None:
+def test_unsupported_dtypes_and_methods_are_rejected(backend: NativeBackend) -> None:
     assert "float64" in (backend.supports(PLAIN, torch.float64) or "")
     assert "a-method" in (backend.supports(PLAIN, torch.float32, "a-method") or "")
     case = make_case()
@@ -343,7 +341,7 @@ def test_types_and_methods_that_the_kernels_do_not_have_are_refused(backend: Nat
     ],
     ids=["id", "negative", "type", "empty", "long", "ids", "offsets", "none"],
 )
-def test_what_would_read_beyond_a_table_is_refused(
+def test_out_of_range_inputs_are_rejected(
     wrong: Callable[[Batch], Batch], message: str, backend: NativeBackend
 ) -> None:
     case = make_case()

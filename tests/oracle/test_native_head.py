@@ -1,4 +1,4 @@
-"""The head in C against the torch backend: poolers, the mean, dropout, many classes, extreme values."""
+"""The head in C, compared with the torch backend: poolers, mean, dropout, many classes, extreme values."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ HEADS = pytest.mark.parametrize("head", ["pooler", "trained-pooler", "mean"])
 @HEADS
 @pytest.mark.parametrize("targets", ["query-value", "none"])
 @pytest.mark.parametrize("dtype", list(TOLERANCE), ids=["fp32", "bf16"])
-def test_dropout_of_the_head_is_torchs(
-    dtype: torch.dtype, targets: str, head: HeadKind, backend: NativeBackend
-) -> None:
+def test_head_dropout_matches_torch(dtype: torch.dtype, targets: str, head: HeadKind, backend: NativeBackend) -> None:
     case = make_case(head=head, targets=targets, dtype=dtype, head_dropout=0.3)
     ours, theirs, other = compute(backend, case, step=5), compute(ORACLE, case, step=5), compute(backend, case, step=6)
     tolerance = TOLERANCE[dtype] / (1 - 0.3)
@@ -46,7 +44,7 @@ def test_many_classes(head: HeadKind, backend: NativeBackend) -> None:
 
 
 @each_native
-def test_large_features_and_logits_saturate_and_nan_stays_nan(backend: NativeBackend) -> None:
+def test_large_values_saturate_and_nan_propagates(backend: NativeBackend) -> None:
     case = make_case()
     tensors = case.pack.split(case.parameters)
     tensors["classifier.weight"][0] *= 1e4
@@ -56,7 +54,7 @@ def test_large_features_and_logits_saturate_and_nan_stays_nan(backend: NativeBac
     assert ours.losses[1].isnan()
     for i in (0, 2):
         assert float(ours.losses[i]) == pytest.approx(float(theirs.losses[i]), rel=1e-5)
-        # A saturated tanh leaves a gradient of differences near the last bit of 1.
+        # A saturated tanh has gradients near the rounding error of 1.
         assert apart(ours.gradient[i], theirs.gradient[i]) <= 1e-3
     assert float(ours.losses[0]) > 100
 
@@ -68,9 +66,7 @@ def test_large_features_and_logits_saturate_and_nan_stays_nan(backend: NativeBac
     [Pooling("relu"), Pooling("gelu"), Pooling(bias=False), Pooling("gelu", bias=False, norm=True)],
     ids=["relu", "gelu", "no-bias", "norm"],
 )
-def test_a_pooler_that_the_kernels_do_not_have_is_computed_in_torch(
-    pooling: Pooling, trained: bool, backend: NativeBackend
-) -> None:
+def test_an_unsupported_pooler_is_computed_in_torch(pooling: Pooling, trained: bool, backend: NativeBackend) -> None:
     head: HeadKind = "trained-pooler" if trained else "pooler"
     case = make_case(head=head, pooling=pooling, head_dropout=0.2, dropout=0.1)
     ours, theirs = compute(backend, case, step=1), compute(ORACLE, case, step=1)
@@ -82,8 +78,8 @@ def test_a_pooler_that_the_kernels_do_not_have_is_computed_in_torch(
 
 
 @each_native
-def test_the_loss_is_the_callers(backend: NativeBackend) -> None:
-    """Targets of any form reach it as they are, and its gradient is what goes back."""
+def test_a_custom_loss_is_called(backend: NativeBackend) -> None:
+    """Targets of any form are passed unchanged, and its gradient is used."""
 
     def squares(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         difference = logits - targets

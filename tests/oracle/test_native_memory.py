@@ -1,4 +1,4 @@
-"""Each allocation of the kernels made to fail in turn: MemoryError, nothing leaks, and the next call works."""
+"""Each allocation of the kernels fails once: MemoryError, no leak, and the next call works."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from loralet.backends.native.program import memory_errors
 
 @pytest.fixture
 def _two_threads() -> Iterator[None]:
-    """Allocations inside parallel regions fail on one thread alone."""
+    """Allocations inside parallel regions fail on one thread only."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -26,7 +26,7 @@ def _two_threads() -> Iterator[None]:
 
 
 def failures(backend: NativeBackend, work: Callable[[], object]) -> int:
-    """Let each allocation of some work fail in turn; how many there are."""
+    """Make each allocation of a call fail once. Returns their number."""
     for count in range(10_000):
         backend.kernels.fail_allocation_after(count)
         try:
@@ -81,7 +81,7 @@ def test_attention(backend: NativeBackend) -> None:
     assert all(map(torch.equal, found, expected))
 
 
-def test_memory_that_torch_cannot_have_is_a_memory_error_too() -> None:
+def test_a_failed_allocation_of_torch_is_a_memory_error() -> None:
     with pytest.raises(MemoryError), memory_errors():
         torch.empty(2**55)
     with pytest.raises(RuntimeError, match="size"), memory_errors():

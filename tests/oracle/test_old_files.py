@@ -1,4 +1,4 @@
-"""Adapter folders of the first layout load and predict as before; tensors that do not fit are refused in words."""
+"""Adapter folders of the first layout load and predict as before; tensors that do not fit are rejected."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ SCORES = {
 
 
 def schema_1(artifact: Artifact) -> dict[str, Any]:
-    """loralet.json of an artifact as version 0.1.0 wrote it, key by key."""
+    """loralet.json of an artifact as written by version 0.1.0."""
     return {
         "schema": 1,
         "loralet": "0.1.0",
@@ -105,7 +105,7 @@ def schema_1(artifact: Artifact) -> dict[str, Any]:
 
 
 def in_the_old_layout(pair: Pair, folder: Path, name: str, head: HeadKind = "pooler") -> Artifact:
-    """An adapter folder whose loralet.json is of schema 1, and the artifact that it was made from."""
+    """An adapter folder whose loralet.json has schema 1, and its source artifact."""
     _, _, artifact = trained(pair, RUNS[name], head)
     save_artifact(folder, artifact, pair.ours)
     (folder / "loralet.json").write_text(json.dumps(schema_1(artifact), indent=2), encoding="utf-8")
@@ -114,7 +114,9 @@ def in_the_old_layout(pair: Pair, folder: Path, name: str, head: HeadKind = "poo
 
 @pytest.mark.parametrize("head", ["pooler", "trained-pooler", "mean"])
 @pytest.mark.parametrize("name", RUNS)
-def test_a_folder_of_the_first_layout_predicts_the_same(pair: Pair, tmp_path: Path, name: str, head: HeadKind) -> None:
+def test_a_folder_of_the_first_layout_gives_equal_predictions(
+    pair: Pair, tmp_path: Path, name: str, head: HeadKind
+) -> None:
     program, parameters, artifact = trained(pair, RUNS[name], head)
     in_the_old_layout(pair, tmp_path / "old", name, head)
     loaded = load_classifier(tmp_path / "old", compute=ComputeOptions("torch", "fp32"))
@@ -127,7 +129,7 @@ def test_a_folder_of_the_first_layout_predicts_the_same(pair: Pair, tmp_path: Pa
     assert load_artifact(tmp_path / "old").head == head
 
 
-def test_what_the_first_layout_says_of_the_training_is_kept(pair: Pair, tmp_path: Path) -> None:
+def test_training_metadata_of_the_first_layout_is_kept(pair: Pair, tmp_path: Path) -> None:
     in_the_old_layout(pair, tmp_path / "old", "rslora")
     read = load_artifact(tmp_path / "old")
     assert read.adapter == AdapterSpec("lora", 8, 16.5, 0.0, ("key",), "rslora")
@@ -151,7 +153,7 @@ def test_what_the_first_layout_says_of_the_training_is_kept(pair: Pair, tmp_path
     expected |= {"steps": 80, "schedule": "cosine", "target_score": 0.7, "patience": 3, "precision": "fp32"}
     expected |= {"threads": 2, "split_seed": 1, "validation_fraction": 0.2, "max_length": 16}
     assert {name: classifier.get_params()[name] for name in expected} == expected
-    # Written again, it is of the current layout and the same in every respect.
+    # Saved again, it has the current layout and the same content.
     save_artifact(tmp_path / "new", read, pair.ours)
     described = json.loads((tmp_path / "new" / "loralet.json").read_text())
     assert described["schema"] == 2
@@ -159,7 +161,9 @@ def test_what_the_first_layout_says_of_the_training_is_kept(pair: Pair, tmp_path
 
 
 @pytest.mark.parametrize(("activation", "form"), [("relu", Pooling("relu")), ("gelu", Pooling("gelu"))])
-def test_the_old_name_of_the_poolers_activation(pair: Pair, tmp_path: Path, activation: str, form: Pooling) -> None:
+def test_the_old_name_of_the_pooler_activation_is_read(
+    pair: Pair, tmp_path: Path, activation: str, form: Pooling
+) -> None:
     in_the_old_layout(pair, tmp_path / "old", "query-value", "trained-pooler")
     path = tmp_path / "old" / "loralet.json"
     tanh = load_classifier(tmp_path / "old")
@@ -171,7 +175,7 @@ def test_the_old_name_of_the_poolers_activation(pair: Pair, tmp_path: Path, acti
     assert apart.abs().max() > 1e-3
 
 
-def test_what_was_added_to_the_first_layout_later_may_be_missing(pair: Pair, tmp_path: Path) -> None:
+def test_fields_added_to_the_first_layout_later_are_optional(pair: Pair, tmp_path: Path) -> None:
     artifact = in_the_old_layout(pair, tmp_path / "old", "all-linear")
     path = tmp_path / "old" / "loralet.json"
     described = json.loads(path.read_text())
@@ -190,7 +194,7 @@ def test_what_was_added_to_the_first_layout_later_may_be_missing(pair: Pair, tmp
     assert read.provenance.training is None
 
 
-def test_an_old_and_a_new_folder_have_an_average(pair: Pair, tmp_path: Path) -> None:
+def test_old_and_new_folders_can_be_averaged(pair: Pair, tmp_path: Path) -> None:
     artifact = in_the_old_layout(pair, tmp_path / "old", "query-value")
     old = load_artifact(tmp_path / "old")
     made = average({"old": old, "new": artifact}, "made")
@@ -226,7 +230,7 @@ def test_the_command_line_predicts_with_an_old_folder(pair: Pair, tmp_path: Path
         ({"metrics": {"validation": {"accuracy": 0.5}}}, "metrics.validation"),
     ],
 )
-def test_a_broken_description_is_told(pair: Pair, change: dict[str, Any], words: str) -> None:
+def test_an_invalid_description_is_reported(pair: Pair, change: dict[str, Any], words: str) -> None:
     _, _, artifact = trained(pair, RUNS["query-value"], "pooler")
     described = schema_1(artifact)
     read_description(described)
@@ -234,7 +238,7 @@ def test_a_broken_description_is_told(pair: Pair, change: dict[str, Any], words:
         read_description(described | change)
 
 
-def test_every_problem_of_a_description_is_listed(pair: Pair) -> None:
+def test_all_problems_of_a_description_are_listed(pair: Pair) -> None:
     _, _, artifact = trained(pair, RUNS["query-value"], "pooler")
     described = artifact.describe()
     described["adapter"] = {"rank": 4, "alpha": "high"}
@@ -268,9 +272,7 @@ MISFITS: dict[str, tuple[Change, str]] = {
 
 
 @pytest.mark.parametrize("name", MISFITS)
-def test_tensors_that_do_not_fit_are_refused_by_the_pack_and_by_the_folder(
-    pair: Pair, tmp_path: Path, name: str
-) -> None:
+def test_mismatched_tensors_are_rejected_by_pack_and_folder(pair: Pair, tmp_path: Path, name: str) -> None:
     change, words = MISFITS[name]
     runs = [run_of(rank=8, alpha=16.0, targets=("query",)), RUNS["query-value"]]
     pack = pack_for(pair, runs)
@@ -290,7 +292,7 @@ def test_tensors_that_do_not_fit_are_refused_by_the_pack_and_by_the_folder(
     pack_of([artifact, artifact], pair.ours.table)
 
 
-def test_every_misfit_is_listed_at_once(pair: Pair) -> None:
+def test_all_mismatched_tensors_are_listed(pair: Pair) -> None:
     pack = pack_for(pair, [RUNS["query-value"]])
     own = pack.extract(pack.start(pair.ours.weights), 0)
     own.pop("layers.0.query.A")
@@ -304,7 +306,7 @@ def test_every_misfit_is_listed_at_once(pair: Pair) -> None:
     ]
 
 
-def test_a_folder_whose_tensors_do_not_fit_is_a_message_on_the_command_line(pair: Pair, tmp_path: Path) -> None:
+def test_mismatched_tensors_are_one_message_on_the_command_line(pair: Pair, tmp_path: Path) -> None:
     _, _, artifact = trained(pair, RUNS["query-value"], "pooler")
     save_artifact(tmp_path / "adapter", artifact, pair.ours)
     path = tmp_path / "adapter" / "adapter_model.safetensors"
@@ -315,7 +317,7 @@ def test_a_folder_whose_tensors_do_not_fit_is_a_message_on_the_command_line(pair
     assert done.returncode == 2
     assert "layers.1.value.B is missing" in done.stderr
     assert "Traceback" not in done.stderr
-    # Labels fewer than the classifier has outputs.
+    # Fewer labels than outputs of the classifier.
     save_artifact(tmp_path / "labels", artifact, pair.ours)
     described = json.loads((tmp_path / "labels" / "loralet.json").read_text())
     (tmp_path / "labels" / "loralet.json").write_text(json.dumps(described | {"labels": list(LABELS[:3])}))

@@ -1,4 +1,4 @@
-"""Losses and pooling against torch; the interval against Wilson's formula and macro figures by hand."""
+"""Losses and pooling compared with torch, the interval with Wilson's formula, macro scores with hand calculation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def task(classes: int) -> SingleLabel:
     return SingleLabel(tuple(map(str, range(classes))))
 
 
-def test_cross_entropy_is_torchs() -> None:
+def test_cross_entropy_matches_torch() -> None:
     torch.manual_seed(0)
     logits, labels = 5 * torch.randn(3, 40, 4), torch.randint(0, 4, (40,))
     leaf = logits.clone().requires_grad_()
@@ -46,7 +46,7 @@ def test_a_score_and_a_check_agree() -> None:
     assert plain == Scores(scores.values, scores.intervals, None)
 
 
-def test_interval_is_wilsons() -> None:
+def test_the_interval_is_that_of_wilson() -> None:
     labels = np.array([0] * 100)
     predicted = np.array([0] * 87 + [1] * 13)
     scores = task(2).score_predictions(predicted, labels)
@@ -59,19 +59,19 @@ def test_interval_is_wilsons() -> None:
     assert high == pytest.approx(middle + half, abs=1e-9)
 
 
-def test_macro_figures_count_an_absent_class_as_zero() -> None:
+def test_macro_scores_count_an_absent_class_as_zero() -> None:
     scores = task(3).score_predictions(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]))
     assert scores["macro_precision"] == pytest.approx((0.5 + 1.0 + 0.0) / 3)
     assert scores["macro_recall"] == pytest.approx((1.0 + 2 / 3 + 0.0) / 3)
 
 
-def test_scores_survive_json() -> None:
+def test_scores_round_trip_through_json() -> None:
     scores = task(3).score_predictions(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]))
     flat = scores.to_json()
     assert list(flat)[:3] == ["accuracy", "accuracy_low", "accuracy_high"]
     assert flat["loss"] is None
     assert Scores.from_json(flat) == scores
-    # what version 0.1 kept of the validation split: no interval, and fewer metrics
+    # validation scores of version 0.1: no interval, fewer metrics
     assert Scores.from_json({"accuracy": 0.5, "macro_f1": 0.4, "loss": 0.7}) == Scores(
         {"accuracy": 0.5, "macro_f1": 0.4}, {}, 0.7
     )
@@ -79,7 +79,7 @@ def test_scores_survive_json() -> None:
         Scores.from_json({"accuracy": 0.5, "macro_f1": None, "loss": 0.7})
 
 
-def test_mean_over_tokens_leaves_padding_out() -> None:
+def test_mean_over_tokens_excludes_padding() -> None:
     states, lengths = torch.randn(2, 3, 5, 4), torch.tensor([5, 2, 1])
     ours = mean_over_tokens(states, lengths)
     for row, length in enumerate(lengths):

@@ -1,4 +1,4 @@
-"""Which state of a run is kept: the better score, then the lower loss, then the earlier check."""
+"""The best state of a run: higher score, then lower loss, then earlier check."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
 
 @dataclass(frozen=True)
 class Scripted(SingleLabel):
-    """Trains as usual, but its checks say what the script says: one tuple for each check, one entry for each run."""
+    """Trains as usual, with scripted check results: one tuple per check, one entry per run."""
 
     script: Iterator[tuple[Check, ...]] = field(default_factory=lambda: iter(()))
 
@@ -51,22 +51,22 @@ def started(pair: Pair, runs: list[Run], task: SingleLabel) -> TrainingState:
     return TrainingState.start(CPU, encoder, task, pack_for(pair, runs), runs, 0.0)
 
 
-def test_of_equal_scores_the_lower_loss_becomes_the_kept_state(pair: Pair) -> None:
+def test_the_lower_loss_wins_between_equal_scores(pair: Pair) -> None:
     checks = [
-        Check(0.5, 0.9),  # the first is the best so far
-        Check(0.5, 0.7),  # as good, and surer
+        Check(0.5, 0.9),  # the first check is the best so far
+        Check(0.5, 0.7),  # equal score, lower loss
         Check(0.5, 0.8),
-        Check(0.4, 0.1),  # a lower loss does not make up for a lower score
+        Check(0.4, 0.1),  # a lower loss does not compensate for a lower score
         Check(0.5, nan),
-        Check(0.5, 0.7),  # the same again: the earlier one stays
-        Check(0.6, 5.0),  # a higher score at any loss
+        Check(0.5, 0.7),  # equal: the earlier check is kept
+        Check(0.6, 5.0),  # a higher score wins at any loss
         Check(0.6, inf),
         Check(0.6, 4.9),
     ]
     best = [True, True, False, False, False, False, True, False, True]
     run = run_of(1e-2, rank=4, alpha=8.0, targets=("query",))
     other = run_of(1e-3, rank=2, alpha=8.0, targets=("query",))
-    # The other run's checks get worse and worse: it keeps its first state.
+    # The other run's checks get worse, so it keeps its first state.
     script = [(check, Check(0.9 - i / 10, 1.0)) for i, check in enumerate(checks)]
     state = started(pair, [run, other], scripted(*script))
     options = TrainingOptions(steps=9, batch_size=4, eval_every=1, target_score=0.55)
@@ -98,7 +98,7 @@ def test_of_equal_scores_the_lower_loss_becomes_the_kept_state(pair: Pair) -> No
         ([Check(0.5, nan), Check(0.5, inf), Check(0.5, nan), Check(0.9, 0.1), Check(0.9, 0.1)], 0, 3),
     ],
 )
-def test_patience_counts_checks_since_the_kept_state(pair: Pair, checks: list[Check], kept: int, steps: int) -> None:
+def test_patience_counts_checks_since_the_best_state(pair: Pair, checks: list[Check], kept: int, steps: int) -> None:
     run = run_of(1e-2, rank=4, alpha=8.0, targets=("query",))
     state = started(pair, [run], scripted(*((check,) for check in checks)))
     options = TrainingOptions(steps=5, batch_size=4, eval_every=1, patience=2)
@@ -128,7 +128,7 @@ def test_a_check_is_the_tasks_accuracy_and_mean_loss(pair: Pair) -> None:
 
 @dataclass(frozen=True)
 class Judge(SingleLabel):
-    """Trains and checks as usual, but says of the states measured on the whole validation split what the script says."""
+    """Trains and checks as usual, with scripted scores on the whole validation split."""
 
     script: Iterator[Scores] = field(default_factory=lambda: iter(()))
 
@@ -147,7 +147,7 @@ class Judge(SingleLabel):
         ((0.7, 0.1), (0.8, 9.0), "last"),
     ],
 )
-def test_the_whole_validation_split_chooses_between_best_and_last(
+def test_the_whole_validation_split_decides_between_best_and_last(
     pair: Pair, best: tuple[float, float | None], last: tuple[float, float | None], kept: str
 ) -> None:
     judged = [Scores({"accuracy": score}, {}, loss) for score, loss in (best, last)]

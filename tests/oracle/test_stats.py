@@ -1,4 +1,4 @@
-"""Statistics against scipy, or against examples worked out by hand."""
+"""Statistics compared with scipy or with hand calculations."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from loralet.report.statistics import (
 )
 
 MONTE_CARLO = 0.004
-"""Bounds of two bootstraps of 10,000 draws over 500 rows differ by less (five standard errors of a percentile)."""
+"""Upper limit of the difference of two bootstraps (10,000 draws, 500 rows): five standard errors of a percentile."""
 
 
 def rows_right(*shares: float, rows: int = 500, seed: int = 0) -> np.ndarray:
@@ -37,10 +37,10 @@ def test_wilson_by_hand() -> None:
     assert wilson(0, 10)[0] == 0.0
 
 
-def test_the_error_of_a_check_is_half_of_wilsons_interval() -> None:
+def test_the_error_of_a_check_is_half_of_the_wilson_interval() -> None:
     interval = scipy_stats.binomtest(41, 48).proportion_ci(0.95, method="wilson")
     assert check_error(41 / 48, 48) == pytest.approx((interval.high - interval.low) / 2)
-    assert check_error(1.0, 48) > 0.03  # all right on few rows is no certainty
+    assert check_error(1.0, 48) > 0.03  # all correct on few rows still has an error
     assert check_error(0.85, 4800) < 0.4 * check_error(0.85, 480)
 
 
@@ -66,11 +66,11 @@ def test_interval_over_seeds_and_rows() -> None:
     assert accuracy_interval(one) == pytest.approx((theirs.low, theirs.high), abs=MONTE_CARLO)
     apart, alike = rows_right(0.6, 0.8, 0.9), np.repeat(rows_right(0.77), 3, axis=0)
     widths = [high - low for low, high in (accuracy_interval(apart), accuracy_interval(alike))]
-    assert widths[0] > 2 * widths[1]  # seeds that differ widen the interval, copies of one do not
+    assert widths[0] > 2 * widths[1]  # different seeds widen the interval, copies do not
 
 
 def test_mcnemar_by_hand() -> None:
-    # 8 rows only the first has right, 2 only the second: 2 (1 + 10 + 45) / 2^10
+    # 8 rows correct only in the first, 2 only in the second: 2 (1 + 10 + 45) / 2^10
     first = np.array([[True] * 8 + [False] * 2 + [True] * 40])
     second = np.array([[False] * 8 + [True] * 2 + [True] * 40])
     test = paired(first, second)
@@ -106,7 +106,7 @@ def test_paired_over_several_seeds() -> None:
 
 
 def test_holm_by_hand() -> None:
-    # Sorted 0.01, 0.02, 0.03, 0.04 times 4, 3, 2, 1, never falling
+    # Sorted 0.01, 0.02, 0.03, 0.04 times 4, 3, 2, 1, non-decreasing
     assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
     assert holm([0.01, 0.9]) == pytest.approx([0.02, 0.9])
     assert holm([0.6, 0.7]) == [1.0, 1.0]
@@ -116,7 +116,7 @@ def test_holm_by_hand() -> None:
 def test_calibration_by_hand() -> None:
     probabilities = np.array([[0.95, 0.05], [0.85, 0.15], [0.9, 0.1], [0.45, 0.55]])
     found = reliability(probabilities, np.array([0, 1, 0, 1]), bins=5)
-    # (0.8, 1]: three rows, 0.9 sure, 2/3 right; (0.4, 0.6]: one row, 0.55 sure, right
+    # (0.8, 1]: three rows, confidence 0.9, 2/3 correct; (0.4, 0.6]: one row, confidence 0.55, correct
     assert [(b.rows, b.confidence, b.accuracy) for b in found.bins] == [
         (1, 0.55, 1.0),
         (3, pytest.approx(0.9), pytest.approx(2 / 3)),
@@ -127,7 +127,7 @@ def test_calibration_by_hand() -> None:
     assert exact.ece == 0.0
 
 
-def test_a_bin_holds_its_upper_end() -> None:
+def test_a_bin_includes_its_upper_end() -> None:
     (only,) = reliability(np.array([[0.6, 0.4]]), np.array([0]), bins=5).bins
     assert (only.start, only.end) == (0.4, 0.6)
 
@@ -137,10 +137,10 @@ def test_loss_spikes() -> None:
     assert loss_spikes(calm) == 0
     leaping = calm.copy()
     leaping[[200, 201, 300]] = 5.0
-    assert loss_spikes(leaping) == 2  # a burst counts once
+    assert loss_spikes(leaping) == 2  # consecutive spikes count once
     leaping[350] = np.nan
     assert loss_spikes(leaping) == 3
-    assert loss_spikes(np.linspace(2, 0.1, 400)) == 0  # falling is no spike
+    assert loss_spikes(np.linspace(2, 0.1, 400)) == 0  # a decrease is not a spike
     assert loss_spikes(calm[:10]) == 0
 
 
@@ -156,10 +156,10 @@ def test_convergence_with_censored_runs() -> None:
 
 def test_pareto_by_hand() -> None:
     assert pareto([1, 2, 3, 2], [0.5, 0.7, 0.6, 0.6]) == [True, True, False, False]
-    assert pareto([1, 1], [0.5, 0.5]) == [True, True]  # neither is better in anything
+    assert pareto([1, 1], [0.5, 0.5]) == [True, True]  # equal points are both on the front
 
 
-def test_spearman_is_scipys_and_none_where_nothing_varies() -> None:
+def test_spearman_matches_scipy_and_is_none_for_constants() -> None:
     x, y = [1.0, 2.0, 3.0, 4.0], [10.0, float("inf"), 20.0, 40.0]
     assert spearman(x, y) == pytest.approx(1 - 6 * (0 + 4 + 1 + 1) / (4 * 15))
     assert spearman(x, [1.0] * 4) is None
@@ -175,7 +175,7 @@ def test_suspected_labels_by_hand() -> None:
     assert suspected_labels(probabilities[:2], labels[:2]) == []
 
 
-def test_smoothing_by_the_loop() -> None:
+def test_smoothing_matches_a_loop() -> None:
     values = np.array([3.0, 1.0, np.nan, 2.0, 5.0])
     decay, total, weight, expected = 0.5**0.5, 0.0, 0.0, []
     for value in values:
@@ -187,7 +187,7 @@ def test_smoothing_by_the_loop() -> None:
     assert np.isnan(smoothed(np.array([np.nan, 1.0]), 1.0)[0])
 
 
-def test_thinning_keeps_the_ends() -> None:
+def test_thinning_keeps_the_endpoints() -> None:
     kept = thinned(2229, 300)
     assert (len(kept), kept[0], kept[-1]) == (300, 0, 2228)
     assert list(thinned(3, 300)) == [0, 1, 2]

@@ -1,4 +1,4 @@
-"""A distilled student, as transformers sees it; a teacher's inner states, as transformers computes them."""
+"""A distilled student loaded by transformers, and a teacher's hidden states compared with transformers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from loralet.models.forward import Padded, encode, frozen
 from loralet.models.heads import Pooling, first_token, pool
 
 CLOSE = 1e-5
-"""fp32 and two orders of summation."""
+"""fp32, two summation orders."""
 WORDS = [
     "market",
     "oil",
@@ -83,7 +83,7 @@ def make_teacher(kind: str, folder: Path) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "electra"])
-def test_inner_states_are_those_of_transformers(kind: str, tmp_path: Path) -> None:
+def test_hidden_states_match_transformers(kind: str, tmp_path: Path) -> None:
     model = make_teacher(kind, tmp_path)
     backbone = load_backbone(str(tmp_path))
     lengths = torch.tensor([7, 4])

@@ -1,4 +1,4 @@
-"""Tasks: the loss of single-label classification against torch, scores in JSON, and a regression through the same loop."""
+"""Tasks: single-label loss compared with torch, scores in JSON, and a regression trained by the same loop."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def random_logits(
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("size", [0.1, 3.0, 1e3])
 @pytest.mark.parametrize(("k", "b", "c"), [(1, 1, 2), (3, 7, 4), (2, 5, 40)])
-def test_row_losses_are_torchs_cross_entropy(k: int, b: int, c: int, size: float, dtype: torch.dtype) -> None:
+def test_row_losses_match_torch_cross_entropy(k: int, b: int, c: int, size: float, dtype: torch.dtype) -> None:
     task = SingleLabel(tuple(map(str, range(c))))
     logits, targets = random_logits(k, b, c, dtype, size)
     close = 1e-12 if dtype == torch.float64 else 1e-6
@@ -68,8 +68,8 @@ def test_row_losses_are_torchs_cross_entropy(k: int, b: int, c: int, size: float
     assert torch.equal(targets, kept)
 
 
-def test_the_gradient_is_that_of_small_differences() -> None:
-    """As torch's gradcheck: central differences in float64."""
+def test_the_gradient_matches_finite_differences() -> None:
+    """Central differences in float64, as in torch's gradcheck."""
     logits, targets = random_logits(2, 3, 4)
     _, gradient = TASK.row_losses(logits, targets)
     step = 1e-6
@@ -82,7 +82,7 @@ def test_the_gradient_is_that_of_small_differences() -> None:
 
 
 class CrossEntropy(torch.autograd.Function):
-    """The task's loss as a differentiable function, for torch's own check."""
+    """The task's loss as a differentiable function, for torch.autograd.gradcheck."""
 
     @staticmethod
     def forward(ctx: object, logits: Tensor, targets: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ def test_the_gradient_passes_torchs_gradcheck() -> None:
     assert torch.autograd.gradcheck(CrossEntropy.apply, (logits.requires_grad_(), targets))
 
 
-def test_a_check_is_accuracy_and_mean_loss_of_each_adapter() -> None:
+def test_a_check_gives_accuracy_and_mean_loss_per_adapter() -> None:
     logits, targets = random_logits(3, 50, CLASSES, torch.float32)
     checks = TASK.check(logits, targets)
     assert len(checks) == 3
@@ -121,7 +121,7 @@ NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
     ends=st.dictionaries(NAMES, st.tuples(NUMBERS, NUMBERS)),
     loss=st.one_of(st.none(), NUMBERS),
 )
-def test_scores_survive_json(
+def test_scores_round_trip_through_json(
     values: dict[str, float], ends: dict[str, tuple[float, float]], loss: float | None
 ) -> None:
     scores = Scores(values, {name: pair for name, pair in ends.items() if name in values}, loss)
@@ -133,7 +133,7 @@ def test_scores_survive_json(
     assert len(flat) == 1 + len(scores.values) + 2 * len(scores.intervals)
 
 
-def test_the_scores_of_the_task_survive_json() -> None:
+def test_the_scores_of_the_task_round_trip_through_json() -> None:
     logits, targets = random_logits(1, 50, CLASSES, torch.float32)
     for scores in (
         TASK.score(logits[0], targets.numpy()),
@@ -148,7 +148,7 @@ def test_the_scores_of_the_task_survive_json() -> None:
         Scores.from_json({"accuracy": None, "loss": 0.1})
 
 
-def test_the_registry_makes_every_task_from_its_labels() -> None:
+def test_the_registry_creates_every_task_from_its_labels() -> None:
     assert list(TASKS) == ["single-label"]
     for name, kind in TASKS.items():
         task = kind(("a", "b", "c"))
@@ -160,7 +160,7 @@ def test_the_registry_makes_every_task_from_its_labels() -> None:
 
 @dataclass(frozen=True)
 class Regression:
-    """Mean squared error of one output; the score is the negative error, so that higher is better."""
+    """Mean squared error of one output. The score is the negative error, so higher is better."""
 
     labels: tuple[str, ...] = ("value",)
     name = "regression"
@@ -208,7 +208,7 @@ class Regression:
 
 
 def valued_rows(count: int, seed: int) -> Rows:
-    """Random rows of tokens of one of two kinds, which decide their value: -1 or 2."""
+    """Random rows of tokens of two kinds; the kind determines the target, -1 or 2."""
     generator = np.random.default_rng(seed)
     lengths = generator.integers(3, 10, count)
     starts = np.concatenate([[0], np.cumsum(lengths)])
@@ -234,7 +234,7 @@ def regression(pair: Pair, head_dropout: float = 0.1) -> TrainingState:
 
 
 def test_the_loop_trains_a_task_of_another_kind(pair: Pair) -> None:
-    """The loop knows neither accuracy nor classes: it minimises the task's loss and keeps what the task scores best."""
+    """The loop does not depend on classes: it minimises the task's loss and keeps the state with the best score."""
     train_rows, validation = valued_rows(80, 0), valued_rows(40, 1)
     state = regression(pair)
     options = TrainingOptions(steps=150, batch_size=16, eval_every=10, target_score=-0.5)
@@ -262,8 +262,8 @@ def test_the_loop_trains_a_task_of_another_kind(pair: Pair) -> None:
     assert float(validation.targets.var()) > 2.0
 
 
-def test_the_steps_of_another_task_are_those_of_torch(pair: Pair) -> None:
-    """torch's AdamW, gradient clipping and autograd through F.mse_loss, run by run."""
+def test_the_steps_of_another_task_match_torch(pair: Pair) -> None:
+    """Compared with torch's AdamW, gradient clipping and autograd through F.mse_loss, run by run."""
     data, steps, clip = valued_rows(50, 2), 12, 0.5
     state = regression(pair)
     pack, start = state.pack, state.parameters.clone()
@@ -298,8 +298,8 @@ def test_the_steps_of_another_task_are_those_of_torch(pair: Pair) -> None:
         assert max((tensor - pack.extract(start, i)[name]).abs().max() for name, tensor in wanted.items()) > 1e-3
 
 
-def test_the_losses_of_another_task_are_the_tasks(pair: Pair) -> None:
-    """Row losses, shares of the rows and the gradient, against torch, with and without dropout, in one part and in two."""
+def test_the_losses_of_another_task_match_torch(pair: Pair) -> None:
+    """Row losses, row weights and gradient compared with torch, with and without dropout, in one part and in two."""
     state, data = regression(pair), valued_rows(20, 5)
     batch: Batch = gather(data.tokens, np.arange(20), data.targets)
     parameters = state.parameters + 0.1 * torch.randn(

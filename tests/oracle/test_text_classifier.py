@@ -1,4 +1,4 @@
-"""TextClassifier as scikit-learn's users know it, on the engine of the command line."""
+"""TextClassifier as a scikit-learn estimator, on the training code of the command line."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ WORDS = {"apple": "a b c d", "bird": "h i j k", "cat": "p q r s"}
 
 
 def rows(count: int, seed: int) -> tuple[list[str], list[str]]:
-    """Texts of letters; each label has letters of its own, and all share some."""
+    """Texts of letters. Each label has its own letters, and all labels share some."""
     generator = np.random.default_rng(seed)
     labels = [list(WORDS)[i % 3] for i in range(count)]
     return [
@@ -70,7 +70,7 @@ def fitted(model: str) -> TextClassifier:
     return small(model).fit(TEXTS, LABELS)
 
 
-def test_importing_the_package_imports_no_torch_and_its_public_names_are_these() -> None:
+def test_importing_the_package_does_not_import_torch() -> None:
     code = (
         "import sys, loralet; print('torch' in sys.modules, 'sklearn' in sys.modules); "
         "loralet.TextClassifier; print('torch' in sys.modules)"
@@ -85,7 +85,7 @@ def test_importing_the_package_imports_no_torch_and_its_public_names_are_these()
         loralet.TextClasifier  # noqa: B018
 
 
-def test_every_training_option_is_a_parameter_with_the_command_lines_default() -> None:
+def test_every_training_option_is_a_parameter_with_the_same_default() -> None:
     given = {name: parameter.default for name, parameter in signature(TextClassifier).parameters.items()}
     reading = ("validation_fraction", "split_seed", "max_length")
     expected = {f.name: f.default for kind in (AdapterSpec, TrainingOptions, ComputeOptions) for f in fields(kind)}
@@ -95,8 +95,8 @@ def test_every_training_option_is_a_parameter_with_the_command_lines_default() -
 
 
 def test_it_learns_and_scores(model: str, fitted: TextClassifier) -> None:
-    # The mean over tokens, and three seeds: on a random encoder of this size, with the pooler's head, some seeds learn
-    # one label's letters only.
+    # The mean head and three seeds: with a random encoder of this size and the pooler head, some seeds learn only the
+    # letters of one label.
     scores = [
         small(model, head="mean", steps=160, random_state=seed).fit(TEXTS, LABELS).score(UNSEEN, TRUTH)
         for seed in range(3)
@@ -112,7 +112,7 @@ def test_it_learns_and_scores(model: str, fitted: TextClassifier) -> None:
     assert fitted.artifact_.metrics["validation"].rows == 18
 
 
-def test_it_is_the_command_lines_training(model: str, fitted: TextClassifier, tmp_path: Path) -> None:
+def test_it_trains_like_the_command_line(model: str, fitted: TextClassifier, tmp_path: Path) -> None:
     pd.DataFrame({"text": TEXTS, "label": LABELS}).to_csv(tmp_path / "train.csv", index=False)
     flags = [
         "--rank",
@@ -138,7 +138,7 @@ def test_it_is_the_command_lines_training(model: str, fitted: TextClassifier, tm
     assert (other.predict_proba(UNSEEN) != fitted.predict_proba(UNSEEN)).any()
 
 
-def test_random_state_repeats_and_none_draws(model: str, fitted: TextClassifier) -> None:
+def test_random_state_is_reproducible_and_none_is_random(model: str, fitted: TextClassifier) -> None:
     again = clone(fitted).fit(TEXTS, LABELS)
     assert (again.predict_proba(UNSEEN) == fitted.predict_proba(UNSEEN)).all()
     first, second = (
@@ -178,7 +178,7 @@ def test_any_column_gives_the_same_classifier(model: str, texts: object, labels:
     [[10, 2, -3], np.array([10, 2, -3], np.int16), [True, False, True], [2.0, 1.0, 10.0], ["b", "a", "10"]],
     ids=["int", "int16", "bool", "float", "str"],
 )
-def test_labels_come_back_in_their_own_type_and_value(model: str, tmp_path: Path, values: object) -> None:
+def test_labels_keep_their_type_and_value(model: str, tmp_path: Path, values: object) -> None:
     given = np.asarray(values)
     labels = given[[list(WORDS).index(label) for label in LABELS]]
     classifier = small(model, steps=160).fit(TEXTS, list(labels))
@@ -199,7 +199,7 @@ def test_save_load_and_pickle_give_the_same_probabilities(fitted: TextClassifier
     assert (loaded.predict_proba(UNSEEN) == wanted).all()
     assert (loralet.load(tmp_path / "saved").predict_proba(UNSEEN) == wanted).all()
     assert (pickle.loads(pickle.dumps(fitted)).predict_proba(UNSEEN) == wanted).all()
-    assert loaded.get_params() == fitted.get_params() | {"max_length": 40}  # all that the position table holds
+    assert loaded.get_params() == fitted.get_params() | {"max_length": 40}  # the size of the position embeddings
     assert loaded.history_ == []
     described = json.loads((tmp_path / "saved" / "loralet.json").read_text())
     assert described["provenance"]["training"]["steps"] == 80
@@ -257,7 +257,7 @@ def test_grid_search_cross_validation_and_pipeline(model: str) -> None:
         "check_estimator_tags_renamed",
     ],
 )
-def test_scikit_learns_own_checks_that_need_no_numbers(check: str) -> None:
+def test_estimator_checks_of_scikit_learn_without_numeric_input(check: str) -> None:
     getattr(estimator_checks, check)("TextClassifier", TextClassifier())
 
 
@@ -279,7 +279,7 @@ def test_scikit_learns_own_checks_that_need_no_numbers(check: str) -> None:
         (7, ["x"], "the texts are a int"),
     ],
 )
-def test_a_mistake_in_the_rows_is_told(model: str, texts: object, labels: object, words: str) -> None:
+def test_invalid_rows_are_reported(model: str, texts: object, labels: object, words: str) -> None:
     classifier = small(model)
     with pytest.raises(InputError) as caught:
         classifier.fit(texts, labels)
@@ -288,7 +288,7 @@ def test_a_mistake_in_the_rows_is_told(model: str, texts: object, labels: object
     assert not hasattr(classifier, "classes_")
 
 
-def test_mistakes_in_the_options_are_told_all_at_once() -> None:
+def test_all_invalid_options_are_reported_at_once() -> None:
     with pytest.raises(ConfigError, match="3 problems") as caught:
         TextClassifier("", rank=-1, batch_size=0).fit(TEXTS, LABELS)
     for words in ("no backbone named", "rank is -1", "batch_size is 0"):
@@ -311,9 +311,7 @@ def test_mistakes_in_the_options_are_told_all_at_once() -> None:
         ({"targets": "query"}, "targets is 'query': give a tuple of names"),
     ],
 )
-def test_an_option_that_is_no_choice_or_of_another_type_is_told(
-    model: str, options: dict[str, object], words: str
-) -> None:
+def test_options_of_wrong_value_or_type_are_reported(model: str, options: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         small(model, **options).fit(TEXTS, LABELS)
     assert words in str(caught.value)
@@ -321,13 +319,13 @@ def test_an_option_that_is_no_choice_or_of_another_type_is_told(
     assert numpys.fit(TEXTS, LABELS).artifact_.adapter.rank == 4
 
 
-def test_whole_numbers_do_for_fractions(model: str, tmp_path: Path) -> None:
+def test_integers_are_accepted_for_floats(model: str, tmp_path: Path) -> None:
     small(model, alpha=8, epochs=1, steps=None, weight_decay=0).fit(TEXTS, LABELS).save(tmp_path / "adapter")
     artifact = TextClassifier.load(tmp_path / "adapter").artifact_
     assert (artifact.adapter.alpha, type(artifact.adapter.alpha)) == (8.0, float)
 
 
-def test_saving_loses_nothing_that_is_no_adapter(fitted: TextClassifier, tmp_path: Path) -> None:
+def test_saving_does_not_overwrite_other_files(fitted: TextClassifier, tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "thesis.txt").write_text("years of work")
     (tmp_path / "file").write_text("a file")
@@ -336,7 +334,7 @@ def test_saving_loses_nothing_that_is_no_adapter(fitted: TextClassifier, tmp_pat
             fitted.save(tmp_path / place)
     assert (tmp_path / "docs" / "thesis.txt").read_text() == "years of work"
     assert (tmp_path / "file").read_text() == "a file"
-    for _ in range(2):  # an adapter that is there is replaced, by way of a link too
+    for _ in range(2):  # an existing adapter is replaced, also through a link
         fitted.save(tmp_path / "adapter")
         (tmp_path / "link").symlink_to("adapter") if not (tmp_path / "link").exists() else None
         fitted.save(tmp_path / "link")
@@ -353,7 +351,7 @@ def test_saving_loses_nothing_that_is_no_adapter(fitted: TextClassifier, tmp_pat
     ]
 
 
-def test_not_fitted_is_scikit_learns_error(model: str, tmp_path: Path) -> None:
+def test_not_fitted_error_is_that_of_scikit_learn(model: str, tmp_path: Path) -> None:
     for call in (
         lambda c: c.predict(["a"]),
         lambda c: c.predict_proba(["a"]),
@@ -365,7 +363,7 @@ def test_not_fitted_is_scikit_learns_error(model: str, tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
-def test_one_row_of_a_class_is_trained_on(model: str) -> None:
+def test_a_class_with_one_row_is_used_for_training(model: str) -> None:
     texts, labels = ["a b", "a c", "b c", "p q"], ["apple", "apple", "apple", "cat"]
     classifier = small(model, steps=40).fit(texts, labels)
     made = classifier.artifact_.provenance
@@ -373,12 +371,12 @@ def test_one_row_of_a_class_is_trained_on(model: str) -> None:
     assert classifier.classes_.tolist() == ["apple", "cat"]
 
 
-def test_a_run_that_diverges_is_told(model: str) -> None:
+def test_a_diverged_run_is_reported(model: str) -> None:
     with pytest.raises(TrainingError, match="diverged"):
         small(model, alpha=1e30, lr=1e20).fit(TEXTS, LABELS)
 
 
-def test_events_are_heard_and_threads_put_back(model: str) -> None:
+def test_events_are_passed_on_and_threads_restored(model: str) -> None:
     import torch
 
     heard: list[object] = []
@@ -388,7 +386,7 @@ def test_events_are_heard_and_threads_put_back(model: str) -> None:
     assert torch.get_num_threads() == before
 
 
-def test_what_is_no_classifier_is_never_run(model: str, fitted: TextClassifier, tmp_path: Path) -> None:
+def test_files_that_are_not_classifiers_are_never_executed(model: str, fitted: TextClassifier, tmp_path: Path) -> None:
     fitted.save(tmp_path / "saved")
     with pytest.raises(RunError, match="no such folder"):
         TextClassifier.load(tmp_path / "svaed")
@@ -405,7 +403,7 @@ def test_what_is_no_classifier_is_never_run(model: str, fitted: TextClassifier, 
         TextClassifier.load(tmp_path / "saved", labels=("A", "B"))
 
 
-def test_a_save_that_does_not_give_the_trained_logits_is_not_kept(
+def test_a_save_with_other_logits_than_trained_is_not_kept(
     fitted: TextClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def spoil(tensors: dict[str, object], path: Path, **rest: object) -> None:

@@ -1,4 +1,4 @@
-"""What the unit tests share."""
+"""Fixtures shared by the unit tests."""
 
 import pytest
 from tokenizers import Tokenizer

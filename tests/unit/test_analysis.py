@@ -1,4 +1,4 @@
-"""The figures of a report, on run folders in which every prediction is known."""
+"""The values of a report, on run folders with known predictions."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_comparisons_with_the_winner(one: Analysis) -> None:
     assert row(one, "random head").versus is None
 
 
-def test_a_baseline_without_seeds_stands_against_every_seed_of_the_winner(seeds: Analysis) -> None:
+def test_a_baseline_without_seeds_is_compared_with_every_seed_of_the_winner(seeds: Analysis) -> None:
     rows = np.arange(TEST_ROWS)
     versus = row(seeds, "TF-IDF + linear SVM").versus
     assert versus is not None
@@ -131,7 +131,7 @@ def test_a_baseline_without_seeds_stands_against_every_seed_of_the_winner(seeds:
     assert any("compared row by row with each of the winner's 2 seeds" in sentence for sentence in seeds.caveats)
 
 
-def test_what_is_said_of_the_linear_model_on_words(one: Analysis, place: Path, tmp_path: Path) -> None:
+def test_sentences_about_the_linear_model_on_words(one: Analysis, place: Path, tmp_path: Path) -> None:
     versus = row(one, "TF-IDF + linear SVM").versus
     assert versus is not None
     assert (
@@ -148,11 +148,11 @@ def test_what_is_said_of_the_linear_model_on_words(one: Analysis, place: Path, t
     )
     told = analyse(worse, with_texts=False)
     assert f"{NO_BREAK}%, −40.0 points, p{NO_BREAK}<{NO_BREAK}0.001." in told.answer[1]
-    # the file's figure still lies within the interval, so the recommendation is the paired test's
+    # the recorded value is still in the interval, so the recommendation follows the paired test
     assert not any("consider TF-IDF" in sentence for sentence in told.recommendations)
 
 
-def test_a_folder_without_the_baselines_classes_is_read_by_intervals(place: Path, tmp_path: Path) -> None:
+def test_baselines_without_predictions_are_compared_by_intervals(place: Path, tmp_path: Path) -> None:
     old = write_study(tmp_path / "old", place / "data")
     predict(old, "predicted/tfidf-svm", None)
     predict(old, "predicted/majority", None)
@@ -175,7 +175,7 @@ def predict(folder: Path, name: str, classes: np.ndarray | None) -> None:
     ("difference", "said"),
     [(0.031, "+3.1 points"), (-0.031, "−3.1 points"), (-0.0004, "+0.0 points"), (0.0, "+0.0 points")],
 )
-def test_a_difference_that_rounds_to_nothing_is_no_loss(difference: float, said: str) -> None:
+def test_a_difference_that_rounds_to_zero_has_a_plus_sign(difference: float, said: str) -> None:
     assert points(difference) == said
 
 
@@ -243,14 +243,14 @@ def test_examples(one: Analysis) -> None:
         assert (example.chance.label == example.label) == (place < 18)
         assert sum(example.winner.probabilities) == pytest.approx(1)
     assert [example.row for example in found.wrong] == [55, 56, 57, 58, 59, 60]
-    # Thresholds of the four runs' means are about 0.66; where all four are wrong, from row 55 on, another has 0.75.
+    # Thresholds of the four runs' means are about 0.66; from row 55 on, all four are wrong and another class has 0.75.
     assert found.suspect_count == 6
     assert sorted(example.row for example in found.suspects) == [55, 56, 57, 58, 59, 60]
     assert all(example.suspected for example in found.wrong)
     assert not any(example.suspected for example in found.sampled if example.row < 55)
 
 
-def test_without_texts_nothing_of_the_data_is_read(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_texts_the_data_is_not_read(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("the data source was read")
 
@@ -263,7 +263,7 @@ def test_without_texts_nothing_of_the_data_is_read(place: Path, monkeypatch: pyt
         analyse(place / "one")
 
 
-def test_reading_texts_is_no_reading_of_the_test_split(place: Path) -> None:
+def test_showing_texts_does_not_count_as_a_test_read(place: Path) -> None:
     before = (place / "one" / "results.json").read_bytes()
     assert analyse(place / "one").test_reads == 1
     assert (place / "one" / "results.json").read_bytes() == before
@@ -283,7 +283,7 @@ def test_changed_data_is_not_shown(tmp_path: Path) -> None:
     assert told.note == section(told).examples.note
 
 
-def test_seeds_are_gathered_and_twins_are_one_model(seeds: Analysis) -> None:
+def test_seeds_are_grouped_and_equal_models_are_merged(seeds: Analysis) -> None:
     (model,) = seeds.models
     assert model.names == ("./base", "./twin")
     assert model.label == "base = twin"
@@ -319,15 +319,15 @@ def test_words(one: Analysis) -> None:
     assert any("TF-IDF" in sentence for sentence in one.recommendations)  # 52 of 60 lies within the winner's interval
 
 
-def test_a_check_is_as_exact_as_the_rows_it_looks_at(one: Analysis) -> None:
-    # three validation rows, not the 512 that the sample may have: Wilson's interval of 2 in 3 is 0.21 to 0.94
+def test_the_error_of_a_check_depends_on_its_number_of_rows(one: Analysis) -> None:
+    # three validation rows, fewer than the sample size of 512: Wilson's interval of 2 in 3 is 0.21 to 0.94
     assert any(
         "a fixed sample of 3 validation rows. The error of a check is about ± 37 points." in sentence
         for sentence in one.caveats
     )
 
 
-def test_two_configurations_that_do_alike(place: Path, tmp_path: Path) -> None:
+def test_two_tied_configurations(place: Path, tmp_path: Path) -> None:
     folder = write_study(tmp_path / "alike", place / "data")
     path = folder / "results.json"
     results = json.loads(path.read_text())
@@ -383,7 +383,7 @@ def trend(**numbers: float | None) -> Trend:
         ),
     ],
 )
-def test_what_is_said_of_a_trend(numbers: dict[str, float | None], words: str, absent: str) -> None:
+def test_sentences_about_a_trend(numbers: dict[str, float | None], words: str, absent: str) -> None:
     said = trend_sentence(trend(**numbers))
     assert words in said
     assert absent not in said
@@ -399,14 +399,14 @@ def test_early_exits_are_counted(place: Path, tmp_path: Path) -> None:
 
 
 def halved(folder: Path) -> Path:
-    """A study in which three LoRA runs left at two rungs of its pack; checks rise to each run's accuracy as before."""
+    """A study in which three LoRA runs stopped at two rungs of its pack. Checks rise to each run's accuracy."""
     names = {(rank, alpha): f"lora-r{rank}-a{alpha:g}-lr0.0015-s0" for rank, alpha in RIGHT}
     first = Halved(
         20, 1, tuple(names[key] for key in ((4, 16.0), (4, 8.0), (2, 16.0), (2, 8.0))), (0.30, 0.28, 0.25, 0.10), 2
     )
     second = Halved(30, 2, (names[4, 16.0], names[4, 8.0]), (0.45, 0.44), 1)
     with (folder / "metrics.jsonl").open("a") as file:
-        early = Checked(10, names[4, 8.0], 0.99, 1.0, 100, True)  # what a run had before its rung is no gain after it
+        early = Checked(10, names[4, 8.0], 0.99, 1.0, 100, True)  # a score before the rung is not a gain after it
         file.writelines(f"{event_line(event)}\n" for event in (early, first, second))
     left = {names[2, 8.0]: 20, names[2, 16.0]: 20, names[4, 8.0]: 30}
     change_results(
@@ -415,7 +415,7 @@ def halved(folder: Path) -> Path:
     return folder
 
 
-def test_what_halving_may_have_cost(place: Path, tmp_path: Path, one: Analysis) -> None:
+def test_the_possible_cost_of_halving(place: Path, tmp_path: Path, one: Analysis) -> None:
     told = analyse(halved(write_study(tmp_path / "halved", place / "data")), with_texts=False)
     cost = told.savings.cost
     assert cost is not None
@@ -423,7 +423,7 @@ def test_what_halving_may_have_cost(place: Path, tmp_path: Path, one: Analysis) 
     assert cost.errors == pytest.approx(
         ((wilson(28, 100)[1] - wilson(28, 100)[0]) / 2,) * 2 + ((wilson(45, 100)[1] - wilson(45, 100)[0]) / 2,)
     )
-    # the two that went on at step 20 end at 54 and 50 of 60 rows; the one that went on at step 30 at 54
+    # the two runs continuing at step 20 end at 54 and 50 of 60 rows; the one continuing at step 30 ends at 54
     assert cost.gains == pytest.approx((0.9 - 0.30, 50 / 60 - 0.28, 0.9 - 0.45))
     (said,) = [sentence for sentence in told.findings if "halving" in sentence]
     assert "3 left at a rung of successive halving, which saved 110 of 300 steps" in said
@@ -447,7 +447,7 @@ def test_a_single_run_and_a_run_without_a_test_split(place: Path, tmp_path: Path
     assert "no test split" in blind.answer[0]
 
 
-def test_everything_goes_into_json(one: Analysis, seeds: Analysis) -> None:
+def test_the_whole_analysis_is_written_as_json(one: Analysis, seeds: Analysis) -> None:
     for analysis in (one, seeds):
         assert json.loads(json.dumps(analysis.to_json(), allow_nan=False))["winner"] == "r4 α16"
 
@@ -461,7 +461,9 @@ def test_everything_goes_into_json(one: Analysis, seeds: Analysis) -> None:
         (("predictions.safetensors",), "predictions.safetensors missing"),
     ],
 )
-def test_a_folder_that_cannot_be_reported(place: Path, tmp_path: Path, remove: tuple[str, ...], words: str) -> None:
+def test_folders_without_a_report_are_rejected(
+    place: Path, tmp_path: Path, remove: tuple[str, ...], words: str
+) -> None:
     folder = write_study(tmp_path / "broken", place / "data")
     for name in remove:
         (folder / name).unlink()
@@ -469,7 +471,7 @@ def test_a_folder_that_cannot_be_reported(place: Path, tmp_path: Path, remove: t
         analyse(folder)
 
 
-def test_a_broken_line_is_named(place: Path, tmp_path: Path) -> None:
+def test_an_invalid_line_is_reported_with_its_number(place: Path, tmp_path: Path) -> None:
     folder = write_study(tmp_path / "cut", place / "data")
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"event": "Step')
@@ -479,7 +481,7 @@ def test_a_broken_line_is_named(place: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_of_schema_1_gives_the_same_report(place: Path, tmp_path: Path) -> None:
-    """Results, adapters, options, events and environment as version 0.1 wrote them: only the backends are not known."""
+    """Results, adapters, options, events and environment as written by version 0.1. Only the backends are unknown."""
     made = write_study(tmp_path / "study", place / "data", seeds=(0, 1))
     new = analyse(halved(made))
     assert [session.backend for session in new.environment.backends] == [NATIVE]
@@ -496,8 +498,8 @@ def test_a_single_run_of_schema_1(place: Path, tmp_path: Path) -> None:
     assert analyse(as_schema_1(made)).configurations == new.configurations
 
 
-def test_the_published_study_of_schema_1_is_read() -> None:
-    """The results of version 0.1 in docs/studies, against figures that stand in its analysis.json."""
+def test_the_published_study_of_schema_1_can_be_read() -> None:
+    """The results of version 0.1 in docs/studies, compared with values in its analysis.json."""
     folder = Path(__file__).parents[2] / "docs" / "studies" / "rank-alpha"
     published = json.loads((folder / "analysis.json").read_text())
     results = read_results(folder)
@@ -525,7 +527,7 @@ def test_the_published_study_of_schema_1_is_read() -> None:
 
 
 def test_a_task_has_its_own_section(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A task of another name needs one entry in the registry: its section, its columns and its tables are shown."""
+    """Another task needs one registry entry; its section, columns and tables are then shown."""
     folder = write_study(tmp_path / "other", place / "data")
     path = folder / "results.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"task": "other"}))
@@ -567,7 +569,7 @@ class OtherSection:
 
 
 class OtherKind:
-    """Its columns, and how it is made."""
+    """The columns and the builder of the section."""
 
     measures = (Measure("hits", "rows that are right", "{:.0f}"),)
 
@@ -585,8 +587,9 @@ def test_choosing_a_configuration_counts_diverged_seeds_first_and_then_ranks(one
     assert best.validation_loss is not None
     assert choose([other, replace(best, diverged=0.5)]) is other
     equal = replace(other, validation=best.validation)
-    assert choose([best, replace(equal, validation_loss=best.validation_loss - 0.01)]).name == other.name  # type: ignore[union-attr]
-    assert choose([best, replace(equal, validation_loss=None)]) is best  # no loss is the worst loss
+    surer = replace(equal, validation_loss=best.validation_loss - 0.01)
+    assert choose([best, surer]) is surer
+    assert choose([best, replace(equal, validation_loss=None)]) is best  # a missing loss ranks last
     smaller = replace(equal, validation_loss=best.validation_loss, trainable=best.trainable - 1)
     assert choose([best, smaller]) is smaller
     assert choose([replace(best, validation=None)]) is None
@@ -604,7 +607,7 @@ def test_the_shown_seed_is_the_one_of_lower_loss_among_equals(place: Path, tmp_p
         assert analyse(folder, with_texts=False).shown_run == shown
 
 
-def test_where_lora_does_not_win_its_recommendation_does_not_speak_of_the_winner(place: Path, tmp_path: Path) -> None:
+def test_recommendations_if_lora_is_not_the_winner(place: Path, tmp_path: Path) -> None:
     folder = write_study(tmp_path / "probe", place / "data")
     perfect = dict.fromkeys(("accuracy", "macro_precision", "macro_recall", "macro_f1"), 1.0) | {"loss": 0.0}
     change_results(folder, {"probe-s0": {"validation": perfect}})
@@ -614,13 +617,13 @@ def test_where_lora_does_not_win_its_recommendation_does_not_speak_of_the_winner
     assert told.recommendations[1].startswith("Alpha: 16, as in r4 α16; with rank 4")
 
 
-def test_how_to_repeat_with_more_seeds(one: Analysis, place: Path, tmp_path: Path) -> None:
+def test_the_advice_to_use_more_seeds(one: Analysis, place: Path, tmp_path: Path) -> None:
     assert one.caveats[0].endswith("Repeat with --seeds 0 1 2.")
     single = analyse(write_train(tmp_path / "single", place / "data"), with_texts=False)
     assert single.caveats[0].endswith("Repeat with another --seed.")
 
 
-def test_a_name_says_what_the_adapters_differ_in(place: Path, tmp_path: Path) -> None:
+def test_names_contain_the_settings_that_differ(place: Path, tmp_path: Path) -> None:
     folder = write_study(tmp_path / "varied", place / "data")
     path = folder / "results.json"
     results = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""Files and folders appear whole or not at all, and leave nothing beside them."""
+"""Files and folders are written atomically and leave no temporary files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from loralet.atomic import new_file, new_folder, write_json
 
 
 class InterruptedWriteError(Exception):
-    """Stands for whatever may interrupt a write."""
+    """An interruption of a write."""
 
 
 def names(folder: Path) -> list[str]:
@@ -59,7 +59,7 @@ def test_new_folder_appears_when_the_block_ends(tmp_path: Path) -> None:
     assert names(path.parent) == ["run"]
 
 
-def test_new_folder_replaces_an_older_one_wholly(tmp_path: Path) -> None:
+def test_new_folder_replaces_an_older_one_completely(tmp_path: Path) -> None:
     path = tmp_path / "run"
     path.mkdir()
     (path / "old").write_text("old")
@@ -83,14 +83,14 @@ def test_new_folder_keeps_the_older_one_when_the_block_raises(tmp_path: Path, st
     assert names(tmp_path) == ["run"]
 
 
-def test_new_folder_leaves_nothing_when_the_block_raises_on_a_new_place(tmp_path: Path) -> None:
+def test_new_folder_leaves_nothing_when_the_block_raises_at_a_new_path(tmp_path: Path) -> None:
     with pytest.raises(InterruptedWriteError), new_folder(tmp_path / "run") as temporary:  # noqa: PT012
         (temporary / "half").write_text("half")
         raise InterruptedWriteError
     assert names(tmp_path) == []
 
 
-def test_write_json_writes_what_json_reads(tmp_path: Path) -> None:
+def test_write_json_output_can_be_parsed(tmp_path: Path) -> None:
     value = {"name": "Zürich", "scores": [0.1, 1e-300], "none": None}
     write_json(tmp_path / "a.json", value)
     raw = (tmp_path / "a.json").read_text(encoding="utf-8")
@@ -102,7 +102,7 @@ def test_write_json_writes_what_json_reads(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_write_json_refuses_what_json_has_not(tmp_path: Path, value: float) -> None:
+def test_write_json_rejects_nan_and_infinity(tmp_path: Path, value: float) -> None:
     path = tmp_path / "a.json"
     write_json(path, [1.0])
     with pytest.raises(ValueError, match="not JSON compliant"):
@@ -111,7 +111,7 @@ def test_write_json_refuses_what_json_has_not(tmp_path: Path, value: float) -> N
     assert names(tmp_path) == ["a.json"]
 
 
-def test_write_json_refuses_other_objects_and_keeps_the_old_file(tmp_path: Path) -> None:
+def test_write_json_rejects_other_objects_and_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_json(path, [1.0])
     with pytest.raises(TypeError, match="not JSON serializable"):

@@ -1,4 +1,4 @@
-"""Checkpoints in local folders: what loads, what is refused, and in which words."""
+"""Checkpoints in local folders: valid ones load, invalid ones are rejected with a message."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def same(a: Backbone, b: Backbone) -> bool:
 
 
 def change(folder: Path, **keys: Any) -> None:
-    """Set keys of config.json; None takes a key away."""
+    """Set keys of config.json; None removes a key."""
     path = folder / "config.json"
     config = json.loads(path.read_text()) | keys
     path.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
@@ -85,14 +85,14 @@ def test_the_bare_checkpoint_loads(tmp_path: Path) -> None:
     )
     assert torch.equal(backbone.weights["layers.0.output-norm.bias"], raw["bert.encoder.layer.0.output.LayerNorm.bias"])
     assert torch.equal(backbone.weights["pooler.weight"], raw["bert.pooler.dense.weight"])
-    # Every encoder tensor of the file is read once, and none of the buffer and the pretraining heads.
+    # Each encoder tensor of the file is read once; the buffer and the pretraining heads are not read.
     assert backbone.parameters == sum(
         t.numel() for n, t in raw.items() if n.startswith("bert.") and not n.endswith("position_ids")
     )
     assert {tensor.dtype for tensor in backbone.weights.values()} == {torch.float32}
 
 
-def test_the_stand_ins_have_the_real_files_sizes(tmp_path: Path) -> None:
+def test_the_test_checkpoints_have_the_sizes_of_the_real_ones(tmp_path: Path) -> None:
     real = bert_config(layers=2, width=128, heads=2, rows=30522, positions=512)
     assert len(json.dumps(real)) == 285
     assert (google(tmp_path / "b", config=real) / "config.json").stat().st_size == 382
@@ -100,7 +100,7 @@ def test_the_stand_ins_have_the_real_files_sizes(tmp_path: Path) -> None:
     assert load_backbone(str(tmp_path / "b")).parameters == 4_385_920
 
 
-def test_both_mission_checkpoints_are_one_model(tmp_path: Path) -> None:
+def test_both_published_checkpoints_are_one_model(tmp_path: Path) -> None:
     a, b, c = (
         load_backbone(str(f))
         for f in (prajjwal(tmp_path / "a"), google(tmp_path / "b"), prajjwal(tmp_path / "c", seed=1))
@@ -122,7 +122,7 @@ def test_gamma_and_beta_are_weight_and_bias(tmp_path: Path) -> None:
     assert not torch.equal(old.weights["layers.0.output-norm.weight"], old.weights["layers.0.output-norm.bias"])
 
 
-def test_names_without_a_prefix_are_berts(tmp_path: Path) -> None:
+def test_names_without_a_prefix_are_read_as_bert(tmp_path: Path) -> None:
     def bare(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name.removeprefix("bert."): tensor for name, tensor in tensors.items() if name.startswith("bert.")}
 
@@ -132,7 +132,7 @@ def test_names_without_a_prefix_are_berts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_config_that_does_not_say_what_it_is(kind: str, tmp_path: Path) -> None:
+def test_a_config_without_a_model_type(kind: str, tmp_path: Path) -> None:
     folder = by_transformers(tmp_path / "a", kind)
     said = load_backbone(str(folder))
     change(folder, model_type=None, architectures=None)
@@ -143,13 +143,13 @@ def test_a_config_that_does_not_say_what_it_is(kind: str, tmp_path: Path) -> Non
 
 
 class TestFingerprint:
-    def test_is_that_of_the_numbers_not_of_the_file(self, tmp_path: Path) -> None:
+    def test_it_depends_on_values_not_on_the_file_format(self, tmp_path: Path) -> None:
         first = load_backbone(str(prajjwal(tmp_path / "a")))
         other_format = load_backbone(str(to_safetensors(prajjwal(tmp_path / "b"))))
         assert not (tmp_path / "b" / "pytorch_model.bin").exists()
         assert first.fingerprint == other_format.fingerprint == fingerprint_of(dict(reversed(first.weights.items())))
 
-    def test_one_number_changes_it(self, tmp_path: Path) -> None:
+    def test_one_changed_value_changes_it(self, tmp_path: Path) -> None:
         folder = prajjwal(tmp_path / "a")
         before = load_backbone(str(folder)).fingerprint
 
@@ -160,7 +160,7 @@ class TestFingerprint:
         rewrite(folder, nudge)
         assert load_backbone(str(folder)).fingerprint != before
 
-    def test_a_number_outside_the_encoder_does_not(self, tmp_path: Path) -> None:
+    def test_a_value_outside_the_encoder_does_not_change_it(self, tmp_path: Path) -> None:
         folder = prajjwal(tmp_path / "a")
         before = load_backbone(str(folder)).fingerprint
         rewrite(folder, lambda tensors: tensors["cls.seq_relationship.weight"].zero_())
@@ -198,7 +198,7 @@ def test_safetensors_is_read_before_bin(tmp_path: Path) -> None:
 
 
 class TestRefused:
-    def test_a_pickle_with_code_in_it_which_is_not_run(self, tmp_path: Path) -> None:
+    def test_code_in_a_pickle_is_not_executed(self, tmp_path: Path) -> None:
         folder, trace = prajjwal(tmp_path / "a"), tmp_path / "it-ran"
 
         class Payload:
@@ -211,11 +211,11 @@ class TestRefused:
         assert str(folder / "pytorch_model.bin") in message
         assert "never executed" in message
         torch.load(folder / "pytorch_model.bin", weights_only=False)
-        assert trace.exists()  # the payload works, where it is let
+        assert trace.exists()  # the payload works if it is executed
 
     @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors"])
     @pytest.mark.parametrize("kept", [0, 7, 100, 3000])
-    def test_a_download_cut_short(self, name: str, kept: int, tmp_path: Path) -> None:
+    def test_a_truncated_download(self, name: str, kept: int, tmp_path: Path) -> None:
         folder = prajjwal(tmp_path / "a")
         path = (to_safetensors(folder) if name == "model.safetensors" else folder) / name
         path.write_bytes(path.read_bytes()[:kept])
@@ -243,7 +243,7 @@ class TestRefused:
         assert "  - encoder.layer.1.attention.self.value.weight is missing" in message
         assert message.count("\n  - ") == 1
 
-    def test_several_problems_in_one_message(self, tmp_path: Path) -> None:
+    def test_several_problems_are_one_message(self, tmp_path: Path) -> None:
         folder = prajjwal(tmp_path / "a")
 
         def spoil(tensors: dict[str, Tensor]) -> None:
@@ -294,7 +294,7 @@ class TestRefused:
         ("text", "reason"),
         [("{", "not valid JSON"), ("", "not valid JSON"), ("\udcff", "not valid JSON"), ("[1]", "not a JSON object")],
     )
-    def test_a_broken_config(self, text: str, reason: str, tmp_path: Path) -> None:
+    def test_an_invalid_config(self, text: str, reason: str, tmp_path: Path) -> None:
         folder = prajjwal(tmp_path / "a")
         (folder / "config.json").write_bytes(text.encode("utf-8", "surrogateescape"))
         message = refusal(folder)
@@ -304,7 +304,7 @@ class TestRefused:
     @pytest.mark.parametrize(
         "key", ["hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size"]
     )
-    def test_a_key_that_the_config_lacks(self, key: str, tmp_path: Path) -> None:
+    def test_a_missing_key_of_the_config(self, key: str, tmp_path: Path) -> None:
         folder = prajjwal(tmp_path / "a")
         change(folder, **{key: None})
         message = refusal(folder)
@@ -312,7 +312,7 @@ class TestRefused:
         assert f"the key {key!r} is missing" in message
 
     @pytest.mark.parametrize("value", ["many", "2", [2], {}, 2.5, True, 0, -1])
-    def test_a_size_that_is_no_number(self, value: Any, tmp_path: Path) -> None:
+    def test_a_size_that_is_not_a_number(self, value: Any, tmp_path: Path) -> None:
         folder = prajjwal(tmp_path / "a")
         change(folder, num_hidden_layers=value)
         message = refusal(folder)
@@ -320,7 +320,7 @@ class TestRefused:
         assert "num_hidden_layers" in message
         assert repr(value) in message
 
-    def test_heads_that_do_not_divide_the_width(self, tmp_path: Path) -> None:
+    def test_a_width_not_divisible_by_the_heads(self, tmp_path: Path) -> None:
         folder = prajjwal(tmp_path / "a")
         change(folder, num_attention_heads=5)
         message = refusal(folder)
@@ -371,7 +371,7 @@ class TestRefused:
         assert "the vocabulary has 201 tokens, but there are 200 word embeddings" in message
 
     @pytest.mark.parametrize("name", ["./nowhere", "a/b/c", "no such name", "~/model"])
-    def test_a_name_that_is_neither_folder_nor_hub_id(self, name: str) -> None:
+    def test_a_name_that_is_neither_a_folder_nor_a_hub_id(self, name: str) -> None:
         message = refusal(name)
         assert repr(name) in message
         assert "no such folder" in message

@@ -1,4 +1,4 @@
-"""Which backend computes, and why: by option, by environment variable, by what the machine and the model allow."""
+"""The choice of the backend: by option, environment variable, machine and model."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CPU = torch.device("cpu")
 
 
 class Native(TorchBackend):
-    """Stands in for the native backend where this machine may not have it: torch computes, under that name."""
+    """Replaces the native backend on machines without it; computes with torch under that name."""
 
     name = "native"
     refusal: str | None = None
@@ -64,7 +64,7 @@ def _no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def native(monkeypatch: pytest.MonkeyPatch) -> type[Native]:
-    """A native backend that is there and computes everything; its class has the reason to refuse, if any."""
+    """A native backend that is available and supports everything, unless its class sets a reason."""
 
     class Own(Native):
         pass
@@ -80,7 +80,7 @@ def _unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "TorchBackend", lambda: TorchBackend(CPU))
 
 
-def test_this_machine_gets_native_where_it_can_and_a_reason_where_it_cannot() -> None:
+def test_this_machine_uses_native_or_reports_a_reason() -> None:
     chosen = choose_backend(TABLE)
     plain = TorchBackend()
     assert isinstance(chosen.backend, Backend)
@@ -103,13 +103,13 @@ def test_native_is_the_first_choice_on_a_cpu(native: type[Native]) -> None:
     assert choose_backend(TABLE, "fp32", "native").info == chosen.info
 
 
-def test_torch_is_taken_where_it_is_asked_for(native: type[Native], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_is_used_on_request(native: type[Native], monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_backend(TABLE, wanted="torch").info == TorchBackend(CPU).info(choose_dtype("auto", CPU))
     monkeypatch.setenv(VARIABLE, "native")
-    assert choose_backend(TABLE, wanted="torch").info.name == "torch", "the option comes before the variable"
+    assert choose_backend(TABLE, wanted="torch").info.name == "torch", "the option takes precedence over the variable"
 
 
-def test_the_variable_stands_in_for_auto(native: type[Native], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_variable_replaces_auto(native: type[Native], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "torch")
     assert choose_backend(TABLE).info.name == "torch"
     assert choose_backend(TABLE).info.reason == ""
@@ -119,17 +119,15 @@ def test_the_variable_stands_in_for_auto(native: type[Native], monkeypatch: pyte
         assert choose_backend(TABLE).info.name == "native"
 
 
-def test_a_variable_that_names_no_backend_is_reported(native: type[Native], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_variable_is_reported(native: type[Native], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "gpu")
     with pytest.raises(ConfigError, match=r"^LORALET_BACKEND is 'gpu': it must be one of auto, native, torch$"):
         choose_backend(TABLE)
-    assert choose_backend(TABLE, wanted="torch").info.name == "torch", (
-        "it is not read where an option says what is wanted"
-    )
+    assert choose_backend(TABLE, wanted="torch").info.name == "torch", "the variable is not read if an option is set"
 
 
 @pytest.mark.usefixtures("_unavailable")
-def test_without_kernels_torch_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_kernels_torch_reports_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = choose_backend(TABLE, "fp32")
     assert (chosen.info.name, chosen.info.reason) == ("torch", f"{WHY}; {SLOWDOWN}")
     assert chosen.announcement == f"backend: torch: {WHY}; {SLOWDOWN}"
@@ -140,7 +138,7 @@ def test_without_kernels_torch_says_why(monkeypatch: pytest.MonkeyPatch) -> None
         choose_backend(TABLE)
 
 
-def test_a_model_that_the_kernels_cannot_compute(native: type[Native], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_the_kernels_do_not_support(native: type[Native], monkeypatch: pytest.MonkeyPatch) -> None:
     native.refusal = "width 30 is not a multiple of 32"
     words = f"the native backend cannot compute this model: {native.refusal}"
     chosen = choose_backend(TABLE, "fp32")
@@ -152,9 +150,7 @@ def test_a_model_that_the_kernels_cannot_compute(native: type[Native], monkeypat
         choose_backend(TABLE)
 
 
-def test_every_adapter_method_of_a_session_is_asked_about(
-    native: type[Native], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_support_of_every_adapter_method_is_checked(native: type[Native], monkeypatch: pytest.MonkeyPatch) -> None:
     def supports(self: Native, table: EncoderTable, dtype: torch.dtype, method: str = "lora") -> str | None:
         return "it does not know the adapter method other" if method == "other" else None
 
@@ -179,9 +175,7 @@ def test_a_gpu_is_used_through_torch(native: type[Native], monkeypatch: pytest.M
     chosen = choose_backend(TABLE, "fp32")
     assert isinstance(chosen.backend, Gpu)
     assert chosen.announcement == "backend: torch, fp32, Some GPU"
-    assert choose_backend(TABLE, "fp32", "native").info.name == "native", (
-        "the kernels of the CPU are there if asked for"
-    )
+    assert choose_backend(TABLE, "fp32", "native").info.name == "native", "the CPU kernels are available on request"
 
 
 @pytest.mark.parametrize(
@@ -203,7 +197,7 @@ def test_a_backend_in_one_line(info: BackendInfo, line: str) -> None:
     ("has", "dtype"),
     [({"avx512_bf16": True}, torch.bfloat16), ({"amx_bf16": True}, torch.bfloat16), ({"avx2": True}, torch.float32)],
 )
-def test_auto_is_bf16_where_the_cpu_computes_it(
+def test_auto_is_bf16_if_the_cpu_supports_it(
     monkeypatch: pytest.MonkeyPatch, native: type[Native], has: dict[str, bool], dtype: torch.dtype
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
@@ -230,7 +224,7 @@ TRAIN = ("train", "rows.csv", "--model", "one", "--steps", "2", "--batch-size", 
 
 
 @pytest.mark.usefixtures("_unavailable")
-def test_native_that_cannot_be_had_is_one_line_and_status_2(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unavailable_native_backend_is_one_line_and_status_2(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = command(place, *TRAIN, "--quiet", "--backend", "native", "--out", "refused")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [f"loralet: --backend native: {WHY}"]
@@ -277,7 +271,7 @@ def test_the_first_choice_is_announced_once_and_recorded(place: Path, native: ty
     assert json.loads(measured.stdout)["backend"] == "torch, fp32, 1 thread"
 
 
-def test_each_model_of_a_study_has_its_backend(
+def test_each_model_of_a_study_has_a_backend(
     place: Path, native: type[Native], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place)
@@ -292,7 +286,7 @@ def test_each_model_of_a_study_has_its_backend(
     assert len(lines) == 2
 
 
-def test_methods_that_share_a_backend_share_its_weights_and_its_line(place: Path, native: type[Native]) -> None:
+def test_methods_with_the_same_backend_share_its_weights_and_output_line(place: Path, native: type[Native]) -> None:
     numbers = np.arange(len(TEXTS)) % 2
     corpus = settle(memory_dataset(text_column(TEXTS), numbers, ["no", "yes"]), DataOptions(), 8)
     events: list[Event] = []
@@ -304,7 +298,7 @@ def test_methods_that_share_a_backend_share_its_weights_and_its_line(place: Path
 
 
 @pytest.mark.usefixtures("_unavailable")
-def test_the_classifier_takes_the_same_option(place: Path) -> None:
+def test_the_classifier_has_the_same_option(place: Path) -> None:
     labels = ["no", "yes"] * (len(TEXTS) // 2)
     options = {"rank": 2, "steps": 2, "batch_size": 8}
     with pytest.raises(ConfigError, match=rf"^--backend native: {WHY}$"):

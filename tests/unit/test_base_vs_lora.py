@@ -1,4 +1,4 @@
-"""The study of both published checkpoints from end to end: two processes, a hub on 127.0.0.1, preset and report."""
+"""The base-vs-lora study end to end: two processes, a hub on 127.0.0.1, preset and report."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OWN = {"Business": ("stock", "stocks", "market", "oil", "price"), "Sports": ("te
 
 
 def write_news(folder: Path) -> None:
-    """Rows of words that the vocabulary has, each label with words of its own."""
+    """Rows of words of the vocabulary. Each label has its own words."""
     folder.mkdir()
     for seed, (name, count) in enumerate((("train", 120), ("test", 60))):
         generator = np.random.default_rng(seed)
@@ -33,7 +33,7 @@ def write_news(folder: Path) -> None:
 
 
 def loralet(place: Path, hub: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command in a new process, as the hub client reads its environment on import, with no variable of ours."""
+    """Run the command in a new process without our variables, because the hub client reads them on import."""
     environment = {
         k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING")) and not k.lower().endswith("_proxy")
     }
@@ -49,7 +49,7 @@ def loralet(place: Path, hub: str, *arguments: str) -> subprocess.CompletedProce
 
 
 def study(place: Path, seed: int) -> tuple[dict[str, Any], str, str]:
-    """The preset on stand-ins of both checkpoints, the second drawn with a seed: analysis, page, table."""
+    """The preset on replacements of both checkpoints, the second drawn with a seed: analysis, page, table."""
     models = {GOOGLE: google(place / "a"), PRAJJWAL: prajjwal(place / "b", seed)}
     write_news(place / "data")
     with LoopbackHub(models) as hub:
@@ -61,7 +61,7 @@ def study(place: Path, seed: int) -> tuple[dict[str, Any], str, str]:
         assert any(GOOGLE in path for path in hub.downloaded())
         assert any(PRAJJWAL in path for path in hub.downloaded())
         url = hub.url
-    # the hub has gone: a report needs none
+    # the hub is stopped; a report does not need it
     told = loralet(place, url, "report", "run", "--json", "numbers.json")
     assert told.returncode == 0, told.stderr
     return json.loads((place / "numbers.json").read_text()), (place / "run" / "report.html").read_text(), done.stdout
@@ -72,13 +72,13 @@ def equal(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str
     return study(tmp_path_factory.mktemp("equal"), seed=0)
 
 
-def test_checkpoints_of_equal_tensors_are_one_model_under_two_names(equal: tuple[dict[str, Any], str, str]) -> None:
+def test_checkpoints_with_equal_tensors_are_one_model(equal: tuple[dict[str, Any], str, str]) -> None:
     analysis, page, table = equal
     (model,) = analysis["models"]
     assert (model["label"], model["names"]) == (f"{GOOGLE} = {PRAJJWAL}", [GOOGLE, PRAJJWAL])
     rows = {row["name"]: row for row in analysis["configurations"]}
     assert list(rows) == ["majority class", "TF-IDF + linear SVM", "random head", "linear probe", "r16 α64"]
-    # two models and two seeds, of which each seed counts once
+    # two models and two seeds; each seed counts once
     assert [rows[name]["seeds"] for name in ("random head", "linear probe", "r16 α64")] == [[0, 1]] * 3
     assert all(run.startswith("bert_uncased_L-2_H-128_A-2-") for run in rows["r16 α64"]["runs"])
     said = (
@@ -92,7 +92,7 @@ def test_checkpoints_of_equal_tensors_are_one_model_under_two_names(equal: tuple
     assert table.count("bert-tiny-") == 6
 
 
-def test_base_stands_beside_lora(equal: tuple[dict[str, Any], str, str]) -> None:
+def test_base_and_lora_are_both_reported(equal: tuple[dict[str, Any], str, str]) -> None:
     analysis = equal[0]
     rows = {row["name"]: row for row in analysis["configurations"]}
     lora, head = rows["r16 α64"], rows["random head"]
@@ -103,7 +103,7 @@ def test_base_stands_beside_lora(equal: tuple[dict[str, Any], str, str]) -> None
     assert all(example["chance"] is not None for example in analysis["section"]["examples"]["sampled"])
 
 
-def test_checkpoints_of_other_tensors_are_two_models(tmp_path: Path) -> None:
+def test_checkpoints_with_different_tensors_are_two_models(tmp_path: Path) -> None:
     analysis, page, _ = study(tmp_path, seed=1)
     assert [model["label"] for model in analysis["models"]] == [GOOGLE, PRAJJWAL]
     assert len({model["fingerprint"] for model in analysis["models"]}) == 2
@@ -112,10 +112,10 @@ def test_checkpoints_of_other_tensors_are_two_models(tmp_path: Path) -> None:
     assert [row["seeds"] for row in lora] == [[0, 1], [0, 1]]
     assert "equal tensors" not in page
     letters = re.findall(r"<text[^>]*>([^<]*)</text>", page)
-    # a panel of losses and one of checks for each model, and its name in each; the Pareto plots name the last part
+    # one loss and one check panel per model, with its name; the Pareto plots show the last part of the name
     assert [letters.count(name) for name in (GOOGLE, PRAJJWAL)] == [2, 2]
     assert {"probe · bert-tiny", "probe · bert_uncased_L-2_H-128_A-2"} <= set(letters)
-    # no grid of rank and alpha is drawn, and what was found is told all the same
+    # no rank and alpha grid is drawn, but the findings are shown
     assert "Rank and alpha" not in page
     assert "Stability: no run diverged" in page
     assert f"How accurate is LoRA on {GOOGLE} and {PRAJJWAL}?" in page

@@ -1,4 +1,4 @@
-"""Batches: every row once an epoch, a function of seed and epoch, little padding; padding on the right."""
+"""Batches: each row once per epoch, determined by seed and epoch, little padding, on the right."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def same(left: list[np.ndarray], right: list[np.ndarray]) -> bool:
 
 
 @given(row_lengths, st.integers(1, 40), st.integers(0, 99), st.integers(0, 9))
-def test_every_row_once_an_epoch(lengths: np.ndarray, size: int, seed: int, epoch: int) -> None:
+def test_every_row_occurs_once_per_epoch(lengths: np.ndarray, size: int, seed: int, epoch: int) -> None:
     batches = epoch_batches(lengths, size, seed, epoch)
     assert sorted(np.concatenate(batches)) == list(range(len(lengths)))
     assert len(batches) == -(-len(lengths) // size)
     assert sorted(map(len, batches), reverse=True)[:-1] == [size] * (len(batches) - 1)
 
 
-def test_batches_are_a_function_of_seed_and_epoch() -> None:
+def test_batches_depend_only_on_seed_and_epoch() -> None:
     lengths = np.random.default_rng(0).integers(2, 60, 500)
     first = epoch_batches(lengths, 16, 1, 2)
     assert same(first, epoch_batches(lengths.copy(), 16, 1, 2))
@@ -44,7 +44,7 @@ def test_batches_are_a_function_of_seed_and_epoch() -> None:
     assert not same(epoch_batches(lengths, 16, 1, 2), epoch_batches(lengths, 16, 2, 1))
 
 
-def test_short_and_long_batches_come_mixed() -> None:
+def test_short_and_long_batches_are_mixed() -> None:
     lengths = np.random.default_rng(0).permutation(np.arange(1, 1601))
     means = [float(lengths[batch].mean()) for batch in epoch_batches(lengths, 32, 0, 0)]
     assert means != sorted(means)
@@ -53,20 +53,20 @@ def test_short_and_long_batches_come_mixed() -> None:
 
 
 def padding(lengths: np.ndarray, batches: list[np.ndarray]) -> float:
-    """Share of the cells of padded batches that hold no token."""
+    """Share of padding in padded batches."""
     cells = sum(int(lengths[batch].max()) * len(batch) for batch in batches)
     return 1 - int(lengths.sum()) / cells
 
 
 @pytest.mark.parametrize("size", [16, 32, 64])
-def test_less_than_a_tenth_of_the_cells_is_padding(size: int) -> None:
+def test_padding_is_below_ten_per_cent(size: int) -> None:
     lengths = np.clip(np.random.default_rng(0).lognormal(3.6, 0.6, 8000), 3, 128).astype(np.int64)
     assert padding(lengths, epoch_batches(lengths, size, 0, 0)) < 0.1
     order = np.random.default_rng(0).permutation(len(lengths))
     assert padding(lengths, [order[i : i + size] for i in range(0, len(order), size)]) > 0.4
 
 
-def test_batch_order_goes_over_epochs() -> None:
+def test_batch_order_continues_over_epochs() -> None:
     lengths = np.random.default_rng(0).integers(2, 60, 50)
     order = BatchOrder(lengths, 16, 7)
     expected = [batch for epoch in range(3) for batch in epoch_batches(lengths, 16, 7, epoch)]
@@ -102,7 +102,7 @@ def test_padded_batches_are_padded_on_the_right_with_0() -> None:
     assert (padded.ids.dtype, padded.lengths.dtype) == (torch.int64, torch.int64)
     assert gather(tokens, np.array([1])).padded(8, tokens.longest).ids.tolist() == [
         [2, 3, 0, 0, 0]
-    ]  # up to 8 tokens, but never past the longest of all rows
+    ]  # up to 8 tokens, at most the longest row
     longer = flat([[2, 3], list(range(1, 10)), list(range(1, 20))])
     columns = [gather(longer, np.array([i])).padded(8, longer.longest).ids.shape[1] for i in range(3)]
     assert columns == [8, 16, 19]
@@ -110,7 +110,7 @@ def test_padded_batches_are_padded_on_the_right_with_0() -> None:
 
 
 @given(st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=20), min_size=1, max_size=30), st.data())
-def test_gather_gives_each_row_back(rows: list[list[int]], data: st.DataObject) -> None:
+def test_gather_returns_each_row(rows: list[list[int]], data: st.DataObject) -> None:
     chosen = np.array(data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=10)))
     tokens = flat(rows)
     batch = gather(tokens, chosen)
@@ -128,7 +128,7 @@ def test_gather_gives_each_row_back(rows: list[list[int]], data: st.DataObject) 
     assert torch.equal(back.offsets, batch.offsets)
 
 
-def test_gather_takes_targets_and_token_types_along() -> None:
+def test_gather_includes_targets_and_token_types() -> None:
     tokens = flat([[2, 7, 3], [2, 3], [2, 8, 9, 9, 3]])
     tokens = Tokens(tokens.ids, tokens.starts, np.array([0, 0, 1, 0, 1, 0, 0, 1, 1, 1], np.int8))
     batch = gather(tokens, np.array([2, 0]), torch.tensor([5, 6, 7]))
@@ -142,8 +142,8 @@ def test_gather_takes_targets_and_token_types_along() -> None:
     assert gather(tokens, np.array([2, 0])).targets is None
 
 
-def test_a_part_of_a_batch_keeps_the_numbers_of_the_whole() -> None:
-    """Dropout counts tokens and rows by these numbers, so that a part has the masks of the whole."""
+def test_a_part_of_a_batch_keeps_the_numbering_of_the_whole_batch() -> None:
+    """Dropout counts tokens and rows by these numbers, so that a part has the masks of the whole batch."""
     tokens = flat([[2, 7, 3], [2, 3], [2, 8, 9, 9, 3], [4]])
     whole = gather(tokens, np.array([2, 1, 0, 3]), torch.arange(4))
     numbers = whole.token_numbers(5)

@@ -1,4 +1,4 @@
-"""The tables of names in benchmarks/ fit together and fit the committed figures; compare.py compares two checkouts."""
+"""Names in benchmarks/ are consistent and match the committed results; compare.py compares two checkouts."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 def report(name: str) -> Any:
-    """A committed report."""
+    """A committed benchmark result."""
     return json.loads((BENCHMARKS / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def test_ratios_and_compared_work_are_of_contenders() -> None:
+def test_ratios_and_compared_work_name_existing_contenders() -> None:
     assert {name for ratio in RATIOS for name in (ratio.faster, ratio.slower)} <= CONTENDERS.keys()
     assert {names[0] for names in compare.WORKS.values()} <= CONTENDERS.keys()
 
 
-def test_committed_figures_have_the_names_of_today() -> None:
+def test_committed_results_use_current_names() -> None:
     assert report("speed")["rows"].keys() <= CONTENDERS.keys()
     assert {ratio["name"] for ratio in report("speed")["ratios"]} <= {ratio.name for ratio in RATIOS}
     assert {row["name"] for row in report("accuracy")["rows"]} <= set(accuracy.ORDER)
@@ -52,7 +52,7 @@ def test_cpu_model_is_read_from_linux(tmp_path: Path) -> None:
     assert isinstance(cpu_model(tmp_path / "none"), str)
 
 
-def test_medians_and_ratios_of_what_was_measured() -> None:
+def test_medians_and_ratios_of_measured_contenders() -> None:
     def measured(*speeds: float) -> list[Measured]:
         return [{"rows_per_second": speed, "seconds": 1.0, "peak_bytes": 10 * speed} for speed in speeds]
 
@@ -68,7 +68,7 @@ def test_medians_and_ratios_of_what_was_measured() -> None:
 
 
 @pytest.mark.parametrize(("speed", "status"), [(98.0, 0), (96.0, 1)])
-def test_compare_uses_older_names_and_reports_what_is_slower(
+def test_compare_uses_older_names_and_reports_slower_work(
     speed: float, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     new, old = compare.WORKS["pack of nine with checks"]

@@ -1,4 +1,4 @@
-"""The page in a real browser: it runs without complaint, shows every figure, and fits a desk's screen and a phone's."""
+"""The page in a browser: no errors, all figures visible, and a layout that fits desktop and phone screens."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ FRAME = """<!DOCTYPE html><title>frame</title><body style="margin:0">
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report, with a listener before everything and a measure at its end, in a frame of the wanted width."""
+    """The report in a frame of a given width, with an error listener at its start and measurements at its end."""
     folder = tmp_path_factory.mktemp("browser")
     write_data(folder / "data")
     write_study(folder / "run", folder / "data", seeds=(0, 1))
@@ -114,7 +114,7 @@ def test_the_page_in_chromium(page: Path, width: int) -> None:
     assert seen["down"] == seen["up"][::-1]
 
 
-def test_long_names_leave_room_for_numbers_on_a_phone(page: Path) -> None:
+def test_long_names_leave_space_for_numbers_on_a_phone(page: Path) -> None:
     long = page / "long"
     long.mkdir()
     name = "linear probe · google/bert_uncased_L-2_H-128_A-2"
@@ -124,14 +124,14 @@ def test_long_names_leave_room_for_numbers_on_a_phone(page: Path) -> None:
     seen = browse(long, 400)
     assert 100 < seen["names"] < 200
     assert seen["overflow"] <= 0
-    assert browse(long, 1280)["names"] > 250  # on a desk's screen a name stays on its line
+    assert browse(long, 1280)["names"] > 250  # on a desktop screen, names do not wrap
 
 
 @pytest.mark.skipif(
     shutil.which("pdftotext") is None, reason="no pdftotext is installed (Debian: apt-get install poppler-utils)"
 )
 def test_the_page_on_paper(page: Path) -> None:
-    """Each figure's heading and whole caption are on one sheet, and nothing is said of what paper cannot do."""
+    """Each figure's heading and caption are on one page, and interactive hints are not printed."""
     assert CHROMIUM
     pdf, report = page / "page.pdf", page / "run" / "report.html"
     flags = (*FLAGS, f"--user-data-dir={page / 'profile-print'}", "--no-pdf-header-footer")
@@ -150,7 +150,7 @@ def test_the_page_on_paper(page: Path) -> None:
     assert any("was chosen on validation" in sheet for sheet in sheets)
 
 
-def test_the_browser_would_notice(page: Path) -> None:
+def test_the_browser_check_detects_errors(page: Path) -> None:
     whole = (page / "page.html").read_text()
     broken = page / "broken"
     broken.mkdir()

@@ -1,4 +1,4 @@
-"""What comes with the package is whole, is news, and is what a bare command uses."""
+"""The bundled model and data are complete, contain news, and are the defaults of the commands."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ AG_NEWS_TEST = Path(__file__).parents[3] / "shared" / "data" / "ag_news" / "test
 AG_NEWS_LABELS = ("World", "Sports", "Business", "Sci/Tech")
 
 
-def test_the_news_is_balanced_and_every_item_is_its_own() -> None:
+def test_the_news_data_is_balanced_without_duplicates() -> None:
     dataset = load_dataset(DATA, Columns())
     assert dataset.task.labels == LABELS
     assert dataset.notes == ()
@@ -41,7 +41,7 @@ def test_the_news_is_balanced_and_every_item_is_its_own() -> None:
     assert max(openings.values()) == 1
 
 
-def test_the_base_is_half_precision_on_disk_and_fp32_in_memory() -> None:
+def test_the_base_is_fp16_on_disk_and_fp32_in_memory() -> None:
     stored = load_file(FOLDER / MODEL / "model.safetensors")
     assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
     backbone = load_backbone(MODEL)
@@ -50,7 +50,7 @@ def test_the_base_is_half_precision_on_disk_and_fp32_in_memory() -> None:
     assert "all-MiniLM-L6-v2" in (FOLDER / MODEL / "README.md").read_text(encoding="utf-8")
 
 
-def test_a_folder_of_the_users_with_that_name_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_local_folder_of_that_name_takes_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert bundled(DATA) == FOLDER / DATA
     assert bundled("news-huge") is None
     monkeypatch.chdir(tmp_path)
@@ -58,14 +58,14 @@ def test_a_folder_of_the_users_with_that_name_wins(tmp_path: Path, monkeypatch: 
     assert bundled(DATA) is None
 
 
-def test_bare_commands_mean_the_bundled_ones() -> None:
+def test_commands_without_arguments_use_the_bundled_files() -> None:
     study, train = options("study"), options("train")
     assert (study.data, study.grid.models) == (DATA, (MODEL,))
     assert (train.data, train.model) == (DATA, MODEL)
 
 
-@pytest.mark.skipif(not AG_NEWS_TEST.exists(), reason="the real AG News test rows are not beside this checkout")
-def test_a_linear_model_taught_on_it_knows_real_news() -> None:
+@pytest.mark.skipif(not AG_NEWS_TEST.exists(), reason="the AG News test rows are not next to this checkout")
+def test_a_linear_model_trained_on_it_classifies_real_news() -> None:
     with (FOLDER / DATA / "train.csv").open(encoding="utf-8") as file:
         own = list(csv.DictReader(file))
     with AG_NEWS_TEST.open(encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""The commit in environment.json: loralet's own, of its own checkout, and never one of the user's."""
+"""The commit in environment.json is that of loralet's checkout, never that of the user's repository."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def repository(folder: Path, project: str, package: str = "src/loralet") -> Path:
-    """A repository with one commit and a tag, that holds a package; the package's folder."""
+    """A repository with one commit, a tag and a package. Returns the package's folder."""
     inside = folder / package
     inside.mkdir(parents=True)
     (inside / "__init__.py").write_text("")
@@ -33,7 +33,7 @@ def repository(folder: Path, project: str, package: str = "src/loralet") -> Path
     return inside
 
 
-def test_a_checkout_has_its_commit_and_says_where_files_differ(tmp_path: Path) -> None:
+def test_a_checkout_has_a_commit_and_reports_changed_files(tmp_path: Path) -> None:
     package = repository(tmp_path / "ours", OURS)
     head = git(tmp_path / "ours", "rev-parse", "HEAD")
     assert source_commit(package) == head
@@ -43,9 +43,9 @@ def test_a_checkout_has_its_commit_and_says_where_files_differ(tmp_path: Path) -
     assert source_commit(package) == f"{head}-dirty"
 
 
-def test_the_users_repository_is_not_loralets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_repository_of_the_user_is_not_that_of_loralet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = repository(tmp_path / "theirs", '[project]\nname = "theirs"\n')
-    assert source_commit(theirs) is None  # a copy of loralet in their source
+    assert source_commit(theirs) is None  # a copy of loralet in the user's source
     assert source_commit(repository(tmp_path / "installed", OURS, ".venv/lib/python3.12/site-packages/loralet")) is None
     assert source_commit(repository(tmp_path / "built", OURS, "build/lib/loralet")) is None
     assert source_commit(repository(tmp_path / "vendored", OURS, "vendor/loralet")) is None
@@ -63,7 +63,7 @@ def test_the_users_repository_is_not_loralets(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     "project", ["", "[project", '[project]\nname = "loralet-fork"\n', '[tool]\nname = "loralet"\n']
 )
-def test_a_project_file_that_says_nothing_is_no_checkout(tmp_path: Path, project: str) -> None:
+def test_an_unrelated_project_file_is_not_a_checkout(tmp_path: Path, project: str) -> None:
     assert source_commit(repository(tmp_path / "odd", project)) is None
 
 
@@ -73,5 +73,5 @@ def test_without_git_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.Monk
     assert source_commit(package) is None
 
 
-def test_the_environment_of_a_run_has_it() -> None:
+def test_the_environment_of_a_run_contains_the_commit() -> None:
     assert environment().commit == source_commit()

@@ -1,4 +1,4 @@
-"""The commands as a user runs them, on a small data set with a small random model."""
+"""The commands, on a small data set with a small random model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WORDS = {"apple": "a b c d", "bird": "h i j k", "cat": "p q r s"}
 
 
 def write_rows(path: Path, count: int, seed: int) -> None:
-    """Texts of letters; each label has letters of its own, and all share some."""
+    """Texts of letters. Each label has its own letters, and all labels share some."""
     generator = np.random.default_rng(seed)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -48,9 +48,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def studied(place: Path) -> Path:
     done = run(
-        place, "study", "data", "--models", "model", "--ranks", "2", "4", "--alphas", "8", "--lrs", "1e-2", "--seeds", "0", "1",
-        "--full", "--full-lr", "3e-3", "--steps", "60", "--batch-size", "16", "--eval-every", "10", "--target-score", "0.6",
-        "--targets", "all-linear", "--out", "grid",
+        place, "study", "data", "--models", "model", "--ranks", "2", "4", "--alphas", "8", "--lrs", "1e-2",
+        "--seeds", "0", "1", "--full", "--full-lr", "3e-3", "--steps", "60", "--batch-size", "16",
+        "--eval-every", "10", "--target-score", "0.6", "--targets", "all-linear", "--out", "grid",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "majority class" in done.stdout
@@ -58,7 +58,7 @@ def studied(place: Path) -> Path:
     return place / "grid"
 
 
-def test_study_leaves_results_of_schema_2(studied: Path) -> None:
+def test_study_writes_results_of_schema_2(studied: Path) -> None:
     results = json.loads((studied / "results.json").read_text())
     assert {k: results[k] for k in ("schema", "kind", "test_reads")} == {"schema": 2, "kind": "study", "test_reads": 1}
     data = results["data"]
@@ -81,7 +81,7 @@ def test_study_leaves_results_of_schema_2(studied: Path) -> None:
     assert len({entry["id"] for entry in results["runs"]}) == len(results["runs"])
 
 
-def test_predictions_of_every_row_are_kept_and_score_as_the_results_say(studied: Path) -> None:
+def test_saved_predictions_match_the_scores_in_the_results(studied: Path) -> None:
     tensors = load_file(studied / "predictions.safetensors")
     labels = tensors.pop("labels")
     runs = json.loads((studied / "results.json").read_text())["runs"]
@@ -99,7 +99,7 @@ def test_study_writes_every_event_and_the_environment(studied: Path) -> None:
         3,
         1,
         1,
-    ]  # one pack per seed, full fine-tuning alone; the longest first
+    ]  # one pack per seed, a separate one for full fine-tuning; longest first
     steps = [e for e in events if e["event"] == "Stepped"]
     assert len(steps) == 4 * 60
     assert min(steps[59]["losses"]) < 0.5 < min(steps[0]["losses"])
@@ -125,7 +125,7 @@ GRID = (
 )
 
 
-def test_a_dry_run_prints_the_plan_and_leaves_nothing(place: Path) -> None:
+def test_a_dry_run_prints_the_plan_and_writes_nothing(place: Path) -> None:
     before = sorted(place.iterdir())
     done = run(place, "study", *GRID, "--seeds", "0", "1", "--dry-run", "--out", "dry")
     assert done.returncode == 0, done.stderr
@@ -154,7 +154,7 @@ def test_halving_and_json_events(place: Path) -> None:
     assert "halving = true" in (place / "halved" / "config.toml").read_text()
 
 
-def test_a_study_writes_its_report_where_that_is_asked_for(place: Path) -> None:
+def test_a_study_writes_its_report_on_request(place: Path) -> None:
     done = run(place, "study", *GRID, "--report", "--quiet", "--out", "told")
     assert done.returncode == 0, done.stderr
     assert [line for line in done.stdout.splitlines() if line.startswith("report: ")] == [
@@ -166,7 +166,7 @@ def test_a_study_writes_its_report_where_that_is_asked_for(place: Path) -> None:
     assert not (place / "planned").exists()
 
 
-def test_a_single_run_stops_at_its_target_where_that_is_asked_for(place: Path) -> None:
+def test_a_single_run_stops_at_its_target_on_request(place: Path) -> None:
     given = (
         "train",
         "data",
@@ -195,7 +195,7 @@ def test_a_single_run_stops_at_its_target_where_that_is_asked_for(place: Path) -
     assert json.loads((place / "stopped-again" / "results.json").read_text())["runs"][0]["steps"] == 6
 
 
-def test_show_and_adapters_and_predict_agree(studied: Path, place: Path) -> None:
+def test_show_adapters_and_predict_agree(studied: Path, place: Path) -> None:
     chosen = chosen_run(read_results(studied)).id
     shown = run(place, "show", "grid")
     assert f"chosen on validation: {chosen}" in shown.stdout
@@ -235,7 +235,7 @@ def test_predict_reads_files_and_standard_input_in_order(studied: Path, place: P
     assert "[red]c" in table.stdout
 
 
-def test_train_then_repeat_from_its_config(place: Path) -> None:
+def test_a_run_can_be_repeated_from_its_config(place: Path) -> None:
     first = run(
         place, "train", "data", "--model", "model", "--rank", "4", "--alpha", "8", "--dropout", "0.1", "--lr", "1e-2",
         "--steps", "30", "--batch-size", "16", "--eval-every", "10", "--seed", "3", "--out", "first",
@@ -254,7 +254,7 @@ def test_train_then_repeat_from_its_config(place: Path) -> None:
     assert measured("first") != measured("other")
 
 
-def test_evaluate_on_data_and_once_more_on_the_own_test_split(place: Path) -> None:
+def test_evaluate_on_data_and_again_on_the_test_split(place: Path) -> None:
     done = run(
         place,
         "train",
@@ -278,7 +278,7 @@ def test_evaluate_on_data_and_once_more_on_the_own_test_split(place: Path) -> No
     on_folder = json.loads(run(place, "evaluate", "judged", "data", "--format", "json").stdout)
     assert on_file == on_folder
     assert on_file["rows"] == 90
-    # trained in bf16 where the CPU has it, measured in fp32
+    # trained in bf16 if the CPU supports it, evaluated in fp32
     assert on_file["accuracy"] == pytest.approx(recorded["runs"][0]["test"]["accuracy"], abs=0.05)
     assert json.loads(run(place, "evaluate", "judged", "data/train.csv", "--format", "json").stdout) != on_file
     assert recorded["test_reads"] == 1
@@ -301,13 +301,15 @@ def test_evaluate_on_data_and_once_more_on_the_own_test_split(place: Path) -> No
         (["predict", "grid", "text", "--file", "x.txt"], ["texts and --file are both given"]),
         (["train", "data", "--model", "model", "--out", "grid"], ["grid exists and is not empty", "--out"]),
         (["evaluate", "grid", "labels.csv"], ["labels.csv", "row 3", "dog"]),
-        (["train", "data", "--model", "model", "--out", "labels.csv/run"], ["labels.csv/run cannot be made", "labels.csv is a file"]),
+        (["train", "data", "--model", "model", "--out", "labels.csv/run"],
+         ["labels.csv/run cannot be made", "labels.csv is a file"]),
         (["export", "grid", "--out", "labels.csv/run"], ["labels.csv"]),
-        (["predict", "bare", "text"], ["bare/results.json", "cannot be read", "data is missing", "runs is not a list", "test_reads is missing"]),
+        (["predict", "bare", "text"],
+         ["bare/results.json", "cannot be read", "data is missing", "runs is not a list", "test_reads is missing"]),
         (["report", "bare"], ["bare/results.json", "cannot be read"]),
     ],
 )  # fmt: skip
-def test_a_users_mistake_is_one_message_and_status_2(
+def test_a_user_error_is_one_message_and_status_2(
     studied: Path, place: Path, arguments: list[str], words: list[str]
 ) -> None:
     (place / "labels.csv").write_text("text,label\na b,apple\nc,dog\n")
@@ -319,10 +321,10 @@ def test_a_users_mistake_is_one_message_and_status_2(
     assert done.stdout == ""
     for word in words:
         assert word in done.stderr
-    assert not (place / "runs").exists()  # a mistake leaves no folder behind
+    assert not (place / "runs").exists()  # no folder is left after an error
 
 
-def test_a_run_whose_description_is_gone_is_told(studied: Path, place: Path) -> None:
+def test_a_run_without_a_description_is_reported(studied: Path, place: Path) -> None:
     copy = place / "torn"
     shutil.copytree(studied, copy)
     id = chosen_run(read_results(copy)).id
@@ -332,19 +334,19 @@ def test_a_run_whose_description_is_gone_is_told(studied: Path, place: Path) -> 
     assert f"torn/adapters/{id}: loralet.json is missing" in done.stderr
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_text(studied: Path, place: Path) -> None:
+def test_a_byte_order_mark_is_not_part_of_the_first_text(studied: Path, place: Path) -> None:
     (place / "marked.txt").write_bytes("\ufeffa b\nc d\n".encode())
     done = run(place, "predict", "grid", "--file", "marked.txt", "--format", "jsonl")
     assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == ["a b", "c d"]
 
 
-def test_an_unknown_flag_is_status_2(place: Path) -> None:
+def test_an_unknown_flag_gives_status_2(place: Path) -> None:
     done = run(place, "train", "data", "--modle", "model")
     assert done.returncode == 2
     assert "modle" in done.stderr + done.stdout
 
 
-def test_a_training_that_only_diverges_is_status_1(place: Path) -> None:
+def test_training_with_only_diverged_runs_gives_status_1(place: Path) -> None:
     done = run(
         place,
         "train",
@@ -367,7 +369,7 @@ def test_a_training_that_only_diverges_is_status_1(place: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_interrupt_is_status_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupt_gives_status_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupt(options: object) -> None:
         raise KeyboardInterrupt
 
@@ -376,7 +378,7 @@ def test_interrupt_is_status_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert "interrupted" in capsys.readouterr().err
 
 
-def test_the_installed_command_is_this_one() -> None:
+def test_the_installed_command_is_this_version() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "loralet", "show", "nowhere"], capture_output=True, text=True, check=False
     )
@@ -384,8 +386,11 @@ def test_the_installed_command_is_this_one() -> None:
     assert "nowhere: not a run folder" in done.stderr
 
 
-def test_help_imports_no_torch_and_names_every_command(place: Path) -> None:
-    code = "import sys\nfrom loralet.cli import main\ntry: main(['--help'])\nfinally: print('torch' in sys.modules, 'pyarrow' in sys.modules)"
+def test_help_does_not_import_torch_and_lists_every_command(place: Path) -> None:
+    code = (
+        "import sys\nfrom loralet.cli import main\ntry: main(['--help'])\n"
+        "finally: print('torch' in sys.modules, 'pyarrow' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.splitlines()[-1] == "False False"
     for name in COMMANDS:

@@ -1,4 +1,4 @@
-"""From a command line to options: one parser, which files and presets only give other defaults to."""
+"""Command lines and options: one parser, with defaults set by files and presets."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ threads = 2
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with option files, one of which has a name that looks like a flag."""
+    """A folder with option files; the name of one looks like a flag."""
     monkeypatch.chdir(tmp_path)
     for name in ("a.toml", "--seed", "-x.toml"):
         (tmp_path / name).write_text(FILE)
@@ -66,12 +66,12 @@ FROM_FILE = TrainConfig(
         ("--config=-x.toml",),
     ],
 )
-def test_a_file_gives_other_defaults(arguments: tuple[str, ...]) -> None:
+def test_a_file_changes_the_defaults(arguments: tuple[str, ...]) -> None:
     assert options("train", *arguments) == FROM_FILE
     assert options("train") == TrainConfig() != FROM_FILE
 
 
-def test_flags_win_over_the_file_wherever_they_stand() -> None:
+def test_flags_override_the_file_in_any_position() -> None:
     before = options("train", "mine.csv", "--rank", "9", "--config", "a.toml")
     after = options("train", "--config=a.toml", "--rank", "9", "mine.csv")
     assert before == after
@@ -106,14 +106,12 @@ def test_a_value_that_looks_like_a_flag_stays_a_value() -> None:
         ("nonsense",),
     ],
 )
-def test_what_the_parser_does_not_know_is_status_2(
-    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unknown_arguments_give_status_2(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert status(*arguments) == 2
     assert capsys.readouterr().err
 
 
-def test_other_parts_keep_what_was_given_beside_a_file() -> None:
+def test_other_option_groups_keep_their_flags_with_a_file() -> None:
     own, interface, planning = parts("study", "--preset", "rank-alpha", "--quiet", "--dry-run", "--no-report")
     assert interface == Interface(quiet=True)
     assert (planning.preset, planning.dry_run, planning.report) == ("rank-alpha", True, False)
@@ -138,7 +136,7 @@ def test_defaults_then_file_then_preset_then_flags(here: Path) -> None:
     assert options("study") == StudyConfig() != given
 
 
-def test_every_preset_is_possible_and_named_where_an_unknown_one_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_preset_is_valid_and_listed_if_an_unknown_one_is_given(capsys: pytest.CaptureFixture[str]) -> None:
     for name, values in PRESETS.items():
         found = options("study", "--preset", name)
         assert list(found.problems()) == []
@@ -148,7 +146,7 @@ def test_every_preset_is_possible_and_named_where_an_unknown_one_is_refused(caps
     assert all(name in refused for name in PRESETS)
 
 
-def test_a_file_that_is_wrong_is_reported_before_anything_else() -> None:
+def test_an_invalid_file_is_reported_first() -> None:
     with pytest.raises(ConfigError, match=r"^--config gone\.toml: no such file$"):
         parse(["train", "--config", "gone.toml"])
     Path("bad.toml").write_text("seed = -1\nsed = 2\n")
@@ -169,7 +167,7 @@ def test_a_file_that_is_wrong_is_reported_before_anything_else() -> None:
         ("--target_accuracy", ("--target_accuracy", "0.7")),
     ],
 )
-def test_the_target_has_its_old_name_too(flag: str, words: tuple[str, ...]) -> None:
+def test_the_old_name_of_the_target_option_works(flag: str, words: tuple[str, ...]) -> None:
     for name in ("train", "study"):
         assert options(name, *words).training.target_score == 0.7
         assert options(name).training.target_score == TrainingOptions().target_score != 0.7
@@ -187,7 +185,7 @@ def test_other_aliases(name: str, old: tuple[str, ...], new: tuple[str, ...]) ->
     assert options(name, *old) == options(name, *new) != options(name)
 
 
-def test_positional_arguments_come_in_the_order_of_the_documentation(capsys: pytest.CaptureFixture[str]) -> None:
+def test_positional_arguments_are_in_documented_order(capsys: pytest.CaptureFixture[str]) -> None:
     evaluated = options("evaluate", "run", "data.csv", "--threads", "1")
     assert (evaluated.runs.one.folder, evaluated.rows.data) == ("run", "data.csv")
     predicted = options("predict", "run", "a text", "another", "--format", "csv")
@@ -202,7 +200,7 @@ def test_positional_arguments_come_in_the_order_of_the_documentation(capsys: pyt
         assert [word for word in usage.split() if word in ("RUN", "DATA", "TEXT", "ID", "TEACHER")] == order.split()
 
 
-def test_all_problems_of_a_command_line_come_in_one_message(here: Path) -> None:
+def test_all_problems_of_a_command_line_are_one_message(here: Path) -> None:
     done = command(
         here, "train", "--rank", "-1", "--alpha", "0", "--batch-size", "0", "--threads", "0", "--max-length", "1"
     )
@@ -212,7 +210,7 @@ def test_all_problems_of_a_command_line_come_in_one_message(here: Path) -> None:
     assert [problem.split()[1] for problem in problems] == ["rank", "alpha", "batch_size", "max_length", "threads"]
 
 
-def test_without_arguments_the_help_names_every_command(here: Path) -> None:
+def test_without_arguments_the_help_lists_every_command(here: Path) -> None:
     bare, asked = command(here), command(here, "--help")
     assert (bare.returncode, bare.stdout) == (0, asked.stdout)
     for name, listed in COMMANDS.items():

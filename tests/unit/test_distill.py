@@ -1,4 +1,4 @@
-"""Distillation: it learns, resumes exactly, asks the teacher once, and says what it cannot do."""
+"""Distillation learns, resumes exactly, runs the teacher once, and reports invalid input."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def metrics(folder: str) -> list[dict[str, object]]:
 
 
 def interrupted(after: int) -> Callable[[Event], None]:
-    """A listener that stops the work two steps into the epoch after that many."""
+    """A listener that interrupts two steps after the given number of epochs."""
     steps = 0
 
     def listen(event: Event) -> None:
@@ -123,7 +123,7 @@ def interrupted(after: int) -> Callable[[Event], None]:
     return listen
 
 
-def test_losses_fall_on_texts_that_were_held_out(config: DistillConfig) -> None:
+def test_held_out_losses_decrease(config: DistillConfig) -> None:
     events: list[Event] = []
     last = build_student(config, events.append)
     epochs = [event for event in events if isinstance(event, EpochEnded)]
@@ -137,7 +137,7 @@ def test_losses_fall_on_texts_that_were_held_out(config: DistillConfig) -> None:
     assert len(metrics(config.out)) == 6
 
 
-def test_the_folder_is_a_checkpoint_with_a_card_and_nothing_left_over(config: DistillConfig) -> None:
+def test_the_folder_contains_a_checkpoint_with_a_card_and_nothing_else(config: DistillConfig) -> None:
     build_student(config, quiet)
     folder = Path(config.out)
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -167,7 +167,7 @@ def test_the_folder_is_a_checkpoint_with_a_card_and_nothing_left_over(config: Di
     assert str(folder.parent) not in card
 
 
-def test_half_writes_half_the_bytes_and_nearly_the_same_numbers(config: DistillConfig) -> None:
+def test_half_halves_the_file_size_with_nearly_equal_values(config: DistillConfig) -> None:
     short = dataclasses.replace(config, epochs=1, pooled_epochs=0)
     build_student(short, quiet)
     build_student(dataclasses.replace(short, out=config.out + "16", half=True), quiet)
@@ -203,7 +203,7 @@ def _at_once(event: Event) -> None:
         raise KeyboardInterrupt
 
 
-def test_resume_refuses_other_options_and_a_student_that_is_done(config: DistillConfig) -> None:
+def test_resume_rejects_other_options_and_a_finished_student(config: DistillConfig) -> None:
     with pytest.raises(KeyboardInterrupt):
         build_student(config, interrupted(1))
     with pytest.raises(RunError, match="not empty"):
@@ -215,7 +215,7 @@ def test_resume_refuses_other_options_and_a_student_that_is_done(config: Distill
         build_student(dataclasses.replace(config, resume=True), quiet)
 
 
-def test_a_broken_checkpoint_is_named(config: DistillConfig) -> None:
+def test_an_invalid_checkpoint_is_reported(config: DistillConfig) -> None:
     with pytest.raises(KeyboardInterrupt):
         build_student(config, interrupted(1))
     (Path(config.out) / "checkpoint.safetensors").write_bytes(b"{}")
@@ -223,7 +223,7 @@ def test_a_broken_checkpoint_is_named(config: DistillConfig) -> None:
         build_student(dataclasses.replace(config, resume=True), quiet)
 
 
-def test_the_teacher_is_asked_once(config: DistillConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_teacher_runs_once(config: DistillConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LORALET_CACHE", str(tmp_path / "cache"))
     mixed = dataclasses.replace(config, epochs=1, pooled_epochs=0)
     short = dataclasses.replace(mixed, mixtures=0, out=config.out + "1")
@@ -246,7 +246,7 @@ def test_the_teacher_is_asked_once(config: DistillConfig, monkeypatch: pytest.Mo
     assert len(computed) == 2
 
 
-def test_a_disk_too_small_for_the_states_is_told_before_they_are_computed(
+def test_insufficient_disk_space_is_reported_before_computing_states(
     config: DistillConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("LORALET_CACHE", str(tmp_path / "cache"))
@@ -255,12 +255,12 @@ def test_a_disk_too_small_for_the_states_is_told_before_they_are_computed(
         build_student(config, quiet)
 
 
-def test_a_loss_that_is_not_finite_ends_the_work(config: DistillConfig) -> None:
+def test_a_non_finite_loss_stops_training(config: DistillConfig) -> None:
     with pytest.raises(TrainingError, match="lower --lr"):
         build_student(dataclasses.replace(config, lr=1e38), quiet)
 
 
-def test_every_bad_option_is_listed() -> None:
+def test_all_invalid_options_are_listed() -> None:
     bad = [
         "distill",
         "--width",
@@ -297,13 +297,13 @@ def test_every_bad_option_is_listed() -> None:
         assert f"  - {name} " in said, name
 
 
-def test_what_the_teacher_cannot_fill_is_listed(config: DistillConfig) -> None:
+def test_options_that_do_not_match_the_teacher_are_listed(config: DistillConfig) -> None:
     with pytest.raises(ConfigError, match=r"3 problems(?s:.*)width is 64(?s:.*)layers is 5(?s:.*)has 4 layers"):
         build_student(dataclasses.replace(config, width=64, layers=5, match=(1, 2, 3, 4, 5)), quiet)
     assert not Path(config.out).exists()
 
 
-def test_texts_are_read_once_each_and_every_bad_file_is_named(config: DistillConfig, tmp_path: Path) -> None:
+def test_duplicate_texts_are_removed_and_invalid_files_are_listed(config: DistillConfig, tmp_path: Path) -> None:
     texts = read_texts(config.text, "")
     assert (len(texts.texts), texts.repeated, texts.counts) == (60, 1, (("news.txt", 40), ("more.csv", 21)))
     (tmp_path / "empty.txt").write_text("\n \n")
@@ -316,7 +316,7 @@ def test_texts_are_read_once_each_and_every_bad_file_is_named(config: DistillCon
         hold_out(3, 0.1, 0)
 
 
-def test_held_out_rows_are_a_seeded_partition() -> None:
+def test_held_out_rows_are_a_seeded_split() -> None:
     train, held_out = hold_out(100, 0.1, 0)
     assert sorted([*train, *held_out]) == list(range(100))
     assert len(held_out) == 10
@@ -332,8 +332,8 @@ def test_matched_layers_are_evenly_spaced(teacher_layers: int, student_layers: i
     assert matched_layers(teacher_layers, student_layers, (1,)) == (1,)
 
 
-def test_compressed_embeddings_keep_what_the_principal_axes_can(config: DistillConfig) -> None:
-    """At full width the axes are a rotation: distances between words are the teacher's, up to one factor."""
+def test_compressed_embeddings_keep_the_principal_components(config: DistillConfig) -> None:
+    """At full width the axes are a rotation: distances between words equal the teacher's up to a factor."""
     source = load_backbone(config.teacher)
     counts = np.arange(source.table.vocabulary)
     whole = compressed_embeddings(source, student_table(dataclasses.replace(config, width=32), source.table), counts)
@@ -352,8 +352,8 @@ def test_compressed_embeddings_keep_what_the_principal_axes_can(config: DistillC
     assert (ratio / ratio.mean() - 1).abs().max() > 1e-2
 
 
-def test_the_axes_are_those_of_the_tokens_that_are_common(config: DistillConfig) -> None:
-    """A token that is nearly all of the text is kept better than when it is rare."""
+def test_the_axes_are_weighted_by_token_frequency(config: DistillConfig) -> None:
+    """A token is represented better if it makes up most of the text than if it is rare."""
     source = load_backbone(config.teacher)
     table = student_table(dataclasses.replace(config, width=2), source.table)
     errors = []
@@ -366,7 +366,7 @@ def test_the_axes_are_those_of_the_tokens_that_are_common(config: DistillConfig)
     assert errors[0] < 0.05 < errors[1]
 
 
-def test_losses_are_the_textbook_ones() -> None:
+def test_losses_match_their_definitions() -> None:
     generator = torch.Generator().manual_seed(0)
     a, b = torch.randn(5, 7, generator=generator), torch.randn(5, 7, generator=generator)
     cosine = torch.nn.functional.cosine_similarity
@@ -418,7 +418,9 @@ def test_the_command_prints_losses_and_plain_progress(
     assert f"loralet distill {Path(config.teacher).name} --text news.txt more.csv --out student --width 16" in card
 
 
-def test_the_folder_of_an_interrupted_start_can_be_resumed_from_nothing(config: DistillConfig, tmp_path: Path) -> None:
+def test_resume_starts_in_a_new_folder_and_rejects_a_folder_with_other_files(
+    config: DistillConfig, tmp_path: Path
+) -> None:
     assert build.open_folder(dataclasses.replace(config, resume=True)) == Path(config.out)
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "thesis.tex").write_text("")
@@ -426,24 +428,24 @@ def test_the_folder_of_an_interrupted_start_can_be_resumed_from_nothing(config: 
         build.open_folder(dataclasses.replace(config, resume=True, out=str(tmp_path / "taken")))
 
 
-def test_a_mixture_is_the_beginning_of_one_row_and_the_end_of_another() -> None:
-    """Rows of distinct tokens, so that each token of a mixture tells where it came from."""
+def test_a_mixture_joins_the_beginning_and_the_end_of_two_rows() -> None:
+    """Rows of distinct tokens, so that each token of a mixture identifies its source."""
     lengths = np.array([6, 9, 4, 12])
     starts = np.concatenate([[0], np.cumsum(lengths)])
     ids = np.arange(100, 100 + starts[-1])
     ids[starts[:-1]], ids[starts[1:] - 1] = 2, 3
     rows, vocabulary, longest, copies = np.array([0, 1, 3]), 50, 10, 40
     tokens, chosen = with_mixtures(Tokens(ids, starts), rows, copies, vocabulary, longest, seed=0)
-    assert np.array_equal(tokens.ids[: len(ids)], ids), "the rows themselves stay as they are"
+    assert np.array_equal(tokens.ids[: len(ids)], ids), "the rows are unchanged"
     assert chosen.tolist() == [*rows, *range(4, 4 + 3 * copies)]
     replaced = kept = 0
     for i in range(4, len(tokens)):
         mixture = tokens.ids[tokens.starts[i] : tokens.starts[i + 1]]
         assert 2 <= len(mixture) <= longest
-        assert (mixture[0], mixture[-1]) == (2, 3), "special tokens at both ends, never replaced"
+        assert (mixture[0], mixture[-1]) == (2, 3), "special tokens at both ends are never replaced"
         inner = mixture[1:-1]
         sources = np.searchsorted(starts, inner[inner >= 100] - 100, side="right") - 1
-        assert not (sources == 2).any(), "a row that was not chosen lends nothing"
+        assert not (sources == 2).any(), "a row that was not chosen contributes no tokens"
         assert len(set(sources)) <= 2
         assert (np.diff(sources) != 0).sum() <= 1
         replaced, kept = replaced + int((inner < vocabulary).sum()), kept + int((inner >= 100).sum())
@@ -454,12 +456,12 @@ def test_a_mixture_is_the_beginning_of_one_row_and_the_end_of_another() -> None:
     assert not np.array_equal(tokens.ids, other.ids)
 
 
-def test_without_mixtures_there_are_only_the_texts(config: DistillConfig, tmp_path: Path) -> None:
+def test_without_mixtures_only_the_texts_are_used(config: DistillConfig, tmp_path: Path) -> None:
     events: list[Event] = []
     build_student(dataclasses.replace(config, mixtures=0, epochs=1, pooled_epochs=0), events.append)
     assert (
         max(event.total for event in events if isinstance(event, Advanced) and "states" not in event.task) == 6
-    )  # 48 texts, 8 a step
+    )  # 48 texts, 8 per step
     assert "mixtures of" not in (Path(config.out) / "README.md").read_text(encoding="utf-8")
     events.clear()
     more = dataclasses.replace(config, mixtures=2, epochs=1, pooled_epochs=0, out=config.out + "-mixed")

@@ -1,4 +1,4 @@
-"""environment.json: what it records, and how a broken one is reported."""
+"""environment.json: its content, and the message if it is invalid."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BACKENDS = (
 )
 
 
-def test_it_comes_back_as_it_was_written(tmp_path: Path) -> None:
+def test_it_round_trips(tmp_path: Path) -> None:
     found = environment(BACKENDS)
     assert (found.loralet, found.torch, found.threads) == (
         loralet.__version__,
@@ -44,7 +44,7 @@ def test_it_comes_back_as_it_was_written(tmp_path: Path) -> None:
     }
 
 
-def test_one_of_before_backends_and_commits_were_recorded_is_read(tmp_path: Path) -> None:
+def test_an_older_file_without_backends_and_commit_is_read(tmp_path: Path) -> None:
     write_environment(tmp_path, environment(BACKENDS))
     raw = json.loads((tmp_path / NAME).read_text(encoding="utf-8"))
     del raw["backends"], raw["commit"]
@@ -54,7 +54,7 @@ def test_one_of_before_backends_and_commits_were_recorded_is_read(tmp_path: Path
     assert found == replace(environment(), started=found.started, commit=None)
 
 
-def test_a_broken_one_is_reported(tmp_path: Path) -> None:
+def test_an_invalid_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"environment\.json: cannot be read \(No such file"):
         read_environment(tmp_path)
     for content, words in (("{", "not valid JSON"), ("[" * 100_000, "not valid JSON"), ("[]", "an object is expected")):

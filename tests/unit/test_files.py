@@ -1,4 +1,4 @@
-"""Tables of texts: what is read, and what is said of a file that cannot be."""
+"""Tables of texts: files that are read, and messages for files that are not."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def content(table: Table) -> list[tuple[str, Any]]:
 
 
 def refusal(path: Path, columns: Columns = Columns(), **options: bool) -> str:  # noqa: B008  # frozen
-    """The message with which a file is refused; it names the file."""
+    """The error message for a file, which includes the file name."""
     with pytest.raises(DataError) as caught:
         read_table(path, columns, **options)
     message = str(caught.value)
@@ -69,7 +69,7 @@ ROWS = [("the cat, sat", 1), ("a dog", 0)]
         ("a.jsonl", '\ufeff{"text": "the cat, sat", "label": 1}\n{"text": "a dog", "label": 0}\n'),
     ],
 )
-def test_every_text_format_reads_alike(tmp_path: Path, name: str, raw: str) -> None:
+def test_all_text_formats_give_equal_tables(tmp_path: Path, name: str, raw: str) -> None:
     table = read_table(write(tmp_path / name, raw), Columns())
     assert content(table) == ROWS
     assert table.labels is not None
@@ -82,7 +82,7 @@ def test_every_text_format_reads_alike(tmp_path: Path, name: str, raw: str) -> N
     "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())]
 )
 @pytest.mark.parametrize("whole", [pa.int8(), pa.int64(), pa.uint16()])
-def test_parquet_reads_alike(tmp_path: Path, kind: pa.DataType, whole: pa.DataType) -> None:
+def test_parquet_gives_an_equal_table(tmp_path: Path, kind: pa.DataType, whole: pa.DataType) -> None:
     texts, labels = pa.array([text for text, _ in ROWS]).cast(kind), pa.array([label for _, label in ROWS], whole)
     table = read_table(write_parquet(tmp_path / "a.parquet", text=texts, label=labels), Columns())
     assert content(table) == ROWS
@@ -107,18 +107,18 @@ def test_parquet_reads_alike(tmp_path: Path, kind: pa.DataType, whole: pa.DataTy
         ("text,label_text,label", "t", 3),
     ],
 )
-def test_usual_names_are_found(tmp_path: Path, header: str, text: str, label: int | str) -> None:
+def test_usual_column_names_are_found(tmp_path: Path, header: str, text: str, label: int | str) -> None:
     assert content(read_table(write(tmp_path / "a.csv", f"{header}\nt,1,3\n"), Columns())) == [(text, label)]
 
 
-def test_given_names_come_before_usual_ones(tmp_path: Path) -> None:
+def test_given_column_names_take_precedence(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "text,label,body,kind\nt,1,b,2\n")
     assert content(read_table(path, Columns())) == [("t", 1)]
     assert content(read_table(path, Columns(text="body", label="kind"))) == [("b", 2)]
     assert content(read_table(path, Columns(label="kind"))) == [("t", 2)]
 
 
-def test_a_file_without_a_header(tmp_path: Path) -> None:
+def test_a_file_without_a_header_is_read(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", '\ufeff3,Wall St. falls,Again\n4,"Chips,\nfaster",Now\n')
     columns = Columns(header=("label", "title", "description"))
     table = read_table(path, columns)
@@ -133,14 +133,14 @@ def test_a_file_without_a_header(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
-def test_columns_are_for_files_that_carry_no_names(tmp_path: Path, name: str) -> None:
+def test_columns_is_only_for_files_without_column_names(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     write(path, '{"text": "a", "label": 1}') if name == "a.jsonl" else write_parquet(path, text=["a"], label=[1])
     assert "--columns is only for CSV and TSV files" in refusal(path, Columns(header=("text", "label")))
     assert content(read_table(path, Columns())) == [("a", 1)]
 
 
-def test_quoted_texts_hold_commas_quotes_and_line_breaks(tmp_path: Path) -> None:
+def test_quoted_texts_may_contain_commas_quotes_and_line_breaks(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", 'text,label\n"one, ""two""\nthree\r\n",1\n5\'10" tall,0\n')
     table = read_table(path, Columns())
     assert content(table) == [('one, "two"\nthree\r\n', 1), ("5'10\" tall", 0)]
@@ -158,15 +158,13 @@ def test_quoted_texts_hold_commas_quotes_and_line_breaks(tmp_path: Path) -> None
         ("text,label\ra,1\r,1\rb,0\r", [2, 4], (3,)),
     ],
 )
-def test_rows_are_numbered_as_an_editor_counts_lines(
-    tmp_path: Path, raw: str, rows: list[int], left_out: tuple[int, ...]
-) -> None:
+def test_row_numbers_are_line_numbers(tmp_path: Path, raw: str, rows: list[int], left_out: tuple[int, ...]) -> None:
     table = read_table(write(tmp_path / "a.csv", raw), Columns())
     assert (table.rows.to_pylist(), table.left_out) == (rows, left_out)
     assert [label for _, label in content(table)] == [1, 0]
 
 
-def test_a_field_beyond_the_csv_modules_limit_is_read_and_only_its_row_number_is_coarse(tmp_path: Path) -> None:
+def test_a_very_long_field_is_read_with_an_approximate_row_number(tmp_path: Path) -> None:
     long = "x" * 140_000
     table = read_table(write(tmp_path / "a.csv", f'text,label\n"{long}\n",1\n\nb,0\n'), Columns())
     assert content(table) == [(f"{long}\n", 1), ("b", 0)]
@@ -184,13 +182,13 @@ def test_a_field_beyond_the_csv_modules_limit_is_read_and_only_its_row_number_is
         ('text,label\na,1\n"b,2\nc,1\n', ["1 row does", "row 3: 1 columns", "close every quote"]),
     ],
 )
-def test_ragged_rows_are_told_with_their_number(tmp_path: Path, raw: str, told: list[str]) -> None:
+def test_ragged_rows_are_reported_with_their_number(tmp_path: Path, raw: str, told: list[str]) -> None:
     message = refusal(write(tmp_path / "a.csv", raw))
     for words in (*told, "Quote texts", "text, label"):
         assert words in message
 
 
-def test_a_semicolon_parts_columns_only_where_the_first_row_has_several_of_them(tmp_path: Path) -> None:
+def test_semicolons_separate_columns_only_if_the_first_row_has_several(tmp_path: Path) -> None:
     plain = write(tmp_path / "b.csv", "cats; dogs\nbirds; fish\n")
     assert read_table(plain, Columns(header=("text",)), labelled=False).texts.to_pylist() == [
         "cats; dogs",
@@ -205,19 +203,17 @@ def test_a_semicolon_parts_columns_only_where_the_first_row_has_several_of_them(
     assert content(read_table(write(tmp_path / "e.csv", 'text,label\n"a;b",1\n'), Columns())) == [("a;b", 1)]
 
 
-def test_names_that_the_header_gives_already_are_refused(tmp_path: Path) -> None:
+def test_names_equal_to_the_header_are_rejected(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "text,label\na dog,0\n")
     for header in (("text", "label"), ("Text", "LABEL")):
         assert "remove --columns" in refusal(path, Columns(header=header))
-    assert len(read_table(path, Columns(header=("label", "text")))) == 2, (
-        "they are other names, so the first row is a row"
-    )
+    assert len(read_table(path, Columns(header=("label", "text")))) == 2, "the names differ, so the first row is data"
     longest = write(tmp_path / "long.csv", "a" * 200_000 + ",0\n")
     assert read_table(longest, Columns(header=("text", "label"))).rows.to_pylist() == [1]
 
 
 @pytest.mark.parametrize(("name", "between"), [("a.csv", ","), ("a.tsv", "\t"), ("a.csv", ";")])
-def test_stray_quotes_do_not_swallow_the_rows_between_them(tmp_path: Path, name: str, between: str) -> None:
+def test_stray_quotes_do_not_merge_rows(tmp_path: Path, name: str, between: str) -> None:
     rows = [f"text {i}{between}{i % 2}" for i in range(9)]
     rows[2], rows[6] = '"' + rows[2], '"' + rows[6]
     path = write(tmp_path / name, "\n".join([f"text{between}label", *rows]) + "\n")
@@ -228,14 +224,14 @@ def test_stray_quotes_do_not_swallow_the_rows_between_them(tmp_path: Path, name:
     assert content(read_table(proper, Columns())) == [('two\nlines, "quoted"', 1), ("a dog", 0)]
 
 
-def test_one_column_is_not_text_and_label_both(tmp_path: Path) -> None:
+def test_text_and_label_must_be_different_columns(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "text,label\na dog,0\n")
     assert "both the text and the label" in refusal(path, Columns(text="label"))
     assert "both the text and the label" in refusal(path, Columns(label="text"))
     assert read_table(path, Columns(text="label"), labelled=False).texts.to_pylist() == ["0"]
 
 
-def test_five_ragged_rows_are_shown_and_the_rest_counted(tmp_path: Path) -> None:
+def test_at_most_five_ragged_rows_are_listed(tmp_path: Path) -> None:
     raw = "text\tlabel\n" + "a\t1\n" * 10 + "b\t1\tc\n" * 8
     message = refusal(write(tmp_path / "a.tsv", raw))
     assert "8 rows do not have 2 columns (text, label)" in message
@@ -253,7 +249,9 @@ def test_five_ragged_rows_are_shown_and_the_rest_counted(tmp_path: Path) -> None
         ("a.jsonl", b'{"text": "a", "label": 1}\n\n{"text": "caf\xe9", "label": 2}\n', 3, "text"),
     ],
 )
-def test_bad_utf8_is_told_with_row_and_byte(tmp_path: Path, name: str, raw: bytes, row: int, column: str) -> None:
+def test_invalid_utf8_is_reported_with_row_and_byte(
+    tmp_path: Path, name: str, raw: bytes, row: int, column: str
+) -> None:
     message = refusal(write(tmp_path / name, raw))
     for words in (f"row {row}, column {column!r}", "byte 0xe9 at 3", "caf", "save the file as UTF-8"):
         assert words in message
@@ -261,7 +259,7 @@ def test_bad_utf8_is_told_with_row_and_byte(tmp_path: Path, name: str, raw: byte
 
 
 @pytest.mark.parametrize("coding", ["utf-16-le", "utf-16-be"])
-def test_utf16_is_named(tmp_path: Path, coding: str) -> None:
+def test_utf16_is_reported(tmp_path: Path, coding: str) -> None:
     message = refusal(write(tmp_path / "a.csv", "\ufefftext,label\na,1\n".encode(coding)))
     assert "the file is UTF-16; save it as UTF-8" in message
 
@@ -294,16 +292,16 @@ def test_utf16_is_named(tmp_path: Path, coding: str) -> None:
         ("a.csv.gz", "a", "unknown file extension '.gz'"),
     ],
 )
-def test_files_without_rows_or_of_another_kind_are_refused(tmp_path: Path, name: str, raw: str, words: str) -> None:
+def test_empty_files_and_other_formats_are_rejected(tmp_path: Path, name: str, raw: str, words: str) -> None:
     assert words in refusal(write(tmp_path / name, raw))
 
 
-def test_parquet_without_rows_is_refused(tmp_path: Path) -> None:
+def test_parquet_without_rows_is_rejected(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", text=pa.array([], pa.string()), label=pa.array([], pa.int64()))
     assert refusal(path).endswith("the file has no rows")
 
 
-def test_a_missing_file_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     assert refusal(tmp_path / "a.csv") == "a.csv: no such file"
 
 
@@ -327,7 +325,7 @@ def test_a_missing_file_is_told(tmp_path: Path) -> None:
         ("text,label,label\na,1,1\n", Columns(), ["2 columns are named 'label'", "rename all but one"]),
     ],
 )
-def test_missing_and_doubled_columns_are_told_with_those_there(
+def test_missing_and_duplicate_columns_are_reported_with_existing_ones(
     tmp_path: Path, raw: str, columns: Columns, words: list[str]
 ) -> None:
     message = refusal(write(tmp_path / "a.csv", raw), columns)
@@ -336,7 +334,7 @@ def test_missing_and_doubled_columns_are_told_with_those_there(
     assert content(read_table(write(tmp_path / "b.csv", "text,label,x,x\na,1,2,3\n"), Columns())) == [("a", 1)]
 
 
-def test_empty_texts_are_left_out_with_their_rows_or_kept(tmp_path: Path) -> None:
+def test_empty_texts_are_dropped_and_reported_or_kept(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", 'text,label\na,1\n,2\n" \t",2\nb,0\n')
     table = read_table(path, Columns())
     assert (content(table), table.left_out, table.rows.to_pylist()) == ([("a", 1), ("b", 0)], (3, 4), [2, 5])
@@ -345,7 +343,7 @@ def test_empty_texts_are_left_out_with_their_rows_or_kept(tmp_path: Path) -> Non
     assert kept.rows.to_pylist() == [2, 3, 4, 5]
 
 
-def test_null_texts_are_empty_texts(tmp_path: Path) -> None:
+def test_null_texts_count_as_empty(tmp_path: Path) -> None:
     table = read_table(write_parquet(tmp_path / "a.parquet", text=["a", None, "b"], label=[1, 2, 0]), Columns())
     assert (content(table), table.left_out) == ([("a", 1), ("b", 0)], (2,))
     path = write(tmp_path / "a.jsonl", '{"text": null, "label": 1}\n{"label": 2}\n\n{"text": "b", "label": 0}\n')
@@ -371,7 +369,7 @@ def test_null_texts_are_empty_texts(tmp_path: Path) -> None:
         ("a.csv", "text,label\n" + "a,\n" * 9, "9 rows (2, 3, 4, 5, 6, ...) without a label"),
     ],
 )
-def test_missing_labels_are_told_with_their_rows(tmp_path: Path, name: str, raw: str, words: str) -> None:
+def test_missing_labels_are_reported_with_their_rows(tmp_path: Path, name: str, raw: str, words: str) -> None:
     path = write(tmp_path / name, raw)
     assert words in refusal(path)
     assert read_table(path, Columns(), labelled=False).labels is None
@@ -384,7 +382,7 @@ def test_a_row_without_text_needs_no_label(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("raw", ["text\na\n", "text,label\na,\n", "text,label,label\na,1,2\n"])
-def test_labels_are_not_looked_at_where_none_are_wanted(tmp_path: Path, raw: str) -> None:
+def test_labels_are_ignored_for_unlabelled_tables(tmp_path: Path, raw: str) -> None:
     table = read_table(write(tmp_path / "a.csv", raw), Columns(), labelled=False)
     assert (table.texts.to_pylist(), table.labels) == (["a"], None)
     assert "label" in refusal(tmp_path / "a.csv")
@@ -403,7 +401,7 @@ def test_labels_are_not_looked_at_where_none_are_wanted(tmp_path: Path, raw: str
         (["1" * 19, "1", "2"], ["1" * 19, "1", "2"]),
     ],
 )
-def test_csv_labels_are_integers_where_all_are_and_else_strings(
+def test_csv_labels_are_integers_if_all_are_else_strings(
     tmp_path: Path, values: list[str], read: list[int | str]
 ) -> None:
     table = read_table(
@@ -443,7 +441,7 @@ def test_parquet_labels(tmp_path: Path, values: pa.Array, read: list[int | str])
     )
 
 
-def test_fractions_are_no_labels(tmp_path: Path) -> None:
+def test_fractions_are_rejected_as_labels(tmp_path: Path) -> None:
     told = ["in column 'label' is not an integer", "write class labels as integers or names"]
     path = write(tmp_path / "a.jsonl", '{"text": "a", "label": 1}\n\n{"text": "b", "label": 0.5}\n')
     for words in (*told, "row 3: label 0.5"):
@@ -453,7 +451,7 @@ def test_fractions_are_no_labels(tmp_path: Path) -> None:
         assert words in refusal(path)
 
 
-def test_whole_numbers_written_as_fractions_are_labels_as_pandas_makes_them(tmp_path: Path) -> None:
+def test_integral_floats_from_pandas_are_labels(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", text=["a", "b", "c"], label=[None, 1.0, 2.0])
     assert "row 1 without a label" in refusal(path)
     path = write_parquet(tmp_path / "a.parquet", text=["a"], label=pa.array([None], pa.float64()))
@@ -477,7 +475,7 @@ def test_whole_numbers_written_as_fractions_are_labels_as_pandas_makes_them(tmp_
         ({"text": "a", "label": {"x": 1}}, "column 'label' has type struct<x: int64>, not text"),
     ],
 )
-def test_columns_of_another_type_are_refused(tmp_path: Path, value: dict[str, Any], words: str) -> None:
+def test_columns_of_other_types_are_rejected(tmp_path: Path, value: dict[str, Any], words: str) -> None:
     assert words in refusal(write(tmp_path / "a.jsonl", json.dumps(value)))
 
 
@@ -507,20 +505,20 @@ def test_columns_of_another_type_are_refused(tmp_path: Path, value: dict[str, An
         ('{"text": "a", "label": 1}\n{"text": "\\ud800", "label": 1}\n', ["row 2 is not valid JSON", "surrogate"]),
     ],
 )
-def test_broken_and_mixed_json_is_told_with_its_line(tmp_path: Path, raw: str, words: list[str]) -> None:
+def test_invalid_and_mixed_json_is_reported_with_its_line(tmp_path: Path, raw: str, words: list[str]) -> None:
     message = refusal(write(tmp_path / "a.jsonl", raw))
     for word in words:
         assert word in message
 
 
-def test_json_objects_over_several_lines_are_read(tmp_path: Path) -> None:
+def test_multiline_json_objects_are_read(tmp_path: Path) -> None:
     table = read_table(
         write(tmp_path / "a.json", '{\n"text": "a",\n"label": 1}\n{"text": "b", "label": 0}\n'), Columns()
     )
     assert (content(table), table.rows.to_pylist()) == ([("a", 1), ("b", 0)], [1, 2])
 
 
-def test_parquet_carries_the_names_of_its_labels(tmp_path: Path) -> None:
+def test_label_names_in_parquet_metadata_are_read(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", ["World", "Sports"], text=["a", "b"], label=[1, 0])
     assert (read_table(path, Columns()).names, content(read_table(path, Columns()))) == (
         ("World", "Sports"),
@@ -534,7 +532,7 @@ def test_parquet_carries_the_names_of_its_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "metadata", [b"{", b"[]", b'{"info": {"features": {"label": {"dtype": "int64"}}}}', b'{"info": null}']
 )
-def test_metadata_of_another_form_gives_no_names(tmp_path: Path, metadata: bytes) -> None:
+def test_other_parquet_metadata_is_ignored(tmp_path: Path, metadata: bytes) -> None:
     table = pa.table({"text": ["a"], "label": [1]}).replace_schema_metadata({b"huggingface": metadata})
     pa.parquet.write_table(table, tmp_path / "a.parquet")
     assert read_table(tmp_path / "a.parquet", Columns()).names == ()
@@ -551,8 +549,10 @@ def test_listed_rows() -> None:
     ("name", "line"),
     [("a.csv", '"{text}{text}\n{text}",{label}\n'), ("a.jsonl", '{{"text": "{text}", "label": {label}}}\n')],
 )
-def test_blocks_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, line: str) -> None:
-    """A file of many blocks reads as one of a single block, and its faults keep their row numbers."""
+def test_block_size_does_not_change_the_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, line: str
+) -> None:
+    """A file of many blocks reads like one of a single block, with the same row numbers in errors."""
     head = "text,label\n" if name == "a.csv" else ""
     raw = head + "".join(line.format(text=f"t{i}" if i % 7 else "", label=i % 3) for i in range(300))
     path = write(tmp_path / name, raw)

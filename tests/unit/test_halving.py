@@ -1,4 +1,4 @@
-"""Runs that leave their pack early: the decision as a pure function, and what a pack makes of it."""
+"""Runs that leave their pack early: the decision as a pure function, and its effect on a pack."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def checked(run: str, score: float, loss: float = 1.0) -> Checked:
 @pytest.mark.parametrize(
     ("steps", "rungs"), [(800, (100, 200, 400)), (60, (8, 15, 30)), (9, (2, 3, 5)), (4, (1, 2)), (2, (1,)), (1, ())]
 )  # fmt: skip
-def test_rungs_are_an_eighth_a_quarter_and_half_of_the_steps(steps: int, rungs: tuple[int, ...]) -> None:
+def test_rungs_are_at_an_eighth_a_quarter_and_half_of_the_steps(steps: int, rungs: tuple[int, ...]) -> None:
     assert rungs_of(steps) == rungs
 
 
-def test_runs_rank_by_accuracy_then_loss_then_place() -> None:
+def test_runs_are_ranked_by_accuracy_then_loss_then_position() -> None:
     checks = [
         checked("a", 0.5),
         checked("b", 0.9, 2.0),
@@ -45,13 +45,13 @@ def test_runs_rank_by_accuracy_then_loss_then_place() -> None:
 
 
 @pytest.mark.parametrize(("count", "kept"), [(1, 1), (2, 1), (3, 2), (8, 4), (9, 5)])
-def test_the_better_half_goes_on(count: int, kept: int) -> None:
+def test_the_better_half_continues(count: int, kept: int) -> None:
     ranked, left = halve([checked(str(i), i / 10) for i in range(count)])
     assert left == kept
     assert [c.run for c in ranked] == [str(i) for i in reversed(range(count))]
 
 
-def test_a_run_has_enough_at_its_target_or_when_its_patience_is_out() -> None:
+def test_a_run_stops_at_its_target_or_when_patience_is_exhausted() -> None:
     assert not has_enough(checked("a", 0.9), 99, None, Exits())
     assert has_enough(checked("a", 0.8), 0, None, Exits(target=0.8))
     assert not has_enough(checked("a", 0.79), 99, None, Exits(target=0.8))
@@ -65,7 +65,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
 
 
 def rows(count: int, seed: int) -> Rows:
-    """Random token rows whose label is decided by their second token."""
+    """Random token rows. The second token determines the label."""
     generator = np.random.default_rng(seed)
     lengths = generator.integers(3, 9, count)
     starts = np.concatenate([[0], np.cumsum(lengths)])
@@ -91,7 +91,7 @@ def carry_out(
     return state, list(train(state, rows(60, 0), rows(40, 1), options, 0, exits))
 
 
-def test_each_rung_halves_the_lora_runs_and_spares_the_probe(pair: Pair) -> None:
+def test_each_rung_halves_the_lora_runs_but_not_the_probe(pair: Pair) -> None:
     options = TrainingOptions(steps=40, batch_size=8, eval_every=10)
     state, events = carry_out(pair, RUNS, options, halving=True)
     rungs = [event for event in events if isinstance(event, Halved)]
@@ -115,7 +115,7 @@ def test_each_rung_halves_the_lora_runs_and_spares_the_probe(pair: Pair) -> None
     assert all(s.best and s.last for s in state.ended)
 
 
-def test_without_halving_nothing_leaves_and_the_survivor_is_the_run_it_would_be(pair: Pair) -> None:
+def test_halving_does_not_change_the_surviving_run(pair: Pair) -> None:
     options = TrainingOptions(steps=40, batch_size=8, eval_every=5)
     halved, _ = carry_out(pair, RUNS, options, halving=True)
     plain, events = carry_out(pair, RUNS, options, halving=False)
@@ -133,7 +133,7 @@ def test_a_single_lora_run_is_never_halved(pair: Pair) -> None:
     assert not any(isinstance(event, Halved) for event in events)
 
 
-def test_a_run_at_its_target_leaves_with_the_step_of_its_convergence(pair: Pair) -> None:
+def test_a_run_at_its_target_stops_with_its_convergence_step(pair: Pair) -> None:
     options = TrainingOptions(steps=40, batch_size=8, eval_every=4, target_score=0.3)
     state, _ = carry_out(pair, RUNS, options, halving=False, target=0.3)
     stopped = [s for s in state.ended if s.status == "early-stopped"]

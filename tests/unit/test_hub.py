@@ -1,4 +1,4 @@
-"""The real hub client against a hub on 127.0.0.1. The client reads its environment when imported, so each scenario is a process of its own."""
+"""The hub client with a hub on 127.0.0.1. The client reads its environment on import, so tests use new processes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GOOGLE = "google/bert_uncased_L-2_H-128_A-2"
 AG_NEWS = "fancyzhx/ag_news"
 LABELS = ("World", "Sports", "Business", "Sci/Tech")
 PROCESS_LIMIT = 60
-"""Seconds; a process needs about three, most of them to import torch."""
+"""In seconds. A process needs about three, mostly for the import of torch."""
 
 SCRIPT = """
 import json, logging, sys
@@ -49,7 +49,8 @@ def model(name):
 def dataset(name):
     data = load_dataset(name, Columns())
     test = data.test.read() if data.test else ()
-    return {"labels": data.task.labels, "train": data.train.texts.to_pylist(), "numbers": data.train.targets.tolist(), "test": len(test)}
+    train = {"train": data.train.texts.to_pylist(), "numbers": data.train.targets.tolist()}
+    return {"labels": data.task.labels, **train, "test": len(test)}
 
 def outcome(load, name):
     before = len(said)
@@ -60,21 +61,22 @@ def outcome(load, name):
     return found | {"said": said[before:]}
 
 asked = json.loads(sys.argv[1])
-outcomes = {name: outcome(model, name) for name in asked["models"]} | {name: outcome(dataset, name) for name in asked["datasets"]}
+outcomes = {name: outcome(model, name) for name in asked["models"]}
+outcomes |= {name: outcome(dataset, name) for name in asked["datasets"]}
 print(json.dumps({"outcomes": outcomes, "imported_early": imported_early}))
 """
 
 
 @dataclass
 class User:
-    """Someone at a machine with a cache, who runs processes."""
+    """A user with a cache who runs processes."""
 
     home: Path
 
     def asks(
         self, hub: str, models: Sequence[str] = (), datasets: Sequence[str] = (), **environment: str
     ) -> Mapping[str, Any]:
-        """What a new process makes of the names."""
+        """Load the names in a new process."""
         answer = json.loads(
             self.runs(hub, SCRIPT, json.dumps({"models": models, "datasets": datasets}), **environment).splitlines()[-1]
         )
@@ -83,7 +85,7 @@ class User:
         return outcomes
 
     def runs(self, hub: str, script: str, *arguments: str, **environment: str) -> str:
-        """What a new process prints."""
+        """Output of a new process."""
         clean = {
             k: v
             for k, v in os.environ.items()
@@ -112,7 +114,7 @@ def user(tmp_path: Path) -> User:
 
 
 def ag_news(folder: Path) -> Path:
-    """The data set's real file names and schema metadata, a few rows."""
+    """A few rows with the data set's real file names and schema metadata."""
     features = {"text": {"dtype": "string", "_type": "Value"}, "label": {"names": list(LABELS), "_type": "ClassLabel"}}
     schema = pa.schema(
         [("text", pa.string()), ("label", pa.int64())],
@@ -134,7 +136,7 @@ def closed_port() -> str:
         return hub.url
 
 
-def test_mission_checkpoints_and_data_then_the_hub_goes_away(user: User, tmp_path: Path) -> None:
+def test_published_checkpoints_and_data_are_cached_for_offline_use(user: User, tmp_path: Path) -> None:
     models = {
         PRAJJWAL: prajjwal(tmp_path / "a"),
         GOOGLE: google(tmp_path / "b"),
@@ -194,7 +196,7 @@ def test_one_weight_file_is_fetched_and_a_new_commit_is_noticed(user: User, tmp_
     with LoopbackHub({PRAJJWAL: folder}, cut_once={"model.safetensors"}) as hub:
         first = user.asks(hub.url, [PRAJJWAL])[PRAJJWAL]
         assert first["fingerprint"] == load_backbone(str(folder)).fingerprint
-        assert not hub.cut_once  # the transfer did break off, and was begun again
+        assert not hub.cut_once  # the transfer was interrupted and started again
         assert [r.method for r in hub.requests if "model.safetensors" in r.path] == ["HEAD", "GET", "GET"]
         fetched = {path.split("/")[-1] for path in hub.downloaded()}
         assert fetched == {"config.json", "model.safetensors", "vocab.txt"}
@@ -204,7 +206,7 @@ def test_one_weight_file_is_fetched_and_a_new_commit_is_noticed(user: User, tmp_
         assert second["fingerprint"] == load_backbone(str(newer)).fingerprint != first["fingerprint"]
 
 
-def test_an_unfinished_download_neither_counts_as_a_copy_nor_hides_the_older_one(user: User, tmp_path: Path) -> None:
+def test_an_unfinished_download_does_not_replace_an_older_copy(user: User, tmp_path: Path) -> None:
     folder = prajjwal(tmp_path / "a")
     with LoopbackHub({PRAJJWAL: folder}, unavailable={"pytorch_model.bin"}) as hub:
         failed = user.asks(hub.url, [PRAJJWAL])[PRAJJWAL]
@@ -219,7 +221,7 @@ def test_an_unfinished_download_neither_counts_as_a_copy_nor_hides_the_older_one
         assert "using the copy cached" in kept["said"][0]
 
 
-def test_a_copy_that_another_tool_fetched_in_part_is_used(user: User, tmp_path: Path) -> None:
+def test_a_partial_copy_of_another_tool_is_used(user: User, tmp_path: Path) -> None:
     folder = google(tmp_path / "a")
     fetch = "import sys, huggingface_hub as h; h.snapshot_download(sys.argv[1], allow_patterns=sys.argv[2:])"
     other = prajjwal(tmp_path / "b")
@@ -233,7 +235,7 @@ def test_a_copy_that_another_tool_fetched_in_part_is_used(user: User, tmp_path: 
     assert "has no copy" in found[PRAJJWAL]["message"]
 
 
-def test_a_hub_that_says_nothing_is_given_up_on(user: User) -> None:
+def test_an_unresponsive_hub_times_out(user: User) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         hub = f"http://127.0.0.1:{silent.getsockname()[1]}"
         found = user.asks(hub, [PRAJJWAL], HF_HUB_ETAG_TIMEOUT="1")
@@ -258,7 +260,7 @@ def test_neither_hub_nor_cache(user: User, offline: str) -> None:
         assert ("onnection refused" in message) == (offline == "0"), message
 
 
-def test_repositories_that_cannot_be_used(user: User, tmp_path: Path) -> None:
+def test_unusable_repositories_are_reported(user: User, tmp_path: Path) -> None:
     bare = tmp_path / "bare"
     bare.mkdir()
     (bare / "README.md").write_text("nothing yet\n")
@@ -288,7 +290,7 @@ def test_repositories_that_cannot_be_used(user: User, tmp_path: Path) -> None:
     assert "corpus.txt" in found["me/text"]["message"]
 
 
-def test_a_local_folder_of_that_name_wins_without_a_request(user: User, tmp_path: Path) -> None:
+def test_a_local_folder_of_that_name_is_used_without_a_request(user: User, tmp_path: Path) -> None:
     local = prajjwal(tmp_path / "here" / PRAJJWAL, seed=1)
     ag_news(tmp_path / "here" / "ag_news")
     there = prajjwal(tmp_path / "there")
@@ -323,7 +325,7 @@ def test_the_form_of_a_hub_id(name: str, expected: bool, tmp_path: Path, monkeyp
     assert is_hub_id(name) is expected
 
 
-def test_what_exists_here_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_paths_are_not_hub_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert is_hub_id("model")
     (tmp_path / "model").mkdir()

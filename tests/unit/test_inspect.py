@@ -1,4 +1,4 @@
-"""What ``loralet inspect`` says of models, adapters, run folders and data sets."""
+"""Output of ``loralet inspect`` for models, adapters, run folders and data sets."""
 
 from __future__ import annotations
 
@@ -86,7 +86,8 @@ def test_a_run_folder_and_a_data_set(place: Path) -> None:
     assert run["run folder"]["chosen on validation"] in run["validation accuracy"]
     assert (data["train"]["rows"], data["train"]["rows of 0"], data["test"]["rows"]) == (20, 10, 2)
     assert data["train"]["characters, longest"] == len("stock market")
-    assert json.loads((place / "run" / "results.json").read_text())["test_reads"] == 1  # looking is not reading
+    # inspecting does not count as a test read
+    assert json.loads((place / "run" / "results.json").read_text())["test_reads"] == 1
 
 
 def test_two_names_of_one_model(place: Path) -> None:
@@ -98,7 +99,7 @@ def test_two_names_of_one_model(place: Path) -> None:
     )
 
 
-def test_one_number_apart_is_told_with_its_tensor(place: Path, tmp_path: Path) -> None:
+def test_one_different_value_is_reported_with_its_tensor(place: Path, tmp_path: Path) -> None:
     prajjwal(tmp_path / "nudged")
     tensors = torch.load(tmp_path / "nudged" / "pytorch_model.bin", weights_only=True)
     tensors["bert.encoder.layer.1.output.dense.weight"][3, 5] += 0.25
@@ -145,7 +146,7 @@ def test_the_table_shows_every_kind(place: Path) -> None:
         assert words in shown
 
 
-def test_what_is_nothing_is_told(place: Path, tmp_path: Path) -> None:
+def test_invalid_paths_are_reported(place: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="not an adapter, a model or a data set"):
         inspect_path(str(place / "nowhere"))
     (tmp_path / "empty").mkdir()

@@ -1,4 +1,4 @@
-"""Which runs share a pass, and what a pack needs: the estimate beside what torch really keeps."""
+"""Grouping of runs into packs, and the memory estimate compared with what torch allocates."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def lora(
     return adapter_run(model, AdapterSpec(rank=rank, alpha=alpha, dropout=dropout, targets=targets), 1e-3, seed)
 
 
-def test_runs_that_see_other_batches_never_share() -> None:
+def test_runs_with_different_batches_never_share_a_pack() -> None:
     runs = [lora(4), lora(8), lora(4, seed=1), lora(4, model="n"), FULL, lora(16), PROBE]
     packs = group(runs)
     assert packs == [[runs[0], runs[1], runs[5], runs[6]], [runs[2]], [runs[3]], [FULL]]
@@ -55,14 +55,16 @@ def test_runs_that_see_other_batches_never_share() -> None:
     ("count", "room", "sizes"),
     [(9, 9, [9]), (9, 8, [4, 5]), (9, 4, [3, 3, 3]), (10, 3, [2, 3, 2, 3]), (3, 0, [1, 1, 1])],
 )
-def test_a_group_that_does_not_fit_is_cut_into_the_fewest_equal_packs(count: int, room: int, sizes: list[int]) -> None:
+def test_a_group_that_does_not_fit_is_split_into_the_fewest_equal_packs(
+    count: int, room: int, sizes: list[int]
+) -> None:
     runs = [lora(4, alpha=float(i + 1)) for i in range(count)]
     packs = group(runs, lambda members: len(members) <= room)
     assert [len(pack) for pack in packs] == sizes
     assert sorted(run.id for pack in packs for run in pack) == sorted(run.id for run in runs)
 
 
-def test_like_runs_stay_together() -> None:
+def test_similar_runs_stay_together() -> None:
     runs = [lora(r, d, t) for t in (TARGETS, QV) for d in (0.1, 0.0) for r in (32, 4)]
     packs = group(runs, lambda members: len(members) <= 2)
     assert [{(run.adapter.targets, run.adapter.dropout) for run in pack} for pack in packs] == [
@@ -70,7 +72,7 @@ def test_like_runs_stay_together() -> None:
     ]
 
 
-def test_targets_are_resolved_on_the_encoder_that_a_run_is_for() -> None:
+def test_targets_are_resolved_on_the_encoder_of_the_run() -> None:
     every = resolved(lora(4, targets=("all-linear",)), TABLE)
     assert every.adapter.targets == TARGETS
     assert resolved(lora(4, targets=("value", "query")), TABLE).adapter.targets == QV
@@ -86,8 +88,8 @@ BATCH, LENGTH = 16, 48
 
 
 def kept_bytes(runs: Sequence[Run], head: str) -> tuple[int, int]:
-    """Bytes of all tensors that autograd keeps for the backward pass of one step, each storage once, and the parameters of
-    one row of the pack's matrix."""
+    """Bytes of all tensors that autograd saves for the backward pass of one step, each storage once, and the parameters
+    of one row of the pack's matrix."""
     torch.manual_seed(0)
     weights = {name: 0.05 * torch.randn(size) for name, size in TABLE.tensors().items()}
     weights |= {"pooler.weight": torch.randn(128, 128), "pooler.bias": torch.zeros(128)}
@@ -121,14 +123,14 @@ KINDS: dict[str, list[Run]] = {
 
 @pytest.mark.parametrize("head", ["pooler", "mean"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_estimate_is_within_a_factor_of_two_of_what_torch_keeps(
+def test_the_estimate_is_within_a_factor_of_two_of_saved_tensors(
     kind: str, head: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = KINDS[kind]
     measured, numbers = kept_bytes(runs, head)
     load = Load(TABLE, CLASSES, head, BATCH, LENGTH, 4)
     assert parameters_of(runs, load) == numbers
-    # the rest is known by its size: copies of the parameters, and gradients on their way
+    # the rest has known sizes: copies of the parameters, and intermediate gradients
     monkeypatch.setattr(memory, "BATCH_TOKENS", 0)
     monkeypatch.setattr(memory, "COPIES", 1)
     estimate = pack_bytes(runs, load)
@@ -176,13 +178,13 @@ print(peak(runs) - one, pack_bytes(runs, load) - pack_bytes(runs[:1], load))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
-def test_the_estimate_is_within_a_factor_of_two_of_the_memory_that_a_step_takes() -> None:
+def test_the_estimate_is_within_a_factor_of_two_of_process_memory() -> None:
     done = subprocess.run([sys.executable, "-c", STEP], capture_output=True, text=True, check=True)
     measured, estimate = map(int, done.stdout.split())
     assert 1 / 2 < estimate / measured < 2, (estimate, measured)
 
 
-def test_the_estimate_grows_with_what_it_should_grow_with() -> None:
+def test_the_estimate_grows_with_the_amount_of_work() -> None:
     load = Load(TABLE, CLASSES, "mean", 64, LENGTH, 4)
     one, nine = pack_bytes(KINDS["nine"][:1], load), pack_bytes(KINDS["nine"], load)
     assert 5 < nine / one < 9.5
@@ -198,7 +200,7 @@ def test_the_estimate_grows_with_what_it_should_grow_with() -> None:
     )
 
 
-def test_a_budget_is_what_was_granted_or_a_share_of_what_is_free(tmp_path: Path) -> None:
+def test_the_budget_is_given_or_a_share_of_free_memory(tmp_path: Path) -> None:
     processor = torch.device("cpu")
     assert budget(2.5, processor) == 2.5 * GIB
     (tmp_path / "meminfo").write_text("MemTotal:       8000 kB\nMemFree:         100 kB\nMemAvailable:   5000 kB\n")
@@ -208,10 +210,8 @@ def test_a_budget_is_what_was_granted_or_a_share_of_what_is_free(tmp_path: Path)
     assert 0 < budget(None, processor) < SHARE_OF_FREE * 2**50
 
 
-def test_peak_memory_is_the_process_s_own_where_the_system_counts_it(tmp_path: Path) -> None:
+def test_peak_memory_is_that_of_the_process_on_linux(tmp_path: Path) -> None:
     (tmp_path / "status").write_text("Name:\tpython\nVmPeak:\t  900 kB\nVmHWM:\t     640 kB\n")
     assert peak_memory(tmp_path / "status") == 640 * 1024
     assert peak_memory() > 10 * 1024**2
-    assert peak_memory(tmp_path / "absent") > 10 * 1024**2, (
-        "elsewhere it is what the system says of the process and its start"
-    )
+    assert peak_memory(tmp_path / "absent") > 10 * 1024**2, "on other systems, the fallback is used"

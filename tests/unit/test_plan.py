@@ -1,4 +1,4 @@
-"""From options to runs and packs: the cells of a grid, ids that never collide, presets, and the estimate of a plan."""
+"""From options to runs and packs: grid cells, unique ids, presets, and the estimate of a plan."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def planned(**grid: object) -> list[Run]:
 
 
 def resolved_targets(run: Run) -> tuple[str, ...]:
-    """The linear layers that a run adapts in an encoder that has all of them, in the encoder's order."""
+    """The linear layers that a run adapts in an encoder with all of them, in encoder order."""
     return run.adapter.on(TARGETS).targets
 
 
-def test_ids_of_a_plain_grid_are_what_they_were() -> None:
+def test_ids_of_a_plain_grid_are_unchanged() -> None:
     runs = planned(ranks=(0, 4), alphas=(64.0,), lrs=(1e-3, 0.002), seeds=(0, 7), full=True)
     assert [run.id for run in runs] == [
         "probe-s0", "lora-r4-a64-lr0.001-s0", "lora-r4-a64-lr0.002-s0", "full-lr0.0003-s0",
@@ -51,7 +51,7 @@ def test_ids_of_a_plain_grid_are_what_they_were() -> None:
     ]
 
 
-def test_an_id_names_what_varies_and_nothing_else() -> None:
+def test_an_id_contains_only_varied_settings() -> None:
     runs = planned(
         ranks=(4,),
         alphas=(8.0,),
@@ -71,7 +71,7 @@ def test_an_id_names_what_varies_and_nothing_else() -> None:
     assert planned(ranks=(4,), alphas=(8.0,), dropouts=(0.0, 0.1))[2].id == "lora-r4-a8-lr0.001-d0.1-s0"
 
 
-def test_ids_never_collide() -> None:
+def test_ids_are_unique() -> None:
     runs = planned(
         models=("a/m", "b/m", "n"),
         ranks=(4, 8),
@@ -87,7 +87,7 @@ def test_ids_never_collide() -> None:
     assert not any(character in run.id for run in runs for character in '/\\: "')
 
 
-def test_targets_stand_where_no_sets_are_given() -> None:
+def test_targets_are_used_without_target_sets() -> None:
     assert {resolved_targets(run) for run in planned(targets=("value", "query"))[1:]} == {("query", "value")}
     assert {resolved_targets(run) for run in planned(targets=("value",), target_sets=("output",))[1:]} == {("output",)}
 
@@ -101,7 +101,7 @@ def chosen(*arguments: str) -> StudyConfig:
 BERTS = ("google/bert_uncased_L-2_H-128_A-2", "prajjwal1/bert-tiny")
 
 
-def test_a_preset_is_its_grid_and_nothing_else() -> None:
+def test_a_preset_sets_only_its_grid() -> None:
     config = chosen("--preset", "base-vs-lora")
     assert config.grid == GridOptions(models=BERTS, ranks=(16,), alphas=(64.0,), dropouts=(0.1,))
     assert (config.training, config.data) == (StudyConfig().training, StudyConfig().data)
@@ -114,7 +114,7 @@ def test_a_preset_is_its_grid_and_nothing_else() -> None:
     assert (grid.ranks, grid.alphas, grid.dropouts) == ((4, 16, 32), (64.0, 256.0, 512.0), (0.0,))
 
 
-def test_flags_beside_a_preset_win_and_the_rest_of_it_stays() -> None:
+def test_flags_override_only_their_options_of_a_preset() -> None:
     for arguments in (
         ["--preset", "base-vs-lora", "--ranks", "8", "--steps", "7"],
         ["--ranks", "8", "--steps", "7", "--preset", "base-vs-lora"],
@@ -122,12 +122,12 @@ def test_flags_beside_a_preset_win_and_the_rest_of_it_stays() -> None:
         config = chosen("rows.csv", *arguments)
         assert (config.grid.ranks, config.grid.alphas, config.grid.models) == ((8,), (64.0,), BERTS)
         assert (config.data, config.training.steps) == ("rows.csv", 7)
-    # a flag that is given with its usual value is given all the same
+    # a flag set to its default value counts as given
     assert chosen("--preset", "base-vs-lora", "--dropouts", "0").grid.dropouts == (0.0,)
     assert chosen("--preset", "base-vs-lora", "--dropout", "0.2").grid.dropouts == (0.2,)
 
 
-def test_a_preset_stands_between_file_and_flags(tmp_path: Path) -> None:
+def test_a_preset_overrides_the_file_and_flags_override_the_preset(tmp_path: Path) -> None:
     given = StudyConfig(data="x", grid=GridOptions(ranks=(2,), lrs=(0.5,)), halving=True)
     (tmp_path / "a.toml").write_text(options_text(given))
     config = chosen("--config", str(tmp_path / "a.toml"), "--preset", "base-vs-lora", "--alphas", "9")
@@ -141,7 +141,7 @@ def test_a_preset_stands_between_file_and_flags(tmp_path: Path) -> None:
     assert chosen("--config", str(tmp_path / "a.toml")).grid.ranks == (2,)
 
 
-def test_an_unknown_preset_is_a_usage_message(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_preset_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         chosen("--preset", "rank-alfa")
     assert caught.value.code == 2
@@ -150,7 +150,7 @@ def test_an_unknown_preset_is_a_usage_message(capsys: pytest.CaptureFixture[str]
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> StudyConfig:
-    """A small study whose dropout would show any number drawn from a generator by the probe."""
+    """A small study whose dropout would reveal random numbers drawn by the probe."""
     folder = tmp_path_factory.mktemp("plan")
     make_pair(folder / "model")
     (folder / "data").mkdir()
@@ -187,7 +187,7 @@ def outcome(prepared: Prepared, folder: Path) -> list[RunResult]:
     return [replace(run, train_seconds=None, peak_memory_bytes=None) for run in results.runs]
 
 
-def test_a_survey_changes_no_result(config: StudyConfig, tmp_path: Path) -> None:
+def test_the_estimate_does_not_change_the_results(config: StudyConfig, tmp_path: Path) -> None:
     plan = plan_study(config)
     prepared = prepare(plan, lambda event: None)
     without = outcome(prepared, tmp_path / "without")
@@ -199,7 +199,7 @@ def test_a_survey_changes_no_result(config: StudyConfig, tmp_path: Path) -> None
     assert [run.id for run in without if run.role in ("lora", "linear-probe", "full")] == [run.id for run in plan.runs]
 
 
-def test_runs_that_reach_their_target_leave_only_where_that_is_asked_for(config: StudyConfig, tmp_path: Path) -> None:
+def test_runs_stop_at_their_target_only_on_request(config: StudyConfig, tmp_path: Path) -> None:
     easy = replace(config, training=replace(config.training, target_score=0.1))
     plain, stopping = plan_study(easy), plan_study(replace(easy, stop_at_target=True))
     ends = [
@@ -209,7 +209,7 @@ def test_runs_that_reach_their_target_leave_only_where_that_is_asked_for(config:
     assert ends == [{("finished", 12)}, {("early-stopped", 6)}]
 
 
-def test_the_plan_has_steps_numbers_memory_and_time_of_every_pack(config: StudyConfig) -> None:
+def test_the_plan_has_steps_parameters_memory_and_time_of_every_pack(config: StudyConfig) -> None:
     plan = plan_study(config)
     prepared = prepare(plan, lambda event: None)
     surveyed = survey(prepared.packs, prepared.sessions, prepared.plan)
@@ -220,7 +220,7 @@ def test_the_plan_has_steps_numbers_memory_and_time_of_every_pack(config: StudyC
         for pack in surveyed.packs
     )
     first = next(pack for pack in surveyed.packs if len(pack.runs) == 5)
-    # two layers of query and value, 32 wide: rank x (32 + 32) each; the head has 2 x 32 + 2 numbers
+    # two layers of query and value, width 32: rank x (32 + 32) each; the head has 2 x 32 + 2 parameters
     assert first.trainable == (66, *(66 + 4 * rank * 64 for rank in (2, 2, 4, 4)))
     session = next(iter(prepared.sessions.values()))
     pace = probe(session, prepared.packs.packs[0])
@@ -231,8 +231,8 @@ def test_the_plan_has_steps_numbers_memory_and_time_of_every_pack(config: StudyC
     assert (surveyed.halving, surveyed.stopping) == (False, False)
 
 
-def test_a_plan_foresees_the_course_that_halving_really_takes(config: StudyConfig, tmp_path: Path) -> None:
-    """As many runs step by step, and as many checks, as a training with --halving has."""
+def test_the_plan_matches_the_steps_of_halving(config: StudyConfig, tmp_path: Path) -> None:
+    """The same number of runs per step, and of checks, as training with --halving."""
     plan = plan_study(replace(config, halving=True, grid=replace(config.grid, seeds=(0,), full=False)))
     prepared = prepare(plan, lambda event: None)
     heard: list[Event] = []
@@ -247,11 +247,11 @@ def test_a_plan_foresees_the_course_that_halving_really_takes(config: StudyConfi
     assert [(s.checks, len(s.runs)) for s in stretches] == [
         (len({step for step in looked if s.start < step <= s.end}), looked.count(s.end)) for s in stretches
     ]
-    # which runs stay is not known, so the costlier ones are taken to: those of rank 4, then the first of them
+    # the survivors are unknown, so the most expensive runs are assumed: those of rank 4, then the first of them
     assert [{run.adapter.rank for run in s.runs if run.role == "lora"} for s in stretches] == [{2, 4}, {4}, {4}, {4}]
 
 
-def test_the_estimate_of_halving_is_the_sum_of_its_stretches(config: StudyConfig) -> None:
+def test_the_estimate_of_halving_is_the_sum_of_its_phases(config: StudyConfig) -> None:
     plan = plan_study(config)
     prepared = prepare(plan, lambda event: None)
     runs = next(pack for pack in prepared.packs.packs if len(pack) == 5)
@@ -279,7 +279,7 @@ def test_the_estimate_of_halving_is_the_sum_of_its_stretches(config: StudyConfig
 @pytest.mark.parametrize(
     ("patience", "at_target", "stopping"), [(None, False, False), (3, False, True), (None, True, True)]
 )
-def test_a_plan_knows_that_runs_may_stop(
+def test_the_plan_states_that_runs_may_stop(
     config: StudyConfig, patience: int | None, at_target: bool, stopping: bool
 ) -> None:
     plan = plan_study(replace(config, stop_at_target=at_target, training=replace(config.training, patience=patience)))
@@ -287,7 +287,7 @@ def test_a_plan_knows_that_runs_may_stop(
     assert survey(prepared.packs, prepared.sessions, prepared.plan).stopping == stopping
 
 
-def test_a_small_budget_parts_the_packs_and_keeps_the_results(config: StudyConfig, tmp_path: Path) -> None:
+def test_a_small_budget_splits_packs_without_changing_results(config: StudyConfig, tmp_path: Path) -> None:
     plan = plan_study(config)
     whole = prepare(plan, lambda event: None)
     tight = replace(plan, memory=1 / GIB)

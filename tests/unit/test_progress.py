@@ -1,4 +1,4 @@
-"""What is shown during training: the state of the runs, the lines, and the JSON."""
+"""The progress output: state of the runs, lines, and JSON."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ PLAN = Planned(
 
 
 def events(steps: int = 10) -> Iterator[tuple[Event, float]]:
-    """A pack of two runs, a second a step, a check every five steps, and what comes before."""
+    """A pack of two runs, one second per step, a check every five steps, and the events before it."""
     yield PLAN, 0.0
     yield PackStarted(("a", "b"), 100, 32, 432), 0.0
     for step in range(1, steps + 1):
@@ -58,7 +58,7 @@ def progress(steps: int = 10) -> Progress:
     return made
 
 
-def test_the_state_has_every_runs_loss_and_scores() -> None:
+def test_the_state_contains_loss_and_scores_of_every_run() -> None:
     a, b = progress().lines()
     assert (a.id, a.step, a.loss, a.last, a.best, a.best_step) == ("a", 10, 0.1, 0.6, 0.6, 10)
     assert (b.loss, b.last, b.best, b.best_step) == (0.2, 0.4, 0.6, 5)
@@ -70,10 +70,10 @@ def test_pace_and_time_left_follow_the_last_steps() -> None:
     made = progress(10)
     assert made.rows_per_second == pytest.approx(64)
     assert made.seconds_left == pytest.approx(90)
-    # this pack takes 100 s where 50 were planned, so the next one's 30 become 60
+    # this pack takes 100 s instead of 50, so the estimate of the next one rises from 30 to 60
     assert made.all_seconds_left == pytest.approx(150)
     assert head_line(made) == "pack 1 of 2 · step 10/100 · 64 rows x runs/s · 2 min left, 2 min in total"
-    for step in range(11, 71):  # a run has left, and steps take a tenth of a second
+    for step in range(11, 71):  # one run has left, and a step takes 0.1 s
         made.update(Stepped(step, ("a",), (0.1,), 1.0, 32), 10 + (step - 10) / 10)
     assert made.rows_per_second == pytest.approx(320)
     assert made.seconds_left == pytest.approx(3)
@@ -81,9 +81,9 @@ def test_pace_and_time_left_follow_the_last_steps() -> None:
     assert (made.pack, made.packs, made.seconds_left, list(made.runs)) == (2, 2, None, ["c"])
 
 
-def test_time_left_foresees_the_rungs() -> None:
+def test_time_left_accounts_for_the_rungs() -> None:
     made = Progress()
-    # 200 steps of which those after 50 cost a quarter: planned as 87.5 s, and as many in the second pack
+    # 200 steps, those after 50 at a quarter of the cost: planned as 87.5 s, the same for the second pack
     packs = tuple(PlannedPack((name,), (1,), 200, 32, 1, 87.5, ((0, 1.0), (50, 0.25))) for name in "ab")
     made.update(Planned(packs, 432, 1, True), 0.0)
     made.update(PackStarted(("a",), 200, 32, 432), 0.0)
@@ -91,12 +91,12 @@ def test_time_left_foresees_the_rungs() -> None:
     for step in range(1, 201):
         made.update(Stepped(step, ("a",), (1.0,), 1.0, 32), 2.0 * min(step, 50) + 0.5 * max(0, step - 50))
         left[step] = (made.seconds_left, made.all_seconds_left)
-    # twice as slow as planned; at step 50 the pace is still that of before the rung, at step 120 it is that of after it
+    # twice as slow as planned; step 50 still has the pace before the rung, step 120 the pace after it
     for step, own in {10: 40 * 2 + 150 * 0.5, 50: 75.0, 120: 40.0, 200: 0.0}.items():
         assert left[step] == (pytest.approx(own), pytest.approx(own + 175)), step
 
 
-def test_a_run_that_left_says_how() -> None:
+def test_a_stopped_run_shows_its_status() -> None:
     made = progress()
     made.update(RunEnded(10, "b", "halved", None, 1.0), 10.0)
     assert cells(made.runs["b"])[-1] == "halved"
@@ -104,7 +104,7 @@ def test_a_run_that_left_says_how() -> None:
     assert cells(made.runs["a"])[-1] == ""
 
 
-def test_of_many_runs_the_best_are_shown() -> None:
+def test_the_best_of_many_runs_are_shown() -> None:
     made, names = Progress(), tuple(f"run{i}" for i in range(30))
     made.update(PackStarted(names, 100, 32, 432), 0.0)
     made.update(Stepped(1, names, (1.0,) * 30, 1.0, 32), 1.0)
@@ -127,7 +127,7 @@ def view(terminal: bool, quiet: bool = False, clock: list[float] | None = None) 
     return ProgressView(console, quiet, lambda: times[0]), file
 
 
-def test_where_there_is_no_terminal_there_are_plain_lines() -> None:
+def test_without_a_terminal_there_are_plain_lines() -> None:
     clock = [0.0]
     shown, file = view(terminal=False, clock=clock)
     with shown:
@@ -152,7 +152,7 @@ def test_where_there_is_no_terminal_there_are_plain_lines() -> None:
     assert LINE_EVERY == 10
 
 
-def test_on_a_terminal_there_is_a_table_that_goes_away() -> None:
+def test_on_a_terminal_the_table_is_transient() -> None:
     clock = [0.0]
     shown, file = view(terminal=True, clock=clock)
     with shown:
@@ -165,7 +165,7 @@ def test_on_a_terminal_there_is_a_table_that_goes_away() -> None:
     assert "\x1b[" in file.getvalue()
 
 
-def test_a_long_line_breaks_between_words_on_a_terminal_and_nowhere_in_a_pipe() -> None:
+def test_long_lines_wrap_on_a_terminal_only() -> None:
     words = " ".join(["seventeen-letters"] * 12)
     for terminal in (True, False):
         shown, file = view(terminal)
@@ -180,7 +180,7 @@ def test_a_long_line_breaks_between_words_on_a_terminal_and_nowhere_in_a_pipe() 
         assert " ".join(line.strip() for line in lines) == f"· {words}"
 
 
-def test_quiet_says_nothing() -> None:
+def test_quiet_prints_nothing() -> None:
     for terminal in (True, False):
         shown, file = view(terminal, quiet=True)
         with shown:
@@ -189,7 +189,7 @@ def test_quiet_says_nothing() -> None:
         assert file.getvalue() == ""
 
 
-def test_other_long_work_is_shown_too() -> None:
+def test_progress_of_other_tasks_is_shown() -> None:
     clock = [0.0]
     shown, file = view(terminal=False, clock=clock)
     with shown:
@@ -204,7 +204,7 @@ def test_other_long_work_is_shown_too() -> None:
     ]
 
 
-def test_events_as_json_are_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_events_are_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
     with open_view(quiet=False, json_events=True) as listen:
         listen(PLAN)
         listen(Stepped(1, ("a",), (float("nan"),), 1.0, 32))
@@ -217,7 +217,7 @@ def test_events_as_json_are_one_line_each(capsys: pytest.CaptureFixture[str]) ->
     assert captured.err == ""
 
 
-def test_the_plan_in_words_and_cells() -> None:
+def test_the_plan_as_text_and_cells() -> None:
     assert plan_text(PLAN) == (
         "plan: 3 runs in 2 packs, 100 steps of 32 rows, 432 training rows; about 80 s of training, and 0.3 GiB of "
         "memory out of 4.0 GiB"
@@ -253,7 +253,7 @@ def test_the_plan_names_the_backends() -> None:
 @pytest.mark.parametrize(
     ("seconds", "words"), [(0.2, "1 s"), (89, "89 s"), (90, "2 min"), (3600, "60 min"), (9000, "2 h 30 min")]
 )
-def test_durations_are_as_exact_as_an_estimate(seconds: float, words: str) -> None:
+def test_durations_are_rounded(seconds: float, words: str) -> None:
     assert duration(seconds) == words
 
 
@@ -261,7 +261,7 @@ def test_sizes() -> None:
     assert (size(5 * 2**20), size(2**30), size(2**40)) == ("5 MiB", "1.0 GiB", "1,024.0 GiB")
 
 
-def test_a_narrow_terminal_leaves_columns_out_and_cuts_none() -> None:
+def test_a_narrow_terminal_omits_columns_without_truncation() -> None:
     rows = [
         ("LoRA", "lora-r4-a64-lr0.001-s0", "0.9123", "0.9000 (0.850–0.940)", "0.9000", ">60", "4,612", "12", "halved")
     ]

@@ -1,4 +1,4 @@
-"""What ``import loralet`` offers, and what it does not import until it is needed."""
+"""The public names of ``import loralet``, and its lazy imports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HEAVY = ("torch", "sklearn", "scipy", "transformers", "peft", "pandas", "pyarrow
 
 
 def error_classes() -> dict[str, type[LoraletError]]:
-    """Every error class of loralet, by name."""
+    """All error classes of loralet, by name."""
     return {
         name: value
         for name, value in vars(errors).items()
@@ -36,7 +36,7 @@ def test_the_public_names_are_the_classifier_load_the_errors_and_the_version() -
     assert re.fullmatch(r"\d+\.\d+\.\d+", loralet.__version__)
 
 
-def test_each_of_them_can_be_had_and_says_what_it_is() -> None:
+def test_every_public_name_can_be_imported_and_has_a_docstring() -> None:
     names: dict[str, object] = {}
     exec("from loralet import *", names)
     assert set(loralet.__all__) <= names.keys()
@@ -48,14 +48,14 @@ def test_each_of_them_can_be_had_and_says_what_it_is() -> None:
         assert name == "__version__" or inspect.getdoc(names[name]), name
 
 
-def test_no_other_name_is_there() -> None:
+def test_there_are_no_other_names() -> None:
     with pytest.raises(AttributeError, match="module 'loralet' has no attribute 'LoraClassifier'"):
         loralet.LoraClassifier  # noqa: B018
     with pytest.raises(ImportError):
         exec("from loralet import Classifier")
 
 
-def test_the_tree_of_errors_is_the_one_that_is_drawn() -> None:
+def test_the_error_hierarchy_matches_its_documentation() -> None:
     drawn: list[tuple[str, str]] = []
     above: list[str] = []
     for line in (errors.__doc__ or "").splitlines():
@@ -71,32 +71,32 @@ def test_the_tree_of_errors_is_the_one_that_is_drawn() -> None:
     assert ("InputError", "DataError") in drawn
 
 
-def test_errors_are_what_callers_of_scikit_learn_expect() -> None:
+def test_errors_are_of_the_types_expected_by_scikit_learn() -> None:
     assert issubclass(loralet.ConfigError, ValueError)
     assert issubclass(loralet.InputError, ValueError)
     assert not issubclass(TrainingError, UserError)
 
 
 def imported(code: str) -> set[str]:
-    """The heavy packages that a new process has imported after running some code."""
+    """The heavy packages imported by a new process that runs some code."""
     code = f"import json, sys\n{code}\nprint(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
-def test_importing_the_package_imports_nothing_heavy() -> None:
+def test_importing_the_package_imports_no_heavy_packages() -> None:
     assert imported("import loralet\nloralet.ConfigError, loralet.__version__, dir(loralet)") == set()
     assert "torch" in imported("import loralet\nloralet.TextClassifier")
 
 
-def test_help_of_every_command_imports_nothing_heavy() -> None:
+def test_help_of_every_command_imports_no_heavy_packages() -> None:
     lines = ["from loralet.cli import main"]
     for arguments in ([], ["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)):
         lines += ["try:", f"    main({arguments!r})", "except SystemExit as error:", "    assert not error.code"]
     assert imported("\n".join(lines)) == set()
 
 
-def test_wrong_options_are_reported_without_anything_heavy() -> None:
+def test_invalid_options_are_reported_without_heavy_imports() -> None:
     code = "from loralet.cli import main\nassert main(['train', '--rank', '-1', '--threads', '0']) == 2"
     assert imported(code) == set()

@@ -1,4 +1,4 @@
-"""Pushing to a hub on loopback: what is sent is what a stranger loads."""
+"""Pushing to a hub on 127.0.0.1: other users can load what was sent."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ TOKEN = "hf_of_the_test"
 
 @dataclass
 class WritableHub(LoopbackHub):
-    """A hub that also makes repositories and takes commits.
+    """A hub that can also create repositories and accept commits.
 
     Args:
-        root: where repositories are kept.
-        made: what was asked of create, in order.
-        commits: path of each commit's repository, in order.
+        root: folder of the repositories.
+        made: create requests, in order.
+        commits: repository path of each commit, in order.
     """
 
     root: Path = Path()
@@ -125,7 +125,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def elsewhere(place: Path, hub: WritableHub, home: Path, *arguments: str, token: str = TOKEN, code: str = "") -> Any:
-    """loralet in a process of its own, as the hub client reads its environment when it is imported."""
+    """Run loralet in a new process, because the hub client reads its environment on import."""
     environment = {k: v for k, v in os.environ.items() if k not in ("HF_HUB_OFFLINE", "HF_TOKEN")}
     environment |= {
         "HF_ENDPOINT": hub.url,
@@ -141,10 +141,11 @@ def elsewhere(place: Path, hub: WritableHub, home: Path, *arguments: str, token:
     )
 
 
-def test_what_is_pushed_is_what_a_stranger_loads(place: Path, hub: WritableHub, tmp_path: Path) -> None:
+def test_other_users_can_load_a_pushed_adapter(place: Path, hub: WritableHub, tmp_path: Path) -> None:
     done = elsewhere(place, hub, tmp_path / "home", "push", "adapter", "me/mine", "--private")
     assert done.returncode == 0, done.stderr
-    assert hub.made[0].get("visibility", hub.made[0].get("private")) in ("private", True)  # by the client's version
+    # the key depends on the client's version
+    assert hub.made[0].get("visibility", hub.made[0].get("private")) in ("private", True)
     assert hub.commits == ["me/mine"]
     sent = {path.name: path.read_bytes() for path in (tmp_path / "hub" / "me" / "mine").iterdir()}
     mine = {path.name: path.read_bytes() for path in (place / "adapter").iterdir()}
@@ -161,7 +162,7 @@ def test_what_is_pushed_is_what_a_stranger_loads(place: Path, hub: WritableHub, 
     assert json.loads(loaded.stdout) == wanted.tolist()
 
 
-def test_a_dry_run_sends_nothing_and_says_what_it_would(place: Path, hub: WritableHub, tmp_path: Path) -> None:
+def test_a_dry_run_lists_files_and_sends_nothing(place: Path, hub: WritableHub, tmp_path: Path) -> None:
     done = elsewhere(place, hub, tmp_path / "home", "push", "adapter", "me/mine", "--dry-run", token="")
     assert done.returncode == 0, done.stderr
     assert hub.requests == []
@@ -170,7 +171,7 @@ def test_a_dry_run_sends_nothing_and_says_what_it_would(place: Path, hub: Writab
     assert "adapter_model.safetensors" in done.stdout
 
 
-def test_no_path_of_this_machine_is_sent(place: Path, hub: WritableHub, tmp_path: Path) -> None:
+def test_local_paths_are_not_sent(place: Path, hub: WritableHub, tmp_path: Path) -> None:
     adapter = tmp_path / "adapter"
     shutil.copytree(place / "adapter", adapter)
     described = json.loads((adapter / "loralet.json").read_text())
@@ -188,17 +189,17 @@ def test_no_path_of_this_machine_is_sent(place: Path, hub: WritableHub, tmp_path
     assert told == described | {"backbone": "tiny", "provenance": described["provenance"] | {"source": "tickets.csv"}}
     assert json.loads(sent["adapter_config.json"])["base_model_name_or_path"] == "tiny"
     assert b'backbone = "tiny"' in sent["README.md"]
-    assert {path.name: path.read_bytes() for path in adapter.iterdir()} == before  # what lies here stays as it was
+    assert {path.name: path.read_bytes() for path in adapter.iterdir()} == before  # the local files are unchanged
     assert sum(plan_push(adapter, "me/mine").files.values()) == sum(map(len, sent.values()))
 
 
-def test_an_export_names_no_path_either(place: Path, tmp_path: Path) -> None:
+def test_an_export_contains_no_local_path(place: Path, tmp_path: Path) -> None:
     for kind in ("hf", "safetensors-bundle"):
         done = command(
             place, "export", "adapter", "--to", kind, "--out", str(tmp_path / kind), "--push", "me/mine", "--dry-run"
         )
         assert done.returncode == 0, done.stderr
-        assert "warning" not in done.stderr  # it needs nothing beside it
+        assert "warning" not in done.stderr  # the export is self-contained
         for name, content in contents(tmp_path / kind, "me/mine").items():
             assert str(place).encode() not in content, name
 
@@ -217,11 +218,11 @@ def test_an_export_names_no_path_either(place: Path, tmp_path: Path) -> None:
         ("rows given in Python", "rows given in Python"),
     ],
 )
-def test_a_place_becomes_its_bare_name_and_a_hub_id_stays(name: str, bare: str) -> None:
+def test_a_path_becomes_its_last_part_and_a_hub_id_stays(name: str, bare: str) -> None:
     assert bare_name(name) == bare
 
 
-def test_a_backbone_that_nobody_else_has_is_told(place: Path, hub: WritableHub, tmp_path: Path) -> None:
+def test_a_local_backbone_gives_a_warning(place: Path, hub: WritableHub, tmp_path: Path) -> None:
     for flags in (["--dry-run"], []):
         done = elsewhere(place, hub, tmp_path / "home", "push", "adapter", "me/mine", *flags)
         assert done.returncode == 0, done.stderr
@@ -229,15 +230,13 @@ def test_a_backbone_that_nobody_else_has_is_told(place: Path, hub: WritableHub, 
         assert "--to safetensors-bundle" in done.stderr
     adapter = tmp_path / "adapter"
     shutil.copytree(place / "adapter", adapter)
-    for name in ("prajjwal1/bert-tiny", "news-tiny"):  # which everybody has
+    for name in ("prajjwal1/bert-tiny", "news-tiny"):  # which is bundled with loralet
         described = json.loads((adapter / "loralet.json").read_text())
         (adapter / "loralet.json").write_text(json.dumps(described | {"backbone": name}))
         assert not plan_push(adapter, "me/mine").warning
 
 
-def test_an_adapter_whose_backbone_is_not_here_says_how_to_name_it(
-    place: Path, hub: WritableHub, tmp_path: Path
-) -> None:
+def test_a_missing_backbone_message_names_the_option(place: Path, hub: WritableHub, tmp_path: Path) -> None:
     assert elsewhere(place, hub, tmp_path / "home", "push", "adapter", "me/mine").returncode == 0
     (tmp_path / "empty").mkdir()
     done = elsewhere(
@@ -273,7 +272,7 @@ def test_an_export_is_pushed(place: Path, hub: WritableHub, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("token", "words"), [("", "no token for the hub"), ("hf_wrong", "could not be written")])
-def test_without_a_good_token_nothing_is_sent(
+def test_without_a_valid_token_nothing_is_sent(
     place: Path, hub: WritableHub, tmp_path: Path, token: str, words: str
 ) -> None:
     done = elsewhere(place, hub, tmp_path / "home", "push", "adapter", "me/mine", token=token)
@@ -283,7 +282,7 @@ def test_without_a_good_token_nothing_is_sent(
     assert hub.commits == []
 
 
-def test_names_that_are_no_repository_are_refused(place: Path) -> None:
+def test_invalid_repository_names_are_rejected(place: Path) -> None:
     for name in ("mine", "a/b/c", "me/", "./x"):
         with pytest.raises(ConfigError, match="owner/name"):
             plan_push(place / "adapter", name)

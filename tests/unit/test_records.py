@@ -1,4 +1,4 @@
-"""Dataclasses from parsed JSON: what fits is taken, and everything that does not is reported in one pass."""
+"""Dataclasses from parsed JSON: valid values are read, and all problems are reported at once."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ EVERYTHING: dict[str, Any] = {
 
 def problems_of(raw: dict[str, Any], kind: type[Any] = Tree) -> list[str]:
     problems: list[str] = []
-    assert read_record(kind, raw, problems) is None, "what has problems is not made"
+    assert read_record(kind, raw, problems) is None, "a record with problems is not created"
     assert problems
     return problems
 
@@ -64,13 +64,13 @@ def read(raw: dict[str, Any]) -> Tree:
     return tree
 
 
-def test_keys_that_are_not_there_keep_their_defaults() -> None:
+def test_missing_keys_keep_their_defaults() -> None:
     tree = read(GOOD)
     assert tree == Tree("oak", 3.0, Leaf("r"))
     assert type(tree.height) is float
 
 
-def test_everything_that_can_be_given() -> None:
+def test_all_supported_types_are_read() -> None:
     tree = read(EVERYTHING)
     assert tree == Tree(
         kind="elm",
@@ -94,7 +94,7 @@ def test_everything_that_can_be_given() -> None:
     assert read(plain(tree)) == tree
 
 
-def test_null_is_taken_where_it_may_stand_and_nowhere_else() -> None:
+def test_null_is_accepted_only_for_optional_fields() -> None:
     tree = read(GOOD | {"spare": None, "age": None, "share": None})
     assert (tree.spare, tree.age, tree.share) == (None, None, None)
     assert problems_of(GOOD | {"height": None, "root": None, "leaves": None}) == [
@@ -104,7 +104,7 @@ def test_null_is_taken_where_it_may_stand_and_nowhere_else() -> None:
     ]
 
 
-def test_every_problem_is_reported_with_its_place() -> None:
+def test_every_problem_is_reported_with_its_path() -> None:
     raw = {
         "kind": "ash",
         "root": {"nam": "r", "size": "big"},
@@ -157,11 +157,11 @@ def test_every_problem_is_reported_with_its_place() -> None:
         ("kind", ["oak"], "one of oak, elm"),
     ],
 )
-def test_a_wrong_type_is_reported_with_what_is_expected(key: str, value: Any, words: str) -> None:
+def test_a_wrong_type_is_reported_with_the_expected_type(key: str, value: Any, words: str) -> None:
     assert problems_of(GOOD | {key: value}) == [f"{key} is {value!r}: {words} is expected"]
 
 
-def test_a_union_takes_each_of_its_types() -> None:
+def test_a_union_accepts_each_of_its_types() -> None:
     assert read(GOOD | {"mark": 3}).mark == 3
     assert read(GOOD | {"mark": "3"}).mark == "3"
     assert read(GOOD | {"share": True}).share is True
@@ -171,15 +171,15 @@ def test_a_union_takes_each_of_its_types() -> None:
         typed(int | str, None)
 
 
-def test_what_is_required_must_be_there() -> None:
+def test_missing_required_fields_are_reported() -> None:
     assert problems_of({}) == ["kind is missing", "height is missing", "root is missing"]
     assert problems_of(GOOD | {"other": {}}) == ["other.name is missing"]
 
 
-def test_problems_of_several_records_come_in_one_list() -> None:
+def test_problems_of_several_records_are_one_list() -> None:
     problems = ["an older one"]
     assert read_record(Leaf, {"name": 1}, problems, "first.") is None
     assert read_record(Leaf, {"name": "x"}, problems, "second.") == Leaf("x"), (
-        "an older problem does not spoil a record"
+        "an earlier problem does not affect another record"
     )
     assert problems == ["an older one", "first.name is 1: a string is expected"]

@@ -1,4 +1,4 @@
-"""The report as a file: balanced HTML that fetches nothing, with every text escaped and every figure there."""
+"""The report files: valid HTML without external resources, with escaped texts and all figures."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ FIGURES = {
 
 
 class Page(HTMLParser):
-    """What a page holds, and whether its tags are balanced."""
+    """The content of a page, and whether its tags are balanced."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ def told(*arguments: str) -> tuple[int, str, str]:
     return status, out.getvalue(), err.getvalue()
 
 
-def test_the_page_is_balanced_and_fetches_nothing(html: str) -> None:
+def test_the_page_is_balanced_and_has_no_external_resources(html: str) -> None:
     page = Page(html)
     assert page.faults == []
     assert Page(html.replace("</main>", "")).faults != []  # the check can fail
@@ -119,7 +119,7 @@ def test_the_page_is_balanced_and_fetches_nothing(html: str) -> None:
     assert used <= set(ids)
 
 
-def test_every_figure_is_there_with_a_title_and_a_description(html: str) -> None:
+def test_every_figure_has_a_title_and_a_description(html: str) -> None:
     drawn = re.findall(r'<svg [^>]*role="img" aria-labelledby="(\S+)-title \1-desc"', html)
     assert set(drawn) == FIGURES
     assert html.count("<svg") == len(FIGURES)
@@ -129,7 +129,7 @@ def test_every_figure_is_there_with_a_title_and_a_description(html: str) -> None
     assert html.count("<figcaption") == 5
 
 
-def test_numbers_in_the_figures_are_whole(html: str, analysis: Analysis) -> None:
+def test_numbers_in_the_figures_are_complete(html: str, analysis: Analysis) -> None:
     words = re.findall(r"<text[^>]*>([^<]*)</text>", html)
     for cell in analysis.grids[0].cells:
         assert cell.accuracy is not None
@@ -138,7 +138,7 @@ def test_numbers_in_the_figures_are_whole(html: str, analysis: Analysis) -> None
         assert any(word.startswith(f"{100 * cell.accuracy:.1f}") for word in words)
 
 
-def test_colours_are_the_pages(html: str) -> None:
+def test_colours_are_those_of_the_page(html: str) -> None:
     for svg in re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL):
         assert not re.search(r"#[0-9a-f]{6}\b", svg)
         assert "currentColor" in svg
@@ -159,7 +159,7 @@ def test_texts_are_escaped(html: str, place: Path) -> None:
     assert markdown("a|b\n<c> *d* $e$") == "a\\|b &lt;c&gt; \\*d\\* \\$e\\$"
 
 
-def test_the_nasty_row_can_be_shown(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_with_markup_can_be_shown(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("loralet.report.sections.examples.SHOWN", 60)
     assert told(str(place / "one"), "--out", str(place / "all.html"))[0] == 0
     page = (place / "all.html").read_text()
@@ -188,7 +188,7 @@ def test_the_tables(analysis: Analysis) -> None:
     assert [name for name, line in results.items() if line.winner] == ["r4 α16 ★"]
     assert [name for name, line in results.items() if line.tied] == ["TF-IDF + linear SVM ≈", "r4 α8 ≈"]
     heads = [heading for heading, _ in made["results"].headings]
-    assert "± seeds" not in heads  # a single seed has none
+    assert "± seeds" not in heads  # a single seed has no deviation
     assert "ended" not in heads
     late = results["r2 α8"].cells[heads.index("conv.")]
     assert (late.text, late.key) == (">60", 60.5)
@@ -201,7 +201,7 @@ def test_the_tables(analysis: Analysis) -> None:
     assert "not reached" in costs["r2 α8"]
 
 
-def test_markdown_has_the_same(place: Path, html: str) -> None:
+def test_markdown_has_the_same_content(place: Path, html: str) -> None:
     md = (place / "one" / "report.md").read_text()
     headings = re.findall(r"<h[23]>(.*?)</h[23]>", html)
     assert headings == re.findall(r"^###? (.*)$", md, flags=re.MULTILINE)
@@ -215,7 +215,7 @@ def test_markdown_has_the_same(place: Path, html: str) -> None:
     assert "None" not in md
 
 
-def test_the_numbers_as_json(place: Path, analysis: Analysis) -> None:
+def test_the_values_as_json(place: Path, analysis: Analysis) -> None:
     saved = json.loads((place / "one.json").read_text())
     assert saved["winner"] == analysis.winner
     assert saved["configurations"][-1]["test"]["mean"] == pytest.approx(0.9)
@@ -227,7 +227,7 @@ def test_the_same_folder_gives_the_same_page(place: Path, html: str) -> None:
     assert not (place / "again.md").exists()
 
 
-def test_no_texts_leaves_every_text_out(place: Path) -> None:
+def test_no_texts_omits_all_texts(place: Path) -> None:
     arguments = [
         str(place / "one"),
         "--no-texts",
@@ -259,7 +259,7 @@ def test_a_single_run_and_one_without_a_test_split(place: Path, tmp_path: Path) 
         assert "None" not in re.sub(r"<(script|style).*?</\1>", "", page, flags=re.DOTALL)
 
 
-def test_mistakes_are_one_message(place: Path, tmp_path: Path) -> None:
+def test_user_errors_are_one_message(place: Path, tmp_path: Path) -> None:
     for arguments, words in (
         ([str(tmp_path)], "not a run folder"),
         ([str(place / "one"), "--out", str(tmp_path)], "--format"),
@@ -272,7 +272,7 @@ def test_mistakes_are_one_message(place: Path, tmp_path: Path) -> None:
         assert "Traceback" not in err
 
 
-def test_a_file_that_is_no_report_is_not_overwritten(place: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_report_is_not_overwritten(place: Path, tmp_path: Path) -> None:
     precious = tmp_path / "precious.csv"
     for arguments in (
         ["--out", str(precious), "--format", "md"],
@@ -286,7 +286,7 @@ def test_a_file_that_is_no_report_is_not_overwritten(place: Path, tmp_path: Path
         assert precious.read_text() == "text,label\n"
 
 
-def test_where_the_files_go() -> None:
+def test_paths_of_the_report_files() -> None:
     run = Path("run")
     assert report_files(run, "", "both") == (Path("run/report.html"), Path("run/report.md"))
     assert report_files(run, "", "md") == (None, Path("run/report.md"))
@@ -295,13 +295,13 @@ def test_where_the_files_go() -> None:
     assert report_files(run, "page.htm", "html") == (Path("page.htm"), None)
 
 
-def test_numbers_behind_the_ink(analysis: Analysis) -> None:
+def test_values_in_the_figures(analysis: Analysis) -> None:
     assert [level(v, 0.0, 1.0) for v in (0.0, 0.49, 0.5, 1.0)] == [0, 4, 4, 8]
     assert level(3.0, 3.0, 3.0) == 4
     assert [amount(v, "bytes") for v in (100, 2048, 3 * 2**30)] == ["100 B", "2 KiB", "3 GiB"]
     assert [amount(v, "trainable") for v in (516, 33284, 4.4e6)] == ["516", "33.3K", "4.4M"]
     assert [amount(v, "seconds") for v in (28.8, 1200)] == ["29 s", "20 min"]
-    # ticks of a short training are told apart
+    # ticks of a short training differ
     assert [amount(v, "seconds") for v in (0.03, 0.2, 0.8, 1.0, 9.4, 9.96)] == [
         "0.03 s",
         "0.2 s",
@@ -320,7 +320,7 @@ def test_numbers_behind_the_ink(analysis: Analysis) -> None:
     assert {drawing.name for drawing in draw(analysis)} == {"course", "grid", "rank", "pareto", "errors"}
 
 
-def test_the_commit_is_told_where_there_is_one(analysis: Analysis) -> None:
+def test_the_commit_is_shown_if_recorded(analysis: Analysis) -> None:
     for commit, words in (("0123456789abcdef-dirty", "loralet 0, commit 0123456789abcdef-dirty"), (None, "loralet 0")):
         environment = replace(analysis.environment, loralet="0", commit=commit, python="3.12.0", torch="2.10.0")
         known = replace(analysis, environment=environment)
@@ -331,8 +331,8 @@ def named(pairs: list[tuple[str, str]], name: str) -> list[str]:
     return [value for own, value in pairs if own == name]
 
 
-def test_the_backend_is_told_with_its_arithmetic_and_its_reason(place: Path, tmp_path: Path) -> None:
-    """One line where all models share a backend, else one per model; none for folders of before they were recorded."""
+def test_the_backend_is_shown_with_its_dtype_and_reason(place: Path, tmp_path: Path) -> None:
+    """One line if all models share a backend, else one per model; none for folders without recorded backends."""
     native, torch = "native, AVX-512 BF16, bf16, 2 threads", "torch, fp32, 2 threads (no C compiler found)"
     models = ("./base", "./twin")
     for name, backends, lines in (
@@ -350,14 +350,14 @@ def test_the_backend_is_told_with_its_arithmetic_and_its_reason(place: Path, tmp
             assert all(line in text for line in lines)
 
 
-def test_the_table_names_the_backend_where_it_is_known(place: Path) -> None:
+def test_the_table_shows_the_backend_if_recorded(place: Path) -> None:
     results, environment = read_results(place / "one"), read_environment(place / "one")
     shown = table_text(results_table(results, backends=backend_lines(environment.backends)))
     assert "backend: native, AVX-512 BF16, bf16, 2 threads" in shown
     assert "backend" not in table_text(results_table(results))
 
 
-def test_backends_of_one_model_are_told_once() -> None:
+def test_the_backend_of_a_model_is_shown_once() -> None:
     native, gpu = "native, AVX-512 BF16, bf16, 2 threads", "torch, bf16, NVIDIA A100"
     assert backend_lines([SessionBackend("a", NATIVE), SessionBackend("b", NATIVE)]) == (native,)
     several = [SessionBackend("a", TORCH), SessionBackend("a", NATIVE), SessionBackend("a", NATIVE)]
@@ -371,7 +371,7 @@ def table_text(table: RenderableType) -> str:
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 
-def test_a_baseline_of_another_task_stands_with_the_others_under_its_role(place: Path, tmp_path: Path) -> None:
+def test_a_baseline_of_another_task_is_listed_under_its_role(place: Path, tmp_path: Path) -> None:
     folder = write_study(tmp_path / "other", place / "data")
     change_results(folder, {"tfidf-svm": {"id": "nearest", "role": "nearest"}})
     predictions = folder / "predictions.safetensors"
@@ -397,7 +397,7 @@ def test_a_command_of_several_lines_stays_in_its_block(analysis: Analysis) -> No
 def boxes(
     labels: Sequence[Label], dots: Sequence[tuple[float, float]]
 ) -> tuple[list[Bbox], Bbox, list[tuple[float, float]]]:
-    """Where names lie, the frame about them, and the dots, in pixels."""
+    """Boxes of the names, the frame, and the dots, in pixels."""
     with styled():
         axes = sheet(height=3.4).add_subplot()
         axes.set(xlim=(0, 1), ylim=(0.7, 1.0))
@@ -407,8 +407,8 @@ def boxes(
         return [note.get_window_extent(renderer) for note in notes], axes.get_window_extent(renderer), places
 
 
-def test_names_in_a_figure_lie_on_nothing_and_within_the_frame() -> None:
-    """Three configurations of equal cost and accuracy, in a corner of the axes, and one that stands free."""
+def test_names_in_a_figure_do_not_overlap_and_stay_within_the_frame() -> None:
+    """Three configurations of equal cost and accuracy in a corner of the axes, and an isolated one."""
     crowd = [Label(f"r{rank} α256", 0.97, 0.88, 0.99, MUTED, False, "right") for rank in (4, 16, 32)]
     free = Label("probe", 0.2, 0.8, 0.9, MUTED, True, "center")
     dots = [(0.97, 0.94), (0.2, 0.85)]
@@ -419,7 +419,7 @@ def test_names_in_a_figure_lie_on_nothing_and_within_the_frame() -> None:
         assert frame.x0 <= box.x0 < box.x1 <= frame.x1
         assert frame.y0 <= box.y0 < box.y1 <= frame.y1
     alone, _, _ = boxes([free], dots)
-    assert alone[0].bounds == pytest.approx(found[3].bounds)  # what stands free is where it wants to be
+    assert alone[0].bounds == pytest.approx(found[3].bounds)  # the isolated name has its preferred position
     assert alone[0].y1 < places[1][1]
     above, _, _ = boxes([replace(free, below=False)], dots)
     assert above[0].y0 > places[1][1]
@@ -429,7 +429,5 @@ def test_names_in_a_figure_lie_on_nothing_and_within_the_frame() -> None:
     ("steps", "epochs", "words"),
     [(1200, None, "1,200 steps"), (None, 3.0, "3 epochs"), (None, None, "3 epochs (at least 500 steps)")],
 )
-def test_the_length_of_training_is_told_as_it_was_asked_for(
-    steps: int | None, epochs: float | None, words: str
-) -> None:
+def test_the_length_of_training_is_shown_as_set(steps: int | None, epochs: float | None, words: str) -> None:
     assert training_length(steps, epochs) == words

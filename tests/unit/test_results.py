@@ -1,4 +1,4 @@
-"""results.json: what is written comes back, older files are read, and what is broken is reported line by line."""
+"""results.json: round trip, older schemas, and messages for invalid files."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ RESULTS = Results(
 
 
 def change(folder: Path, edit: Callable[[dict[str, Any]], None]) -> Path:
-    """A results.json of the results above, edited."""
+    """An edited results.json of the results above."""
     write_results(folder, RESULTS)
     raw = json.loads((folder / NAME).read_text(encoding="utf-8"))
     edit(raw)
@@ -65,7 +65,7 @@ def refusal(folder: Path) -> list[str]:
     return [title.removeprefix(f"{folder / NAME}: "), *(problem.removeprefix("  - ") for problem in problems)]
 
 
-def test_results_come_back_as_they_were_written(tmp_path: Path) -> None:
+def test_results_round_trip(tmp_path: Path) -> None:
     write_results(tmp_path, RESULTS)
     assert read_results(tmp_path) == RESULTS
     raw = json.loads((tmp_path / NAME).read_text(encoding="utf-8"))
@@ -87,7 +87,7 @@ def test_results_come_back_as_they_were_written(tmp_path: Path) -> None:
         "loss": 0.25,
     }
     assert lora.keys() == {field.name for field in fields(RunResult)}
-    assert all(row.keys() == lora.keys() for row in raw["runs"]), "every row has every field"
+    assert all(row.keys() == lora.keys() for row in raw["runs"]), "each row has all fields"
     write_results(tmp_path, replace(RESULTS, test_reads=2))
     assert read_results(tmp_path) == with_test_read(RESULTS) != RESULTS
 
@@ -123,7 +123,7 @@ def test_results_of_the_first_schema_are_read() -> None:
     assert len(chosen_seeds(results)) == 3
 
 
-def test_results_of_the_first_schema_are_written_as_the_newest(tmp_path: Path) -> None:
+def test_results_of_the_first_schema_are_written_in_the_newest_schema(tmp_path: Path) -> None:
     first = read_results(FIRST_SCHEMA)
     write_results(tmp_path, first)
     assert json.loads((tmp_path / NAME).read_text(encoding="utf-8"))["schema"] == 2
@@ -131,24 +131,24 @@ def test_results_of_the_first_schema_are_written_as_the_newest(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("schema", [3, 0, -1, "2", None, True, 2.0])
-def test_another_schema_is_refused(tmp_path: Path, schema: object) -> None:
+def test_an_unknown_schema_is_rejected(tmp_path: Path, schema: object) -> None:
     (title,) = refusal(change(tmp_path, lambda raw: raw.update(schema=schema)))
     assert title.startswith("not results of schema 1 to 2, which loralet ")
 
 
 @pytest.mark.parametrize("content", ["[]", "3", '"text"', "null", "{}"])
-def test_a_file_of_another_shape_is_refused(tmp_path: Path, content: str) -> None:
+def test_a_file_with_another_structure_is_rejected(tmp_path: Path, content: str) -> None:
     (tmp_path / NAME).write_text(content)
     assert refusal(tmp_path)[0].startswith("not results of schema 1 to 2")
 
 
 @pytest.mark.parametrize("content", [b"{", b"", b'{"schema": 2', b"\xff\xfe", b"[" * 100_000])
-def test_a_file_that_is_no_json_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_json_is_rejected(tmp_path: Path, content: bytes) -> None:
     (tmp_path / NAME).write_bytes(content)
     assert refusal(tmp_path)[0].startswith("not valid JSON (")
 
 
-def test_every_problem_of_a_broken_file_is_listed(tmp_path: Path) -> None:
+def test_all_problems_of_an_invalid_file_are_listed(tmp_path: Path) -> None:
     def edit(raw: dict[str, Any]) -> None:
         del raw["test_reads"]
         raw["data"]["train_rows"] = "many"
@@ -186,7 +186,7 @@ def test_an_adapter_that_cannot_be_is_refused(tmp_path: Path) -> None:
     ]
 
 
-def test_a_long_list_of_problems_says_how_many_are_left_out(tmp_path: Path) -> None:
+def test_a_long_list_of_problems_is_shortened_with_a_count(tmp_path: Path) -> None:
     wrong = [{"id": i, "model": None, "role": "lora"} for i in range(23)]
     problems = refusal(change(tmp_path, lambda raw: raw.update(runs=wrong)))[1:]
     assert len(problems) == 21
@@ -195,7 +195,7 @@ def test_a_long_list_of_problems_says_how_many_are_left_out(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("runs", [None, {}, "runs", [1], [{}, []]])
-def test_runs_that_are_no_list_of_objects(tmp_path: Path, runs: object) -> None:
+def test_runs_must_be_a_list_of_objects(tmp_path: Path, runs: object) -> None:
     assert "runs is not a list of objects" in refusal(change(tmp_path, lambda raw: raw.update(runs=runs)))
 
 
@@ -213,7 +213,7 @@ def test_a_loss_may_be_missing(tmp_path: Path) -> None:
     assert validation.loss is None
 
 
-def test_a_folder_without_results_says_what_it_is(tmp_path: Path) -> None:
+def test_a_folder_without_results_is_reported(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"not a run folder \(no results\.json and no config\.toml\)"):
         read_results(tmp_path)
     (tmp_path / "config.toml").write_text("")

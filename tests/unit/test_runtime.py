@@ -1,4 +1,4 @@
-"""How a process uses the CPU: threads that wait passively, and as many of them as were asked for."""
+"""CPU use of a process: passively waiting threads, and the requested number of them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ sys.meta_path.insert(0, Watch())
 
 
 def python(code: str, **environment: str) -> list[str]:
-    """Lines that a new process prints, which has no waiting policy of its own."""
+    """Output lines of a new process without a wait policy in its environment."""
     clean = {name: value for name, value in os.environ.items() if name != POLICY}
     done = subprocess.run(
         [sys.executable, "-c", WATCH + dedent(code)],
@@ -52,11 +52,11 @@ def python(code: str, **environment: str) -> list[str]:
         "from loralet.cli import main\nmain(['predict', 'nowhere', 'text'])",
     ],
 )
-def test_threads_wait_passively_from_the_import_of_torch_on(code: str) -> None:
+def test_threads_wait_passively_after_the_import_of_torch(code: str) -> None:
     assert python(f"warnings.simplefilter('error')\n{code}") == ["torch is imported with PASSIVE"]
 
 
-def test_the_users_own_policy_stays() -> None:
+def test_an_existing_wait_policy_is_kept() -> None:
     for code in (
         "import loralet\nloralet.TextClassifier",
         "from loralet.cli import main\nmain(['predict', 'nowhere', 'x'])",
@@ -80,17 +80,17 @@ IMPORTED_FIRST = """
 """
 
 
-def test_one_warning_where_torch_came_first() -> None:
+def test_there_is_one_warning_if_torch_was_imported_first() -> None:
     assert python(IMPORTED_FIRST) == ["torch is imported with None", "1 {'RuntimeWarning'}"]
     assert python(IMPORTED_FIRST, OMP_WAIT_POLICY="PASSIVE") == ["torch is imported with PASSIVE", "0 none"]
 
 
-def test_importing_the_package_alone_sets_and_says_nothing() -> None:
+def test_importing_only_the_package_has_no_effect() -> None:
     code = f"import loralet\nprint(os.environ.get('{POLICY}'), 'torch' in sys.modules)"
     assert python(f"warnings.simplefilter('error')\n{code}") == ["None False"]
 
 
-def test_threads_are_given_back() -> None:
+def test_the_number_of_threads_is_restored() -> None:
     before = torch.get_num_threads()
     other = before + 1
     with using_threads(other):
@@ -109,7 +109,7 @@ def test_threads_are_given_back() -> None:
 @pytest.mark.parametrize(
     ("count", "possible"), [(0, False), (-1, False), (1, True), (MOST_THREADS, True), (None, True)]
 )
-def test_bounds(count: int | None, possible: bool) -> None:
+def test_bounds_of_the_number_of_threads(count: int | None, possible: bool) -> None:
     assert (list(thread_problems(count)) == []) == possible
 
 
@@ -117,7 +117,7 @@ TOO_MANY = [0, -2, MOST_THREADS + 1, 100_000]
 
 
 @pytest.mark.parametrize("count", TOO_MANY)
-def test_an_impossible_number_is_reported_and_never_reaches_torch(
+def test_an_invalid_number_of_threads_is_reported_before_torch_sees_it(
     count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert MOST_THREADS == 1024
@@ -138,7 +138,7 @@ def test_an_impossible_number_is_reported_and_never_reaches_torch(
         TextClassifier(threads=count).fit(["a", "b"] * 2, [0, 1] * 2)
 
 
-def test_a_number_that_is_set_after_fitting_is_checked_too(tmp_path: Path) -> None:
+def test_a_number_of_threads_set_after_fitting_is_checked(tmp_path: Path) -> None:
     texts, labels = ["oil price", "team wins"] * 4, ["a", "b"] * 4
     fitted = TextClassifier(str(prajjwal(tmp_path / "tiny")), rank=2, steps=1, batch_size=4, threads=1).fit(
         texts, labels

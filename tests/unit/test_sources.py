@@ -1,4 +1,4 @@
-"""Data sets: which files are which split, how labels get their numbers, what is counted and told."""
+"""Data sets: files of each split, label ids, and notes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COLUMNS = Columns()
 
 
 def write(path: Path, rows: Rows, names: Sequence[str] = ()) -> Path:
-    """A table of texts and labels in the format that the path's ending asks for."""
+    """Write a table of texts and labels in the format of the file extension."""
     path.parent.mkdir(parents=True, exist_ok=True)
     texts, labels = [text for text, _ in rows], [label for _, label in rows]
     if path.suffix == ".parquet":
@@ -50,14 +50,14 @@ def content(split: Split) -> list[tuple[str, int]]:
 
 
 def refusal(source: Path, columns: Columns = COLUMNS, names: Sequence[str] = (), drop_overlap: bool = False) -> str:
-    """The message with which a data set is refused; paths in it are told from the source on."""
+    """The error message for a data set, with paths relative to the source."""
     with pytest.raises(DataError) as caught:
         load_dataset(str(source), columns, names, drop_overlap)
     assert str(source) in str(caught.value)
     return str(caught.value).replace(f"{source}/", "").replace(str(source), source.name)
 
 
-def test_a_file_is_training_data(tmp_path: Path) -> None:
+def test_a_single_file_is_training_data(tmp_path: Path) -> None:
     data = load_dataset(str(write(tmp_path / "a.csv", TRAIN)), COLUMNS)
     assert content(data.train) == list(TRAIN)
     assert (data.validation, data.test, data.task.labels, data.notes) == (None, None, ("0", "1"), ())
@@ -73,7 +73,7 @@ def test_a_file_is_training_data(tmp_path: Path) -> None:
         ("deep/train.jsonl", "deep/dev.jsonl", "deep/test.jsonl"),
     ],
 )
-def test_a_folder_holds_splits_in_any_format(tmp_path: Path, train: str, validation: str, test: str) -> None:
+def test_a_folder_may_contain_splits_in_any_format(tmp_path: Path, train: str, validation: str, test: str) -> None:
     write(tmp_path / train, TRAIN)
     write(tmp_path / validation, [("b one", 1)])
     write(tmp_path / test, [("c one", 0), ("c two", 1)])
@@ -101,7 +101,7 @@ def test_shards_are_one_split_in_their_order(tmp_path: Path) -> None:
     assert len(data.test) == 1
 
 
-def test_a_missing_shard_is_told(tmp_path: Path) -> None:
+def test_a_missing_shard_is_reported(tmp_path: Path) -> None:
     write(tmp_path / "train-00000-of-00003.parquet", TRAIN)
     write(tmp_path / "train-00002-of-00003.parquet", TRAIN)
     message = refusal(tmp_path)
@@ -112,7 +112,7 @@ def test_a_missing_shard_is_told(tmp_path: Path) -> None:
     assert len(load_dataset(str(tmp_path), COLUMNS).train) == 12
 
 
-def test_a_fault_in_a_shard_names_that_shard(tmp_path: Path) -> None:
+def test_an_error_in_a_shard_names_the_shard(tmp_path: Path) -> None:
     write(tmp_path / "train.csv", TRAIN)
     write(tmp_path / "test-00000-of-00002.csv", [("c one", 1), ("c two", 1), ("c three", 0)])
     write(tmp_path / "test-00001-of-00002.csv", [("d one", 1), ("", 1), ("d three", 5)])
@@ -123,7 +123,7 @@ def test_a_fault_in_a_shard_names_that_shard(tmp_path: Path) -> None:
     )
 
 
-def test_shards_may_differ_in_what_their_labels_look_like(tmp_path: Path) -> None:
+def test_shards_may_have_labels_of_different_types(tmp_path: Path) -> None:
     write(tmp_path / "train-00000-of-00002.csv", [("a one", 1), ("a two", 2)])
     write(tmp_path / "train-00001-of-00002.csv", [("b one", "x"), ("b two", 2)])
     data = load_dataset(str(tmp_path), COLUMNS)
@@ -141,7 +141,7 @@ def test_shards_may_differ_in_what_their_labels_look_like(tmp_path: Path) -> Non
         ("train-00000-of-00001.csv", "train-00000-of-00002.csv"),
     ],
 )
-def test_two_sets_of_one_split_are_refused(tmp_path: Path, first: str, second: str) -> None:
+def test_two_sources_of_one_split_are_rejected(tmp_path: Path, first: str, second: str) -> None:
     write(tmp_path / first, TRAIN)
     write(tmp_path / second, TRAIN)
     message = refusal(tmp_path)
@@ -153,7 +153,7 @@ def test_two_sets_of_one_split_are_refused(tmp_path: Path, first: str, second: s
     assert len(load_dataset(str(tmp_path), COLUMNS).train) == 4
 
 
-def test_what_is_not_there_is_told(tmp_path: Path) -> None:
+def test_missing_sources_are_reported(tmp_path: Path) -> None:
     assert (
         refusal(tmp_path)
         == f"{tmp_path.name}: no train, validation or test file (.csv, .tsv, .jsonl, .json, .parquet) in this folder"
@@ -165,9 +165,7 @@ def test_what_is_not_there_is_told(tmp_path: Path) -> None:
         load_dataset("gone.parquet", COLUMNS)
 
 
-def test_a_hub_id_is_fetched_and_only_parquet_splits_are_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_parquet_splits_of_a_hub_data_set_are_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "data" / "train-00000-of-00001.parquet", TRAIN)
     asked: list[object] = []
 
@@ -203,7 +201,7 @@ def test_integers_are_ordered_by_value_and_strings_by_alphabet(
     assert (data.task.labels, data.train.targets.tolist()) == (labels, numbers)
 
 
-def test_names_in_the_file_set_the_labels_even_where_one_has_no_rows(tmp_path: Path) -> None:
+def test_label_names_in_the_file_set_the_labels_even_without_rows(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", [("a", 2), ("b", 0)], ["zebra", "yak", "ape"])
     data = load_dataset(str(path), COLUMNS)
     assert (data.task.labels, data.train.targets.tolist()) == (("zebra", "yak", "ape"), [2, 0])
@@ -211,12 +209,12 @@ def test_names_in_the_file_set_the_labels_even_where_one_has_no_rows(tmp_path: P
     assert (plain.task.labels, plain.train.targets.tolist()) == (("0", "2"), [1, 0])
 
 
-def test_a_number_beyond_the_files_names_is_unknown(tmp_path: Path) -> None:
+def test_a_label_number_beyond_the_names_is_rejected(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", [("a", 0), ("b", 1), ("c", 2)], ["no", "yes"])
     assert "row 3 with an unknown label (2); known from training: 0, 1" in refusal(path)
 
 
-def test_given_names_by_count(tmp_path: Path) -> None:
+def test_given_names_must_match_the_number_of_labels(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", TRAIN)
     data = load_dataset(str(path), COLUMNS, ("bad", "good"))
     assert (data.task.labels, data.train.targets.tolist()) == (("bad", "good"), [1, 0, 1, 0])
@@ -233,14 +231,14 @@ def test_given_names_that_are_the_labels_set_their_order(tmp_path: Path) -> None
     assert (renamed.task.labels, renamed.train.targets.tolist()) == (("g", "f", "b"), [2, 0, 1])
 
 
-def test_given_names_come_before_the_files_own(tmp_path: Path) -> None:
+def test_given_names_take_precedence_over_names_in_the_file(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", [("a", 1), ("b", 0)], ["neg", "pos"])
     assert load_dataset(str(path), COLUMNS, ("minus", "plus")).task.labels == ("minus", "plus")
     assert "the data has 2 labels (neg, pos)" in refusal(path, names=("x",))
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
-def test_a_label_that_training_does_not_have_is_told_with_its_rows(tmp_path: Path, split: str) -> None:
+def test_labels_missing_from_training_are_reported_with_their_rows(tmp_path: Path, split: str) -> None:
     write(tmp_path / "train.csv", TRAIN)
     write(tmp_path / f"{split}.csv", [("c one", 1), ("c two", 7), ("c three", 8)])
     assert f"{split}.csv: 2 rows (3, 4) with an unknown label (7, 8); known from training: 0, 1" in refusal(tmp_path)
@@ -259,7 +257,7 @@ def test_strings_and_integers_of_two_splits_are_matched(tmp_path: Path) -> None:
     assert data.test.read().targets.tolist() == [1, 0]
 
 
-def test_one_class_is_refused(tmp_path: Path) -> None:
+def test_a_single_class_is_rejected(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", [("a", "good"), ("b", "good")])
     assert refusal(path) == "a.csv: only one class ('good'); a classifier needs at least two"
 
@@ -281,7 +279,7 @@ def test_overlap_is_counted_and_dropped_on_request(tmp_path: Path) -> None:
     assert load_dataset(str(tmp_path), COLUMNS).notes == ()
 
 
-def test_nothing_left_after_dropping_the_overlap_is_told(tmp_path: Path) -> None:
+def test_an_empty_split_after_dropping_the_overlap_is_reported(tmp_path: Path) -> None:
     write(tmp_path / "train.csv", TRAIN)
     write(tmp_path / "test.csv", TRAIN)
     message = refusal(tmp_path, drop_overlap=True)
@@ -290,7 +288,7 @@ def test_nothing_left_after_dropping_the_overlap_is_told(tmp_path: Path) -> None
     assert "only one class ('0')" in refusal(tmp_path, drop_overlap=True)
 
 
-def test_empty_texts_left_out_are_noted(tmp_path: Path) -> None:
+def test_dropped_empty_texts_are_noted(tmp_path: Path) -> None:
     write(tmp_path / "train.csv", [("", 1), *TRAIN, ("", 0)])
     data = load_dataset(str(tmp_path), COLUMNS)
     assert data.notes == (f"{tmp_path}/train.csv: left out 2 rows (2, 7) with an empty text",)
@@ -312,7 +310,7 @@ def test_the_fingerprint_changes_with_every_text_label_and_split(tmp_path: Path)
         fingerprint(tmp_path, [("a one", 0), *TRAIN[1:]]),
         fingerprint(tmp_path, TRAIN[::-1]),
         fingerprint(tmp_path, TRAIN[:-1]),
-        fingerprint(tmp_path, [("a o", 1), ("nea two", 0), *TRAIN[2:]]),  # the same characters, cut elsewhere
+        fingerprint(tmp_path, [("a o", 1), ("nea two", 0), *TRAIN[2:]]),  # the same characters, split elsewhere
         fingerprint(tmp_path, TRAIN, [("c", 1)]),
         fingerprint(tmp_path, TRAIN, [("c", 0)]),
     ]
@@ -329,7 +327,7 @@ def test_the_fingerprint_does_not_change_with_format_or_shards(tmp_path: Path) -
 
 
 @given(st.lists(st.text(max_size=5), max_size=12), st.data())
-def test_the_hash_of_texts_is_of_their_content_alone(texts: list[str], data: st.DataObject) -> None:
+def test_the_hash_of_texts_depends_only_on_their_content(texts: list[str], data: st.DataObject) -> None:
     texts = [text.encode("utf-8", "replace").decode() for text in texts]
     whole = hash_texts(pa.chunked_array([pa.array(texts, pa.string())])).hexdigest()
     cuts = sorted(data.draw(st.lists(st.integers(0, len(texts)), max_size=4)))
@@ -341,7 +339,7 @@ def test_the_hash_of_texts_is_of_their_content_alone(texts: list[str], data: st.
     assert hash_texts(pa.chunked_array([pa.array(other, pa.string())])).hexdigest() != whole
 
 
-def test_held_out_counts_its_reads() -> None:
+def test_the_test_split_counts_its_reads() -> None:
     split = Split("test.csv", pa.chunked_array([["a", "b"]]), np.array([0, 1]))
     held = HeldOut(split)
     assert (held.reads, len(held), held.reads) == (0, 2, 0)
@@ -380,7 +378,7 @@ KNOWN = SingleLabel(NAMES)
         (["2", "n/a", "2"], ("2", "n/a"), [0, 1, 0]),
     ],
 )
-def test_labelled_rows_are_matched_by_name_or_by_place(
+def test_labels_are_matched_by_name_or_by_index(
     tmp_path: Path, values: list[int | str], names: tuple[str, ...], numbers: list[int]
 ) -> None:
     split = load_labelled(
@@ -394,7 +392,7 @@ def test_labelled_rows_are_matched_by_name_or_by_place(
 @pytest.mark.parametrize(
     ("values", "names", "strange"), [([2, 0, 2], ("1", "2", "3"), "'0'"), ([0, 1, 0], ("2", "7"), "'0', '1'")]
 )
-def test_numbers_are_no_places_among_labels_that_are_numbers(
+def test_numbers_are_not_indices_if_the_labels_are_numbers(
     tmp_path: Path, values: list[int | str], names: tuple[str, ...], strange: str
 ) -> None:
     with pytest.raises(DataError, match=f"unknown label \\({strange}\\)"):
@@ -408,7 +406,7 @@ def test_numbers_are_no_places_among_labels_that_are_numbers(
 @pytest.mark.parametrize(
     ("values", "given"), [(["bad", "good"], ("good", "evil")), ([2, 7], ("7", "2")), ([0, 1], ("1", "zero"))]
 )
-def test_a_label_is_not_given_another_labels_name(
+def test_a_label_cannot_get_the_name_of_another_label(
     tmp_path: Path, values: list[int | str], given: tuple[str, ...]
 ) -> None:
     path = write(tmp_path / "a.csv", [(f"t{i}", values[i % 2]) for i in range(6)])
@@ -417,7 +415,7 @@ def test_a_label_is_not_given_another_labels_name(
     assert load_dataset(str(path), COLUMNS, ("yes", "no")).task.labels == ("yes", "no")
 
 
-def test_rows_of_training_in_a_validation_file_are_told_and_can_be_left_out(tmp_path: Path) -> None:
+def test_training_rows_in_a_validation_file_are_reported_and_can_be_dropped(tmp_path: Path) -> None:
     write(tmp_path / "train.csv", [(f"t{i}", i % 2) for i in range(8)])
     write(tmp_path / "validation.csv", [(f"t{i}", i % 2) for i in range(6, 10)])
     told = load_dataset(str(tmp_path), COLUMNS, ())
@@ -429,7 +427,7 @@ def test_rows_of_training_in_a_validation_file_are_told_and_can_be_left_out(tmp_
     assert "left out 2 rows" in dropped.notes[0]
 
 
-def test_labelled_rows_of_a_file_with_names_of_its_own(tmp_path: Path) -> None:
+def test_labelled_rows_of_a_file_with_label_names(tmp_path: Path) -> None:
     rows: Rows = [("a", 0), ("b", 2)]
     assert load_labelled(str(write(tmp_path / "a.parquet", rows, NAMES[::-1])), COLUMNS, KNOWN).targets.tolist() == [
         2,
@@ -455,14 +453,14 @@ def test_labelled_rows_of_a_file_with_names_of_its_own(tmp_path: Path) -> None:
         ([-1, -1], "2 rows (2, 3) with an unknown label (-1)"),
     ],
 )
-def test_labels_that_the_classifier_does_not_know_are_told(tmp_path: Path, values: list[int | str], words: str) -> None:
+def test_unknown_labels_are_reported(tmp_path: Path, values: list[int | str], words: str) -> None:
     path = write(tmp_path / "a.csv", [(f"t{i}", value) for i, value in enumerate(values)])
     with pytest.raises(DataError) as caught:
         load_labelled(str(path), COLUMNS, KNOWN)
     assert str(caught.value).startswith(f"{path}: {words}")
 
 
-def test_labelled_rows_of_a_folder_are_its_test_file(tmp_path: Path) -> None:
+def test_labelled_rows_of_a_folder_come_from_its_test_file(tmp_path: Path) -> None:
     write(tmp_path / "train.csv", [("a", 0), ("b", 1)])
     with pytest.raises(DataError, match=r"no test file; found .*train\.csv"):
         load_labelled(str(tmp_path), COLUMNS, KNOWN)

@@ -1,4 +1,4 @@
-"""The validation part: stratified, seeded, of the right size; and the sample of it."""
+"""The validation split (stratified, seeded, of the right size) and its sample."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from loralet.data.splits import LARGEST_VALIDATION, carve, sample
 
 
 def counted(counts: list[int], seed: int = 0) -> np.ndarray:
-    """Labels of which label i occurs ``counts[i]`` times, shuffled."""
+    """Shuffled labels in which label i occurs ``counts[i]`` times."""
     return np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
 
 
@@ -43,7 +43,7 @@ def test_carve_takes_a_tenth_of_every_class() -> None:
     assert np.bincount(labels[carve(labels, 0.2, 0)[1]]).tolist() == [120, 60, 20]
 
 
-def test_carve_takes_5000_rows_at_most() -> None:
+def test_carve_takes_at_most_5000_rows() -> None:
     labels = counted([40_000, 20_000])
     assert LARGEST_VALIDATION == 5000
     assert np.bincount(labels[carve(labels, 0.1, 0)[1]]).tolist() == [3333, 1667]
@@ -64,7 +64,7 @@ def test_carve_leaves_every_class_in_training() -> None:
     assert np.bincount(labels[carve(labels, 0.01, 0)[0]]).tolist() == [1, 8]
 
 
-def test_carve_is_a_function_of_the_seed() -> None:
+def test_carve_depends_only_on_the_seed() -> None:
     labels = counted([100, 100])
     first, again, other = carve(labels, 0.1, 3), carve(labels, 0.1, 3), carve(labels, 0.1, 4)
     assert np.array_equal(first[1], again[1])
@@ -72,15 +72,15 @@ def test_carve_is_a_function_of_the_seed() -> None:
     assert len(first[1]) == len(other[1])
 
 
-def test_carve_draws_every_row_alike() -> None:
+def test_carve_draws_rows_uniformly() -> None:
     labels = counted([20, 20])
     times = np.bincount(np.concatenate([carve(labels, 0.5, seed)[1] for seed in range(400)]), minlength=40)
     assert times.sum() == 400 * 20
-    assert times.min() > 150  # of 400 draws; four standard deviations below 200 lie at 160
+    assert times.min() > 150  # of 400 draws; four standard deviations below 200 is 160
     assert times.max() < 250
 
 
-def test_carve_says_when_no_class_has_two_rows() -> None:
+def test_carve_reports_if_no_class_has_two_rows() -> None:
     with pytest.raises(ValueError, match="3 rows are too few for a validation split"):
         carve(np.arange(3), 0.1, 0)
     assert len(carve(np.array([0, 1, 1]), 0.1, 0)[1]) == 1
@@ -95,7 +95,7 @@ def test_sample_is_stratified_sorted_and_seeded() -> None:
     assert not np.array_equal(drawn, sample(labels, 80, 1))
 
 
-def test_sample_takes_all_rows_where_there_are_no_more() -> None:
+def test_sample_takes_all_rows_if_there_are_too_few() -> None:
     labels = counted([5, 5])
     assert sample(labels, 10, 0).tolist() == list(range(10))
     assert sample(labels, 11, 0).tolist() == list(range(10))
@@ -103,7 +103,7 @@ def test_sample_takes_all_rows_where_there_are_no_more() -> None:
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=40).filter(sum), st.integers(1, 60), st.integers(0, 2**32))
-def test_sample_has_the_size_asked_for_and_every_class_where_it_can(counts: list[int], size: int, seed: int) -> None:
+def test_sample_has_the_requested_size_and_every_class_if_possible(counts: list[int], size: int, seed: int) -> None:
     labels = counted(counts)
     rows = sample(labels, size, seed)
     assert len(rows) == len(set(rows.tolist())) == min(size, len(labels))
@@ -112,6 +112,6 @@ def test_sample_has_the_size_asked_for_and_every_class_where_it_can(counts: list
         assert len(np.unique(labels[rows])) == classes
 
 
-def test_sample_of_many_rare_classes_is_not_a_few_rows() -> None:
+def test_sample_of_many_rare_classes_is_not_too_small() -> None:
     assert len(sample(counted([2, *[1] * 599]), 512, 0)) == 512
     assert len(np.unique(counted([2] * 450)[sample(counted([2] * 450), 512, 0)])) == 450

@@ -1,4 +1,4 @@
-"""Tokenizers built from a checkpoint's files, against transformers' own."""
+"""Tokenizers built from a checkpoint's files, compared with transformers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from loralet.hub.tokenizer import load_tokenizer
 from loralet.models.family import ROBERTA_TOKENS, SpecialTokens
 
 ROWS = 1000
-"""More embedding rows than any vocabulary here has tokens."""
+"""Number of embedding rows, larger than any vocabulary in these tests."""
 
 BERT_TOKENS = SpecialTokens()
 
@@ -40,7 +40,8 @@ NASTY = (
     "[CLS] literal [MASK] specials [SEP] [UNK] [PAD] [cls] [unused0]",
     "\u20ac5\u20137 \u201cquoted\u201d \u2026 \u00bd \u00b2 \u2460 \ufb01",
     "playing played player playly stocking 2004",
-    "\u05e9\u05dc\u05d5\u05dd \u0645\u0631\u062d\u0628\u0627 \u0928\u092e\u0938\u094d\u0924\u0947 \u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35",
+    "\u05e9\u05dc\u05d5\u05dd \u0645\u0631\u062d\u0628\u0627 "
+    "\u0928\u092e\u0938\u094d\u0924\u0947 \u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35",
     "plain words, and then a very last one",
 )
 
@@ -89,26 +90,26 @@ class TestWordPiece:
         other = transformers.BertTokenizer.from_pretrained(folder, do_lower_case=cased)
         assert ours != {text: other(text)["input_ids"] for text in NASTY}
 
-    def test_case_is_read_from_the_vocabulary_where_no_config_says_it(self, tmp_path: Path) -> None:
+    def test_case_is_inferred_from_the_vocabulary_without_a_config(self, tmp_path: Path) -> None:
         uncased = load(word_piece(tmp_path / "a", vocabulary()))
         cased = load(word_piece(tmp_path / "b", cased_vocabulary()))
         assert uncased.encode("The Caf\u00c9").tokens == ["[CLS]", "the", "cafe", "[SEP]"]
         assert cased.encode("The CAf\u00e9").tokens == ["[CLS]", "The", "C", "##A", "##f", "##\u00e9", "[SEP]"]
 
-    def test_the_config_has_the_last_word_on_case(self, tmp_path: Path) -> None:
+    def test_the_config_overrides_the_vocabulary_on_case(self, tmp_path: Path) -> None:
         kept = load(word_piece(tmp_path / "a", vocabulary(), do_lower_case=False))
         lowered = load(word_piece(tmp_path / "b", cased_vocabulary(), do_lower_case=True))
         assert kept.encode("The the").tokens == ["[CLS]", "[UNK]", "the", "[SEP]"]
         assert lowered.encode("The the").tokens == ["[CLS]", "the", "the", "[SEP]"]
 
     @pytest.mark.parametrize("config", [{"model_max_length": 512}, {"do_lower_case": None}])
-    def test_a_config_silent_on_case(self, config: dict[str, object], tmp_path: Path) -> None:
+    def test_a_config_without_a_case_option(self, config: dict[str, object], tmp_path: Path) -> None:
         uncased = load(word_piece(tmp_path / "a", vocabulary(), **config))
         cased = load(word_piece(tmp_path / "b", cased_vocabulary(), **config))
         assert uncased.encode("The").tokens == ["[CLS]", "the", "[SEP]"]
         assert cased.encode("The").tokens == ["[CLS]", "The", "[SEP]"]
 
-    def test_accents_are_kept_where_the_config_says_so(self, tmp_path: Path) -> None:
+    def test_accents_are_kept_if_the_config_says_so(self, tmp_path: Path) -> None:
         tokens = [*vocabulary(), "caf\u00e9"]
         stripped = load(word_piece(tmp_path / "a", tokens, do_lower_case=True))
         kept = load(word_piece(tmp_path / "b", tokens, do_lower_case=True, strip_accents=False))
@@ -119,7 +120,7 @@ class TestWordPiece:
     def test_only_a_newline_ends_a_token(self, odd: str, tmp_path: Path) -> None:
         plain = load(word_piece(tmp_path / "a", vocabulary()))
         tokens = vocabulary()
-        tokens[1] = odd  # [unused0] gives its place to a token that some call a line's end
+        tokens[1] = odd  # [unused0] is replaced by a token that some programs treat as a line break
         folder = word_piece(tmp_path / "b", tokens)
         strange = load(folder, len(tokens))
         assert strange.token_to_id(odd) == 1
@@ -129,7 +130,7 @@ class TestWordPiece:
             == transformers.BertTokenizer.from_pretrained(folder)("the team")["input_ids"]
         )
 
-    def test_windows_line_ends_and_a_missing_last_one(self, tmp_path: Path) -> None:
+    def test_windows_line_endings_and_a_missing_final_newline(self, tmp_path: Path) -> None:
         folder = word_piece(tmp_path / "a", vocabulary())
         expected = ids(load(folder))
         (folder / "vocab.txt").write_bytes("\r\n".join(vocabulary()).encode())
@@ -137,7 +138,7 @@ class TestWordPiece:
         assert ids(load(folder)) == expected
 
     @pytest.mark.parametrize("missing", [("[UNK]",), ("[CLS]",), ("[SEP]",), ("[CLS]", "[SEP]")])
-    def test_special_tokens_must_be_there(self, missing: tuple[str, ...], tmp_path: Path) -> None:
+    def test_special_tokens_are_required(self, missing: tuple[str, ...], tmp_path: Path) -> None:
         folder = word_piece(tmp_path / "a", [token for token in vocabulary() if token not in missing])
         message = refusal(folder)
         assert str(folder / "vocab.txt") in message
@@ -147,13 +148,13 @@ class TestWordPiece:
         folder = word_piece(tmp_path / "a", [])
         assert "[UNK], [CLS], [SEP] missing from its 0 tokens" in refusal(folder)
 
-    def test_a_word_of_a_hundred_characters_is_read_and_a_longer_one_unknown(self, tmp_path: Path) -> None:
+    def test_words_longer_than_a_hundred_characters_are_unknown(self, tmp_path: Path) -> None:
         tokenizer = load(word_piece(tmp_path / "a", vocabulary()))
         assert tokenizer.encode("").tokens == ["[CLS]", "[SEP]"]
         assert tokenizer.encode("a" * 100).tokens == ["[CLS]", "a", *["##a"] * 99, "[SEP]"]
         assert tokenizer.encode("a" * 101).tokens == ["[CLS]", "[UNK]", "[SEP]"]
 
-    def test_words_in_the_frame_of_another_family(self, tmp_path: Path) -> None:
+    def test_words_with_the_special_tokens_of_another_family(self, tmp_path: Path) -> None:
         tokens = ["<s>", "<pad>", "</s>", "[UNK]", "<mask>", *vocabulary()]
         folder = word_piece(tmp_path / "a", [token for token in tokens if token not in ("[CLS]", "[SEP]")])
         mpnet = SpecialTokens("<s>", "</s>", "<pad>", "[UNK]", "<mask>")
@@ -183,14 +184,14 @@ class TestByteLevel:
         prefixed = transformers.RobertaTokenizer.from_pretrained(tmp_path, add_prefix_space=True)
         assert ours != {text: prefixed(text)["input_ids"] for text in texts}
 
-    def test_text_stands_between_the_special_tokens(self, tmp_path: Path) -> None:
+    def test_text_is_placed_between_the_special_tokens(self, tmp_path: Path) -> None:
         write_byte_level(tmp_path)
         tokenizer = load(tmp_path, tokens=ROBERTA_TOKENS)
         assert tokenizer.encode("").tokens == ["<s>", "</s>"]
         assert tokenizer.encode("the team").tokens[::3] == ["<s>", "</s>"]
 
     @pytest.mark.parametrize("missing", ["<s>", "</s>"])
-    def test_special_tokens_must_be_there(self, missing: str, tmp_path: Path) -> None:
+    def test_special_tokens_are_required(self, missing: str, tmp_path: Path) -> None:
         write_byte_level(tmp_path)
         path = tmp_path / "vocab.json"
         path.write_text(json.dumps({token: i for token, i in json.loads(path.read_text()).items() if token != missing}))
@@ -199,7 +200,7 @@ class TestByteLevel:
         assert "<s> or </s> is missing" in message
 
     @pytest.mark.parametrize("gone", ["vocab.json", "merges.txt"])
-    def test_one_file_of_two_is_no_vocabulary(self, gone: str, tmp_path: Path) -> None:
+    def test_one_of_two_vocabulary_files_is_not_enough(self, gone: str, tmp_path: Path) -> None:
         write_byte_level(tmp_path)
         (tmp_path / gone).unlink()
         message = refusal(tmp_path, tokens=ROBERTA_TOKENS)
@@ -208,7 +209,7 @@ class TestByteLevel:
 
 
 class TestTokenizerFile:
-    def test_truncation_and_padding_are_taken_off(self, tmp_path: Path) -> None:
+    def test_truncation_and_padding_are_removed(self, tmp_path: Path) -> None:
         folder = word_piece(tmp_path / "a", vocabulary())
         long = "the team wins " * 20
         expected = load(folder).encode(long).ids
@@ -224,18 +225,18 @@ class TestTokenizerFile:
         assert loaded.encode(long).ids == expected
         assert len(expected) == 62
 
-    def test_is_read_before_the_vocabulary(self, tmp_path: Path) -> None:
+    def test_it_takes_precedence_over_the_vocabulary(self, tmp_path: Path) -> None:
         folder = word_piece(tmp_path / "a", vocabulary())
         load(word_piece(tmp_path / "b", [*SPECIALS, "[PAD]", "team"])).save(str(folder / "tokenizer.json"))
         assert load(folder).encode("team").ids == [1, 5, 2]
 
-    def test_survives_saving(self, tmp_path: Path) -> None:
+    def test_it_survives_saving(self, tmp_path: Path) -> None:
         first = load(word_piece(tmp_path / "a", vocabulary()))
         (tmp_path / "b").mkdir()
         first.save(str(tmp_path / "b" / "tokenizer.json"))
         assert ids(load(tmp_path / "b")) == ids(first)
 
-    def test_one_that_adds_no_special_tokens(self, tmp_path: Path) -> None:
+    def test_a_tokenizer_without_special_tokens(self, tmp_path: Path) -> None:
         plain = Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
         plain.pre_tokenizer = pre_tokenizers.Whitespace()
         plain.save(str(tmp_path / "tokenizer.json"))
@@ -280,5 +281,5 @@ class TestBroken:
         assert str(tmp_path) in message
         assert "cannot be read" in message
 
-    def test_nothing_there(self, tmp_path: Path) -> None:
+    def test_missing_tokenizer_files(self, tmp_path: Path) -> None:
         assert f"{tmp_path}: no vocabulary" in refusal(tmp_path)

@@ -1,4 +1,4 @@
-"""Token ids: those of the tokenizers library, row by row; cached by content, memory-mapped, whole or not at all."""
+"""Token ids: equal to those of the tokenizers library; cached by content, memory-mapped, written atomically."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def rows(tokens: Tokens) -> list[list[int]]:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Length limits of the calls that reach the tokenizer."""
+    """Length limits of the calls to the tokenizer."""
     found: list[int] = []
     real = module._tokenise
 
@@ -43,7 +43,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
-def test_ids_are_those_of_the_tokenizer(tokenizer: Tokenizer) -> None:
+def test_ids_match_the_tokenizer(tokenizer: Tokenizer) -> None:
     made = tokenise(column(TEXTS, 2, 3), tokenizer, 128)
     assert rows(made) == [tokenizer.encode(text).ids for text in TEXTS]
     assert made.lengths.tolist() == [len(tokenizer.encode(text).ids) for text in TEXTS]
@@ -52,7 +52,7 @@ def test_ids_are_those_of_the_tokenizer(tokenizer: Tokenizer) -> None:
     assert len({tuple(row) for row in rows(made)}) == len(TEXTS)
 
 
-def test_more_rows_than_the_tokenizer_gets_at_once(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_rows_than_one_tokenizer_call(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = tokenise(column(TEXTS), tokenizer, 128)
     monkeypatch.setattr(module, "CHUNK", 4)
     parts = tokenise(column(TEXTS, 1), tokenizer, 128)
@@ -71,7 +71,7 @@ def test_truncation_keeps_the_last_special_token(tokenizer: Tokenizer) -> None:
     assert max(len(tokenizer.encode(text).ids) for text in TEXTS) > 5
 
 
-def test_truncation_and_padding_of_the_tokenizer_itself_are_set_aside_and_left_as_they_were(
+def test_truncation_and_padding_of_the_tokenizer_are_ignored_and_restored(
     tokenizer: Tokenizer,
 ) -> None:
     plain = rows(tokenise(column(TEXTS), tokenizer, 6))
@@ -91,7 +91,7 @@ def test_a_cache_hit_does_not_call_the_tokenizer(tokenizer: Tokenizer, tmp_path:
     assert len(calls) == 2
 
 
-def test_what_differs_misses_the_cache(tokenizer: Tokenizer, tmp_path: Path, calls: list[int]) -> None:
+def test_different_inputs_miss_the_cache(tokenizer: Tokenizer, tmp_path: Path, calls: list[int]) -> None:
     other = Tokenizer.from_str(tokenizer.to_str().replace('"cat"', '"cow"'))
     assert other.token_to_id("cow") == tokenizer.token_to_id("cat")
     variants = [
@@ -101,7 +101,7 @@ def test_what_differs_misses_the_cache(tokenizer: Tokenizer, tmp_path: Path, cal
             column([*TEXTS[:2], TEXTS[2] + TEXTS[3], "", *TEXTS[4:]]),
             tokenizer,
             128,
-        ),  # the same characters in all, other rows
+        ),  # the same characters, other rows
         (column(TEXTS[:-1]), tokenizer, 128),
         (column(TEXTS), tokenizer, 5),
         (column(TEXTS), other, 128),
@@ -145,9 +145,9 @@ def test_an_interrupted_write_leaves_nothing(
     assert len(list((tmp_path / "tokens").iterdir())) == 1
 
 
-def test_pairs_are_those_of_the_tokenizer_and_cut_at_the_longer_text(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_pairs_match_the_tokenizer_and_truncate_the_longer_text(tokenizer: Tokenizer, tmp_path: Path) -> None:
     seconds = ["a cat", "the dog ran up the mat on a cat", "", "sat", "on", "the dog"]
-    for _ in range(2):  # the second time from the cache
+    for _ in range(2):  # the second call uses the cache
         made = tokenise(column(TEXTS), tokenizer, 9, tmp_path, column(seconds))
         tokenizer.enable_truncation(9, strategy="longest_first")
         expected = tokenizer.encode_batch(list(zip(TEXTS, seconds, strict=True)))
@@ -164,7 +164,7 @@ def test_pairs_are_those_of_the_tokenizer_and_cut_at_the_longer_text(tokenizer: 
 
 
 @pytest.mark.parametrize("texts", [pa.chunked_array([], pa.string()), column([]), column(TEXTS).slice(0, 0)])
-def test_no_texts_make_no_tokens(tokenizer: Tokenizer, tmp_path: Path, texts: pa.ChunkedArray) -> None:
+def test_no_texts_give_no_tokens(tokenizer: Tokenizer, tmp_path: Path, texts: pa.ChunkedArray) -> None:
     for _ in range(2):
         for made in (tokenise(texts, tokenizer, 128), tokenise(texts, tokenizer, 128, tmp_path)):
             assert len(made) == 0
@@ -172,7 +172,7 @@ def test_no_texts_make_no_tokens(tokenizer: Tokenizer, tmp_path: Path, texts: pa
     assert len(tokenise(column([""]), tokenizer, 128, tmp_path)) == 1
 
 
-def test_cache_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_folder_is_set_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LORALET_CACHE", str(tmp_path / "ours"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "theirs"))
     assert cache_folder() == tmp_path / "ours"
