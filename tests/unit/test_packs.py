@@ -201,13 +201,13 @@ def test_the_estimate_grows_with_the_amount_of_work() -> None:
 
 
 def test_the_budget_is_given_or_a_share_of_free_memory(tmp_path: Path) -> None:
-    processor = torch.device("cpu")
-    assert budget(2.5, processor) == 2.5 * GIB
+    cpu = torch.device("cpu")
+    assert budget(2.5, cpu) == 2.5 * GIB
     (tmp_path / "meminfo").write_text("MemTotal:       8000 kB\nMemFree:         100 kB\nMemAvailable:   5000 kB\n")
-    assert free_memory(processor, tmp_path / "meminfo") == 5000 * 1024
-    counted = free_memory(processor, tmp_path / "absent")
+    assert free_memory(cpu, tmp_path / "meminfo") == 5000 * 1024
+    counted = free_memory(cpu, tmp_path / "absent")
     assert counted > 2**20
-    assert 0 < budget(None, processor) < SHARE_OF_FREE * 2**50
+    assert 0 < budget(None, cpu) < SHARE_OF_FREE * 2**50
 
 
 def test_peak_memory_is_that_of_the_process_on_linux(tmp_path: Path) -> None:

@@ -224,8 +224,8 @@ def test_the_plan_has_steps_parameters_memory_and_time_of_every_pack(config: Stu
     assert first.trainable == (66, *(66 + 4 * rank * 64 for rank in (2, 2, 4, 4)))
     session = next(iter(prepared.sessions.values()))
     pace = probe(session, prepared.packs.packs[0])
-    stretches = course(prepared.packs.packs[0], load_of(session), 12, 6)
-    assert 12 * pace.step < training_seconds(pace, session, stretches) < 12 * pace.step + 10 * pace.check
+    phases = course(prepared.packs.packs[0], load_of(session), 12, 6)
+    assert 12 * pace.step < training_seconds(pace, session, phases) < 12 * pace.step + 10 * pace.check
     assert load_of(session).batch_size == 16
     assert all(pack.shares == ((0, 1.0),) for pack in surveyed.packs)
     assert (surveyed.halving, surveyed.stopping) == (False, False)
@@ -239,16 +239,16 @@ def test_the_plan_matches_the_steps_of_halving(config: StudyConfig, tmp_path: Pa
     with closing(new_folder(tmp_path / "halved", prepared)) as folder:
         carry_out(prepared, folder, heard.append)
     (runs,), session = prepared.packs.packs, next(iter(prepared.sessions.values()))
-    stretches = course(runs, load_of(session), 12, 6, plan.exits(120).rungs)
-    assert [(s.start, s.end, len(s.runs)) for s in stretches] == [(0, 2, 5), (2, 3, 3), (3, 6, 2), (6, 12, 2)]
-    foreseen = [len(s.runs) for s in stretches for _ in range(s.start, s.end)]
+    phases = course(runs, load_of(session), 12, 6, plan.exits(120).rungs)
+    assert [(s.start, s.end, len(s.runs)) for s in phases] == [(0, 2, 5), (2, 3, 3), (3, 6, 2), (6, 12, 2)]
+    foreseen = [len(s.runs) for s in phases for _ in range(s.start, s.end)]
     assert foreseen == [len(event.runs) for event in heard if isinstance(event, Stepped)]
     looked = [event.step for event in heard if isinstance(event, Checked)]
-    assert [(s.checks, len(s.runs)) for s in stretches] == [
-        (len({step for step in looked if s.start < step <= s.end}), looked.count(s.end)) for s in stretches
+    assert [(s.checks, len(s.runs)) for s in phases] == [
+        (len({step for step in looked if s.start < step <= s.end}), looked.count(s.end)) for s in phases
     ]
     # the survivors are unknown, so the most expensive runs are assumed: those of rank 4, then the first of them
-    assert [{run.adapter.rank for run in s.runs if run.role == "lora"} for s in stretches] == [{2, 4}, {4}, {4}, {4}]
+    assert [{run.adapter.rank for run in s.runs if run.role == "lora"} for s in phases] == [{2, 4}, {4}, {4}, {4}]
 
 
 def test_the_estimate_of_halving_is_the_sum_of_its_phases(config: StudyConfig) -> None:
@@ -258,13 +258,13 @@ def test_the_estimate_of_halving_is_the_sum_of_its_phases(config: StudyConfig) -
     session = next(iter(prepared.sessions.values()))
     load = load_of(session)
     pace, whole = Pace(step=1.0, check=10.0), pack_work(runs, load)
-    stretches = course(runs, load, 12, 6, (2, 3, 6))
-    shares = [pack_work(s.runs, load) / whole for s in stretches]
+    phases = course(runs, load, 12, 6, (2, 3, 6))
+    shares = [pack_work(s.runs, load) / whole for s in phases]
     assert shares == sorted(shares, reverse=True)
     assert shares[0] == 1.0 > shares[1] > shares[2] == shares[3]
     measuring = 2 * len(session.rows.validation) / len(session.rows.sample) * 10.0
     expected = (2 + 10) + (1 + 10) * shares[1] + (3 + 10) * shares[2] + (6 + 10) * shares[3] + measuring
-    assert training_seconds(pace, session, stretches) == pytest.approx(expected)
+    assert training_seconds(pace, session, phases) == pytest.approx(expected)
     assert training_seconds(pace, session, course(runs, load, 12, 6)) == pytest.approx(12 + 20 + measuring)
     surveyed = survey(prepared.packs, prepared.sessions, replace(prepared.plan, halving=True))
     assert surveyed.halving
