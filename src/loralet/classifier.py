@@ -54,7 +54,7 @@ def load(
 
 
 class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """A LoRA adapter and a classifier on a small frozen encoder, trained by :meth:`fit`.
+    """An adapter and a classifier on a small frozen encoder, trained by :meth:`fit`.
 
     The options are those of ``loralet train``, with its defaults, and the training is the same: a stratified validation
     split (``validation_fraction`` of the rows, at least one row of every class that has two) is held out and chooses the

@@ -91,6 +91,7 @@ IMPOSSIBLE: list[tuple[type, str, list[Any], list[Any]]] = [
     (AdapterSpec, "dropout", [-0.1, 1.0, NAN], [0.0, 0.99]),
     (AdapterSpec, "targets", [(), ("quary",), (ALL_LINEAR, "query")], [("query",), (ALL_LINEAR,), TARGETS]),
     (GridOptions, "models", [(), ("a", "b", "a")], [("a", "b")]),
+    (GridOptions, "methods", [(), ("lora", "lora")], [("lora",)]),
     (GridOptions, "ranks", [(), (4, 4)], [(0, 4)]),
     (GridOptions, "alphas", [(), (1.0, 1.0)], [(1.0, 2.0)]),
     (GridOptions, "lrs", [(), (1.0, 1.0)], [(1.0, 2.0)]),
@@ -221,6 +222,7 @@ above_0 = st.floats(1e-12, 1e12)
 at_least_0 = st.just(0.0) | above_0
 count = st.integers(1, 2**40)
 seed = st.integers(0, 2**62)
+method = st.sampled_from(["lora"])
 scaling = st.sampled_from(["alpha/r", "rslora"])
 targets = st.just((ALL_LINEAR,)) | st.lists(st.sampled_from(TARGETS), min_size=1, max_size=3).map(tuple)
 
@@ -254,11 +256,11 @@ compute = st.builds(
     threads=st.none() | st.integers(1, MOST_THREADS),
 )  # fmt: skip
 adapter = st.builds(
-    adapter_spec, method=st.just("lora"), rank=st.integers(0, 512), alpha=above_0, dropout=share, targets=targets,
+    adapter_spec, method=method, rank=st.integers(0, 512), alpha=above_0, dropout=share, targets=targets,
     scaling=scaling,
 )  # fmt: skip
 grid = st.builds(
-    GridOptions, models=several(text, 1), ranks=several(st.integers(0, 512), 1), alphas=several(above_0, 1),
+    GridOptions, models=several(text, 1), methods=several(method, 1), ranks=several(st.integers(0, 512), 1), alphas=several(above_0, 1),
     lrs=several(above_0, 1), seeds=several(seed, 1), dropouts=several(share, 1), targets=targets,
     scalings=several(scaling, 1), target_sets=st.just(()) | st.just(("query+value", "all-linear")), full=st.booleans(),
     full_lr=above_0, probe_lr=above_0,

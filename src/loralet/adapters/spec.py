@@ -15,6 +15,9 @@ from loralet.models.table import FUSED
 Method = Literal["lora"]
 Scaling = Literal["alpha/r", "rslora"]
 
+METHOD_NAMES: dict[Method, str] = {"lora": "LoRA"}
+"""The methods as texts name them."""
+
 TARGETS = ("query", "key", "value", "attention-output", "intermediate", "output")
 """The linear layers of one encoder layer, by the names that ``--targets`` takes."""
 ALL_LINEAR = "all-linear"

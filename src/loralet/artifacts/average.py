@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from loralet.adapters.registry import METHODS
-from loralet.adapters.spec import AdapterSpec
+from loralet.adapters.spec import METHOD_NAMES, AdapterSpec
 from loralet.artifacts.artifact import Artifact, Provenance, is_head
 from loralet.errors import RunError
 
@@ -102,7 +102,10 @@ def _mean_tensors(artifacts: Sequence[Artifact]) -> dict[str, Tensor]:
         parts = [{part: a.tensors[f"{linear}.{part}"] for part in method.peft_names} for a in artifacts]
         mean = method.mean(parts, scales)
         if mean is None:
-            raise RunError(f"these adapters have no average: that of {method.name} adapters is not one of them")
+            raise RunError(
+                f"{METHOD_NAMES[method.name]} adapters have no average: the mean of several is not a single adapter; "
+                "let them decide together instead (loralet predict --runs or --also)"
+            )
         tensors |= {f"{linear}.{part}": tensor for part, tensor in mean.items()}
     return tensors
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loralet import __version__
+from loralet.adapters.spec import METHOD_NAMES
 from loralet.hub.bundled import bundled
 from loralet.hub.client import is_hub_id
 from loralet.records import plain
@@ -76,9 +77,8 @@ batch = {{"input_ids": np.array([row.ids for row in rows]), "attention_mask": np
 print([told["labels"][number] for number in logits.argmax(-1)])
 """
 
-KINDS = {"lora": "LoRA adapter", "linear-probe": "linear probe", "full": "full fine-tuning"}
-PLURALS = {"lora": "LoRA adapters", "linear-probe": "linear probes"}
-METHOD_NAMES = {"lora": "LoRA"}
+KINDS = {"linear-probe": "linear probe", "full": "full fine-tuning"}
+"""What an artifact without an adapter is called."""
 CHOSEN = "Validation rows chose this state of the run"
 
 
@@ -145,12 +145,13 @@ def _base(artifact: Artifact) -> str:
 
 
 def _kind(artifact: Artifact) -> str:
-    made_of = artifact.provenance.averaged_from
-    if made_of and artifact.role != "full":
-        return f"mean of {len(made_of)} {PLURALS[artifact.role]}"
-    if artifact.provenance.merged_from:
-        return "LoRA adapter merged into its weights, trained"
-    return KINDS[artifact.role]
+    made = artifact.provenance
+    adapter = f"{METHOD_NAMES[(made.merged_adapter or artifact.adapter).method]} adapter"
+    if made.averaged_from and artifact.role != "full":
+        return f"mean of {len(made.averaged_from)} {KINDS.get(artifact.role, adapter)}s"
+    if made.merged_from:
+        return f"{adapter} merged into its weights, trained"
+    return KINDS.get(artifact.role, adapter)
 
 
 def _front(artifact: Artifact, library: str, tags: Sequence[str]) -> str:

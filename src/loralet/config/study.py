@@ -9,7 +9,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from loralet.adapters.spec import Scaling, number_problems, target_problems
+from loralet.adapters.spec import Method, Scaling, number_problems, target_problems
 from loralet.config.compute import ComputeOptions
 from loralet.config.data import DataOptions
 from loralet.config.limits import rate_problems, seed_problems, sets_of_targets, twice
@@ -30,6 +30,8 @@ class GridOptions:
     """Peak learning rates of the grid."""
     seeds: tuple[int, ...] = (0,)
     """Seeds of the grid: initial values, dropout and order of the rows."""
+    methods: Annotated[tuple[Method, ...], arg(aliases=("--method",))] = ("lora",)
+    """Adapter methods of the grid; each is trained in packs of its own."""
     dropouts: Annotated[tuple[float, ...], arg(aliases=("--dropout",))] = (0.0,)
     """Dropouts of the grid, on the adapters' input."""
     targets: tuple[str, ...] = ("query", "value")
@@ -46,7 +48,7 @@ class GridOptions:
     """Peak learning rate of the linear probe."""
 
     def problems(self) -> Iterator[str]:
-        for name in ("models", "ranks", "alphas", "lrs", "seeds", "dropouts", "scalings"):
+        for name in ("models", "methods", "ranks", "alphas", "lrs", "seeds", "dropouts", "scalings"):
             values = getattr(self, name)
             if not values:
                 yield f"{name} is empty: a grid needs at least one value of each"

@@ -9,6 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from loralet.adapters.spec import METHOD_NAMES
 from loralet.runs.results import Results, RunResult
 from loralet.runs.run import TRAINED, Role
 from loralet.runs.selection import chosen_run
@@ -44,8 +45,9 @@ def cells(run: RunResult, selection: str) -> tuple[str, ...]:
     converged = MISSING
     if run.role in TRAINED:
         converged = str(run.converged_step) if run.converged_step else f">{run.steps}"
+    name = METHOD_NAMES[run.adapter.method] if run.role == "lora" and run.adapter else ROLES.get(run.role, run.role)
     return (
-        ROLES.get(run.role, run.role),
+        name,
         run.id if run.model else "",
         f"{run.validation[selection]:.4f}" if run.validation else MISSING,
         _with_interval(run.test, selection) if run.test else MISSING,

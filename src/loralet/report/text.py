@@ -6,6 +6,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from loralet.adapters.spec import METHOD_NAMES
 from loralet.report.comparisons import choose
 from loralet.report.configurations import Configuration, Model
 from loralet.report.grids import Trend
@@ -70,6 +71,12 @@ class Facts:
         """The best adapter configuration on validation."""
         return choose(self.of("lora"))
 
+    @property
+    def methods(self) -> str:
+        """The adapter methods of the study: ``LoRA``, or ``LoRA and DoRA``."""
+        used = dict.fromkeys(row.adapter.method for row in self.of("lora") if row.adapter)
+        return listed([METHOD_NAMES[method] for method in used])
+
 
 def command(environment: Environment) -> str:
     """The command that repeats the study, as typed by the user; empty if unknown."""
@@ -84,6 +91,7 @@ def command(environment: Environment) -> str:
 def question(facts: Facts) -> str:
     """The question of the study, derived from the settings that it varies."""
     models, lora = listed([model.label for model in facts.models]), facts.of("lora")
+    subject = f"{'are' if ' and ' in facts.methods else 'is'} {facts.methods}"
     varied = {
         "rank": len({row.rank for row in lora}),
         "alpha": len({row.alpha for row in lora}),
@@ -93,10 +101,10 @@ def question(facts: Facts) -> str:
     if not lora:
         return f"How accurate is a classifier on {models}?"
     if not several:
-        return f"How accurate is LoRA on {models}?"
+        return f"How accurate {subject} on {models}?"
     verb = "do" if len(several) > 1 else "does"
     effects = "convergence, accuracy and stability"
-    return f"How accurate is LoRA on {models}, and how {verb} {listed(several)} affect {effects}?"
+    return f"How accurate {subject} on {models}, and how {verb} {listed(several)} affect {effects}?"
 
 
 def answer(facts: Facts) -> tuple[str, ...]:
@@ -122,7 +130,9 @@ def _accuracy(facts: Facts) -> str:
     if tied:
         others = len(facts.of("lora")) - (best.role == "lora")
         many = f"the {others}" if len(tied) == others else f"{len(tied)} of the {others}"
-        which = f"{many} other LoRA configurations" if others > 1 else "the other LoRA configuration"
+        which = (
+            f"{many} other {facts.methods} configurations" if others > 1 else f"the other {facts.methods} configuration"
+        )
         details.append(f"{which} cannot be distinguished from it")
     right = percent(best.test.mean)
     return f"Chosen on validation, {described(best)} classifies {right} of {rows} correctly ({'; '.join(details)})."
@@ -131,10 +141,11 @@ def _accuracy(facts: Facts) -> str:
 def described(row: Configuration) -> str:
     """The description of a configuration, for use in a sentence."""
     rate = f"learning rate {row.learning_rate:g}" if row.learning_rate else ""
-    if row.role != "lora":
+    if row.role != "lora" or row.adapter is None:
         return f"{row.name} with {rate}" if rate else row.name
     model = row.name.partition(" · ")[2]
-    return f"LoRA with rank {row.rank}, alpha {row.alpha:g} and {rate}" + (f" on {model}" if model else "")
+    name = METHOD_NAMES[row.adapter.method]
+    return f"{name} with rank {row.rank}, alpha {row.alpha:g} and {rate}" + (f" on {model}" if model else "")
 
 
 def _baselines(facts: Facts) -> str:
@@ -160,15 +171,15 @@ def _against(best: Configuration, row: Configuration) -> str:
     """Comparison of another row with the winner: by the paired test, or by the intervals if predictions are missing."""
     if not (best.test and row.test):
         return "on validation"
-    lora = best.role == "lora"
+    name = METHOD_NAMES[best.adapter.method] if best.role == "lora" and best.adapter else ""
     if row.versus:
         figures = f"{points(-row.versus.difference)}, {p_value(row.versus.p_holm)}"
         if row.versus.distinguishable:
             return figures
-        gain = "; no gain from LoRA is shown" if lora else ""
+        gain = f"; no gain from {name} is shown" if name else ""
         return f"which the paired test cannot distinguish from it ({figures}{gain})"
     if best.test.low <= row.test.high and row.test.low <= best.test.high:
-        return "with an overlapping interval" + (", so no gain from LoRA is shown" if lora else "")
+        return "with an overlapping interval" + (f", so no gain from {name} is shown" if name else "")
     return "clearly lower" if row.test.mean < best.test.mean else "clearly higher"
 
 

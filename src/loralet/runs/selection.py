@@ -73,7 +73,7 @@ def chosen_seeds(results: Results) -> list[str]:
     configurations = over_seeds(results.runs)
     if not configurations:
         raise RunError(
-            "no LoRA configuration of this study was trained with two seeds: "
+            "no adapter configuration of this study was trained with two seeds: "
             "name runs, with --runs, or further run folders"
         )
     return [run.id for run in max(configurations, key=lambda runs: _mean_rank(runs, results.selection))]

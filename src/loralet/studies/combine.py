@@ -12,6 +12,7 @@ from torch import Tensor
 
 from loralet.artifacts.artifact import Artifact
 from loralet.artifacts.average import average
+from loralet.errors import RunError
 from loralet.events import Stage
 from loralet.runs.folder import TARGETS, RunFolder
 from loralet.runs.run import Role, Run
@@ -61,7 +62,7 @@ def combine(
             continue
         logits = session.logits([row.run for row in able], [row.tensors for row in able], session.rows.validation)
         found = Candidates(session, able, logits)
-        averages += _averages(found, corpus, plan)
+        averages += _averages(found, corpus, plan, tell)
         ensembles += [_ensemble(found, members) for members in (*found.seeds(), found.best())]
     made: list[Row] = []
     if averages:
@@ -70,7 +71,7 @@ def combine(
         folder.save(with_scores(artifact, "validation", len(corpus.validation), row.validation), session.backbone)
         made.append(row)
     if not ensembles:
-        tell(Stage("nothing to combine: fewer than two LoRA runs of a model were trained to their end"))
+        tell(Stage("nothing to combine: fewer than two adapter runs of a model were trained to their end"))
     return made + ([max(ensembles, key=lambda row: _rank(row, task))] if ensembles else [])
 
 
@@ -98,13 +99,18 @@ def _rank(row: Row, task: Task) -> Rank:
     return rank_of_scores(row.validation, task.selection, row.trainable)
 
 
-def _averages(found: Candidates, corpus: Corpus, plan: Plan) -> list[tuple[Row, Artifact, Session]]:
-    """The average of each configuration's seeds, measured on the validation rows."""
+def _averages(found: Candidates, corpus: Corpus, plan: Plan, tell: Listen) -> list[tuple[Row, Artifact, Session]]:
+    """The average of each configuration's seeds, where its method has one, measured on the validation rows."""
     made: list[tuple[Row, Artifact, Session]] = []
+    refusals: dict[str, None] = {}
     session = found.session
     for members in found.seeds():
         artifacts = {row.run.id: make_artifact(row, session, corpus, plan.source, plan.reading) for row in members}
-        artifact = average(artifacts, "average")
+        try:
+            artifact = average(artifacts, "average")
+        except RunError as error:
+            refusals.setdefault(str(error))
+            continue
         row = _row("average", members, sum(tensor.numel() for tensor in artifact.tensors.values()), session)
         row.run = Run("average", row.run.model, "average", artifact.adapter)
         row.tensors = artifact.tensors
@@ -114,6 +120,8 @@ def _averages(found: Candidates, corpus: Corpus, plan: Plan) -> list[tuple[Row, 
         logits = session.logits([row.run for row, _, _ in made], [row.tensors for row, _, _ in made], validation)
         for (row, _, _), own in zip(made, logits, strict=True):
             row.validation = session.task.score(own, validation.targets.numpy())
+    for refusal in refusals:
+        tell(Stage(refusal))
     return made
 
 

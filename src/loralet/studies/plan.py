@@ -110,10 +110,10 @@ def plan_study(config: StudyConfig) -> Plan:
 def _adapters(grid: GridOptions) -> list[AdapterSpec]:
     """The adapters of a grid, rank 0 left out (the linear probe)."""
     sets = sets_of_targets(grid.target_sets, grid.targets)
-    cells = product((r for r in grid.ranks if r), grid.alphas, grid.dropouts, grid.scalings, sets)
+    cells = product(grid.methods, (r for r in grid.ranks if r), grid.alphas, grid.dropouts, grid.scalings, sets)
     return [
-        AdapterSpec(rank=rank, alpha=alpha, dropout=dropout, targets=targets, scaling=scaling)
-        for rank, alpha, dropout, scaling, targets in cells
+        AdapterSpec(method, rank=rank, alpha=alpha, dropout=dropout, targets=targets, scaling=scaling)
+        for method, rank, alpha, dropout, scaling, targets in cells
     ]
 
 
