@@ -61,6 +61,7 @@ RUNS = {
     "rslora": run_of(rank=8, alpha=16.5, targets=("key",), scaling="rslora"),
     "all-linear": run_of(rank=8, alpha=16.0, targets=TARGETS),
     "output": run_of(rank=2, alpha=16.0, targets=("output",)),
+    "dora": run_of(method="dora", rank=8, alpha=16.0, targets=TARGETS),
     "probe": run_of(rank=0),
     "full": Run("full", "m", "full", lr=1e-3),
 }
@@ -82,7 +83,7 @@ def test_saving_and_loading_gives_bitwise_equal_logits(pair: Pair, tmp_path: Pat
 
 
 @pytest.mark.parametrize("head", ["pooler", "trained-pooler"])
-@pytest.mark.parametrize("name", ["query-value", "rslora", "all-linear", "output"])
+@pytest.mark.parametrize("name", ["query-value", "rslora", "all-linear", "output", "dora"])
 def test_peft_loads_an_adapter_with_equal_logits(pair: Pair, tmp_path: Path, name: str, head: str) -> None:
     program, parameters, artifact = trained(pair, RUNS[name], head)
     save_artifact(tmp_path / "adapter", artifact, pair.ours)

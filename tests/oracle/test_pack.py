@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -41,6 +43,9 @@ RUNS = [
     run_of(5e-4, 3, rank=32, alpha=64.0, targets=TARGETS, scaling="rslora"),
     run_of(2e-3, 4, rank=4, alpha=8.0, dropout=0.3, targets=("intermediate", "output")),
 ]
+DORA = [replace(run, adapter=replace(run.adapter, method="dora")) if run.adapter.rank else run for run in RUNS]
+"""The same with the second method; the linear probe shares its pack."""
+each_method = pytest.mark.parametrize("runs", [RUNS, DORA], ids=["lora", "dora"])
 OPTIONS = TrainingOptions(steps=50, batch_size=8, eval_every=10, head_dropout=0.1, weight_decay=0.01)
 
 
@@ -61,14 +66,15 @@ def ended(state: TrainingState, run: Run) -> dict[str, Tensor]:
     return next(s.last for s in state.ended if s.run == run)
 
 
-def test_initial_values_are_those_of_the_run_alone(pair: Pair) -> None:
+@each_method
+def test_initial_values_are_those_of_the_run_alone(pair: Pair, runs: list[Run]) -> None:
     def values(runs: list[Run]) -> list[dict[str, Tensor]]:
         pack = pack_for(pair, runs)
         parameters = pack.start(pair.ours.weights)
         return [pack.extract(parameters, i) for i in range(len(runs))]
 
-    together = values(RUNS)
-    for run, own in zip(RUNS, together, strict=True):
+    together = values(runs)
+    for run, own in zip(runs, together, strict=True):
         (alone,) = values([run])
         assert own.keys() == alone.keys()
         assert all(torch.equal(own[name], alone[name]) for name in own)
@@ -78,22 +84,24 @@ def test_initial_values_are_those_of_the_run_alone(pair: Pair) -> None:
     assert not together[0]["layers.0.query.B"].any()
 
 
-def test_fifty_steps_are_those_of_the_runs_alone(pair: Pair) -> None:
-    together = carry_out(pair, RUNS, OPTIONS)
-    for run in RUNS:
+@each_method
+def test_fifty_steps_are_those_of_the_runs_alone(pair: Pair, runs: list[Run]) -> None:
+    together = carry_out(pair, runs, OPTIONS)
+    for run in runs:
         own, alone = ended(together, run), ended(carry_out(pair, [run], OPTIONS), run)
         assert own.keys() == alone.keys()
         worst = max(float((own[name] - alone[name]).abs().max()) for name in own)
         assert worst <= FP32_TRAINED, (run.id, worst)
     first, last = (
-        ended(together, RUNS[0]),
-        ended(carry_out(pair, [RUNS[0]], TrainingOptions(steps=49, batch_size=8)), RUNS[0]),
+        ended(together, runs[0]),
+        ended(carry_out(pair, [runs[0]], TrainingOptions(steps=49, batch_size=8)), runs[0]),
     )
     assert max(float((first[n] - last[n]).abs().max()) for n in first) > FP32_TRAINED
 
 
-def test_padded_ranks_stay_exactly_zero(pair: Pair) -> None:
-    state = start(pair, RUNS, weight_decay=0.01)
+@each_method
+def test_padded_ranks_stay_exactly_zero(pair: Pair, runs: list[Run]) -> None:
+    state = start(pair, runs, weight_decay=0.01)
     pack = state.pack
     for event in train(state, rows(100, 0), rows(40, 1), OPTIONS, seed=5):
         if isinstance(event, Stepped) and event.step == 40:
@@ -106,6 +114,9 @@ def test_padded_ranks_stay_exactly_zero(pair: Pair) -> None:
             assert not tensors[f"{name}.B"][i, :, rank:].any()
             if rank:
                 assert tensors[f"{name}.B"][i, :, :rank].all()
+            if f"{name}.magnitude" in tensors:
+                assert tensors[f"{name}.magnitude"][i].all() == bool(rank)
+                assert tensors[f"{name}.magnitude"][i].any() == bool(rank)
 
 
 def test_a_run_that_leaves_changes_nothing_for_the_others(pair: Pair) -> None:

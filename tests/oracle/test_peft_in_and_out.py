@@ -95,6 +95,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "pooler saved": {"modules_to_save": ["classifier", "pooler"]},
     "pooler adapted": {"target_modules": ["query", "pooler.dense"]},
     "gaussian": {"init_lora_weights": "gaussian"},
+    "dora": {"use_dora": True, "lora_dropout": 0.3},
+    "dora all-linear rslora": {"use_dora": True, "target_modules": "all-linear", "use_rslora": True, "r": 3},
+    "dora one layer": {"use_dora": True, "layers_to_transform": [1]},
+    "dora patterns": {"use_dora": True, "rank_pattern": {"query": 6}, "alpha_pattern": {"query": 5}},
+    "dora pooler adapted": {"use_dora": True, "target_modules": ["query", "pooler.dense"]},
 }
 
 
@@ -159,8 +164,9 @@ def test_label_names_may_be_given_and_default_to_the_bases(pair: Pair, tmp_path:
     assert load_classifier(folder).artifact.labels == ("LABEL_0", "LABEL_1", "LABEL_2", "LABEL_3")
 
 
-def test_what_peft_trained_is_saved_as_one_of_ours(pair: Pair, tmp_path: Path) -> None:
-    model, folder = by_peft(base_of(pair), tmp_path / "adapter", **CONFIGS["both patterns rslora"])
+@pytest.mark.parametrize("name", ["both patterns rslora", "dora one layer"])
+def test_what_peft_trained_is_saved_as_one_of_ours(pair: Pair, tmp_path: Path, name: str) -> None:
+    model, folder = by_peft(base_of(pair), tmp_path / "adapter", **CONFIGS[name])
     TextClassifier.load(folder).save(tmp_path / "ours")
     compare(model, tmp_path / "ours")
     base = BertForSequenceClassification.from_pretrained(pair.folder)
@@ -173,7 +179,8 @@ def test_what_peft_trained_is_saved_as_one_of_ours(pair: Pair, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"use_dora": True}, "DoRA"),
+        ({"use_dora": True, "bias": "lora_only"}, "bias 'lora_only'"),
+        ({"use_dora": True, "target_modules": ["query", "word_embeddings"]}, "word_embeddings"),
         ({"bias": "lora_only"}, "bias 'lora_only'"),
         ({"lora_bias": True}, "a bias on B"),
         ({"target_modules": ["query", "word_embeddings"]}, "word_embeddings"),

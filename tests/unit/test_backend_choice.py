@@ -9,10 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from backends import each_native
 from command_line import command
 from models import make_pair
+from packs import make_weights
 
 from loralet import TextClassifier
+from loralet.adapters.base import Adapter
+from loralet.adapters.pack import Pack, PackShape
 from loralet.backends import choice
 from loralet.backends.base import Backend, BackendInfo
 from loralet.backends.choice import SLOWDOWN, VARIABLE, Chosen, choose_backend, choose_dtype
@@ -161,6 +165,22 @@ def test_support_of_every_adapter_method_is_checked(native: type[Native], monkey
         "torch",
         "it does not know the adapter method other",
     )
+
+
+@each_native
+def test_the_kernels_have_no_dora_and_torch_takes_it(backend: NativeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "NativeBackend", lambda: backend)
+    monkeypatch.setattr(choice, "TorchBackend", lambda: TorchBackend(CPU))
+    words = "the native backend cannot compute this model: it does not know the adapter method dora"
+    assert choose_backend(TABLE, "fp32").info.name == "native"
+    chosen = choose_backend(TABLE, "fp32", methods=["dora"])
+    assert (chosen.info.name, chosen.announcement) == ("torch", f"backend: torch: {words}")
+    with pytest.raises(ConfigError, match=rf"^--backend native: {words}$"):
+        choose_backend(TABLE, "fp32", "native", ["dora"])
+    weights = make_weights(TABLE)
+    pack = Pack(PackShape(TABLE, 4), [Adapter(2, 1.0, 0.0, ("layers.0.query",), 0)], "dora")
+    with pytest.raises(ValueError, match="cannot compute this pack: it does not know the adapter method dora"):
+        backend.load(weights, TABLE, torch.float32).program(pack)
 
 
 def test_a_gpu_is_used_through_torch(native: type[Native], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,14 +84,14 @@ IMPOSSIBLE: list[tuple[type, str, list[Any], list[Any]]] = [
     (ComputeOptions, "threads", [0, -1, MOST_THREADS + 1, 100_000], [1, MOST_THREADS, None]),
     (ComputeOptions, "backend", ["gpu", ""], ["auto", "native", "torch"]),
     (ComputeOptions, "precision", ["fp16", "float32"], ["auto", "fp32", "bf16"]),
-    (AdapterSpec, "method", [], ["lora"]),
+    (AdapterSpec, "method", [], ["lora", "dora"]),
     (AdapterSpec, "scaling", [], ["alpha/r", "rslora"]),
     (AdapterSpec, "rank", [-1], [0, 1]),
     (AdapterSpec, "alpha", [0.0, -1.0, NAN, INF], [0.01]),
     (AdapterSpec, "dropout", [-0.1, 1.0, NAN], [0.0, 0.99]),
     (AdapterSpec, "targets", [(), ("quary",), (ALL_LINEAR, "query")], [("query",), (ALL_LINEAR,), TARGETS]),
     (GridOptions, "models", [(), ("a", "b", "a")], [("a", "b")]),
-    (GridOptions, "methods", [(), ("lora", "lora")], [("lora",)]),
+    (GridOptions, "methods", [(), ("lora", "lora")], [("lora", "dora")]),
     (GridOptions, "ranks", [(), (4, 4)], [(0, 4)]),
     (GridOptions, "alphas", [(), (1.0, 1.0)], [(1.0, 2.0)]),
     (GridOptions, "lrs", [(), (1.0, 1.0)], [(1.0, 2.0)]),
@@ -124,7 +124,7 @@ def test_values_at_the_limit_are_taken(kind: type, name: str, value: Any) -> Non
     assert list(kind(**{name: value}).problems()) == []
 
 
-@pytest.mark.parametrize(("name", "value"), [("method", "dora"), ("scaling", "alpha")])
+@pytest.mark.parametrize(("name", "value"), [("method", "loha"), ("scaling", "alpha")])
 def test_an_unknown_choice_of_an_adapter_is_told(name: str, value: str) -> None:
     spec = AdapterSpec()
     object.__setattr__(spec, name, value)  # the type checker of the tests refuses it where it is given
@@ -222,7 +222,7 @@ above_0 = st.floats(1e-12, 1e12)
 at_least_0 = st.just(0.0) | above_0
 count = st.integers(1, 2**40)
 seed = st.integers(0, 2**62)
-method = st.sampled_from(["lora"])
+method = st.sampled_from(["lora", "dora"])
 scaling = st.sampled_from(["alpha/r", "rslora"])
 targets = st.just((ALL_LINEAR,)) | st.lists(st.sampled_from(TARGETS), min_size=1, max_size=3).map(tuple)
 

@@ -43,6 +43,10 @@ def lora(
     return adapter_run(model, AdapterSpec(rank=rank, alpha=alpha, dropout=dropout, targets=targets), 1e-3, seed)
 
 
+def dora(rank: int, dropout: float = 0.0, targets: tuple[str, ...] = QV, alpha: float = 8.0) -> Run:
+    return adapter_run("m", AdapterSpec("dora", rank, alpha, dropout, targets), 1e-3, 0)
+
+
 def test_runs_with_different_batches_never_share_a_pack() -> None:
     runs = [lora(4), lora(8), lora(4, seed=1), lora(4, model="n"), FULL, lora(16), PROBE]
     packs = group(runs)
@@ -62,6 +66,13 @@ def test_a_group_that_does_not_fit_is_split_into_the_fewest_equal_packs(
     packs = group(runs, lambda members: len(members) <= room)
     assert [len(pack) for pack in packs] == sizes
     assert sorted(run.id for pack in packs for run in pack) == sorted(run.id for run in runs)
+
+
+def test_methods_have_packs_of_their_own_and_the_linear_probe_goes_with_the_first() -> None:
+    runs = [PROBE, dora(4), lora(4), dora(8), FULL]
+    assert group(runs) == [[PROBE, runs[1], runs[3]], [runs[2]], [FULL]]
+    methods = [build_pack(pack, TABLE, CLASSES, "pooler", 0.0).method.name for pack in group(runs)]
+    assert methods == ["dora", "lora", "lora"]
 
 
 def test_similar_runs_stay_together() -> None:
@@ -116,6 +127,8 @@ KINDS: dict[str, list[Run]] = {
     "nine": [lora(r, alpha=a) for r in (4, 16, 32) for a in (64.0, 256.0, 512.0)],
     "all-linear": [lora(16, targets=TARGETS, alpha=a) for a in (1.0, 2.0, 3.0)],
     "dropout": [lora(16, 0.1, alpha=a) for a in (1.0, 2.0, 3.0)],
+    "dora": [dora(16, targets=TARGETS, alpha=a) for a in (1.0, 2.0, 3.0)],
+    "dora-dropout": [dora(16, 0.1, targets=TARGETS, alpha=a) for a in (1.0, 2.0, 3.0)],
     "output": [lora(8, targets=("output",), alpha=a) for a in (1.0, 2.0)],
     "full": [FULL],
 }

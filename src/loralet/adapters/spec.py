@@ -12,10 +12,10 @@ from typing import Literal, get_args
 
 from loralet.models.table import FUSED
 
-Method = Literal["lora"]
+Method = Literal["lora", "dora"]
 Scaling = Literal["alpha/r", "rslora"]
 
-METHOD_NAMES: dict[Method, str] = {"lora": "LoRA"}
+METHOD_NAMES: dict[Method, str] = {"lora": "LoRA", "dora": "DoRA"}
 """The methods as texts name them."""
 
 TARGETS = ("query", "key", "value", "attention-output", "intermediate", "output")
@@ -28,7 +28,7 @@ class AdapterSpec:
     """One adapter configuration."""
 
     method: Method = "lora"
-    """Adapter method: lora (Hu et al. 2021)."""
+    """Adapter method: lora (Hu et al. 2021), or dora (Liu et al. 2024), on the torch backend."""
     rank: int = 16
     """Rank of the adapters; 0 trains the head alone (a linear probe)."""
     alpha: float = 32.0

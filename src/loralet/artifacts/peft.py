@@ -33,7 +33,6 @@ CLASSIFIER = {"classifier.weight", "classifier.bias"}
 BASE_AS_IT_IS = (True, False, "gaussian", "eva", "orthogonal")
 """Values of ``init_lora_weights`` that leave the base's own weights alone."""
 UNSUPPORTED = {
-    "use_dora": "DoRA",
     "lora_bias": "a bias on B",
     "use_qalora": "QALoRA",
     "alora_invocation_tokens": "activated LoRA",
@@ -46,7 +45,7 @@ UNSUPPORTED = {
     "kasa_config": "KaSA",
     "use_bdlora": "block-diagonal LoRA",
 }
-"""Keys of adapter_config.json that, if set, change the arithmetic; refused unless an adapter method has them."""
+"""Keys of adapter_config.json that, if set, change the arithmetic in a way that no adapter method here has."""
 
 
 def is_peft_folder(folder: Path) -> bool:
@@ -153,8 +152,7 @@ def _refusals(config: Mapping[str, object]) -> Iterator[str]:
         yield f"its task_type is {config['task_type']}; loralet classifies whole texts (SEQ_CLS)"
     if config.get("bias", "none") != "none":
         yield f"it trained biases (bias {config['bias']!r}); loralet reads adapters with bias 'none'"
-    own = method_of(config).peft_config
-    yield from (f"it uses {what} ({key})" for key, what in UNSUPPORTED.items() if config.get(key) and key not in own)
+    yield from (f"it uses {what} ({key})" for key, what in UNSUPPORTED.items() if config.get(key))
     start = config.get("init_lora_weights", True)
     if start not in BASE_AS_IT_IS:
         yield f"it was begun with init_lora_weights {start!r}, which changes the base's weights; convert it to plain LoRA with PEFT first"

@@ -1,0 +1,146 @@
+"""Adapter methods and their options as a user runs them: studies, single runs, and what is recorded of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import command
+from models import make_pair
+from test_cli import WORDS, write_rows
+
+from loralet import TextClassifier
+from loralet.artifacts.folder import load_artifact
+from loralet.backends.choice import VARIABLE
+from loralet.report.analysis import analyse
+from loralet.runs.environment import read_environment
+from loralet.runs.results import read_results
+
+FLAGS = (
+    "--models",
+    "model",
+    "--alphas",
+    "8",
+    "--lrs",
+    "1e-2",
+    "--steps",
+    "30",
+    "--batch-size",
+    "16",
+    "--eval-every",
+    "10",
+)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("methods")
+    make_pair(folder / "model")
+    (folder / "data").mkdir()
+    write_rows(folder / "data" / "train.csv", 150, 0)
+    write_rows(folder / "data" / "test.csv", 60, 1)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+
+
+@pytest.fixture(scope="module")
+def grid(place: Path) -> Path:
+    arguments = ("--method", "dora", "--ranks", "2", "4", "--seeds", "0", "1", "--combine", "--out", "grid")
+    done = command(place, "study", "data", *FLAGS, *arguments)
+    assert done.returncode == 0, done.stderr
+    (place / "said.txt").write_text(done.stdout + done.stderr)
+    return place / "grid"
+
+
+def test_a_study_of_dora(place: Path, grid: Path) -> None:
+    results = read_results(grid)
+    rows = [run for run in results.runs if run.role == "lora"]
+    assert [run.id for run in rows] == [f"dora-r{r}-a8-lr0.01-s{s}" for s in (0, 1) for r in (2, 4)]
+    for run in rows:
+        assert run.adapter
+        assert run.adapter.method == "dora"
+        # two layers of query and value, 32 wide, with 32 magnitudes each; the head has 3 x 32 + 3 parameters
+        assert run.trainable_parameters == 4 * (run.adapter.rank * 64 + 32) + 99
+        saved = load_artifact(grid / "adapters" / run.id)
+        assert sum(tensor.numel() for tensor in saved.tensors.values()) == run.trainable_parameters
+    assert " DoRA " in command(place, "show", "grid").stdout
+
+
+def test_seeds_of_dora_have_an_ensemble_and_no_average(place: Path, grid: Path) -> None:
+    assert [run.role for run in read_results(grid).runs][-1:] == ["ensemble"]
+    assert "average" not in {run.role for run in read_results(grid).runs}
+    assert "DoRA adapters have no average" in (grid / "metrics.jsonl").read_text()
+    done = command(place, "average", "grid", "--out", "mean")
+    assert done.returncode == 2
+    assert "DoRA adapters have no average" in done.stderr
+    assert not (place / "mean").exists()
+
+
+def test_the_report_names_the_method_and_counts_its_parameters(grid: Path) -> None:
+    told = analyse(grid, with_texts=False)
+    assert told.question.startswith("How accurate is DoRA on model, and how does rank affect")
+    rows = [row for row in told.configurations if row.role == "lora"]
+    assert [row.counted for row in rows] == [True, True]
+    assert not any("LoRA" in sentence for sentence in (*told.answer, *told.findings, *told.recommendations))
+
+
+def test_torch_computes_dora_and_says_why(place: Path, grid: Path) -> None:
+    backends = [entry.backend for entry in read_environment(grid).backends]
+    if torch.cuda.is_available() or backends[0].name == "torch":
+        return
+    assert [(info.name, info.reason.rpartition(": ")[2]) for info in backends] == [
+        ("native", ""),
+        ("torch", "it does not know the adapter method dora"),
+    ]
+    refused = command(place, "study", "data", *FLAGS, "--method", "dora", "--backend", "native", "--out", "never")
+    assert refused.returncode == 2
+    assert (
+        "--backend native: the native backend cannot compute this model: it does not know the adapter method dora"
+        in (" ".join(refused.stderr.split()))
+    )
+    assert not (place / "never").exists()
+
+
+def test_a_study_of_two_methods_trains_each_as_if_it_were_alone(place: Path, grid: Path) -> None:
+    arguments = (
+        "--methods",
+        "lora",
+        "dora",
+        "--ranks",
+        "2",
+        "--seeds",
+        "0",
+        "--precision",
+        "fp32",
+        "--backend",
+        "torch",
+    )
+    done = command(place, "study", "data", *FLAGS, *arguments, "--out", "both")
+    assert done.returncode == 0, done.stderr
+    alone = command(place, "study", "data", *FLAGS, *arguments[3:], "--method", "dora", "--out", "alone")
+    assert alone.returncode == 0, alone.stderr
+    name = "dora-r2-a8-lr0.01-s0"
+    ours, own = (load_artifact(place / folder / "adapters" / name).tensors for folder in ("both", "alone"))
+    assert all((ours[slot] - own[slot]).abs().max() <= 1e-5 for slot in own)
+    told = analyse(place / "both", with_texts=False)
+    assert {row.name for row in told.configurations if row.role == "lora"} == {"r2 α8 lora", "r2 α8 dora"}
+    assert told.question == "How accurate are LoRA and DoRA on model?"
+
+
+def test_dora_in_python(place: Path, tmp_path: Path) -> None:
+    texts = [" ".join(word) for word in zip(*(WORDS["apple"].split(), "xyzx"), strict=True)] * 6
+    texts += [" ".join(word) for word in zip(*(WORDS["bird"].split(), "xyzx"), strict=True)] * 6
+    labels = ["apple"] * 24 + ["bird"] * 24
+    options = {"rank": 2, "alpha": 8.0, "lr": 1e-2, "steps": 20, "precision": "fp32"}
+    classifier = TextClassifier(str(place / "model"), method="dora", **options).fit(texts, labels)
+    classifier.save(tmp_path / "adapter")
+    loaded = TextClassifier.load(tmp_path / "adapter")
+    assert loaded.method == "dora"
+    assert (loaded.predict_proba(texts) == classifier.predict_proba(texts)).all()
+    plain = TextClassifier(str(place / "model"), backend="torch", **options).fit(texts, labels)
+    assert abs(classifier.predict_proba(texts) - plain.predict_proba(texts)).max() > 1e-4
