@@ -65,6 +65,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         backbone: the frozen encoder: a folder or a hub id.
         method, rank, alpha, dropout, targets, scaling: the adapter (:class:`loralet.adapters.spec.AdapterSpec`).
         lr: peak learning rate.
+        lr_ratio: learning rate of B and of all vectors over that of A (LoRA+).
         head, head_dropout, epochs, steps, batch_size, schedule, warmup, weight_decay, clip, eval_every, validation_sample,
             target_score, patience: the training (:class:`loralet.config.TrainingOptions`).
         backend, precision, threads: where and how to compute (:class:`loralet.config.ComputeOptions`).
@@ -91,6 +92,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         targets: tuple[str, ...] = AdapterSpec.targets,
         scaling: Scaling = AdapterSpec.scaling,
         lr: float = TrainConfig.lr,
+        lr_ratio: float = TrainConfig.lr_ratio,
         head: Head = TrainingOptions.head,
         head_dropout: float = TrainingOptions.head_dropout,
         epochs: float | None = TrainingOptions.epochs,
@@ -121,6 +123,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         self.targets = targets
         self.scaling = scaling
         self.lr = lr
+        self.lr_ratio = lr_ratio
         self.head = head
         self.head_dropout = head_dropout
         self.epochs = epochs
@@ -272,7 +275,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
             data="rows given in Python",
             model=str(self.backbone),
             seed=self._seed(),
-            lr=given["lr"],
+            **group(TrainConfig),
             adapter=AdapterSpec(**group(AdapterSpec)),
             training=TrainingOptions(**group(TrainingOptions)),
             reading=DataOptions(**group(DataOptions)),
@@ -317,7 +320,8 @@ def _options() -> Iterator[tuple[str, tuple[type, Any]]]:
     The other reading options name columns, which a list of texts does not have.
     """
     reading = ("validation_fraction", "split_seed", "max_length")
-    kinds = {AdapterSpec: None, TrainingOptions: None, ComputeOptions: None, DataOptions: reading, TrainConfig: ("lr",)}
+    rates = ("lr", "lr_ratio")
+    kinds = {AdapterSpec: None, TrainingOptions: None, ComputeOptions: None, DataOptions: reading, TrainConfig: rates}
     for kind, names in kinds.items():
         hints = get_type_hints(kind)
         yield from ((name, (kind, hints[name])) for name in names or [field.name for field in fields(kind)])
@@ -368,6 +372,6 @@ def _options_of(artifact: Artifact, backbone: Backbone) -> dict[str, Any]:
     for options in (made.training, made.compute):
         known |= {} if options is None else {field.name: getattr(options, field.name) for field in fields(options)}
     known.pop("backend", None)  # of the machine that trained; the one that loads has its own
-    recorded = {name: getattr(made, name) for name in ("lr", "split_seed", "validation_fraction")}
+    recorded = {name: getattr(made, name) for name in ("lr", "lr_ratio", "split_seed", "validation_fraction")}
     known |= {name: value for name, value in recorded.items() if value is not None}
     return known | ({} if made.seed is None else {"random_state": made.seed})

@@ -45,7 +45,9 @@ RUNS = [
 ]
 DORA = [replace(run, adapter=replace(run.adapter, method="dora")) if run.adapter.rank else run for run in RUNS]
 """The same with the second method; the linear probe shares its pack."""
-each_method = pytest.mark.parametrize("runs", [RUNS, DORA], ids=["lora", "dora"])
+PLUS = [replace(run, lr_ratio=ratio) for run, ratio in zip(RUNS, (4.0, 1.0, 16.0, 8.0, 0.5), strict=True)]
+"""The same with learning rates of B of their own (LoRA+)."""
+each_method = pytest.mark.parametrize("runs", [RUNS, DORA, PLUS], ids=["lora", "dora", "lora-plus"])
 OPTIONS = TrainingOptions(steps=50, batch_size=8, eval_every=10, head_dropout=0.1, weight_decay=0.01)
 
 
@@ -119,11 +121,12 @@ def test_padded_ranks_stay_exactly_zero(pair: Pair, runs: list[Run]) -> None:
                 assert tensors[f"{name}.magnitude"][i].any() == bool(rank)
 
 
-def test_a_run_that_leaves_changes_nothing_for_the_others(pair: Pair) -> None:
+@pytest.mark.parametrize("runs", [RUNS, PLUS], ids=["lora", "lora-plus"])
+def test_a_run_that_leaves_changes_nothing_for_the_others(pair: Pair, runs: list[Run]) -> None:
     wild = run_of(1e8, 9, rank=8, alpha=1e30, targets=("query", "value"))
-    state = carry_out(pair, [RUNS[0], wild, RUNS[2]], OPTIONS)
+    state = carry_out(pair, [runs[0], wild, runs[2]], OPTIONS)
     assert {s.run.id: s.status for s in state.ended}[wild.id] == "diverged"
-    for run in (RUNS[0], RUNS[2]):
+    for run in (runs[0], runs[2]):
         own, alone = ended(state, run), ended(carry_out(pair, [run], OPTIONS), run)
         assert max(float((own[name] - alone[name]).abs().max()) for name in own) <= FP32_TRAINED
     assert all(t.isfinite().all() for t in ended(state, wild).values())

@@ -90,7 +90,13 @@ def test_every_training_option_is_a_parameter_with_the_same_default() -> None:
     reading = ("validation_fraction", "split_seed", "max_length")
     expected = {f.name: f.default for kind in (AdapterSpec, TrainingOptions, ComputeOptions) for f in fields(kind)}
     expected |= {f.name: f.default for f in fields(DataOptions) if f.name in reading}
-    expected |= {"backbone": TrainConfig.model, "lr": TrainConfig.lr, "random_state": TrainConfig.seed, "listen": None}
+    expected |= {
+        "backbone": TrainConfig.model,
+        "lr": TrainConfig.lr,
+        "lr_ratio": 1.0,
+        "random_state": TrainConfig.seed,
+        "listen": None,
+    }
     assert given == expected
 
 

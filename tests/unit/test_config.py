@@ -95,6 +95,7 @@ IMPOSSIBLE: list[tuple[type, str, list[Any], list[Any]]] = [
     (GridOptions, "ranks", [(), (4, 4)], [(0, 4)]),
     (GridOptions, "alphas", [(), (1.0, 1.0)], [(1.0, 2.0)]),
     (GridOptions, "lrs", [(), (1.0, 1.0)], [(1.0, 2.0)]),
+    (GridOptions, "lr_ratios", [(), (1.0, 1.0), (1.0, 0.0), (-2.0,), (INF,), (NAN,)], [(0.5, 16.0)]),
     (GridOptions, "seeds", [(), (1, 1), (0, -1)], [(0, 1)]),
     (GridOptions, "dropouts", [(), (0.1, 0.1)], [(0.0, 0.1)]),
     (GridOptions, "scalings", [(), ("rslora", "rslora")], [("alpha/r", "rslora")]),
@@ -104,6 +105,7 @@ IMPOSSIBLE: list[tuple[type, str, list[Any], list[Any]]] = [
     (GridOptions, "probe_lr", [0.0, NAN, INF], [1e-9]),
     (TrainConfig, "seed", [-1], [0, 2**40]),
     (TrainConfig, "lr", [0.0, -1.0, NAN, INF], [1e-9]),
+    (TrainConfig, "lr_ratio", [0.0, -1.0, NAN, INF], [1e-9, 16.0]),
 ]
 
 
@@ -261,12 +263,12 @@ adapter = st.builds(
 )  # fmt: skip
 grid = st.builds(
     GridOptions, models=several(text, 1), methods=several(method, 1), ranks=several(st.integers(0, 512), 1), alphas=several(above_0, 1),
-    lrs=several(above_0, 1), seeds=several(seed, 1), dropouts=several(share, 1), targets=targets,
+    lrs=several(above_0, 1), lr_ratios=several(above_0, 1), seeds=several(seed, 1), dropouts=several(share, 1), targets=targets,
     scalings=several(scaling, 1), target_sets=st.just(()) | st.just(("query+value", "all-linear")), full=st.booleans(),
     full_lr=above_0, probe_lr=above_0,
 )  # fmt: skip
 train_config = st.builds(
-    TrainConfig, data=text, model=text, out=text, seed=seed, lr=above_0, adapter=adapter, training=training,
+    TrainConfig, data=text, model=text, out=text, seed=seed, lr=above_0, lr_ratio=above_0, adapter=adapter, training=training,
     reading=reading, compute=compute, stop_at_target=st.booleans(),
 )  # fmt: skip
 study_config = st.builds(
@@ -362,7 +364,7 @@ def test_everything_wrong_in_a_file_is_told_at_once(tmp_path: Path) -> None:
     assert sorted(problems) == sorted(
         f"  - {problem}"
         for problem in [
-            "dta is not known; known here: data, model, out, seed, lr, adapter, training, reading, compute, stop_at_target",
+            "dta is not known; known here: data, model, out, seed, lr, lr_ratio, adapter, training, reading, compute, stop_at_target",
             "out is 3: a string is expected",
             "seed is True: a whole number is expected",
             "adapter is 5: a table is expected",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,11 @@ from test_cli import WORDS, write_rows
 from loralet import TextClassifier
 from loralet.artifacts.folder import load_artifact
 from loralet.backends.choice import VARIABLE
+from loralet.config import StudyConfig, TrainConfig
+from loralet.errors import ConfigError
 from loralet.report.analysis import analyse
 from loralet.runs.environment import read_environment
+from loralet.runs.folder import read_config
 from loralet.runs.results import read_results
 
 FLAGS = (
@@ -144,3 +148,98 @@ def test_dora_in_python(place: Path, tmp_path: Path) -> None:
     assert (loaded.predict_proba(texts) == classifier.predict_proba(texts)).all()
     plain = TextClassifier(str(place / "model"), backend="torch", **options).fit(texts, labels)
     assert abs(classifier.predict_proba(texts) - plain.predict_proba(texts)).max() > 1e-4
+
+
+RATIOS = ("--ranks", "2", "--lr-ratios", "1", "16", "--seeds", "0", "1", "--out", "ratios")
+
+
+@pytest.fixture(scope="module")
+def ratios(place: Path) -> Path:
+    done = command(place, "study", "data", *FLAGS, *RATIOS)
+    assert done.returncode == 0, done.stderr
+    return place / "ratios"
+
+
+def test_the_ratio_of_learning_rates_is_recorded_and_tells_configurations_apart(ratios: Path) -> None:
+    results = read_results(ratios)
+    assert {run.id: run.lr_ratio for run in results.runs if run.trained} == {
+        **{f"probe-s{s}": 1.0 for s in (0, 1)},
+        **{f"lora-r2-a8-lr0.01-ratio{r}-s{s}": float(r) for r in (1, 16) for s in (0, 1)},
+    }
+    assert all(run.lr_ratio is None for run in results.runs if not run.trained)
+    config = read_config(ratios, "study")
+    assert isinstance(config, StudyConfig)
+    assert config.grid.lr_ratios == (1.0, 16.0)
+    for run in results.runs:
+        if run.trained:
+            assert load_artifact(ratios / "adapters" / run.id).provenance.lr_ratio == run.lr_ratio
+    card = (ratios / "adapters" / "lora-r2-a8-lr0.01-ratio16-s0" / "README.md").read_text()
+    assert "| lr ratio | 16.0 |" in card
+
+    told = analyse(ratios, with_texts=False)
+    rows = {row.name: row for row in told.configurations if row.role == "lora"}
+    assert list(rows) == ["r2 α8 lr ratio 1", "r2 α8 lr ratio 16"]
+    assert [row.seeds for row in rows.values()] == [(0, 1), (0, 1)]
+    assert [grid.title for grid in told.grids] == ["model, lr 0.01, lr ratio 1", "model, lr 0.01, lr ratio 16"]
+    assert "how does learning-rate ratio affect" in told.question
+    assert any(line.startswith("Learning-rate ratio of B to A: ") for line in told.recommendations)
+
+
+def test_a_run_alone_is_the_run_of_the_study(place: Path, ratios: Path) -> None:
+    train = (
+        "train",
+        "data",
+        "--model",
+        "model",
+        "--rank",
+        "2",
+        "--alpha",
+        "8",
+        "--lr",
+        "1e-2",
+        "--targets",
+        "query",
+        "value",
+    )
+    for ratio in ("16", "1"):
+        arguments = (*train, *FLAGS[6:], "--lr-ratio", ratio, "--out", f"alone-{ratio}")
+        assert command(place, *arguments).returncode == 0
+        (run,) = read_results(place / f"alone-{ratio}").runs
+        assert (run.id, run.lr_ratio) == ("lora-r2-a8-lr0.01-s0", float(ratio))
+        alone = load_artifact(place / f"alone-{ratio}" / "adapters" / run.id)
+        studied = load_artifact(ratios / "adapters" / f"lora-r2-a8-lr0.01-ratio{ratio}-s0")
+        apart = max(float((alone.tensors[n] - studied.tensors[n]).abs().max()) for n in alone.tensors)
+        moved = max(float(t.abs().max()) for n, t in alone.tensors.items() if n.endswith(".B"))
+        assert apart < 0.1 * moved, (apart, moved)
+    config = read_config(place / "alone-16", "train")
+    assert isinstance(config, TrainConfig)
+    assert config.lr_ratio == 16.0
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "inf", "nan"])
+def test_an_impossible_ratio_is_a_message(place: Path, value: str) -> None:
+    for kind, flag in (("train", "--lr-ratio"), ("study", "--lr-ratios")):
+        done = command(place, kind, "data", flag, value, "--out", "never")
+        assert done.returncode == 2
+        assert f"{flag[2:].replace('-', '_')} is {float(value)}: it must be above 0 and finite" in done.stderr
+    assert not (place / "never").exists()
+
+
+def test_the_ratio_in_python(place: Path, tmp_path: Path) -> None:
+    texts = [" ".join(word) for word in zip(*(WORDS["apple"].split(), "xyzx"), strict=True)] * 6
+    texts += [" ".join(word) for word in zip(*(WORDS["bird"].split(), "xyzx"), strict=True)] * 6
+    labels = ["apple"] * 24 + ["bird"] * 24
+    options = {"rank": 2, "alpha": 8.0, "lr": 1e-2, "steps": 20, "precision": "fp32"}
+    fast, slow = (
+        TextClassifier(str(place / "model"), lr_ratio=ratio, **options).fit(texts, labels) for ratio in (16, 1.0)
+    )
+    assert abs(fast.predict_proba(texts) - slow.predict_proba(texts)).max() > 1e-3
+    fast.save(tmp_path / "adapter")
+    assert TextClassifier.load(tmp_path / "adapter").lr_ratio == 16.0
+    path = tmp_path / "adapter" / "loralet.json"
+    described = json.loads(path.read_text())
+    assert described["provenance"].pop("lr_ratio") == 16.0
+    path.write_text(json.dumps(described))
+    assert TextClassifier.load(tmp_path / "adapter").lr_ratio == 1.0
+    with pytest.raises(ConfigError, match=r"lr_ratio is 0\.0: it must be above 0 and finite"):
+        TextClassifier(str(place / "model"), lr_ratio=0.0).fit(texts, labels)

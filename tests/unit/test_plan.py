@@ -68,6 +68,12 @@ def test_an_id_contains_only_varied_settings() -> None:
     assert {(run.adapter.dropout, run.adapter.scaling, resolved_targets(run)) for run in runs[1:]} == {
         (d, s, t) for d in (0.0, 0.1) for s in ("alpha/r", "rslora") for t in (("query", "value"), TARGETS)
     }
+    runs = planned(ranks=(4,), alphas=(8.0,), lr_ratios=(1.0, 16.0), dropouts=(0.0, 0.1))
+    assert [(run.id, run.lr_ratio) for run in runs[:3]] == [
+        ("probe-s0", 1.0),
+        ("lora-r4-a8-lr0.001-ratio1-d0-s0", 1.0),
+        ("lora-r4-a8-lr0.001-ratio16-d0-s0", 16.0),
+    ]
     assert planned(ranks=(4,), alphas=(8.0,), dropouts=(0.0, 0.1))[2].id == "lora-r4-a8-lr0.001-d0.1-s0"
 
 
@@ -77,13 +83,15 @@ def test_ids_are_unique() -> None:
         ranks=(4, 8),
         alphas=(1.0, 1.0000001),
         lrs=(0.001, 0.0010000001),
+        lr_ratios=(16.0, 16.000001),
+        methods=("lora", "dora"),
         dropouts=(0.1, 0.10000001),
         scalings=("alpha/r", "rslora"),
         target_sets=("query", "key", "query+key", ALL_LINEAR),
         seeds=(0, 1),
         full=True,
     )
-    assert len({run.id for run in runs}) == len(runs) == 3 * 2 * (2 * 2 * 2 * 2 * 2 * 4 + 2)
+    assert len({run.id for run in runs}) == len(runs) == 3 * 2 * (2 * 2 * 2 * 2 * 2 * 2 * 2 * 4 + 2)
     assert not any(character in run.id for run in runs for character in '/\\: "')
 
 

@@ -31,6 +31,7 @@ RESULTS = Results(
             adapter=AdapterSpec(rank=4, alpha=8.0, dropout=0.1, targets=("query", "value"), scaling="rslora"),
             learning_rate=0.001,
             seed=0,
+            lr_ratio=16.0,
             trainable_parameters=100,
             total_parameters=1000,
             steps=30,
@@ -41,7 +42,7 @@ RESULTS = Results(
             validation=SCORES,
             test=SCORES,
         ),
-        RunResult("probe-s0", "news-tiny", "linear-probe", HEAD_ALONE, 0.01, 0, status="diverged"),
+        RunResult("probe-s0", "news-tiny", "linear-probe", HEAD_ALONE, 0.01, 0, 1.0, status="diverged"),
         RunResult("ensemble", "news-tiny", "ensemble", members=("a", "b"), validation=SCORES),
     ),
     test_reads=1,
@@ -90,6 +91,19 @@ def test_results_round_trip(tmp_path: Path) -> None:
     assert all(row.keys() == lora.keys() for row in raw["runs"]), "each row has all fields"
     write_results(tmp_path, replace(RESULTS, test_reads=2))
     assert read_results(tmp_path) == with_test_read(RESULTS) != RESULTS
+
+
+def test_files_without_a_ratio_of_learning_rates_are_read_as_1(tmp_path: Path) -> None:
+    write_results(tmp_path, RESULTS)
+    change(tmp_path, lambda raw: [row.pop("lr_ratio") for row in raw["runs"]])
+    assert [run.lr_ratio for run in read_results(tmp_path).runs] == [None, 1.0, 1.0, None]
+
+
+def test_seeds_are_those_of_one_ratio(tmp_path: Path) -> None:
+    first = RESULTS.runs[1]
+    runs = [replace(first, id=f"{ratio}-{seed}", seed=seed, lr_ratio=ratio) for ratio in (1.0, 16.0) for seed in (0, 1)]
+    better = [replace(run, validation=replace(SCORES, values={"accuracy": 0.9})) for run in runs[2:]]
+    assert chosen_seeds(replace(RESULTS, runs=(*runs[:2], *better))) == ["16.0-0", "16.0-1"]
 
 
 def test_results_of_the_first_schema_are_read() -> None:

@@ -164,6 +164,20 @@ class Pack:
         """Weight decay of each parameter: none for biases and norms."""
         return self._each(lambda slot: 0.0 if slot.name.endswith("bias") or "norm" in slot.name else weight_decay)
 
+    def lr_factors(self, ratios: Sequence[float]) -> Float[Tensor, "k n"] | None:
+        """Factor of each parameter's learning rate (LoRA+, Hayou et al. 2024); None where all are 1.
+
+        The groups are those of PEFT's ``create_loraplus_optimizer``: the ratio applies to B and to every vector (biases,
+        DoRA's magnitudes), and not to A and the other matrices.
+
+        Args:
+            ratios: of each adapter.
+        """
+        if all(ratio == 1 for ratio in ratios):
+            return None
+        faster = self._each(lambda slot: float(slot.name.endswith(".B") or len(slot.shape) == 1))
+        return 1 + faster * (torch.tensor(ratios)[:, None] - 1)
+
     def _each(self, value: Callable[[Slot], float]) -> Float[Tensor, "n"]:
         return torch.cat([torch.full((slot.size,), value(slot)) for slot in self.slots])
 

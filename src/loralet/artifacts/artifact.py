@@ -39,6 +39,7 @@ class Provenance:
         train_rows, validation_rows: rows of its splits.
         split_seed, validation_fraction: how the validation split was carved.
         lr: peak learning rate.
+        lr_ratio: learning rate of B over that of A; 1 also in folders written before there were others.
         seed: of the run.
         steps_taken: optimiser steps.
         training, compute: the options.
@@ -53,6 +54,7 @@ class Provenance:
     split_seed: int | None = None
     validation_fraction: float | None = None
     lr: float | None = None
+    lr_ratio: float = 1.0
     seed: int | None = None
     steps_taken: int | None = None
     training: TrainingOptions | None = None

@@ -224,7 +224,8 @@ def _training(artifact: Artifact) -> str:
     if spec.rank:
         described |= {"method": spec.method, "rank": spec.rank, "alpha": spec.alpha, "dropout": spec.dropout}
         described |= {"scaling": spec.scaling, "targets": " ".join(spec.targets)}
-    described |= {"lr": made.lr, "seed": made.seed, "steps_taken": made.steps_taken}
+    described |= {"lr": made.lr, "lr_ratio": made.lr_ratio if spec.rank and made.lr else None}
+    described |= {"seed": made.seed, "steps_taken": made.steps_taken}
     described |= plain(made.training) if made.training else {}
     described |= {"precision": made.compute.precision} if made.compute else {}
     described |= {"averaged_from": ", ".join(made.averaged_from) or None, "merged_from": made.merged_from or None}

@@ -32,6 +32,8 @@ class GridOptions:
     """Seeds of the grid: initial values, dropout and order of the rows."""
     methods: Annotated[tuple[Method, ...], arg(aliases=("--method",))] = ("lora",)
     """Adapter methods of the grid; each is trained in packs of its own."""
+    lr_ratios: Annotated[tuple[float, ...], arg(aliases=("--lr-ratio",))] = (1.0,)
+    """Learning rates of B and of all vectors over that of A (LoRA+)."""
     dropouts: Annotated[tuple[float, ...], arg(aliases=("--dropout",))] = (0.0,)
     """Dropouts of the grid, on the adapters' input."""
     targets: tuple[str, ...] = ("query", "value")
@@ -48,7 +50,7 @@ class GridOptions:
     """Peak learning rate of the linear probe."""
 
     def problems(self) -> Iterator[str]:
-        for name in ("models", "methods", "ranks", "alphas", "lrs", "seeds", "dropouts", "scalings"):
+        for name in ("models", "methods", "ranks", "alphas", "lrs", "lr_ratios", "seeds", "dropouts", "scalings"):
             values = getattr(self, name)
             if not values:
                 yield f"{name} is empty: a grid needs at least one value of each"
@@ -58,8 +60,10 @@ class GridOptions:
         cells = [(rank, 1.0, 0.0) for rank in self.ranks] + [(1, alpha, 0.0) for alpha in self.alphas]
         for cell in cells + [(1, 1.0, dropout) for dropout in self.dropouts]:
             yield from number_problems(*cell)
-        for name, lr in [*(("lrs", lr) for lr in self.lrs), ("full_lr", self.full_lr), ("probe_lr", self.probe_lr)]:
-            yield from rate_problems(name, lr)
+        rates = {"lrs": self.lrs, "lr_ratios": self.lr_ratios, "full_lr": (self.full_lr,), "probe_lr": (self.probe_lr,)}
+        for name, given in rates.items():
+            for rate in given:
+                yield from rate_problems(name, rate)
         sets = sets_of_targets(self.target_sets, self.targets)
         for targets in sets:
             yield from target_problems(targets)

@@ -83,6 +83,8 @@ class TrainConfig:
     """Seed of the initial values, of dropout and of the order of the rows."""
     lr: float = 3e-3
     """Peak learning rate."""
+    lr_ratio: float = 1.0
+    """Learning rate of B and of all vectors over that of A (LoRA+, Hayou et al. 2024)."""
     adapter: AdapterSpec = field(default_factory=AdapterSpec)
     training: TrainingOptions = field(default_factory=TrainingOptions)
     reading: DataOptions = field(default_factory=DataOptions)
@@ -93,5 +95,6 @@ class TrainConfig:
     def problems(self) -> Iterator[str]:
         yield from seed_problems("seed", self.seed)
         yield from rate_problems("lr", self.lr)
+        yield from rate_problems("lr_ratio", self.lr_ratio)
         for part in (self.adapter, self.training, self.reading, self.compute):
             yield from part.problems()

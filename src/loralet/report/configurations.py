@@ -85,6 +85,7 @@ class Configuration:
         model: label of its backbone; None for a baseline without an encoder.
         adapter: the adapter's configuration; None without an adapter.
         learning_rate: peak learning rate; None if nothing was trained by gradient descent.
+        lr_ratio: learning rate of B over that of A; None likewise.
         runs, seeds: ids and seeds of its runs.
         validation, validation_loss: accuracy and loss on the whole validation split, means over seeds.
         test: accuracy on the test split.
@@ -113,6 +114,7 @@ class Configuration:
     model: str | None
     adapter: AdapterSpec | None
     learning_rate: float | None
+    lr_ratio: float | None
     runs: tuple[str, ...]
     seeds: tuple[int, ...]
     validation: float | None
@@ -199,11 +201,13 @@ def configurations(
         models: the model of each backbone name.
         kind: the task's section, which computes task-specific metrics.
     """
-    grouped: dict[tuple[str | None, Role, AdapterSpec | None, float | None], dict[int | None, RunResult]] = {}
+    grouped: dict[
+        tuple[str | None, Role, AdapterSpec | None, float | None, float | None], dict[int | None, RunResult]
+    ] = {}
     duplicates: list[str] = []
     for run in record.results.runs:
         model = models[run.model].label if run.model else None
-        members = grouped.setdefault((model, run.role, run.adapter, run.learning_rate), {})
+        members = grouped.setdefault((model, run.role, run.adapter, run.learning_rate, run.lr_ratio), {})
         if run.seed in members:
             duplicates.append(run.id)
         else:
@@ -229,6 +233,7 @@ def _names(rows: Sequence[Configuration]) -> list[str]:
     """Short names that distinguish the rows. A setting shared by all adapter runs is omitted."""
     adapted = [row for row in rows if row.role == "lora"]
     rates = len({row.learning_rate for row in adapted}) > 1
+    ratios = len({row.lr_ratio for row in adapted}) > 1
     varied = varied_settings([row.adapter for row in adapted if row.adapter])
     models = len({row.model for row in rows if row.model}) > 1
     names: list[str] = []
@@ -236,7 +241,8 @@ def _names(rows: Sequence[Configuration]) -> list[str]:
         name = NAMES.get(row.role, row.role)
         if row.role == "lora" and row.adapter:
             parts = [f"r{row.adapter.rank}", f"α{row.adapter.alpha:g}"]
-            parts += [f"lr {row.learning_rate:g}"] * rates + [setting_text(row.adapter, name) for name in varied]
+            parts += [f"lr {row.learning_rate:g}"] * rates + [f"lr ratio {row.lr_ratio:g}"] * ratios
+            parts += [setting_text(row.adapter, name) for name in varied]
             name = " ".join(parts)
         names.append(f"{name} · {row.model}" if models and row.model else name)
     return names
@@ -277,6 +283,7 @@ def _configuration(record: Record, model: str | None, runs: Sequence[RunResult],
         model=model,
         adapter=first.adapter,
         learning_rate=first.learning_rate,
+        lr_ratio=first.lr_ratio,
         runs=ids,
         seeds=tuple(run.seed for run in runs if run.seed is not None),
         validation=_mean([scores[metric] for scores in validated]),

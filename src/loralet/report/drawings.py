@@ -36,7 +36,7 @@ PARETO = (
 
 
 def _course(analysis: Analysis) -> str:
-    rates = {row.learning_rate for row in analysis.configurations if row.role == "lora"}
+    rates = {(row.learning_rate, row.lr_ratio) for row in analysis.configurations if row.role == "lora"}
     alike = ""
     if len(rates) > 1 or len(analysis.best.seeds) > 1:
         alike = " Runs that differ only in learning rate or seed have the same style."

@@ -102,10 +102,11 @@ class Trend:
 
 @dataclass(frozen=True)
 class Fixed:
-    """Settings shared by the cells of one grid: model, learning rate (None: it varies), and the other settings."""
+    """Settings shared by the cells of one grid: model, learning rate (None: it varies), its ratio of B to A, and the rest."""
 
     model: str
     learning_rate: float | None
+    lr_ratio: float | None
     settings: AdapterSpec
 
 
@@ -136,13 +137,14 @@ def _families(rows: Sequence[Configuration]) -> dict[Fixed, list[Configuration]]
     families: dict[Fixed, list[Configuration]] = {}
     for row in rows:
         if row.role == "lora" and row.adapter:
-            fixed = Fixed(row.model or "", row.learning_rate, replace(row.adapter, rank=1, alpha=1.0))
+            fixed = Fixed(row.model or "", row.learning_rate, row.lr_ratio, replace(row.adapter, rank=1, alpha=1.0))
             families.setdefault(fixed, []).append(row)
     return families
 
 
 def _title(fixed: Fixed, every: Sequence[Fixed]) -> str:
     parts = [fixed.model] + ([] if fixed.learning_rate is None else [f"lr {fixed.learning_rate:g}"])
+    parts += [f"lr ratio {fixed.lr_ratio:g}"] * (len({other.lr_ratio for other in every}) > 1)
     varied = varied_settings([other.settings for other in every])
     return ", ".join(parts + [setting_text(fixed.settings, name) for name in varied])
 

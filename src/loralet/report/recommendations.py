@@ -21,10 +21,12 @@ def recommendations(facts: Facts) -> tuple[str, ...]:
     rows = facts.of("lora")
     alphas = {row.alpha for row in rows if row.alpha is not None}
     rates = {row.learning_rate for row in rows if row.learning_rate is not None}
+    ratios = {row.lr_ratio for row in rows if row.lr_ratio is not None}
     return (
         _rank(facts, lora),
         *([_alpha(facts, lora, lora.alpha, alphas)] if lora.alpha is not None else []),
         *([_rate(facts, lora, lora.learning_rate, rates)] if lora.learning_rate is not None else []),
+        *([_ratio(facts, lora, lora.lr_ratio, ratios)] if lora.lr_ratio is not None and len(ratios) > 1 else []),
         *_baseline(facts, lora),
     )
 
@@ -90,6 +92,11 @@ def _rate(facts: Facts, lora: Configuration, value: float, tried: set[float]) ->
         return f"Learning rate: {value:g} is the only one tried, so it cannot be judged ({hint})."
     equals = {row.learning_rate for row in _equals(facts, lora) if row.learning_rate is not None}
     return f"Learning rate: {value:g}, as in {lora.name}{_same(equals)}.{_edge(value, tried)}"
+
+
+def _ratio(facts: Facts, lora: Configuration, value: float, tried: set[float]) -> str:
+    equals = {row.lr_ratio for row in _equals(facts, lora) if row.lr_ratio is not None}
+    return f"Learning-rate ratio of B to A: {value:g}, as in {lora.name}{_same(equals)}.{_edge(value, tried)}"
 
 
 def _same(values: set[float]) -> str:

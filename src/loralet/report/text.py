@@ -96,6 +96,7 @@ def question(facts: Facts) -> str:
         "rank": len({row.rank for row in lora}),
         "alpha": len({row.alpha for row in lora}),
         "learning rate": len({row.learning_rate for row in lora}),
+        "learning-rate ratio": len({row.lr_ratio for row in lora}),
     }
     several = [name for name, count in varied.items() if count > 1]
     if not lora:
@@ -145,6 +146,7 @@ def described(row: Configuration) -> str:
         return f"{row.name} with {rate}" if rate else row.name
     model = row.name.partition(" · ")[2]
     name = METHOD_NAMES[row.adapter.method]
+    rate += f" ({row.lr_ratio:g} times that for B)" if row.lr_ratio not in (None, 1) else ""
     return f"{name} with rank {row.rank}, alpha {row.alpha:g} and {rate}" + (f" on {model}" if model else "")
 
 

@@ -33,6 +33,7 @@ class RunResult:
         adapter: the adapter's configuration.
         learning_rate: peak learning rate.
         seed: of the run.
+        lr_ratio: learning rate of B over that of A; 1 also in files written before there were others.
         members: ids of the runs that an average or an ensemble is made of.
         trainable_parameters, total_parameters: trained, and of the whole model.
         steps: optimiser steps taken.
@@ -49,6 +50,7 @@ class RunResult:
     adapter: AdapterSpec | None = None
     learning_rate: float | None = None
     seed: int | None = None
+    lr_ratio: float | None = None
     members: tuple[str, ...] | None = None
     trainable_parameters: int = 0
     total_parameters: int = 0
@@ -176,6 +178,8 @@ def _row_from_json(row: Mapping[str, object], schema: int, problems: list[str], 
         except ValueError as error:
             problems.append(f"{where}{name}: {error}")
     rest = {key: value for key, value in row.items() if key not in ("validation", "test")}
+    if rest.get("learning_rate") is not None:
+        rest.setdefault("lr_ratio", 1.0)
     run = read_record(RunResult, rest, problems, where)
     if run is not None and run.adapter is not None:
         problems += [f"{where}adapter.{problem}" for problem in run.adapter.problems()]

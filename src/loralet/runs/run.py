@@ -25,6 +25,7 @@ class Run:
         adapter: the adapter's configuration; of rank 0 where nothing is adapted.
         lr: peak learning rate.
         seed: of the initial values, of dropout and of the order of the rows.
+        lr_ratio: learning rate of B over that of A (:meth:`loralet.adapters.pack.Pack.lr_factors`).
     """
 
     id: str
@@ -33,6 +34,7 @@ class Run:
     adapter: AdapterSpec = HEAD_ALONE
     lr: float = 0.0
     seed: int = 0
+    lr_ratio: float = 1.0
 
     def numbers(self, layers: int) -> Adapter:
         """The run as the numbers that a pack takes; its targets are resolved already.

@@ -57,10 +57,11 @@ def chosen_run(results: Results) -> RunResult:
 
 def over_seeds(runs: Iterable[RunResult]) -> list[list[RunResult]]:
     """Runs of adapters that were trained to their end, by configuration, where there are two seeds or more."""
-    grouped: dict[tuple[str | None, AdapterSpec | None, float | None], list[RunResult]] = {}
+    grouped: dict[tuple[str | None, AdapterSpec | None, float | None, float | None], list[RunResult]] = {}
     for run in runs:
         if run.role == "lora" and run.validation and run.status not in LEFT:
-            grouped.setdefault((run.model, run.adapter, run.learning_rate), []).append(run)
+            key = (run.model, run.adapter, run.learning_rate, run.lr_ratio)
+            grouped.setdefault(key, []).append(run)
     return [members for members in grouped.values() if len(members) > 1]
 
 

@@ -69,7 +69,7 @@ class Plan:
 
 def plan_train(config: TrainConfig) -> Plan:
     """One run."""
-    run = adapter_run(config.model, config.adapter, config.lr, config.seed)
+    run = adapter_run(config.model, config.adapter, config.lr, config.seed, lr_ratio=config.lr_ratio)
     return Plan(
         kind="train",
         source=config.data,
@@ -88,8 +88,8 @@ def plan_study(config: StudyConfig) -> Plan:
     runs: list[Run] = []
     for model, seed in product(grid.models, grid.seeds):
         runs.append(adapter_run(model, HEAD_ALONE, grid.probe_lr, seed))
-        for adapter, lr in product(_adapters(grid), grid.lrs):
-            runs.append(adapter_run(model, adapter, lr, seed, _marks(grid, adapter)))
+        for adapter, lr, ratio in product(_adapters(grid), grid.lrs, grid.lr_ratios):
+            runs.append(adapter_run(model, adapter, lr, seed, _marks(grid, adapter, ratio), ratio))
         if grid.full:
             runs.append(Run(f"full-lr{short(grid.full_lr)}-s{seed}", model, "full", lr=grid.full_lr, seed=seed))
     return Plan(
@@ -117,9 +117,10 @@ def _adapters(grid: GridOptions) -> list[AdapterSpec]:
     ]
 
 
-def _marks(grid: GridOptions, adapter: AdapterSpec) -> str:
+def _marks(grid: GridOptions, adapter: AdapterSpec, lr_ratio: float) -> str:
     """What tells a run's id from others of its rank, alpha, learning rate and seed: only what the grid varies."""
-    marks = [f"d{short(adapter.dropout)}"] * (len(grid.dropouts) > 1)
+    marks = [f"ratio{short(lr_ratio)}"] * (len(grid.lr_ratios) > 1)
+    marks += [f"d{short(adapter.dropout)}"] * (len(grid.dropouts) > 1)
     marks += [adapter.scaling.replace("/", "")] * (len(grid.scalings) > 1)
     marks += ["+".join(INITIALS[name] for name in adapter.targets)] * (len(grid.target_sets) > 1)
     return "".join(f"-{mark}" for mark in marks)

@@ -84,7 +84,8 @@ class TrainingState:
         """Before the first step."""
         parameters = pack.start(encoder.weights)
         lr = torch.tensor([run.lr for run in runs], device=parameters.device)
-        optimiser = AdamW.start(parameters, lr, pack.decay(weight_decay).to(parameters.device))
+        decay, factors = pack.decay(weight_decay).to(parameters.device), _lr_factors(pack, runs, parameters.device)
+        optimiser = AdamW.start(parameters, lr, decay, factors)
         return cls(
             backend, encoder, task, encoder.program(pack), parameters, optimiser, [RunState(run) for run in runs]
         )
@@ -103,9 +104,15 @@ class TrainingState:
             decay = smaller.decay(float(self.optimiser.weight_decay.max())).to(self.parameters.device)
             old = self.optimiser
             first, second = (pack.carry(moment, rows, smaller) for moment in (old.exp_avg, old.exp_avg_sq))
-            self.optimiser = AdamW(old.lr[rows], decay, first, second, old.step)
+            factors = _lr_factors(smaller, [state.run for state in self.active], self.parameters.device)
+            self.optimiser = AdamW(old.lr[rows], decay, first, second, old.step, factors)
             self.parameters = pack.carry(self.parameters, rows, smaller)
             self.program = self.encoder.program(smaller)
+
+
+def _lr_factors(pack: Pack, runs: Sequence[Run], device: torch.device) -> Tensor | None:
+    factors = pack.lr_factors([run.lr_ratio for run in runs])
+    return None if factors is None else factors.to(device)
 
 
 def steps_of(options: TrainingOptions, rows: int) -> int:

@@ -48,6 +48,7 @@ class AdamW:
         weight_decay: decay of each parameter: 0 for biases and norms.
         exp_avg, exp_avg_sq: running means of gradient and squared gradient.
         step: updates made so far, the same for all adapters.
+        lr_factors: factor of each parameter's learning rate (LoRA+); None: all 1.
     """
 
     lr: Float[Tensor, "k"]
@@ -55,11 +56,19 @@ class AdamW:
     exp_avg: Float[Tensor, "k n"]
     exp_avg_sq: Float[Tensor, "k n"]
     step: int = 0
+    lr_factors: Float[Tensor, "k n"] | None = None
 
     @classmethod
-    def start(cls, parameters: Float[Tensor, "k n"], lr: Float[Tensor, "k"], weight_decay: Float[Tensor, "n"]) -> AdamW:
+    def start(
+        cls,
+        parameters: Float[Tensor, "k n"],
+        lr: Float[Tensor, "k"],
+        weight_decay: Float[Tensor, "n"],
+        lr_factors: Float[Tensor, "k n"] | None = None,
+    ) -> AdamW:
         """Before the first step."""
-        return cls(lr, weight_decay, torch.zeros_like(parameters), torch.zeros_like(parameters))
+        moments = torch.zeros_like(parameters), torch.zeros_like(parameters)
+        return cls(lr, weight_decay, *moments, lr_factors=lr_factors)
 
     def update(
         self,
@@ -95,6 +104,7 @@ class AdamW:
             epsilon=EPSILON,
             correction1=1 - BETA1**self.step,
             correction2=math.sqrt(1 - BETA2**self.step),
+            lr_factors=self.lr_factors,
         )
         backend.adamw(parameters, gradient.contiguous(), (self.exp_avg, self.exp_avg_sq), course, taking)
         return taking

@@ -14,7 +14,7 @@ from loralet.models.table import EncoderTable
 from loralet.runs.run import Run
 
 
-def adapter_run(model: str, adapter: AdapterSpec, lr: float, seed: int, marks: str = "") -> Run:
+def adapter_run(model: str, adapter: AdapterSpec, lr: float, seed: int, marks: str = "", lr_ratio: float = 1.0) -> Run:
     """A run of an adapter, or a linear probe for rank 0, with an id that says what it is.
 
     Args:
@@ -23,11 +23,12 @@ def adapter_run(model: str, adapter: AdapterSpec, lr: float, seed: int, marks: s
         lr: peak learning rate.
         seed: of the run.
         marks: tells the id from others of the same rank, alpha, lr and seed.
+        lr_ratio: learning rate of B over that of A.
     """
     if adapter.rank == 0:
-        return Run(f"probe-s{seed}", model, "linear-probe", HEAD_ALONE, lr, seed)
+        return Run(f"probe-s{seed}", model, "linear-probe", HEAD_ALONE, lr, seed, lr_ratio)
     name = f"{adapter.method}-r{adapter.rank}-a{short(adapter.alpha)}-lr{short(lr)}{marks}-s{seed}"
-    return Run(name, model, "lora", adapter, lr, seed)
+    return Run(name, model, "lora", adapter, lr, seed, lr_ratio)
 
 
 def short(value: float) -> str:
