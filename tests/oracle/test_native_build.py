@@ -14,6 +14,7 @@ from backends import NATIVE, each_native
 from loralet.backends.choice import choose_backend
 from loralet.backends.native import build
 from loralet.backends.native.backend import NativeBackend, NativeUnavailable
+from loralet.backends.native.bindings import Place, Structure, declarations, load_kernels
 from loralet.backends.native.build import (
     COMPILERS,
     FORCED,
@@ -23,7 +24,6 @@ from loralet.backends.native.build import (
     compiled,
     wanted_instructions,
 )
-from loralet.backends.native.library import Place, Structure, declarations, load_kernels
 from loralet.models.table import EncoderTable
 
 TABLE = EncoderTable(layers=1, width=32, heads=2, feed_forward=32, vocabulary=9, positions=9)
@@ -204,7 +204,7 @@ def test_structure_layouts_match_the_compiler(tmp_path: Path) -> None:
 def test_only_the_library_takes_addresses() -> None:
     """In other modules, a pointer could outlive its tensor."""
     users = [path.name for path in SOURCES.parent.glob("*.py") if "data_ptr" in path.read_text(encoding="utf-8")]
-    assert users == ["library.py"]
+    assert users == ["bindings.py"]
 
 
 def test_a_structure_keeps_its_tensors_alive() -> None:

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from loralet.adapters.pack import INITIALIZER_RANGE
 from loralet.cli import main, parse
 from loralet.config import ComputeOptions, DistillConfig
 from loralet.data.tokens import Tokens
@@ -20,7 +21,7 @@ from loralet.distil import build, teacher
 from loralet.distil.build import build_student
 from loralet.distil.losses import disagreement, distance
 from loralet.distil.mixtures import REPLACED, with_mixtures
-from loralet.distil.student import compressed_embeddings, matched_layers, student_table
+from loralet.distil.student import compressed_embeddings, matched_layers, start_student, student_table
 from loralet.distil.texts import hold_out, read_texts
 from loralet.errors import ConfigError, DataError, RunError, TrainingError
 from loralet.events import Advanced, EpochEnded, Event
@@ -350,6 +351,19 @@ def test_compressed_embeddings_keep_the_principal_components(config: DistillConf
     narrow = compressed_embeddings(source, student_table(config, source.table), counts)
     ratio = torch.pdist(narrow["embeddings.word"]) / torch.pdist(source.weights["embeddings.word"])
     assert (ratio / ratio.mean() - 1).abs().max() > 1e-2
+
+
+def test_a_teacher_without_position_embeddings_gives_the_student_random_ones(config: DistillConfig) -> None:
+    source = load_backbone(config.teacher)
+    table = student_table(config, source.table)
+    counts = np.ones(source.table.vocabulary, np.int64)
+    rotary = dataclasses.replace(
+        source, weights={name: t for name, t in source.weights.items() if name != "embeddings.position"}
+    )
+    assert "embeddings.position" not in compressed_embeddings(rotary, table, counts)
+    position = start_student(rotary, table, counts, 0)["embeddings.position"]
+    assert position.shape == (table.positions, table.width)
+    assert position.std() == pytest.approx(INITIALIZER_RANGE, rel=0.1)
 
 
 def test_the_axes_are_weighted_by_token_frequency(config: DistillConfig) -> None:

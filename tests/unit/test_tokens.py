@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from loralet.cache import cache_folder
 from loralet.data import tokens as module
 from loralet.data.tokens import Tokens, tokenise
+from loralet.errors import ConfigError
 
 TEXTS = ["the cat sat on a mat.", "", "dogs ran!", "zebra", "the the the the the the the", "Sat, sat; sat"]
 
@@ -161,6 +162,13 @@ def test_pairs_match_the_tokenizer_and_truncate_the_longer_text(tokenizer: Token
     assert rows(single) != rows(made)
     other = tokenise(column(TEXTS), tokenizer, 9, tmp_path, column(seconds[::-1]))
     assert rows(other) != rows(made)
+
+
+def test_a_length_without_room_for_a_pair_is_rejected(tokenizer: Tokenizer) -> None:
+    seconds = column(["a cat"] * len(TEXTS))
+    assert max(tokenise(column(TEXTS), tokenizer, 5, None, seconds).lengths) == 5
+    with pytest.raises(ConfigError, match="max_length is 4: a pair of texts needs at least 5 tokens"):
+        tokenise(column(TEXTS), tokenizer, 4, None, seconds)
 
 
 @pytest.mark.parametrize("texts", [pa.chunked_array([], pa.string()), column([]), column(TEXTS).slice(0, 0)])

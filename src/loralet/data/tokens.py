@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from loralet.atomic import new_folder
 from loralet.data.by_word import encode_by_word, frame_of
 from loralet.data.sources import hash_texts
+from loralet.errors import ConfigError
 
 CHUNK = 8192
 """Rows per call of a tokenizer that encodes whole texts: enough to use all cores, few enough to limit memory."""
@@ -115,6 +116,9 @@ def _encode_by_text(
 
 def _encode_pairs(texts: pa.ChunkedArray, seconds: pa.ChunkedArray, tokenizer: Tokenizer, max_length: int) -> Tokens:
     """Encode pairs of texts with the tokenizer's template for pairs and its token types."""
+    special = tokenizer.num_special_tokens_to_add(is_pair=True)
+    if max_length < special + 2:
+        raise ConfigError(f"max_length is {max_length}: a pair of texts needs at least {special + 2} tokens")
     tokenizer.enable_truncation(max_length, strategy="longest_first")
     ids, types, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int8)], [np.zeros(1, np.int64)]
     for start in range(0, len(texts), CHUNK):

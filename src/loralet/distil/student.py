@@ -77,13 +77,10 @@ def compressed_embeddings(teacher: Backbone, table: EncoderTable, counts: Int[np
     The weight of a token is its frequency in the texts plus one, so that unseen tokens count a little. The axes are
     those of the centred embeddings. The centre is added to the type embedding, which every token has, so the sum of the
     three embeddings is the projection of the teacher's sum. One common factor gives the student's word embeddings the
-    root mean square of the teacher's.
+    root mean square of the teacher's. The result has no position embeddings if the teacher has none.
     """
     w, source = teacher.weights, teacher.table
-    word, position = (
-        w["embeddings.word"].double(),
-        w["embeddings.position"][source.first_position :][: table.positions].double(),
-    )
+    word = w["embeddings.word"].double()
     share = torch.from_numpy(counts).double() + 1
     share /= share.sum()
     centre = share @ word
@@ -96,8 +93,13 @@ def compressed_embeddings(teacher: Backbone, table: EncoderTable, counts: Int[np
     if source.token_types:
         given = w["embeddings.type"].double()
         types[:] = given[torch.arange(table.token_types).clamp(max=source.token_types - 1)]
-    middle = position.mean(0)
-    tables = {"word": words, "position": (position - middle) @ axes, "type": (types + centre + middle) @ axes}
+    tables = {"word": words}
+    if "embeddings.position" in w:
+        position = w["embeddings.position"][source.first_position :][: table.positions].double()
+        middle = position.mean(0)
+        types += middle
+        tables["position"] = (position - middle) @ axes
+    tables["type"] = (types + centre) @ axes
     return {f"embeddings.{name}": (table * factor).float().contiguous() for name, table in tables.items()}
 
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from loralet.adapters.base import Adapter, Stack
 from loralet.backends.batch import Batch
+from loralet.backends.native.bindings import Place, Structure
 from loralet.backends.native.dropout import Branches
 from loralet.backends.native.encoder import LINEARS, PARTS, PackedEncoder
-from loralet.backends.native.library import Place, Structure
 from loralet.models.forward import Read, embed
 
 VALUES = ("query", "key", "value", "context", "attended", "inner", "output")

@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from loralet.backends.native.bindings import Kernels, Structure
 from loralet.backends.native.encoder import TYPES
-from loralet.backends.native.library import Kernels, Structure
 from loralet.models.forward import attention
 
 LANES = 16

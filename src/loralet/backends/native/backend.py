@@ -12,9 +12,9 @@ from loralet.adapters.pack import Pack
 from loralet.backends.base import AdamWStep, BackendInfo, BackendName
 from loralet.backends.batch import Batch
 from loralet.backends.native.attention import NativeAttention
+from loralet.backends.native.bindings import Structure, load_kernels
 from loralet.backends.native.build import NativeUnavailable
 from loralet.backends.native.encoder import TYPES, PackedEncoder
-from loralet.backends.native.library import Structure, load_kernels
 from loralet.backends.native.program import FullProgram, NativeProgram
 from loralet.backends.torch import DTYPES, TorchBackend, TorchProgram, unsupported_field
 from loralet.models.forward import Attention, Weights

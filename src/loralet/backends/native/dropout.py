@@ -8,7 +8,7 @@ import torch
 
 from loralet.adapters.base import Adapter
 from loralet.adapters.dropout import dropout_keys
-from loralet.backends.native.library import Number, Place, Structure
+from loralet.backends.native.bindings import Number, Place, Structure
 
 RANK_MULTIPLE = 16
 """Ranks are padded to a multiple of this, the values per vector of the widest instruction set."""

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from loralet.backends.batch import Batch
-from loralet.backends.native.library import Kernels, Structure
+from loralet.backends.native.bindings import Kernels, Structure
 from loralet.models.forward import Weights
 from loralet.models.table import EncoderTable
 
