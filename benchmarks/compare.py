@@ -15,8 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from machine import cpu_model, native_instructions
+from machine import native_instructions
 from process import ROOT, Arguments, UnknownContenderError, run_contender
+
+from loralet.cpu import cpu_model
 
 WORKS: dict[str, tuple[str, ...]] = {
     "one run": ("loralet, one run",),

@@ -13,6 +13,7 @@ import torch
 from loralet.backends.choice import choose_dtype
 from loralet.backends.native.backend import NativeBackend, NativeUnavailable
 from loralet.backends.torch import DTYPES, TorchBackend
+from loralet.cpu import cpu_model
 
 PACKAGES = ("loralet", "torch", "transformers", "peft", "scikit-learn", "tokenizers", "onnxruntime")
 
@@ -34,20 +35,6 @@ def describe_machine() -> dict[str, object]:
         **{name: _version(name) for name in PACKAGES},
         "commit": _commit(),
     }
-
-
-def cpu_model(described: Path = Path("/proc/cpuinfo")) -> str:
-    """Name of the CPU. On Linux, with family and model numbers, as virtual machines often name only the product line.
-
-    Args:
-        described: path of the CPU description on Linux.
-    """
-    try:
-        lines = (line.partition(":") for line in described.read_text(encoding="utf-8").splitlines())
-        facts = {name.strip(): value.strip() for name, _, value in reversed(list(lines))}
-        return f"{facts['model name']} (family {facts['cpu family']}, model {facts['model']})"
-    except (OSError, KeyError):
-        return str(torch.cpu.get_capabilities().get("cpu_name", platform.processor()))
 
 
 def native_instructions() -> str | None:

@@ -12,7 +12,7 @@ import compare
 import defaults
 import pytest
 from contenders import CONTENDERS
-from machine import cpu_model, describe_machine
+from machine import describe_machine
 from process import UnknownContenderError
 from speed import RATIOS, ratios, summary
 from work import Measured
@@ -41,15 +41,6 @@ def test_every_report_describes_its_machine() -> None:
     wanted = describe_machine().keys() - {"instructions"}
     for path in BENCHMARKS.glob("*.json"):
         assert wanted <= report(path.stem)["machine"].keys(), path.name
-
-
-def test_cpu_model_is_read_from_linux(tmp_path: Path) -> None:
-    described = tmp_path / "cpuinfo"
-    described.write_text(
-        "processor\t: 0\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n\n", encoding="utf-8"
-    )
-    assert cpu_model(described) == "AMD EPYC (family 25, model 17)"
-    assert isinstance(cpu_model(tmp_path / "none"), str)
 
 
 def test_medians_and_ratios_of_measured_contenders() -> None:

@@ -12,6 +12,7 @@ import torch
 from loralet.backends.base import Backend, BackendInfo
 from loralet.backends.native.backend import NativeBackend, NativeUnavailable
 from loralet.backends.torch import TorchBackend
+from loralet.cpu import cpu_features
 from loralet.errors import ConfigError
 from loralet.models.table import EncoderTable
 
@@ -98,5 +99,4 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
         return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    has = torch.cpu.get_capabilities()
-    return torch.bfloat16 if has.get("avx512_bf16") or has.get("amx_bf16") else torch.float32
+    return torch.bfloat16 if cpu_features() & {"avx512bf16", "amx-bf16"} else torch.float32

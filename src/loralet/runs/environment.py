@@ -16,6 +16,7 @@ import torch
 from loralet import __version__
 from loralet.atomic import write_json
 from loralet.backends.base import BackendInfo
+from loralet.cpu import cpu_model
 from loralet.errors import RunError
 from loralet.records import plain, read_record
 from loralet.runs.checkout import source_commit
@@ -65,7 +66,7 @@ def environment(backends: tuple[SessionBackend, ...] = ()) -> Environment:
         python=platform.python_version(),
         torch=torch.__version__,
         platform=platform.platform(),
-        processor=str(torch.cpu.get_capabilities().get("cpu_name", platform.processor())),
+        processor=cpu_model(),
         cores=os.cpu_count(),
         threads=torch.get_num_threads(),
         gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from loralet.cache import cache_folder
+from loralet.cpu import ON_X86, cpu_features, cpu_model
 
 SOURCES = Path(__file__).with_name("csrc")
 COMPILERS = ("cc", "gcc", "clang")
@@ -45,29 +44,31 @@ class InstructionSet:
 
     Args:
         words: display name.
-        capabilities: required CPU features, by their names in ``torch.cpu.get_capabilities``.
+        features: required CPU features (:func:`loralet.cpu.cpu_features`).
         flags: compiler flags.
     """
 
     words: str
-    capabilities: tuple[str, ...]
+    features: tuple[str, ...]
     flags: tuple[str, ...]
 
 
-_AVX2 = ("-mavx2", "-mfma", "-mf16c")
-_AVX512 = (*_AVX2, *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl")), "-mprefer-vector-width=512")
-_AVX2_NEEDS = ("avx2", "fma3", "f16c")
-_AVX512_NEEDS = (*_AVX2_NEEDS, *(f"avx512_{part}" for part in ("f", "bw", "dq", "vl")))
-_ON_X86 = platform.machine().lower() in ("x86_64", "amd64")
+_AVX2 = ("avx2", "fma", "f16c")
+_AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl")
+_AVX512_BF16 = (*_AVX512, "avx512bf16")
+_WIDE = "-mprefer-vector-width=512"
+
+
+def _flags(features: Sequence[str], *more: str) -> tuple[str, ...]:
+    return (*(f"-m{feature}" for feature in features), *more)
+
 
 INSTRUCTION_SETS = {
-    "avx512-bf16": InstructionSet("AVX-512 BF16", (*_AVX512_NEEDS, "avx512_bf16"), (*_AVX512, "-mavx512bf16")),
-    "avx512": InstructionSet("AVX-512", _AVX512_NEEDS, _AVX512),
-    "avx2": InstructionSet("AVX2", _AVX2_NEEDS, _AVX2),
+    "avx512-bf16": InstructionSet("AVX-512 BF16", _AVX512_BF16, _flags(_AVX512_BF16, _WIDE)),
+    "avx512": InstructionSet("AVX-512", _AVX512, _flags(_AVX512, _WIDE)),
+    "avx2": InstructionSet("AVX2", _AVX2, _flags(_AVX2)),
     "portable": InstructionSet(
-        "NEON" if platform.machine().lower() in ("arm64", "aarch64") else "portable C",
-        (),
-        () if _ON_X86 else NATIVE,
+        "NEON" if platform.machine().lower() in ("arm64", "aarch64") else "portable C", (), () if ON_X86 else NATIVE
     ),
 }
 """Best first. ``portable`` is the baseline of all 64-bit CPUs on x86, and ``-march=native`` elsewhere."""
@@ -75,8 +76,8 @@ INSTRUCTION_SETS = {
 
 def available_instructions() -> list[str]:
     """The instruction sets that this CPU supports, best first; the last is ``portable``."""
-    has = torch.cpu.get_capabilities() if _ON_X86 else {}
-    return [name for name, one in INSTRUCTION_SETS.items() if all(has.get(need) for need in one.capabilities)]
+    has = cpu_features() if ON_X86 else frozenset[str]()
+    return [name for name, one in INSTRUCTION_SETS.items() if has.issuperset(one.features)]
 
 
 def wanted_instructions(name: str | None = None) -> list[str]:
@@ -113,7 +114,7 @@ def compiled(instructions: str, sources: Path = SOURCES) -> Path:
     flags = (*(SANITIZED if os.environ.get(SANITIZE) == "1" else FAST), *FLAGS)
     files = sorted(sources.glob("*.[ch]"))
     # With -march=native the result also depends on the CPU.
-    cpu = sorted(torch.cpu.get_capabilities().items()) if isa.flags == NATIVE else []
+    cpu = (cpu_model(), sorted(cpu_features())) if isa.flags == NATIVE else ()
     contents = [(path.name, path.read_bytes()) for path in files]
     key = hashlib.sha256(repr((contents, compiler, flags, isa.flags, cpu)).encode()).hexdigest()[:16]
     path = cache_folder() / "native" / f"kernels-{instructions}-{key}.so"
