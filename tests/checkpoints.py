@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -180,9 +181,6 @@ def to_safetensors(folder: Path, dtype: torch.dtype = torch.float32, keep_bin: b
     return folder
 
 
-KINDS = ("bert", "roberta", "distilbert", "electra")
-
-
 def by_transformers(
     folder: Path, kind: str, seed: int = 0, headed: bool = True, rows: int = 0, positions: int = 66, **config: Any
 ) -> Path:
@@ -193,35 +191,19 @@ def by_transformers(
         kind: one of ``KINDS``.
         headed: saved with the head it is pretrained with, so that names carry the kind's prefix; else the bare encoder.
         rows: rows of the word embedding; 0: as many as the vocabulary has tokens.
+        positions: rows of the position table.
         config: further keys of its configuration.
     """
     import transformers
 
     folder.mkdir(parents=True)
-    if kind == "roberta":
-        tokens = write_byte_level(folder)
-    else:
-        tokens = len(vocabulary())
-        write_vocabulary(folder, vocabulary())
+    family = STAND_INS[kind]
+    tokens = family.tokenizer(folder)
     sizes: dict[str, Any] = {"vocab_size": rows or tokens, "max_position_embeddings": positions}
-    if kind == "distilbert":
-        sizes |= {"n_layers": 2, "dim": 32, "n_heads": 4, "hidden_dim": 64}
-    else:
-        sizes |= {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64}
-    if kind == "electra":
-        sizes |= {"embedding_size": 16}
-    if kind == "roberta":
-        sizes |= {"type_vocab_size": 1, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "layer_norm_eps": 1e-5}
-    name = {"bert": "Bert", "roberta": "Roberta", "distilbert": "DistilBert", "electra": "Electra"}[kind]
-    head = {
-        "bert": "ForPreTraining",
-        "roberta": "ForMaskedLM",
-        "distilbert": "ForMaskedLM",
-        "electra": "ForPreTraining",
-    }[kind]
-    model = getattr(transformers, name + (head if headed else "Model"))(
-        getattr(transformers, f"{name}Config")(**sizes | config)
-    )
+    form = getattr(transformers, family.transformers + (family.pretrained if headed else "Model"))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = form(getattr(transformers, f"{family.transformers}Config")(**sizes | family.config | config))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -229,6 +211,12 @@ def by_transformers(
             parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
     model.save_pretrained(folder)
     return folder
+
+
+def write_word_piece(folder: Path) -> int:
+    """BERT's tokenizer file (vocab.txt); the number of tokens."""
+    write_vocabulary(folder, vocabulary())
+    return len(vocabulary())
 
 
 def write_byte_level(folder: Path) -> int:
@@ -243,3 +231,52 @@ def write_byte_level(folder: Path) -> int:
     )
     tokenizer.save_model(str(folder))
     return int(tokenizer.get_vocab_size())
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """What the small checkpoint of one family is made of.
+
+    Args:
+        transformers: beginning of the names of its classes in transformers.
+        pretrained: ending of the class with the head that it is pretrained with.
+        tokenizer: writes its tokenizer files to a folder and returns the number of tokens.
+        config: keys of its configuration: its sizes, and what the published ones set.
+        padding: id of the padding token.
+        first_position: row of the position table that the first token reads.
+        adapted: a linear layer, as the ``target_modules`` of PEFT name it.
+        pooled: whether the bare encoder has a pooler.
+        refused: why the native backend does not compute it; empty: it does.
+    """
+
+    transformers: str
+    pretrained: str = "ForMaskedLM"
+    tokenizer: Callable[[Path], int] = write_word_piece
+    config: Mapping[str, Any] = field(default_factory=lambda: SIZES)
+    padding: int = 0
+    first_position: int = 0
+    adapted: str = "query"
+    pooled: bool = False
+    refused: str = ""
+
+
+SIZES = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
+FAIRSEQ = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "layer_norm_eps": 1e-5}
+"""What the configurations of RoBERTa and its relatives share."""
+
+STAND_INS = {
+    "bert": StandIn("Bert", "ForPreTraining", pooled=True),
+    "roberta": StandIn(
+        "Roberta",
+        tokenizer=write_byte_level,
+        config=SIZES | FAIRSEQ | {"type_vocab_size": 1},
+        padding=1,
+        first_position=2,
+        pooled=True,
+    ),
+    "distilbert": StandIn(
+        "DistilBert", config={"n_layers": 2, "dim": 32, "n_heads": 2, "hidden_dim": 64}, adapted="q_lin"
+    ),
+    "electra": StandIn("Electra", "ForPreTraining", config=SIZES | {"embedding_size": 16}),
+}
+KINDS = tuple(STAND_INS)

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from checkpoints import google, prajjwal, to_safetensors
+from checkpoints import KINDS, by_transformers, google, prajjwal, to_safetensors
 from loopback_hub import LoopbackHub, commit_of
 
 from loralet.hub.backbone import load_backbone
@@ -189,6 +189,19 @@ def test_published_checkpoints_and_data_are_cached_for_offline_use(user: User, t
             assert f"using the copy cached at {user.home}" in warning
     assert "HF_HUB_OFFLINE" in offline[PRAJJWAL]["said"][0]
     assert "HF_HUB_OFFLINE" not in down[PRAJJWAL]["said"][0]
+
+
+def test_every_family_is_fetched(user: User, tmp_path: Path) -> None:
+    models = {f"some/{kind}": by_transformers(tmp_path / kind, kind) for kind in KINDS}
+    expected = {name: load_backbone(str(folder)).fingerprint for name, folder in models.items()}
+    with LoopbackHub(models) as hub:
+        found = user.asks(hub.url, list(models))
+        assert {name: found[name].get("fingerprint") for name in models} == expected, found
+        assert len(set(expected.values())) == len(KINDS)
+        for name, folder in models.items():
+            fetched = {path.split("/")[-1] for path in hub.downloaded() if f"/{name}/" in path}
+            assert fetched <= {path.name for path in folder.iterdir()}
+            assert {"config.json", "model.safetensors"} < fetched
 
 
 def test_one_weight_file_is_fetched_and_a_new_commit_is_noticed(user: User, tmp_path: Path) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import transformers
-from checkpoints import SENTENCES, SPECIALS, vocabulary, write_byte_level, write_vocabulary
+from checkpoints import KINDS, SENTENCES, SPECIALS, by_transformers, vocabulary, write_byte_level, write_vocabulary
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from loralet.errors import CheckpointError
+from loralet.hub.backbone import load_backbone
 from loralet.hub.tokenizer import load_tokenizer
+from loralet.hub.tokenizer_config import tokenizer_config
 from loralet.models.family import ROBERTA_TOKENS, SpecialTokens
 
 ROWS = 1000
@@ -253,6 +256,36 @@ class TestTokenizerFile:
         own.save(str(folder / "tokenizer.json"))
         assert f"the vocabulary has {size + 1} tokens, but there are {size} word embeddings" in refusal(folder, size)
         assert load(folder, size + 1).encode("loanword").ids[1:-1] == [size]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+class TestEveryFamily:
+    def test_equals_transformers(self, kind: str, tmp_path: Path) -> None:
+        folder = by_transformers(tmp_path / "a", kind, headed=False)
+        tokenizer = load_backbone(str(folder)).tokenizer
+        theirs = transformers.AutoTokenizer.from_pretrained(folder)
+        texts = (*NASTY, *SENTENCES)
+        assert ids(tokenizer, texts) == {text: theirs(text)["input_ids"] for text in texts}
+        for first, second in pairwise(texts):  # no second text is empty: to transformers that is none
+            assert tokenizer.encode(first, second).ids == theirs(first, second)["input_ids"]
+        assert len({tuple(row) for row in ids(tokenizer, texts).values()}) > len(texts) / 2
+
+    def test_the_config_written_beside_a_copy_describes_it(self, kind: str, tmp_path: Path) -> None:
+        """What transformers reads from tokenizer.json and our tokenizer_config.json is what it read from the checkpoint."""
+        folder = by_transformers(tmp_path / "a", kind, headed=False)
+        backbone = load_backbone(str(folder))
+        (tmp_path / "b").mkdir()
+        (tmp_path / "b" / "config.json").write_bytes((folder / "config.json").read_bytes())
+        backbone.tokenizer.save(str(tmp_path / "b" / "tokenizer.json"))
+        config = tokenizer_config(backbone.tokenizer, backbone.table.longest)
+        (tmp_path / "b" / "tokenizer_config.json").write_text(json.dumps(config))
+        before, after = (transformers.AutoTokenizer.from_pretrained(tmp_path / name) for name in "ab")
+        for role in ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token"):
+            assert getattr(after, role) == getattr(before, role), role
+        texts = [*NASTY, *SENTENCES]
+        assert after(texts, padding=True)["input_ids"] == before(texts, padding=True)["input_ids"]
+        assert after(texts, texts[::-1])["input_ids"] == before(texts, texts[::-1])["input_ids"]
+        assert after.model_max_length == backbone.table.longest
 
 
 class TestBroken:
