@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers.implementations import ByteLevelBPETokenizer
 from torch import Tensor
 
@@ -233,6 +235,61 @@ def write_byte_level(folder: Path) -> int:
     return int(tokenizer.get_vocab_size())
 
 
+def write_unigram(folder: Path) -> int:
+    """XLM-RoBERTa's tokenizer.json, which holds SentencePiece's Unigram model; the number of tokens."""
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    pieces = ["▁", *(f"▁{word}" for word in WORDS), *(piece[2:] for piece in PIECES if len(piece) > 3)]
+    letters = [*LETTERS, *LETTERS.upper(), *"0123456789", *MARKS, "é", "ï", "ü"]
+    scores = [(token, 0.0) for token in special] + [(piece, -3.0 - i / 10) for i, piece in enumerate(pieces)]
+    tokenizer = Tokenizer(models.Unigram([*scores, *((letter, -9.0) for letter in letters)], unk_id=3))
+    tokenizer.normalizer = normalizers.Precompiled(character_map(WIDTHS))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace("▁", "always")]
+    )
+    tokenizer.decoder = decoders.Metaspace("▁", "always")
+    tokenizer.add_special_tokens([*special, AddedToken("<mask>", lstrip=True, special=True)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=["<s>", "$A", "</s>"],
+        pair=["<s>", "$A", "</s>", "</s>", "$B", "</s>"],
+        special_tokens=[("<s>", 0), ("</s>", 2)],
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    write_tokenizer_config(folder, "XLMRobertaTokenizer", first="<s>", last="</s>", padding="<pad>", mask="<mask>")
+    return int(tokenizer.get_vocab_size())
+
+
+WIDTHS = {chr(0xFEE0 + ord(c)): c for c in "ABCabc012"} | {"\u3000": " ", "\u00a0": " ", "\ufb01": "fi", "\t": " "}
+"""A few of the characters that SentencePiece's normalisation (nmt_nfkc) replaces."""
+
+
+def character_map(replaced: Mapping[str, str]) -> bytes:
+    """SentencePiece's ``precompiled_charsmap``: a double-array trie over the bytes, then the replacements.
+
+    A unit of the array is a label (bits 0-7), a flag for a value (bit 8) and an offset (from bit 10). The children of a
+    node lie in a block of 256 units of its own; a value lies at the block's beginning.
+    """
+    texts, places = b"", {}
+    for old, new in replaced.items():
+        places[old.encode()] = len(texts)
+        texts += new.encode() + b"\0"
+    nodes = sorted({key[:i] for key in places for i in range(len(key) + 1)})
+    blocks = {node: 256 * (number + 1) for number, node in enumerate(nodes)}
+    units = [0] * 256 * (len(nodes) + 1)
+    for node, block in blocks.items():
+        place = blocks[node[:-1]] + node[-1] if node else 0
+        units[place] = (node[-1] if node else 0) | (node in places) << 8 | (place ^ block) << 10
+        if node in places:
+            units[block] = 1 << 31 | places[node]
+    return struct.pack(f"<I{len(units)}I", 4 * len(units), *units) + texts
+
+
+def write_tokenizer_config(folder: Path, kind: str, first: str, last: str, padding: str, mask: str, **own: Any) -> None:
+    """A tokenizer_config.json beside a tokenizer.json."""
+    tokens = {"cls_token": first, "sep_token": last, "pad_token": padding, "mask_token": mask}
+    config = {"model_max_length": 512, "tokenizer_class": kind} | tokens | own
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
 @dataclass(frozen=True)
 class StandIn:
     """What the small checkpoint of one family is made of.
@@ -278,5 +335,13 @@ STAND_INS = {
         "DistilBert", config={"n_layers": 2, "dim": 32, "n_heads": 2, "hidden_dim": 64}, adapted="q_lin"
     ),
     "electra": StandIn("Electra", "ForPreTraining", config=SIZES | {"embedding_size": 16}),
+    "xlm-roberta": StandIn(
+        "XLMRoberta",
+        tokenizer=write_unigram,
+        config=SIZES | FAIRSEQ | {"type_vocab_size": 1},
+        padding=1,
+        first_position=2,
+        pooled=True,
+    ),
 }
 KINDS = tuple(STAND_INS)

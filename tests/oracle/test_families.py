@@ -70,8 +70,10 @@ def test_trained_by_the_command_line_and_exported(kind: str, tmp_path: Path) -> 
         return
     assert done.returncode == 0, done.stderr
     batch = AutoTokenizer.from_pretrained(tmp_path / "hf")(TEXTS, padding=True, truncation=True, return_tensors="pt")
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "hf").eval()
+    assert model.config.architectures == [type(model).__name__]
     with torch.no_grad():
-        theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path / "hf").eval()(**batch).logits.numpy()
+        theirs = model(**batch).logits.numpy()
     assert np.abs(theirs - logits).max() <= FP32
 
 
