@@ -258,6 +258,21 @@ def write_unigram(folder: Path) -> int:
     return int(tokenizer.get_vocab_size())
 
 
+def write_framed_word_piece(folder: Path) -> int:
+    """MPNet's files: BERT's whole vocabulary behind the tokens that stand around a text; the number of tokens."""
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", *vocabulary(), "<mask>"]
+    tokenizer = Tokenizer(models.WordPiece({token: i for i, token in enumerate(tokens)}, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.add_special_tokens(["<s>", "<pad>", "</s>", "[UNK]", AddedToken("<mask>", lstrip=True, special=True)])
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), True, False)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    write_vocabulary(folder, tokens)
+    own = {"unk_token": "[UNK]", "do_lower_case": True, "strip_accents": None, "tokenize_chinese_chars": True}
+    write_tokenizer_config(folder, "MPNetTokenizer", first="<s>", last="</s>", padding="<pad>", mask="<mask>", **own)
+    return len(tokens)
+
+
 WIDTHS = {chr(0xFEE0 + ord(c)): c for c in "ABCabc012"} | {"\u3000": " ", "\u00a0": " ", "\ufb01": "fi", "\t": " "}
 """A few of the characters that SentencePiece's normalisation (nmt_nfkc) replaces."""
 
@@ -335,6 +350,16 @@ STAND_INS = {
         "DistilBert", config={"n_layers": 2, "dim": 32, "n_heads": 2, "hidden_dim": 64}, adapted="q_lin"
     ),
     "electra": StandIn("Electra", "ForPreTraining", config=SIZES | {"embedding_size": 16}),
+    "mpnet": StandIn(
+        "MPNet",
+        tokenizer=write_framed_word_piece,
+        config=SIZES | FAIRSEQ | {"relative_attention_num_buckets": 32},
+        padding=1,
+        first_position=2,
+        adapted="attn.v",
+        pooled=True,
+        refused="relative_buckets is 32",
+    ),
     "xlm-roberta": StandIn(
         "XLMRoberta",
         tokenizer=write_unigram,

@@ -93,6 +93,16 @@ class TestAgainstTransformers:
         assert difference(states(backbone, ids, shorter), expected, shorter) > FAR
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_long_texts(kind: str, tmp_path: Path) -> None:
+    """Longer than any distance that a relative position bias or a local window tells apart."""
+    folder = by_transformers(tmp_path / "a", kind, positions=302)
+    backbone = load_backbone(str(folder))
+    ids, lengths = batch(backbone, (300, 5, 140), padding=STAND_INS[kind].padding)
+    expected = theirs(folder, kind, ids, lengths).last_hidden_state
+    assert difference(states(backbone, ids, lengths), expected, lengths) < CLOSE
+
+
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 def test_every_activation(activation: str, tmp_path: Path) -> None:
     folder = by_transformers(tmp_path / "a", "bert", hidden_act=activation)

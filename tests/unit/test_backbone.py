@@ -345,6 +345,15 @@ class TestRefused:
         assert str(folder / "config.json") in message
         assert "'swish' is not one of gelu, " in message
 
+    def test_another_number_of_relative_buckets(self, tmp_path: Path) -> None:
+        folder = by_transformers(tmp_path / "a", "mpnet")
+        change(folder, relative_attention_num_buckets=None)
+        assert load_backbone(str(folder)).table.relative_buckets == 32
+        change(folder, relative_attention_num_buckets=64)
+        message = refusal(folder)
+        assert str(folder / "config.json") in message
+        assert "relative_attention_num_buckets is 64" in message
+
     @pytest.mark.parametrize("kind", ["relative_key", "relative_key_query"])
     def test_relative_positions(self, kind: str, tmp_path: Path) -> None:
         folder = prajjwal(tmp_path / "a")

@@ -10,7 +10,7 @@ from safetensors.torch import save
 from tokenizers import Tokenizer
 
 from loralet.atomic import new_file, write_json
-from loralet.hub.tokenizer_config import SPECIAL, tokenizer_config
+from loralet.hub.tokenizer_config import special_tokens, tokenizer_config
 from loralet.models.families import FAMILIES
 from loralet.models.forward import Weights
 from loralet.models.table import EncoderTable
@@ -42,7 +42,7 @@ def save_student(folder: Path, weights: Weights, table: EncoderTable, tokenizer:
 
 
 def _config(table: EncoderTable, tokenizer: Tokenizer, half: bool) -> dict[str, Any]:
-    padding = (tokenizer.token_to_id(token) for token in SPECIAL["pad_token"])
+    padding = special_tokens(tokenizer).get("pad_token", "")
     return {
         "architectures": ["BertModel"],
         "model_type": "bert",
@@ -55,7 +55,7 @@ def _config(table: EncoderTable, tokenizer: Tokenizer, half: bool) -> dict[str, 
         "type_vocab_size": table.token_types,
         "hidden_act": table.activation,
         "layer_norm_eps": table.epsilon,
-        "pad_token_id": next((number for number in padding if number is not None), 0),
+        "pad_token_id": tokenizer.token_to_id(padding) or 0,
         "hidden_dropout_prob": 0.1,
         "attention_probs_dropout_prob": 0.1,
         "initializer_range": 0.02,

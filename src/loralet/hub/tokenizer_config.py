@@ -17,6 +17,22 @@ SPECIAL = {
 """Special tokens of WordPiece and byte-level vocabularies, by their names in transformers."""
 
 
+def special_tokens(tokenizer: Tokenizer) -> dict[str, str]:
+    """The special tokens in the vocabulary, by their names in transformers.
+
+    A vocabulary may have both kinds (MPNet). Then the kind that the tokenizer adds to a text has precedence.
+    """
+    first = tokenizer.encode("").tokens[:1]
+    preferred = 1 if first == [SPECIAL["cls_token"][1]] else 0
+    found: dict[str, str] = {}
+    for role, tokens in SPECIAL.items():
+        for token in (tokens[preferred], tokens[1 - preferred]):
+            if role not in found and tokenizer.token_to_id(token) is not None:
+                found[role] = token
+    unknown = json.loads(tokenizer.to_str())["model"].get("unk_token")
+    return found | ({"unk_token": unknown} if unknown else {})
+
+
 def tokenizer_config(tokenizer: Tokenizer, longest: int) -> dict[str, Any]:
     """The content of a tokenizer_config.json.
 
@@ -25,15 +41,13 @@ def tokenizer_config(tokenizer: Tokenizer, longest: int) -> dict[str, Any]:
         longest: largest number of tokens of a text, special tokens included; transformers truncates to it.
     """
     described = json.loads(tokenizer.to_str())
-    found = {
-        role: [token for token in tokens if tokenizer.token_to_id(token) is not None]
-        for role, tokens in SPECIAL.items()
-    }
-    config: dict[str, Any] = {role: tokens[0] for role, tokens in found.items() if tokens} | {
-        "model_max_length": longest
-    }
+    config: dict[str, Any] = special_tokens(tokenizer) | {"model_max_length": longest}
     normalizer = described.get("normalizer") or {}
-    if described["model"]["type"] == "WordPiece" and normalizer.get("type") == "BertNormalizer":
+    if (
+        described["model"]["type"] == "WordPiece"
+        and normalizer.get("type") == "BertNormalizer"
+        and config.get("cls_token") == SPECIAL["cls_token"][0]
+    ):
         options = {
             "do_lower_case": normalizer["lowercase"],
             "strip_accents": normalizer["strip_accents"],
