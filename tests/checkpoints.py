@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers.implementations import ByteLevelBPETokenizer
 from torch import Tensor
 
@@ -273,6 +273,31 @@ def write_framed_word_piece(folder: Path) -> int:
     return len(tokens)
 
 
+def write_framed_byte_level(folder: Path) -> int:
+    """ModernBERT's tokenizer.json: byte-level BPE whose special tokens follow its vocabulary; the number of tokens."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(vocab_size=320, min_frequency=1, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(SENTENCES, trainer)
+    tokenizer.add_tokens([AddedToken(" " * count, normalized=True) for count in range(24, 1, -1)])
+    special = [AddedToken(token, special=True) for token in ("<|endoftext|>", "[UNK]", "[CLS]", "[SEP]", "[PAD]")]
+    tokenizer.add_special_tokens([*special, AddedToken("[MASK]", lstrip=True, special=True)])
+    tokenizer.add_tokens([AddedToken(f"[unused{i}]") for i in range(3)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    own = {"unk_token": "[UNK]", "model_input_names": ["input_ids", "attention_mask"]}
+    kind = "PreTrainedTokenizerFast"
+    write_tokenizer_config(folder, kind, first="[CLS]", last="[SEP]", padding="[PAD]", mask="[MASK]", **own)
+    return int(tokenizer.get_vocab_size())
+
+
 WIDTHS = {chr(0xFEE0 + ord(c)): c for c in "ABCabc012"} | {"\u3000": " ", "\u00a0": " ", "\ufb01": "fi", "\t": " "}
 """A few of the characters that SentencePiece's normalisation (nmt_nfkc) replaces."""
 
@@ -333,6 +358,7 @@ class StandIn:
 
 
 SIZES = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
+MODERN_IDS = {"cls_token_id": 345, "sep_token_id": 346, "pad_token_id": 347, "bos_token_id": 345, "eos_token_id": 346}
 FAIRSEQ = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "layer_norm_eps": 1e-5}
 """What the configurations of RoBERTa and its relatives share."""
 
@@ -350,6 +376,15 @@ STAND_INS = {
         "DistilBert", config={"n_layers": 2, "dim": 32, "n_heads": 2, "hidden_dim": 64}, adapted="q_lin"
     ),
     "electra": StandIn("Electra", "ForPreTraining", config=SIZES | {"embedding_size": 16}),
+    "modernbert": StandIn(
+        "ModernBert",
+        tokenizer=write_framed_byte_level,
+        # Global attention in layers 0 and 3, local attention to 8 tokens on either side in the others.
+        config=SIZES | MODERN_IDS | {"num_hidden_layers": 4, "local_attention": 16},
+        padding=MODERN_IDS["pad_token_id"],
+        adapted="Wqkv",
+        refused="norm_first is True",
+    ),
     "mpnet": StandIn(
         "MPNet",
         tokenizer=write_framed_word_piece,

@@ -172,6 +172,11 @@ def _assemble(
         for name in parts.strange[:5]
     ]
     problems += _head_problems(head, base, pooler)
+    problems += [
+        f"the classifier of its base has {key} {base.config[key]!r}; loralet computes {value!r}"
+        for key, value in base.family.hf_config.items()
+        if base.config.get(key, value) != value
+    ]
     slots: dict[str, Tensor] = {}
     on_pooler: dict[str, Tensor] | None = None
     for module, own in parts.modules.items():

@@ -23,7 +23,6 @@ from loralet.hub.tokenizer import TOKENIZER_FILES, load_tokenizer
 from loralet.models.families import FAMILIES
 from loralet.models.family import Family
 from loralet.models.forward import ACTIVATIONS, Weights
-from loralet.models.heads import Pooling
 from loralet.models.table import EncoderTable
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -184,7 +183,7 @@ def _model_type(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, T
 def _canonical(folder: Path, family: Family, table: EncoderTable, tensors: Mapping[str, Tensor]) -> Weights:
     expected = table.tensors()
     if any(name.removeprefix(family.prefix).startswith(f"{family.pooler}.") for name in tensors):
-        expected |= Pooling().tensors(table.width)
+        expected |= family.pooling.tensors(table.width)
     weights: Weights = {}
     problems: list[str] = []
     for name, size in expected.items():

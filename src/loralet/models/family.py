@@ -77,7 +77,7 @@ class Family:
         pooling: of a pooler that is trained here.
         tokens: its special tokens.
         pooler: module path of the pooler in the encoder's own checkpoint.
-        hf_config: what an export for transformers adds to config.json.
+        hf_config: keys of config.json that choose the classification head of transformers, with the values of this head.
     """
 
     model_type: str
@@ -96,7 +96,8 @@ class Family:
     def tensor(self, name: str) -> str:
         """The checkpoint's name, without the prefix, of the tensor of a canonical name."""
         if name.startswith("pooler."):
-            return f"{self.pooler}.{name.split('.')[1]}"
+            part = name.removeprefix("pooler.")
+            return f"{self.pooler.rpartition('.')[0] if '.' in part else self.pooler}.{part}"
         if name in self.embeddings:
             return self.embeddings[name]
         _, number, part, kind = name.split(".")
