@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from checkpoints import KINDS, STAND_INS, by_transformers, prajjwal
+from checkpoints import prajjwal
+from stand_ins import KINDS, STAND_INS, by_transformers
 from torch import Tensor
 
 from loralet.hub.backbone import Backbone, load_backbone

@@ -18,9 +18,9 @@ import onnxruntime
 import pytest
 import torch
 import yaml
-from checkpoints import by_transformers
 from command_line import command
 from models import Pair, make_pair
+from stand_ins import by_transformers
 from test_adapters import LABELS, RUNS, trained
 from tolerances import FP32
 from transformers import pipeline

@@ -10,8 +10,8 @@ import onnxruntime
 import pytest
 import torch
 from backends import NATIVE, ORACLE, backend_id
-from checkpoints import KINDS, STAND_INS, by_transformers
 from command_line import command
+from stand_ins import KINDS, STAND_INS, by_transformers
 from tolerances import FP32
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 

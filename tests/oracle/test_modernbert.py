@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import by_transformers
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
+from stand_ins import by_transformers
 from test_encoder import CLOSE, FAR, batch, difference, states, theirs
 from tolerances import FP32
 from transformers import ModernBertForSequenceClassification

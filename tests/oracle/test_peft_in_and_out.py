@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import KINDS, STAND_INS, by_transformers, write_byte_level
 from command_line import command
 from models import CLASSES, Pair, batch, make_pair
 from peft import LoHaConfig, LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
+from stand_ins import KINDS, STAND_INS, by_transformers, write_byte_level
 from test_adapters import LABELS, RUNS, trained
 from tolerances import FP32
 from torch import Tensor

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoints import KINDS, STAND_INS, by_transformers
+from stand_ins import KINDS, STAND_INS, by_transformers
 from transformers import AutoModel, AutoTokenizer, BertModel
 
 from loralet.config import DistillConfig

@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 import torch
 from checkpoints import (
-    KINDS,
     bert_config,
     bert_tensors,
-    by_transformers,
     google,
     old_names,
     prajjwal,
@@ -22,6 +20,7 @@ from checkpoints import (
     write_vocabulary,
 )
 from safetensors.torch import load_file, save_file
+from stand_ins import KINDS, by_transformers
 from torch import Tensor
 
 from loralet.errors import CheckpointError

@@ -15,8 +15,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from checkpoints import KINDS, by_transformers, google, prajjwal, to_safetensors
+from checkpoints import google, prajjwal, to_safetensors
 from loopback_hub import LoopbackHub, commit_of
+from stand_ins import KINDS, by_transformers
 
 from loralet.hub.backbone import load_backbone
 from loralet.hub.client import is_hub_id

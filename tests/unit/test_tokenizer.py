@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import transformers
-from checkpoints import KINDS, SENTENCES, SPECIALS, by_transformers, vocabulary, write_byte_level, write_vocabulary
+from checkpoints import SENTENCES, SPECIALS, vocabulary, write_vocabulary
+from stand_ins import KINDS, by_transformers, write_byte_level
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from loralet.errors import CheckpointError
