@@ -41,7 +41,7 @@ def save_student(folder: Path, weights: Weights, table: EncoderTable, tokenizer:
     write_json(folder / "config.json", _config(table, tokenizer, half))
 
 
-def _config(table: EncoderTable, tokenizer: Tokenizer, half: bool) -> dict[str, Any]:
+def _config(table: EncoderTable, tokenizer: Tokenizer, half: bool) -> dict[str, object]:
     padding = special_tokens(tokenizer).get("pad_token", "")
     return {
         "architectures": ["BertModel"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -33,7 +32,7 @@ def special_tokens(tokenizer: Tokenizer) -> dict[str, str]:
     return found | ({"unk_token": unknown} if unknown else {})
 
 
-def tokenizer_config(tokenizer: Tokenizer, longest: int) -> dict[str, Any]:
+def tokenizer_config(tokenizer: Tokenizer, longest: int) -> dict[str, object]:
     """The content of a tokenizer_config.json.
 
     Args:
@@ -41,7 +40,7 @@ def tokenizer_config(tokenizer: Tokenizer, longest: int) -> dict[str, Any]:
         longest: largest number of tokens of a text, special tokens included; transformers truncates to it.
     """
     described = json.loads(tokenizer.to_str())
-    config: dict[str, Any] = special_tokens(tokenizer) | {"model_max_length": longest}
+    config: dict[str, object] = special_tokens(tokenizer) | {"model_max_length": longest}
     normalizer = described.get("normalizer") or {}
     if (
         described["model"]["type"] == "WordPiece"
