@@ -131,7 +131,7 @@ def test_another_backbone_is_rejected(pair: Pair, tmp_path: Path) -> None:
     other = make_pair(tmp_path / "other", seed=7)
     described = json.loads((tmp_path / "adapter" / "loralet.json").read_text())
     (tmp_path / "adapter" / "loralet.json").write_text(json.dumps(described | {"backbone": str(other.folder)}))
-    with pytest.raises(RunError, match=rf"another model than the one now at {other.folder}"):
+    with pytest.raises(RunError, match=rf"trained on another model than {other.folder}"):
         load_classifier(tmp_path / "adapter")
 
 

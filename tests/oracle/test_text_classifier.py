@@ -396,10 +396,10 @@ def test_files_that_are_not_classifiers_are_never_executed(model: str, fitted: T
     fitted.save(tmp_path / "saved")
     with pytest.raises(RunError, match="no such folder"):
         TextClassifier.load(tmp_path / "svaed")
-    with pytest.raises(RunError, match="without a classifier of loralet"):
+    with pytest.raises(RunError, match="no trained classifier"):
         TextClassifier.load(model)
     other = make_pair(tmp_path / "other", seed=7).folder
-    with pytest.raises(RunError, match="another model than the one now at"):
+    with pytest.raises(RunError, match="trained on another model than"):
         TextClassifier.load(tmp_path / "saved", backbone=str(other))
     forced = TextClassifier.load(tmp_path / "saved", backbone=str(other), force=True)
     assert (forced.predict_proba(UNSEEN) != fitted.predict_proba(UNSEEN)).any()

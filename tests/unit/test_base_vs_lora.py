@@ -81,14 +81,11 @@ def test_checkpoints_with_equal_tensors_are_one_model(equal: tuple[dict[str, Any
     # two models and two seeds; each seed counts once
     assert [rows[name]["seeds"] for name in ("random head", "linear probe", "r16 α64")] == [[0, 1]] * 3
     assert all(run.startswith("bert_uncased_L-2_H-128_A-2-") for run in rows["r16 α64"]["runs"])
-    said = (
-        f"{GOOGLE} and {PRAJJWAL} have equal tensors (equal fingerprints). They are one model under 2 names and share "
-        "its rows."
-    )
+    said = f"{GOOGLE} and {PRAJJWAL} have equal tensors (equal fingerprints). They are treated as one model."
     assert said in analysis["caveats"]
     assert said in page
     assert f"How accurate is LoRA on {GOOGLE} = {PRAJJWAL}?" in page
-    assert "Left out as duplicates (equal settings, seed and tensors): 6 runs." in analysis["caveats"]
+    assert "Excluded as duplicates (equal settings, seed and tensors): 6 runs." in analysis["caveats"]
     assert table.count("bert-tiny-") == 6
 
 

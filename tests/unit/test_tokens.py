@@ -166,9 +166,9 @@ def test_pairs_match_the_tokenizer_and_truncate_the_longer_text(tokenizer: Token
 
 def test_a_length_without_room_for_a_pair_is_rejected(tokenizer: Tokenizer) -> None:
     seconds = column(["a cat"] * len(TEXTS))
-    assert max(tokenise(column(TEXTS), tokenizer, 5, None, seconds).lengths) == 5
-    with pytest.raises(ConfigError, match="max_length is 4: a pair of texts needs at least 5 tokens"):
-        tokenise(column(TEXTS), tokenizer, 4, None, seconds)
+    assert max(tokenise(column(TEXTS), tokenizer, 4, None, seconds).lengths) == 4
+    with pytest.raises(ConfigError, match="max_length is 3: a pair of texts needs at least 4 tokens"):
+        tokenise(column(TEXTS), tokenizer, 3, None, seconds)
 
 
 @pytest.mark.parametrize("texts", [pa.chunked_array([], pa.string()), column([]), column(TEXTS).slice(0, 0)])

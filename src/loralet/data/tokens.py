@@ -117,8 +117,8 @@ def _encode_by_text(
 def _encode_pairs(texts: pa.ChunkedArray, seconds: pa.ChunkedArray, tokenizer: Tokenizer, max_length: int) -> Tokens:
     """Encode pairs of texts with the tokenizer's template for pairs and its token types."""
     special = tokenizer.num_special_tokens_to_add(is_pair=True)
-    if max_length < special + 2:
-        raise ConfigError(f"max_length is {max_length}: a pair of texts needs at least {special + 2} tokens")
+    if max_length <= special:
+        raise ConfigError(f"max_length is {max_length}: a pair of texts needs at least {special + 1} tokens")
     tokenizer.enable_truncation(max_length, strategy="longest_first")
     ids, types, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int8)], [np.zeros(1, np.int64)]
     for start in range(0, len(texts), CHUNK):
