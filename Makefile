@@ -35,7 +35,9 @@ study: setup  ## set up, then the main job: a 3 x 3 grid with base rows, its tab
 test: setup-dev  ## set up, then all tests with coverage
 	$(BIN)/python -m pytest --numprocesses 2 --cov --cov-report=term $(ARGS)
 
-# The tests of the kernels that fit into two minutes; the compiler must not run under the preloaded runtime.
+# The tests of the kernels that fit into two minutes, in the best instruction set of this machine or in LORALET_ISA. The
+# compiler must not run under the preloaded runtime.
+BEST_ISA := from loralet.backends.native.build import available_instructions; print(available_instructions()[0])
 KERNELS := native_attention native_head native_adamw native_memory native_encoder dropout
 KERNEL_TESTS := $(KERNELS:%=tests/oracle/test_%.py)
 SANITIZER := $(shell $(CC) -print-file-name=libasan.so 2>/dev/null)
@@ -46,6 +48,7 @@ sanitize: setup-dev  ## set up, then the kernels' tests under AddressSanitizer a
 	  echo 'make sanitize: skipped, as $(CC) has no AddressSanitizer or no UBSan'; \
 	else \
 	  export LORALET_SANITIZE=1 LORALET_CACHE="$$(mktemp -d)" ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 && \
+	  export LORALET_ISA="$${LORALET_ISA:-$$($(BIN)/python -c "$(BEST_ISA)")}" && \
 	  $(BIN)/python -m loralet.backends.native.build && \
 	  LD_PRELOAD="$(SANITIZER) $$($(CC) -print-file-name=libstdc++.so.6)" $(BIN)/python -m pytest --numprocesses 2 \
 	    $(KERNEL_TESTS) -k 'not (roberta or distilbert or electra or one-layer or middle or twenty)' $(ARGS); \
