@@ -219,11 +219,11 @@ def test_the_average_is_an_ordinary_adapter(place: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "no run named"),
+        ([], "no runs given"),
         (["lone"], "lone is one run, but an average needs at least two"),
         (["lone", "lone"], "given twice"),
-        (["grid", "lone", "--runs", "a", "b"], "runs are those of one study, but 2 folders are named"),
-        (["grid", "--runs", "probe-s0"], "an average needs two"),
+        (["grid", "lone", "--runs", "a", "b"], "runs needs exactly one study folder, but 2 folders are given"),
+        (["grid", "--runs", "probe-s0"], "an average needs at least two"),
         (["grid", "--runs", "probe-s0", "nothing"], "no trained run 'nothing'"),
         (["grid", "--runs", "probe-s0", "lora-r2-a8-lr0.01-s0"], "kind: grid/adapters/probe-s0 has linear-probe"),
         (["grid", "nowhere"], "nowhere: no such folder"),

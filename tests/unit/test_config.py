@@ -1,4 +1,4 @@
-"""Options: limits, the way to TOML and back, and that each is told, documented and read."""
+"""Options: limits, TOML round trip, documentation, and that every option is read."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ NAN, INF = math.nan, math.inf
         StudyConfig(),
     ],
 )
-def test_defaults_are_possible(options: Any) -> None:
+def test_defaults_are_valid(options: Any) -> None:
     assert list(options.problems()) == []
 
 
-IMPOSSIBLE: list[tuple[type, str, list[Any], list[Any]]] = [
+INVALID_VALUES: list[tuple[type, str, list[Any], list[Any]]] = [
     (DataOptions, "validation_fraction", [0.0, 1.0, -0.1, NAN], [1e-9, 0.99]),
     (DataOptions, "split_seed", [-1], [0, 2**40]),
     (DataOptions, "max_length", [2, 0, -1], [3]),
@@ -110,26 +110,26 @@ IMPOSSIBLE: list[tuple[type, str, list[Any], list[Any]]] = [
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "value"), [(kind, name, value) for kind, name, wrong, _ in IMPOSSIBLE for value in wrong]
+    ("kind", "name", "value"), [(kind, name, value) for kind, name, wrong, _ in INVALID_VALUES for value in wrong]
 )
-def test_every_impossible_value_is_told_by_its_name(kind: type, name: str, value: Any) -> None:
+def test_every_invalid_value_is_reported_by_name(kind: type, name: str, value: Any) -> None:
     problems = list(kind(**{name: value}).problems())
     assert len(problems) == 1
     assert problems[0].startswith(f"{name} ")
-    assert ":" in problems[0]  # what was given, then what is allowed
+    assert ":" in problems[0]  # the value, then the limits
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "value"), [(kind, name, value) for kind, name, _, right in IMPOSSIBLE for value in right]
+    ("kind", "name", "value"), [(kind, name, value) for kind, name, _, right in INVALID_VALUES for value in right]
 )
-def test_values_at_the_limit_are_taken(kind: type, name: str, value: Any) -> None:
+def test_values_at_the_limit_are_accepted(kind: type, name: str, value: Any) -> None:
     assert list(kind(**{name: value}).problems()) == []
 
 
 @pytest.mark.parametrize(("name", "value"), [("method", "loha"), ("scaling", "alpha")])
-def test_an_unknown_choice_of_an_adapter_is_told(name: str, value: str) -> None:
+def test_an_unknown_choice_of_an_adapter_is_reported(name: str, value: str) -> None:
     spec = AdapterSpec()
-    object.__setattr__(spec, name, value)  # the type checker of the tests refuses it where it is given
+    object.__setattr__(spec, name, value)  # the constructor would be rejected by the type checker of the tests
     (problem,) = spec.problems()
     assert problem.startswith(f"{name} is '{value}': it must be one of ")
 
@@ -144,37 +144,40 @@ NO_THREADS, NO_COLUMNS = ComputeOptions(threads=0), ColumnOptions(columns=("text
         (EvaluateConfig(SeveralRuns(ONE_RUN), compute=NO_THREADS), "threads is 0:"),
         (
             EvaluateConfig(SeveralRuns(ONE_RUN), LabelledRows(columns=NO_COLUMNS)),
-            "columns names a column twice: text, text",
+            "columns contains duplicates: text, text",
         ),
         (EvaluateConfig(SeveralRuns(OneRun("run", "a"), ("b",))), "run and runs are both given"),
         (PredictConfig(SeveralRuns(ONE_RUN), compute=NO_THREADS), "threads is 0:"),
         (PredictConfig(SeveralRuns(OneRun("run", "a"), ("b",))), "run and runs are both given"),
         (module.ExportConfig(ONE_RUN, compute=NO_THREADS), "threads is 0:"),
-        (module.ExportConfig(ONE_RUN, columns=NO_COLUMNS), "columns names a column twice"),
+        (module.ExportConfig(ONE_RUN, columns=NO_COLUMNS), "columns contains duplicates"),
         (module.ExportConfig(ONE_RUN, int8=True), "int8 needs --to onnx, not --to safetensors-bundle"),
-        (module.ExportConfig(ONE_RUN, dry_run=True), "dry_run shows what --push would send"),
+        (module.ExportConfig(ONE_RUN, dry_run=True), "dry_run needs --push"),
         (module.AverageConfig(("a", "b"), compute=NO_THREADS), "threads is 0:"),
-        (module.AverageConfig(), "no run named"),
-        (module.AverageConfig(("a", "b"), runs=("c", "d")), "runs are those of one study, but 2 folders are named"),
-        (module.AverageConfig(("a",), runs=("c",)), "runs names one run"),
+        (module.AverageConfig(), "no runs given"),
+        (
+            module.AverageConfig(("a", "b"), runs=("c", "d")),
+            "runs needs exactly one study folder, but 2 folders are given",
+        ),
+        (module.AverageConfig(("a",), runs=("c",)), "runs has one id"),
         (module.InspectConfig(), "paths is empty"),
         (module.DistillConfig("t", ("x",), out="o", compute=NO_THREADS), "threads is 0:"),
         (TrainConfig(compute=NO_THREADS), "threads is 0:"),
         (StudyConfig(compute=NO_THREADS), "threads is 0:"),
-        (TrainConfig(reading=DataOptions(columns=NO_COLUMNS)), "columns names a column twice"),
+        (TrainConfig(reading=DataOptions(columns=NO_COLUMNS)), "columns contains duplicates"),
     ],
 )
-def test_a_command_tells_the_problems_of_its_parts_once(options: Any, words: str) -> None:
+def test_a_command_reports_the_problems_of_its_parts_once(options: Any, words: str) -> None:
     (problem,) = options.problems()
     assert problem.startswith(words)
 
 
-def test_right_options_of_commands_are_taken() -> None:
+def test_valid_options_of_commands_are_accepted() -> None:
     one, several = ONE_RUN, SeveralRuns(ONE_RUN)
-    right: list[Any] = [EvaluateConfig(several), PredictConfig(several), module.ExportConfig(one, to="onnx", int8=True)]
-    right += [module.AverageConfig(("a", "b")), module.AverageConfig(("a",), ("b", "c")), module.InspectConfig(("a",))]
-    right += [module.ExportConfig(one, push="a/b", dry_run=True), module.DistillConfig("t", ("x",), out="o")]
-    assert [list(options.problems()) for options in right] == [[]] * len(right)
+    valid: list[Any] = [EvaluateConfig(several), PredictConfig(several), module.ExportConfig(one, to="onnx", int8=True)]
+    valid += [module.AverageConfig(("a", "b")), module.AverageConfig(("a",), ("b", "c")), module.InspectConfig(("a",))]
+    valid += [module.ExportConfig(one, push="a/b", dry_run=True), module.DistillConfig("t", ("x",), out="o")]
+    assert [list(options.problems()) for options in valid] == [[]] * len(valid)
 
 
 @pytest.mark.parametrize(
@@ -192,12 +195,12 @@ def test_right_options_of_commands_are_taken() -> None:
         ),
     ],
 )
-def test_one_impossible_value_of_a_grid_is_told_alone(options: GridOptions, words: str) -> None:
+def test_one_invalid_value_of_a_grid_is_the_only_problem_reported(options: GridOptions, words: str) -> None:
     (problem,) = options.problems()
     assert words in problem
 
 
-def test_all_problems_of_all_parts_are_told() -> None:
+def test_all_problems_of_all_parts_are_reported() -> None:
     config = TrainConfig(
         seed=-1,
         lr=0.0,
@@ -206,8 +209,8 @@ def test_all_problems_of_all_parts_are_told() -> None:
         reading=DataOptions(max_length=1),
         compute=ComputeOptions(threads=0),
     )
-    told = [problem.split()[0] for problem in config.problems()]
-    assert told == ["seed", "lr", "rank", "alpha", "batch_size", "max_length", "threads"]
+    reported = [problem.split()[0] for problem in config.problems()]
+    assert reported == ["seed", "lr", "rank", "alpha", "batch_size", "max_length", "threads"]
     study = StudyConfig(
         grid=GridOptions(ranks=()), training=TrainingOptions(epochs=0.0), reading=DataOptions(split_seed=-1)
     )
@@ -234,7 +237,7 @@ def several(values: st.SearchStrategy[Any], least: int = 0) -> st.SearchStrategy
 
 
 def adapter_spec(**options: Any) -> AdapterSpec:
-    """The type checker of the tests draws random numbers, which hypothesis does not allow inside a strategy."""
+    """Restore the random state: the type checker of the tests draws from it, which hypothesis does not allow."""
     state = random.getstate()
     try:
         return AdapterSpec(**options)
@@ -254,22 +257,23 @@ training = st.builds(
     patience=st.none() | count,
 )  # fmt: skip
 compute = st.builds(
-    ComputeOptions, backend=st.sampled_from(["auto", "native", "torch"]), precision=st.sampled_from(["auto", "fp32", "bf16"]),
-    threads=st.none() | st.integers(1, MOST_THREADS),
+    ComputeOptions, backend=st.sampled_from(["auto", "native", "torch"]),
+    precision=st.sampled_from(["auto", "fp32", "bf16"]), threads=st.none() | st.integers(1, MOST_THREADS),
 )  # fmt: skip
 adapter = st.builds(
     adapter_spec, method=method, rank=st.integers(0, 512), alpha=above_0, dropout=share, targets=targets,
     scaling=scaling,
 )  # fmt: skip
 grid = st.builds(
-    GridOptions, models=several(text, 1), methods=several(method, 1), ranks=several(st.integers(0, 512), 1), alphas=several(above_0, 1),
-    lrs=several(above_0, 1), lr_ratios=several(above_0, 1), seeds=several(seed, 1), dropouts=several(share, 1), targets=targets,
-    scalings=several(scaling, 1), target_sets=st.just(()) | st.just(("query+value", "all-linear")), full=st.booleans(),
-    full_lr=above_0, probe_lr=above_0,
+    GridOptions, models=several(text, 1), methods=several(method, 1), ranks=several(st.integers(0, 512), 1),
+    alphas=several(above_0, 1), lrs=several(above_0, 1), lr_ratios=several(above_0, 1), seeds=several(seed, 1),
+    dropouts=several(share, 1), targets=targets, scalings=several(scaling, 1),
+    target_sets=st.just(()) | st.just(("query+value", "all-linear")), full=st.booleans(), full_lr=above_0,
+    probe_lr=above_0,
 )  # fmt: skip
 train_config = st.builds(
-    TrainConfig, data=text, model=text, out=text, seed=seed, lr=above_0, lr_ratio=above_0, adapter=adapter, training=training,
-    reading=reading, compute=compute, stop_at_target=st.booleans(),
+    TrainConfig, data=text, model=text, out=text, seed=seed, lr=above_0, lr_ratio=above_0, adapter=adapter,
+    training=training, reading=reading, compute=compute, stop_at_target=st.booleans(),
 )  # fmt: skip
 study_config = st.builds(
     StudyConfig,
@@ -298,7 +302,7 @@ def test_options_go_to_toml_and_back(
 
 
 def test_the_round_trip_draws_every_option() -> None:
-    """A new option must join the strategies above, or the round trip would only see its default."""
+    """A new option must be added to the strategies above; otherwise the round trip only tests its default."""
     source = Path(__file__).read_text(encoding="utf-8")
     built = {
         node.args[0].id: {keyword.arg for keyword in node.keywords}
@@ -329,7 +333,7 @@ def read(tmp_path: Path, raw: str, kind: type = TrainConfig) -> Any:
     return read_options(path, kind)
 
 
-def test_what_a_file_does_not_name_keeps_its_default(tmp_path: Path) -> None:
+def test_options_missing_in_a_file_keep_their_defaults(tmp_path: Path) -> None:
     assert read(tmp_path, "") == TrainConfig()
     made = read(tmp_path, 'data = "x"\n[adapter]\nrank = 4\nalpha = 8\ntargets = ["query"]\n[training]\nsteps = 7\n')
     assert made == TrainConfig(
@@ -339,7 +343,7 @@ def test_what_a_file_does_not_name_keeps_its_default(tmp_path: Path) -> None:
     assert made != TrainConfig()
 
 
-def test_everything_wrong_in_a_file_is_told_at_once(tmp_path: Path) -> None:
+def test_all_problems_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
     raw = """
         dta = "x"
         out = 3
@@ -360,29 +364,31 @@ def test_everything_wrong_in_a_file_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         read(tmp_path, raw)
     title, *problems = str(caught.value).splitlines()
+    names = [field.name for field in dataclasses.fields(DataOptions)]
     assert title == f"13 problems in the options ({tmp_path / 'a.toml'}):"
     assert sorted(problems) == sorted(
         f"  - {problem}"
         for problem in [
-            "dta is not known; known here: data, model, out, seed, lr, lr_ratio, adapter, training, reading, compute, stop_at_target",
+            "dta is not known; known here: data, model, out, seed, lr, lr_ratio, adapter, training, reading, compute, "
+            "stop_at_target",
             "out is 3: a string is expected",
             "seed is True: a whole number is expected",
             "adapter is 5: a table is expected",
             "training.batch_size is 1.5: a whole number is expected",
             "training.steps is 'ten': a whole number is expected",
             "training.head is 'max': one of pooler, trained-pooler, mean is expected",
-            "warmup is 2.0: it is a share of the steps, at least 0 and below 1",
+            "warmup is 2.0: it must be at least 0 and below 1 (fraction of the steps)",
             "reading.drop_overlap is 1: true or false is expected",
             "reading.columns.columns is 'text': a list is expected",
             "reading.label_names is ['a', 2]: a string is expected",
-            f"reading.fraction is not known; known here: {', '.join(field.name for field in dataclasses.fields(DataOptions))}",
+            f"reading.fraction is not known; known here: {', '.join(names)}",
             "max_length is 1: a text needs at least 3 tokens, two of them special",
         ]
     )
 
 
 @pytest.mark.parametrize("value", ['"1.5"', "true", "[1.5]", "1979-05-27"])
-def test_numbers_are_numbers(tmp_path: Path, value: str) -> None:
+def test_a_number_of_another_type_is_rejected(tmp_path: Path, value: str) -> None:
     with pytest.raises(ConfigError, match=r"adapter\.alpha is .*: a number is expected"):
         read(tmp_path, f"[adapter]\nalpha = {value}\n")
     assert read(tmp_path, "[adapter]\nalpha = 1\n").adapter.alpha == 1.0
@@ -473,7 +479,7 @@ def test_a_distillation_of_the_first_layout_is_read(tmp_path: Path) -> None:
         ("[compute]\nthreads = 2\n[training]\nthreads = 3\n", "training.threads is not known; known here: head"),
     ],
 )
-def test_what_is_wrong_in_a_file_of_the_first_layout_is_told(tmp_path: Path, raw: str, words: str) -> None:
+def test_a_problem_in_a_file_of_the_first_layout_is_reported(tmp_path: Path, raw: str, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read(tmp_path, raw)
     title, problem = str(caught.value).splitlines()
@@ -481,17 +487,17 @@ def test_what_is_wrong_in_a_file_of_the_first_layout_is_told(tmp_path: Path, raw
     assert problem.startswith(f"  - {words}")
 
 
-def test_a_file_of_another_command_is_told(tmp_path: Path) -> None:
+def test_a_file_of_another_command_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "study.toml").write_text(options_text(StudyConfig()))
     with pytest.raises(ConfigError, match="grid is not known; known here: data, model"):
         read_options(tmp_path / "study.toml", TrainConfig)
     assert read_options(tmp_path / "study.toml", StudyConfig) == StudyConfig()
 
 
-def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+def test_files_that_cannot_be_read_are_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"gone\.toml: no such file"):
         read_options(tmp_path / "gone.toml", TrainConfig)
-    with pytest.raises(ConfigError, match=r"cannot be read \(Is a directory\); name a TOML file"):
+    with pytest.raises(ConfigError, match=r"cannot be read \(Is a directory\); give a TOML file"):
         read_options(tmp_path, TrainConfig)
     with pytest.raises(ConfigError, match=r"a\.toml: not valid TOML \(.*line 2"):
         read(tmp_path, 'data = "x"\nmodel = \n')
@@ -508,7 +514,7 @@ def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
     assert read_options(tmp_path / "a.toml", TrainConfig).data == "x"
 
 
-def test_options_that_are_none_are_left_out_of_the_file(tmp_path: Path) -> None:
+def test_options_that_are_none_are_omitted_from_the_file(tmp_path: Path) -> None:
     assert "steps" not in options_text(TrainConfig())
     assert "steps = 3" in options_text(TrainConfig(training=TrainingOptions(steps=3)))
 
@@ -524,7 +530,7 @@ OPTION_FILES = [*sorted((SOURCES / "config").glob("*.py")), SOURCES / "adapters"
 
 
 def option_classes() -> dict[str, ast.ClassDef]:
-    """The option classes as they are written."""
+    """The option classes in the source, by name."""
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in OPTION_FILES]
     classes = [node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef) and node.decorator_list]
     return {node.name: node for node in classes}
@@ -540,7 +546,7 @@ def leaves(kind: type, path: str = "") -> Iterator[tuple[str, dataclasses.Field[
             yield f"{path}{field.name}", field
 
 
-def test_the_source_shows_every_option() -> None:
+def test_the_source_defines_every_option_class() -> None:
     kinds = {name for name, value in vars(module).items() if dataclasses.is_dataclass(value)}
     assert (
         set(option_classes())
@@ -550,7 +556,7 @@ def test_the_source_shows_every_option() -> None:
 
 
 def docstrings(kind: str) -> dict[str, str]:
-    """The docstring of each option of a class, those of nested classes left out."""
+    """The docstring of each option of a class, without nested classes."""
     body, classes, found = option_classes()[kind].body, set(option_classes()), dict[str, str]()
     for field, after in zip(body, [*body[1:], ast.Pass()], strict=True):
         if not isinstance(field, ast.AnnAssign) or ast.unparse(field.annotation) in classes:
@@ -604,7 +610,7 @@ def type_of(kind: type, path: str) -> type:
 
 @functools.cache
 def attributes_read() -> set[str]:
-    """Names of the attributes that the package reads anywhere outside the option classes."""
+    """Names of all attributes that the package reads outside the option classes."""
     trees = (ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES.rglob("*.py") if path not in OPTION_FILES)
     return {
         node.attr
@@ -615,7 +621,7 @@ def attributes_read() -> set[str]:
 
 
 @pytest.mark.parametrize("kind", sorted(option_classes()))
-def test_no_option_is_dead(kind: str) -> None:
+def test_no_option_is_unused(kind: str) -> None:
     read_names = attributes_read()
     assert "an_option_that_is_not" not in read_names
     assert {field.name for field in dataclasses.fields(getattr(module, kind))} - read_names == set()

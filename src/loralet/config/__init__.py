@@ -1,6 +1,6 @@
-"""Every option, once: name, default, help and limits. The command line and the saved TOML are made from these classes.
+"""The options: name, default, help and limits. The command line and the saved TOML are generated from these classes.
 
-Standard library and tyro's markers only, so that ``loralet --help`` imports nothing else.
+Imports only the standard library and tyro's markers, so that ``loralet --help`` imports nothing else.
 """
 
 from __future__ import annotations

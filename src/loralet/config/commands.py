@@ -1,7 +1,7 @@
-"""Options of the commands that work on what was trained, and of all long work.
+"""Options of the commands that use trained runs, and of all long-running commands.
 
-A command's positional arguments come in the order of its nested classes: the parser puts a class's own before those of the
-classes nested in it.
+The positional arguments of a command follow the order of its nested classes. The parser puts the arguments of a class
+before those of its nested classes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from loralet.config.selection import BackboneOptions, ModelOptions, OneRun, Seve
 
 
 def fp32() -> ComputeOptions:
-    """Commands that predict compute in fp32 unless told otherwise, so that they give the figures of training."""
+    """Default of the commands that predict: fp32, to reproduce the scores of training."""
     return ComputeOptions(precision="fp32")
 
 
@@ -60,9 +60,9 @@ class AverageConfig:
     """Options of ``loralet average``."""
 
     folders: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN")] = ()
-    """Run folders (the run that validation chose), adapter folders or hub ids; or one study (its best seeds)."""
+    """Run folders (run selected on validation), adapter folders or hub ids; or one study (best seeds)."""
     runs: tuple[str, ...] = ()
-    """Ids of the runs to average, if one study is named."""
+    """Ids of the runs to average, if a single study is given."""
     out: str = ""
     """Folder for the averaged adapter; named by date under runs/ if empty."""
     source: BackboneOptions = field(default_factory=BackboneOptions)
@@ -71,11 +71,11 @@ class AverageConfig:
     def problems(self) -> Iterator[str]:
         yield from self.compute.problems()
         if not self.folders:
-            yield "no run named: name two run folders or more, or one study"
+            yield "no runs given: give at least two run folders, or one study"
         if self.runs and len(self.folders) != 1:
-            yield f"runs are those of one study, but {len(self.folders)} folders are named"
+            yield f"runs needs exactly one study folder, but {len(self.folders)} folders are given"
         if len(self.runs) == 1:
-            yield "runs names one run: an average needs two"
+            yield "runs has one id: an average needs at least two"
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,9 @@ class ReportConfig:
     format: Literal["html", "md", "both"] = "both"
     """Formats to write. With both, the file extension is added for each."""
     texts: bool = True
-    """Show test rows, read again from the data source. --no-texts leaves all texts out."""
+    """Include test rows, read from the data source again; --no-texts omits all texts."""
     json: str = ""
-    """File for the numbers of the report; none if empty."""
+    """JSON file for the numbers of the report; not written if empty."""
 
 
 @dataclass(frozen=True)
@@ -108,13 +108,13 @@ class ExportConfig:
 
     one: OneRun
     to: Literal["hf", "onnx", "safetensors-bundle"] = "safetensors-bundle"
-    """A checkpoint for transformers, an ONNX graph, or one folder that loralet loads without hub or cache."""
+    """Format: transformers checkpoint, ONNX graph, or folder that loralet loads without hub or cache."""
     out: str = ""
     """Folder for the export; named by date under runs/ if empty."""
     int8: bool = False
-    """With --to onnx: also an 8-bit graph, kept if its accuracy drops by at most half a point."""
+    """With --to onnx: also write an int8 graph if accuracy drops by at most half a point."""
     data: str = ""
-    """Labelled rows to measure the graph on: file or folder with a test file; the validation rows if empty."""
+    """Labelled file, or folder with a test file, to evaluate the graph on; validation rows if empty."""
     columns: ColumnOptions = field(default_factory=ColumnOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
     compute: ComputeOptions = field(default_factory=fp32)
@@ -123,7 +123,7 @@ class ExportConfig:
     private: bool = False
     """Make the repository private."""
     dry_run: bool = False
-    """With --push: print what would be sent, and send nothing."""
+    """With --push: print what would be uploaded, without uploading."""
 
     def problems(self) -> Iterator[str]:
         for part in (self.columns, self.compute):
@@ -131,19 +131,19 @@ class ExportConfig:
         if self.int8 and self.to != "onnx":
             yield f"int8 needs --to onnx, not --to {self.to}"
         if self.dry_run and not self.push:
-            yield "dry_run shows what --push would send: name a repository with --push"
+            yield "dry_run needs --push: give a repository with --push"
 
 
 @dataclass(frozen=True)
 class Upload:
-    """What to upload to the hub, and where."""
+    """Destination of an upload to the hub."""
 
     repo: Annotated[Positional[str], arg(metavar="ID")]
     """Repository on the hub: owner/name. It is created if it does not exist."""
     private: bool = False
     """Make the repository private."""
     dry_run: bool = False
-    """Print what would be sent, and send nothing."""
+    """Print what would be uploaded, without uploading."""
 
 
 @dataclass(frozen=True)
@@ -159,34 +159,34 @@ class InspectConfig:
     """Options of ``loralet inspect``."""
 
     paths: Annotated[Positional[tuple[str, ...]], arg(metavar="PATH")] = ()
-    """Models, adapters, run folders, data sets or hub ids; the weights of two or more models are compared."""
+    """Models, adapters, run folders, data sets or hub ids; weights of several models are compared."""
     format: Literal["table", "json"] = "table"
     """Output format."""
 
     def problems(self) -> Iterator[str]:
         if not self.paths:
-            yield "paths is empty: name at least one model, adapter, run folder or data set"
+            yield "paths is empty: give at least one model, adapter, run folder or data set"
 
 
 @dataclass(frozen=True)
 class Interface:
-    """How long work reports its progress."""
+    """Options file and progress output of long-running commands."""
 
     config: str = ""
-    """TOML file of options, such as a run's config.toml; flags given on the command line win."""
+    """TOML file of options, such as a run's config.toml; command-line flags take precedence."""
     quiet: bool = False
     """Show no progress."""
     json_events: bool = False
-    """Print every event as one line of JSON on standard output, and nothing else."""
+    """Print only events to standard output, one JSON object per line."""
 
 
 @dataclass(frozen=True)
 class Planning:
-    """How a study is planned."""
+    """Planning options of a study."""
 
     preset: Preset = ""
-    """Named grid: both small BERTs with and without LoRA, or ranks against alphas; flags given win."""
+    """Named grid: two small BERTs with and without LoRA, or ranks by alphas; flags take precedence."""
     dry_run: bool = False
-    """Print the plan with estimates of memory and time, and stop."""
+    """Print the plan with memory and time estimates, then exit."""
     report: bool = False
-    """Write the report too, as ``loralet report`` does."""
+    """Also write the report, as ``loralet report`` does."""

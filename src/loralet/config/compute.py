@@ -1,4 +1,4 @@
-"""Where and in which arithmetic to compute."""
+"""Backend, precision and CPU threads."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Precision = Literal["auto", "fp32", "bf16"]
 
 @dataclass(frozen=True)
 class ComputeOptions:
-    """Where and in which arithmetic to compute."""
+    """Backend, precision and CPU threads."""
 
     backend: BackendChoice = "auto"
     """Compute backend: native (C kernels), torch, or auto: the fastest that supports the model."""
     precision: Precision = "auto"
-    """Arithmetic of the encoder; auto uses bf16 where the CPU or GPU computes it natively."""
+    """Precision of the encoder; auto uses bf16 if the CPU or GPU computes it natively."""
     threads: int | None = None
-    """CPU threads; torch's choice if not set."""
+    """Number of CPU threads; torch's default if not set."""
 
     def problems(self) -> Iterator[str]:
         choices = {"backend": BackendChoice, "precision": Precision}

@@ -1,4 +1,4 @@
-"""Where the texts and labels are, and how to read them."""
+"""Location and format of texts and labels."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ class ColumnOptions:
     """Which columns of a table to read."""
 
     text_column: str = ""
-    """Column of the text; found by its usual names if empty."""
+    """Text column; detected by common names if empty."""
     label_column: str = ""
-    """Column of the label; found by its usual names if empty."""
+    """Label column; detected by common names if empty."""
     columns: tuple[str, ...] = ()
     """Column names, in order, of a CSV or TSV file without a header row."""
 
     def problems(self) -> Iterator[str]:
         if repeated := twice(self.columns):
-            yield f"columns names a column twice: {repeated}"
+            yield f"columns contains duplicates: {repeated}"
 
 
 @dataclass(frozen=True)
 class LabelledRows:
-    """Rows to measure a run on."""
+    """Labelled rows to evaluate a run on."""
 
     data: Annotated[Positional[str], arg(metavar="DATA")] = ""
-    """Labelled file, or folder with a test file; the run's own test split if empty (this is recorded)."""
+    """Labelled file, or folder with a test file; the run's test split if empty (recorded in the run)."""
     columns: ColumnOptions = field(default_factory=ColumnOptions)
 
     def problems(self) -> Iterator[str]:
@@ -44,11 +44,11 @@ class TextInput:
     """Texts to classify."""
 
     texts: Annotated[Positional[tuple[str, ...]], arg(metavar="TEXT")] = ()
-    """Texts to classify; without any, --file or standard input, one per line (on a terminal: news-mini)."""
+    """Texts to classify; if none, --file or standard input, one per line (on a terminal: news-mini)."""
     file: str = ""
     """File of texts: CSV, TSV, JSONL or Parquet with a text column, or one text per line; - is standard input."""
     text_column: str = ""
-    """Column of the text; found by its usual names if empty."""
+    """Text column; detected by common names if empty."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +57,15 @@ class DataOptions:
 
     columns: ColumnOptions = field(default_factory=ColumnOptions)
     label_names: tuple[str, ...] = ()
-    """Names for the labels, in label order; the labels' own values if empty."""
+    """Label names, in label order; the label values if empty."""
     validation_fraction: float = 0.1
-    """Share of the training rows kept for validation if the data has no validation split (at most 5,000)."""
+    """Fraction of training rows held out if the data has no validation split (at most 5,000 rows)."""
     split_seed: int = 0
-    """Seed of the validation split and of the sample for the frequent checks."""
+    """Seed of the validation split and of the validation sample."""
     drop_overlap: bool = False
-    """Remove training rows whose text is also in the test split or in the data's own validation split."""
+    """Drop training rows whose text is also in the test split or the given validation split."""
     max_length: int = 128
-    """Tokens kept of each text, special tokens included."""
+    """Maximum text length in tokens, including special tokens; longer texts are truncated."""
 
     def problems(self) -> Iterator[str]:
         yield from self.columns.problems()
@@ -75,4 +75,4 @@ class DataOptions:
             yield f"max_length is {self.max_length}: a text needs at least 3 tokens, two of them special"
         yield from seed_problems("split_seed", self.split_seed)
         if repeated := twice(self.label_names):
-            yield f"label_names gives a name twice: {repeated}"
+            yield f"label_names contains duplicates: {repeated}"

@@ -1,4 +1,4 @@
-"""Building a small encoder from a larger one."""
+"""Options of distillation: a small encoder from a larger one."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class DistillConfig:
     """Options of ``loralet distill``."""
 
     teacher: Annotated[Positional[str], arg(metavar="TEACHER")] = ""
-    """The larger encoder: a hub id or a folder."""
+    """Larger encoder: hub id or folder."""
     text: tuple[str, ...] = ()
-    """Files of texts: CSV, TSV, JSONL or Parquet with a text column, or one text per line. Labels are not read."""
+    """Files of texts: CSV, TSV, JSONL or Parquet with a text column, or one text per line. Labels are ignored."""
     text_column: str = ""
-    """Column of the text; found by its usual names if empty."""
+    """Text column; detected by common names if empty."""
     out: str = ""
     """Folder for the student."""
     layers: int = 2
-    """Layers of the student."""
+    """Number of layers of the student."""
     width: int = 128
     """Width of the student's hidden states."""
     heads: int = 2
@@ -33,9 +33,9 @@ class DistillConfig:
     feed_forward: int = 512
     """Width of the student's feed-forward layers."""
     positions: int = 512
-    """Longest text that the student can read, in tokens; at most the teacher's."""
+    """Maximum text length of the student, in tokens; at most the teacher's."""
     match: tuple[int, ...] = ()
-    """The teacher's layer, counted from 1, that each student layer matches; evenly spaced if empty."""
+    """Teacher layer for each student layer, counted from 1; evenly spaced if empty."""
     mixtures: int = 3
     """Synthetic texts per training text: its beginning joined to the end of another, some tokens replaced."""
     epochs: int = 4
@@ -49,26 +49,26 @@ class DistillConfig:
     batch_size: int = 64
     """Texts per step."""
     max_length: int = 128
-    """Tokens kept of each text, special tokens included."""
+    """Maximum text length in tokens, including special tokens; longer texts are truncated."""
     held_out: float = 0.02
-    """Share of the texts that is held out to measure every epoch."""
+    """Fraction of the texts held out for evaluation after every epoch."""
     seed: int = 0
-    """Seed of the initial values, of the order of the texts and of the held-out share."""
+    """Random seed for initial values, text order and held-out split."""
     compute: ComputeOptions = field(default_factory=ComputeOptions)
     resume: bool = False
-    """Continue an interrupted distillation in the same folder from its last full epoch."""
+    """Resume an interrupted distillation in the same folder from its last complete epoch."""
     half: bool = False
-    """Write the weights in fp16: half the size."""
+    """Save the weights in fp16 (half the size)."""
     teacher_name: str = ""
     """Name of the teacher on the model card; its folder name or hub id if empty."""
     licence: str = ""
-    """Licence of the student on the model card; not stated if empty."""
+    """Licence of the student on the model card; omitted if empty."""
 
     def problems(self) -> Iterator[str]:
         needed = {
             "teacher": "a folder or a hub id",
-            "text": "one file or more with --text",
-            "out": "the student's folder with --out",
+            "text": "at least one file with --text",
+            "out": "the output folder with --out",
         }
         yield from (f"{name} is empty: give {what}" for name, what in needed.items() if not getattr(self, name))
         yield from student_problems(self.layers, self.width, self.heads, self.feed_forward, self.match)
@@ -79,7 +79,7 @@ class DistillConfig:
         for name in ("lr", "pooled_lr"):
             yield from rate_problems(name, getattr(self, name))
         if not 0 < self.held_out < 1:
-            yield f"held_out is {self.held_out}: it must lie between 0 and 1"
+            yield f"held_out is {self.held_out}: it must be above 0 and below 1"
 
 
 LEAST = {
@@ -90,4 +90,4 @@ LEAST = {
     "max_length": (3, "a text needs at least 3 tokens, two of them special"),
     "positions": (3, "a text needs at least 3 tokens, two of them special"),
 }
-"""The smallest value of each whole-number option, and why."""
+"""Minimum of each integer option, and the message below it."""

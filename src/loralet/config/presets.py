@@ -1,4 +1,4 @@
-"""Named grids. A preset is a set of defaults: options that the user gives win."""
+"""Named grids. A preset replaces defaults; options given by the user take precedence."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "rank-alpha": {"ranks": (4, 16, 32), "alphas": (64.0, 256.0, 512.0), "dropouts": (0.0,)},
 }
-"""Values of the grid, by the name of the preset."""
+"""Grid values by preset name."""
 
 
 def with_preset(config: StudyConfig, name: str) -> StudyConfig:
-    """These options with the values of a preset. An unknown preset changes nothing; the command line reports it."""
+    """Apply a preset to the options. An unknown preset changes nothing; the command line reports it."""
     return replace(config, grid=replace(config.grid, **PRESETS.get(name, {})))

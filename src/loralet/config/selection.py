@@ -1,4 +1,4 @@
-"""Which trained runs are meant, and where their backbone is."""
+"""Selection of trained runs and of their backbone."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from tyro.conf import Positional, arg
 
 @dataclass(frozen=True)
 class OneRun:
-    """A run folder or adapter, and which of its runs."""
+    """A run folder or adapter, and the id of one of its runs."""
 
     folder: Annotated[Positional[str], arg(metavar="RUN")]
-    """Run folder, adapter folder (PEFT's too) or hub id."""
+    """Run folder, adapter folder (also from PEFT) or hub id."""
     run: str = ""
-    """Id of a run of a study; the one that validation chose if empty."""
+    """Run id within a study; the run selected on validation if empty."""
 
 
 @dataclass(frozen=True)
 class SeveralRuns:
-    """One or more runs that decide together."""
+    """One run, or an ensemble of runs."""
 
     one: OneRun
     runs: tuple[str, ...] = ()
-    """Ids of several runs of a study, which decide by their mean probability."""
+    """Run ids within a study; their probabilities are averaged."""
     also: tuple[str, ...] = ()
-    """Further run folders, adapter folders or hub ids, whose probabilities join the mean."""
+    """More run folders, adapter folders or hub ids to include in the average."""
 
     def problems(self) -> Iterator[str]:
         if self.one.run and self.runs:
@@ -36,18 +36,18 @@ class SeveralRuns:
 
 @dataclass(frozen=True)
 class BackboneOptions:
-    """Where the backbone of a trained run is."""
+    """Backbone of a trained run."""
 
     backbone: str = ""
-    """Folder or hub id of the backbone; where the run says if empty."""
+    """Folder or hub id of the backbone; as recorded in the run if empty."""
     any_backbone: bool = False
-    """Use the backbone even if it is not the one that the run was trained on."""
+    """Allow a backbone other than the one that the run was trained on."""
 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """How to load a trained classifier."""
+    """Loading options of a trained classifier."""
 
     source: BackboneOptions = field(default_factory=BackboneOptions)
     label_names: tuple[str, ...] = ()
-    """Names for the labels, in label order; the run's own if empty."""
+    """Label names, in label order; the run's names if empty."""

@@ -31,15 +31,15 @@ class GridOptions:
     seeds: tuple[int, ...] = (0,)
     """Seeds of the grid: initial values, dropout and order of the rows."""
     methods: Annotated[tuple[Method, ...], arg(aliases=("--method",))] = ("lora",)
-    """Adapter methods of the grid; each is trained in packs of its own."""
+    """Adapter methods of the grid; each method is trained in separate packs."""
     lr_ratios: Annotated[tuple[float, ...], arg(aliases=("--lr-ratio",))] = (1.0,)
-    """Learning rates of B and of all vectors over that of A (LoRA+)."""
+    """Ratios of the learning rate of B and all vectors to that of A (LoRA+)."""
     dropouts: Annotated[tuple[float, ...], arg(aliases=("--dropout",))] = (0.0,)
-    """Dropouts of the grid, on the adapters' input."""
+    """Dropout rates of the grid, for the adapters' input."""
     targets: tuple[str, ...] = ("query", "value")
     """Linear layers to adapt: query, key, value, attention-output, intermediate, output, or all-linear."""
     target_sets: tuple[str, ...] = ()
-    """Several sets of targets, each joined by +, such as query+value all-linear; replaces targets."""
+    """Sets of targets, names joined by +, such as query+value all-linear; replaces targets."""
     scalings: Annotated[tuple[Scaling, ...], arg(aliases=("--scaling",))] = ("alpha/r",)
     """Scales of the adapters: alpha / rank, or alpha / sqrt(rank) (rslora)."""
     full: bool = False
@@ -53,9 +53,9 @@ class GridOptions:
         for name in ("models", "methods", "ranks", "alphas", "lrs", "lr_ratios", "seeds", "dropouts", "scalings"):
             values = getattr(self, name)
             if not values:
-                yield f"{name} is empty: a grid needs at least one value of each"
+                yield f"{name} is empty: give at least one value"
             if repeated := twice(values):
-                yield f"{name} names a value twice: {repeated}"
+                yield f"{name} contains duplicates: {repeated}"
         yield from seed_problems("seeds", min(self.seeds, default=0))
         cells = [(rank, 1.0, 0.0) for rank in self.ranks] + [(1, alpha, 0.0) for alpha in self.alphas]
         for cell in cells + [(1, 1.0, dropout) for dropout in self.dropouts]:
@@ -68,7 +68,7 @@ class GridOptions:
         for targets in sets:
             yield from target_problems(targets)
         if len({frozenset(targets) for targets in sets}) != len(sets):
-            yield f"target_sets names a set twice: {' '.join(self.target_sets)}"
+            yield f"target_sets contains a set twice: {' '.join(self.target_sets)}"
 
 
 @dataclass(frozen=True)
@@ -84,16 +84,16 @@ class StudyConfig:
     reading: DataOptions = field(default_factory=DataOptions)
     compute: ComputeOptions = field(default_factory=ComputeOptions)
     memory: float | None = None
-    """GiB that one pack may take; more runs are trained in several packs. If not set, 70 % of what is free."""
+    """Memory limit of a pack in GiB; larger packs are split. If not set, 70 % of the free memory."""
     halving: bool = False
-    """Successive halving: after 1/8, 1/4 and 1/2 of the steps the worse half of a pack's LoRA runs stops."""
+    """Successive halving: stop the worse half of a pack's LoRA runs at 1/8, 1/4 and 1/2 of the steps."""
     stop_at_target: bool = False
     """Stop each run when it reaches the target score."""
     combine: bool = False
-    """Also measure the average of one configuration's seeds and an ensemble of runs."""
+    """Also evaluate the average of one configuration's seeds and an ensemble of runs."""
 
     def problems(self) -> Iterator[str]:
         if self.memory is not None and not 0 < self.memory < inf:
-            yield f"memory is {self.memory}: it is in GiB and must be above 0"
+            yield f"memory is {self.memory} GiB: it must be above 0 and finite"
         for part in (self.grid, self.training, self.reading, self.compute):
             yield from part.problems()

@@ -1,4 +1,4 @@
-"""Option classes as TOML and back."""
+"""Conversion of option classes to TOML and back."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Options = TypeVar("Options", bound=OptionClass)
 
 
 def options_text(options: OptionClass) -> str:
-    """The options as TOML, nested classes as tables; an option that is None is left out, as TOML has no null."""
+    """Convert options to TOML; nested classes become tables. None is omitted, because TOML has no null."""
     return tomli_w.dumps(_without_none(plain(options)))
 
 
@@ -44,10 +44,10 @@ def _without_none(values: dict[str, object]) -> dict[str, object]:
 
 
 def read_options(path: Path, kind: type[Options]) -> Options:
-    """Options of a class from TOML; what the file does not name keeps its default.
+    """Read options of a class from TOML; missing options keep their defaults.
 
     Raises:
-        ConfigError: no such file, not TOML, unknown keys, wrong types or impossible values; all of them in one message.
+        ConfigError: no such file, not TOML, unknown keys, wrong types or invalid values; one message lists all problems.
     """
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
@@ -55,9 +55,9 @@ def read_options(path: Path, kind: type[Options]) -> Options:
         raise ConfigError(f"--config {path}: no such file") from error
     except OSError as error:
         raise ConfigError(
-            f"--config {path}: cannot be read ({error.strerror}); name a TOML file, such as a run's config.toml"
+            f"--config {path}: cannot be read ({error.strerror}); give a TOML file, such as a run's config.toml"
         ) from error
-    except (ValueError, RecursionError) as error:  # of the bytes, the syntax, a number of too many digits, the depth
+    except (ValueError, RecursionError) as error:  # encoding, syntax, digits of a number, nesting depth
         raise ConfigError(f"--config {path}: not valid TOML ({error})") from error
     problems: list[str] = []
     raw = _current(raw)
@@ -70,7 +70,7 @@ def read_options(path: Path, kind: type[Options]) -> Options:
 
 
 def _readable(raw: Mapping[str, object], kind: type) -> dict[str, object]:
-    """The options of a table that are known and of the right type."""
+    """The known options of a table that have the right type."""
     found: dict[str, object] = {}
     for name, option in typing.get_type_hints(kind).items():
         value = raw.get(name)
@@ -83,14 +83,14 @@ def _readable(raw: Mapping[str, object], kind: type) -> dict[str, object]:
 
 
 def _current(raw: dict[str, object]) -> dict[str, object]:
-    """The same options where they stand now: files of before the groups ``adapter``, ``compute`` and ``columns``."""
+    """Convert options from files written before the groups ``adapter``, ``compute`` and ``columns``."""
     raw = {name: dict(value) if isinstance(value, dict) else value for name, value in raw.items()}
     lora, training, reading = (raw.get(name) for name in ("lora", "training", "reading"))
     if isinstance(lora, dict) and "adapter" not in raw:
         del raw["lora"]
         raw |= {"lr": lora.pop("lr")} if "lr" in lora else {}
         raw["adapter"] = lora
-    for owner in (training, raw):  # of training, or of a distillation
+    for owner in (training, raw):  # training, or distillation
         if isinstance(owner, dict) and "compute" not in raw:
             moved = {name: owner.pop(name) for name in ("precision", "threads") if name in owner}
             raw |= {"compute": moved} if moved else {}

@@ -1,4 +1,4 @@
-"""How one run is trained."""
+"""Options of training."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ Schedule = Literal["linear", "cosine", "constant"]
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How long and how to train; the same for every run of a pack."""
+    """Training options, shared by all runs of a pack."""
 
     head: Head = "pooler"
-    """Input of the classifier: the frozen pooler, a pooler that is trained too, or the mean over tokens."""
+    """Input of the classifier: frozen pooler, trained pooler, or mean over tokens."""
     head_dropout: float = 0.1
     """Dropout before the classifier, as in BertForSequenceClassification."""
     epochs: float | None = None
-    """Passes over the training rows; if not set, 3, or as many as give 500 steps on small data."""
+    """Passes over the training rows; if not set, 3, or more to reach 500 steps on small data."""
     steps: int | None = None
     """Optimiser steps; replaces epochs."""
     batch_size: int = 32
     """Rows per step."""
     schedule: Schedule = "linear"
-    """Learning rate after the warm-up."""
+    """Learning rate schedule after the warm-up."""
     warmup: float = 0.06
-    """Share of the steps over which the learning rate rises from zero."""
+    """Fraction of the steps during which the learning rate rises linearly from 0."""
     weight_decay: float = 0.1
     """Decoupled weight decay (AdamW); biases and norms are not decayed."""
     clip: float = 1.0
-    """Largest gradient norm of one run; 0 turns clipping off."""
+    """Maximum gradient norm of each run; 0 disables clipping."""
     eval_every: int = 50
-    """Steps between two checks on the validation sample."""
+    """Steps between checks on the validation sample."""
     validation_sample: int = 512
     """Rows of the fixed, stratified validation sample; the whole split is used at the end."""
     target_score: Annotated[float, arg(aliases=("--target-accuracy",))] = 0.85
     """Validation accuracy at which a run counts as converged."""
     patience: int | None = None
-    """Checks without improvement after which a run stops; never if not set."""
+    """Checks without improvement after which a run stops; unlimited if not set."""
 
     def problems(self) -> Iterator[str]:
         choices = {"head": Head, "schedule": Schedule}
@@ -61,10 +61,10 @@ class TrainingOptions:
             if value is not None and value < 1:
                 yield f"{name} is {value}: it must be at least 1"
         if not 0 <= self.warmup < 1:
-            yield f"warmup is {self.warmup}: it is a share of the steps, at least 0 and below 1"
+            yield f"warmup is {self.warmup}: it must be at least 0 and below 1 (fraction of the steps)"
         for name in ("weight_decay", "clip"):
             if not 0 <= getattr(self, name) < inf:
-                yield f"{name} is {getattr(self, name)}: it must be finite and not negative (0 turns it off)"
+                yield f"{name} is {getattr(self, name)}: it must be finite and not negative (0 disables it)"
         if not 0 < self.target_score <= 1:
             yield f"target_score is {self.target_score}: it must be above 0 and at most 1"
 
@@ -80,11 +80,11 @@ class TrainConfig:
     out: str = ""
     """Folder for the run; named by date under runs/ if empty."""
     seed: int = 0
-    """Seed of the initial values, of dropout and of the order of the rows."""
+    """Random seed for initial values, dropout and row order."""
     lr: float = 3e-3
     """Peak learning rate."""
     lr_ratio: float = 1.0
-    """Learning rate of B and of all vectors over that of A (LoRA+, Hayou et al. 2024)."""
+    """Ratio of the learning rate of B and all vectors to that of A (LoRA+, Hayou et al. 2024)."""
     adapter: AdapterSpec = field(default_factory=AdapterSpec)
     training: TrainingOptions = field(default_factory=TrainingOptions)
     reading: DataOptions = field(default_factory=DataOptions)

@@ -103,7 +103,7 @@ def _cached(repo: str, choose: Choose, kind: Kind, cause: Exception) -> Path:
             f"and the cache {constants.HF_HUB_CACHE} has no copy. "
             "Connect once to download it, set HF_HOME to a cache that has it, "
             f"or use a local {'folder' if kind == 'model' else 'file or folder'} "
-            f"or {MODEL if kind == 'model' else DATA}, which comes with loralet."
+            f"or the bundled {MODEL if kind == 'model' else DATA}."
         ) from cause
     logger.warning("%s %s: the hub was not reached (%s); using the copy cached at %s", kind, repo, reason, folder)
     return folder
