@@ -1,4 +1,4 @@
-"""Adapter methods: what is trained on a linear layer, and k adapters stacked over one encoder.
+"""Adapter methods, and the layout of k adapters stacked on one encoder.
 
 Axes as in :mod:`loralet.models`.
 """

@@ -1,4 +1,4 @@
-"""The protocol of an adapter method, and what all methods share."""
+"""The protocol of adapter methods, and code shared by all methods."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from loralet.models.table import LinearLayer
 
 @dataclass(frozen=True)
 class Adapter:
-    """One adapter as numbers.
+    """Numeric configuration of one adapter.
 
     Args:
-        rank: 0 for a head alone.
+        rank: 0 for a head without adapters.
         scale: factor of the adapter's output (:attr:`loralet.adapters.spec.AdapterSpec.scale`).
-        dropout: probability with which an input feature of the adapter is zeroed in training.
-        linears: full names of the linear layers it sits on, such as ``layers.0.query``.
-        seed: of its initial values and of its dropout.
+        dropout: probability of zeroing an input feature of the adapter in training.
+        linears: full names of the adapted linear layers, such as ``layers.0.query``.
+        seed: seed of initial values and dropout.
     """
 
     rank: int
@@ -35,11 +35,11 @@ class Adapter:
 
 @dataclass(frozen=True)
 class Stack:
-    """The tensors of k adapters on one linear layer, ranks padded with zeros to the largest.
+    """The tensors of k adapters on one linear layer; ranks are padded with zeros to the largest.
 
     Args:
-        tensors: by the method's names, each with a leading axis k.
-        scale: of each adapter; 0 for one that does not sit on this layer.
+        tensors: tensors by the method's names, each with a leading axis k.
+        scale: scale of each adapter; 0 if the adapter does not cover this layer.
     """
 
     tensors: Mapping[str, Tensor]
@@ -51,43 +51,43 @@ class Stack:
 
 @runtime_checkable
 class AdapterMethod(Protocol):
-    """What is trained on a linear layer, and what that does to the layer.
+    """An adapter method: its tensors on a linear layer, and their effect on the layer.
 
-    A method is stateless. Its tensors are named by :meth:`shapes`; a padded row or column must get a gradient of zero, so
+    A method is stateless. :meth:`shapes` names its tensors. The gradient of padded rows and columns must be zero, so
     that padding stays zero.
     """
 
     name: Method
     peft_names: Mapping[str, str]
-    """PEFT's tensor names, behind the module path, by the method's own."""
+    """PEFT's tensor names, relative to the module path, by the method's names."""
     peft_config: Mapping[str, object]
-    """What the method adds to PEFT's adapter_config.json."""
+    """Entries of the method in PEFT's adapter_config.json."""
 
     def shapes(self, linear: LinearLayer, rank: int) -> dict[str, tuple[int, ...]]:
-        """Name and shape of one adapter's tensors on a linear layer."""
+        """Names and shapes of one adapter's tensors on a linear layer."""
         ...
 
     def start(self, tensors: Mapping[str, Tensor], weight: Float[Tensor, "o d"], generator: torch.Generator) -> None:
         """Set the initial values of one adapter on one linear layer, in place.
 
         Args:
-            tensors: its tensors, without padding, all zero.
+            tensors: the adapter's tensors, without padding, all zero.
             weight: the frozen weight.
-            generator: of its random values.
+            generator: source of random values.
         """
         ...
 
     def neutral(self, tensors: Mapping[str, Tensor], weight: Float[Tensor, "o d"]) -> None:
-        """Make an adapter, all zero until now, one that leaves the layer as it is; in place.
+        """Set the values of an adapter that does not change the layer, in place.
 
         Args:
-            tensors: its tensors.
+            tensors: the adapter's tensors, all zero.
             weight: the frozen weight.
         """
         ...
 
     def effective(self, weight: Float[Tensor, "o d"], stack: Stack) -> Float[Tensor, "k o d"]:
-        """The weight that each adapter makes of the frozen one, in its type; differentiable."""
+        """The effective weight of each adapter, in the type of the frozen weight; differentiable."""
         ...
 
     def branch(
@@ -101,22 +101,22 @@ class AdapterMethod(Protocol):
         """The layer's output in training with dropout.
 
         Args:
-            x: the layer's input; j is k, or 1 where all adapters share it.
-            dropped: the same with each adapter's dropout applied.
-            weight, bias: of the frozen layer.
+            x: the layer's input; j is k, or 1 if all adapters share it.
+            dropped: the input with each adapter's dropout applied.
+            weight, bias: weight and bias of the frozen layer.
             stack: the adapters.
         """
         ...
 
     def mean(self, members: Sequence[Mapping[str, Tensor]], scales: Sequence[float]) -> dict[str, Tensor] | None:
-        """One adapter's tensors on a linear layer whose update is exactly the mean of the members' updates.
+        """Tensors of one adapter on a linear layer whose update is exactly the mean of the members' updates.
 
         Args:
             members: each member's tensors, without padding.
             scales: each member's scale.
 
         Returns:
-            Tensors of rank ``sum of the members' ranks`` for the scale ``scales[0] / len(scales)``; None where the method
+            Tensors of rank ``sum of the members' ranks`` for the scale ``scales[0] / len(scales)``; None if the method
             has no such adapter.
         """
         ...
@@ -127,7 +127,7 @@ class AdapterMethod(Protocol):
         Args:
             weight: the frozen weight.
             tensors: the adapter's tensors, without padding.
-            scale: its scale.
+            scale: the adapter's scale.
         """
         ...
 
@@ -135,9 +135,9 @@ class AdapterMethod(Protocol):
 def batched_linear(
     x: Float[Tensor, "j b t d"], weight: Float[Tensor, "k o d"], bias: Float[Tensor, "o"] | None
 ) -> Float[Tensor, "k b t o"]:
-    """``x W^T + b`` with one W per adapter; j is k, or 1 where all adapters share x."""
+    """``x W^T + b`` with one W per adapter; j is k, or 1 if all adapters share x."""
     k, o, d = weight.shape
-    if k == x.shape[0] == 1:  # the batched product would first copy the bias to every row
+    if k == x.shape[0] == 1:  # the batched product would copy the bias to every row
         return torch.nn.functional.linear(x, weight[0], bias)
     rows = x.reshape(x.shape[0], -1, d).expand(k, -1, -1)
     columns = weight.transpose(1, 2)

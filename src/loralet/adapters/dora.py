@@ -1,6 +1,6 @@
 """DoRA: ``W' = m * (W + scale * B A) / ||W + scale * B A||``, row by row (Liu et al. 2024, equation 5).
 
-As in the paper's section 4.3 and in PEFT, the norm counts as a constant in the backward pass.
+As in section 4.3 of the paper and in PEFT, the backward pass treats the norm as a constant.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from loralet.models.table import LinearLayer
 
 LORA = Lora()
 LEAST_NORM = torch.finfo(torch.float32).tiny
-"""Norms below this count as this: a row of zeros stays zero instead of becoming NaN."""
+"""Lower bound of norms, so that a row of zeros stays zero instead of becoming NaN."""
 
 
 class Dora:
-    """Weight-decomposed low-rank adaptation. Tensors: those of LoRA, and ``magnitude`` ``[o]``, a norm for each row.
+    """Weight-decomposed low-rank adaptation. Tensors: those of LoRA, and ``magnitude`` ``[o]``, one norm per row.
 
-    See :class:`loralet.adapters.base.AdapterMethod`. Padded ranks add nothing to a norm and get no gradient, as in LoRA. The
-    magnitudes of an adapter that does not sit on a layer are padding too: they are not used.
+    See :class:`loralet.adapters.base.AdapterMethod`. As in LoRA, padded ranks add nothing to a norm and get no
+    gradient. The magnitudes of an adapter that does not cover a layer are padding too and are not used.
     """
 
     name: Method = "dora"
@@ -37,7 +37,7 @@ class Dora:
         return {**LORA.shapes(linear, rank), "magnitude": (linear.d_out,)}
 
     def start(self, tensors: Mapping[str, Tensor], weight: Float[Tensor, "o d"], generator: torch.Generator) -> None:
-        """LoRA's initial values, and the norms of the frozen weight."""
+        """Initialise A and B as in LoRA, and the magnitudes to the row norms of the frozen weight."""
         LORA.start(tensors, weight, generator)
         self.neutral(tensors, weight)
 
@@ -56,13 +56,13 @@ class Dora:
         bias: Float[Tensor, "o"] | None,
         stack: Stack,
     ) -> Float[Tensor, "k b t o"]:
-        """As in PEFT: the frozen output of x, plus what magnitude and adapter change, computed from the dropped input."""
+        """As in PEFT: the frozen output of x, plus the change by magnitude and adapter, computed from ``dropped``."""
         factor = factors(weight.float() + delta(stack), stack)[:, None, None]
         change = (factor - 1).to(x.dtype) * F.linear(dropped, weight) + factor.to(x.dtype) * low_rank(dropped, stack)
         return F.linear(x, weight, bias) + change
 
     def mean(self, members: Sequence[Mapping[str, Tensor]], scales: Sequence[float]) -> dict[str, Tensor] | None:
-        """The mean of normalised weights has no such form."""
+        """None: a mean of normalised weights is not a single DoRA adapter."""
         return None
 
     def merge(self, weight: Float[Tensor, "o d"], tensors: Mapping[str, Tensor], scale: float) -> Float[Tensor, "o d"]:
@@ -71,7 +71,7 @@ class Dora:
 
 
 def factors(updated: Float[Tensor, "k o d"], stack: Stack) -> Float[Tensor, "k o"]:
-    """``magnitude / norm`` of each row; 1, without a gradient, for an adapter that does not sit on this layer."""
+    """``magnitude / norm`` of each row; 1, without a gradient, for an adapter that does not cover this layer."""
     return torch.where(stack.scale[:, None] > 0, stack["magnitude"] / row_norms(updated.detach()), 1.0)
 
 

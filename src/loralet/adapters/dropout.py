@@ -1,8 +1,8 @@
-"""Dropout masks as a pure function of counters, so that every backend draws the same ones and none is ever stored.
+"""Dropout masks as a pure function of counters: every backend draws the same masks, and no mask is stored.
 
-An element is kept or dropped by a hash of the adapter's seed, the step, the linear layer, the token and the feature. The
-token is counted over all tokens of the batch, so a mask does not depend on padding, on how a batch is split, or on the
-adapters that share the pack. The native backend's C code computes the same hash (``csrc/dropout.h``).
+A hash of the adapter's seed, the step, the linear layer, the token and the feature decides whether an element is
+dropped. Tokens are counted over the whole batch, so a mask does not depend on padding, on the split of a batch, or on
+the other adapters of the pack. The native backend computes the same hash in C (``csrc/dropout.h``).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from loralet.adapters.base import Adapter
 from loralet.models.table import EncoderTable
 
 GOLDEN = 0x9E3779B9
-"""2^32 divided by the golden ratio: steps of it spread linear layers over the 32-bit numbers."""
+"""2^32 divided by the golden ratio; its multiples spread linear layers over the 32-bit integers."""
 WORD = 0xFFFFFFFF
 
 
@@ -37,13 +37,13 @@ def _split_mix(x: int) -> int:
 
 
 def linear_index(table: EncoderTable, name: str) -> int:
-    """The number of a linear layer (``layers.0.query``), counted over all layers; it is part of what a mask is drawn from."""
+    """Index of a linear layer (``layers.0.query``) over all encoder layers; an input of the mask's hash."""
     _, layer, target = name.split(".")
     return int(layer) * len(table.linears) + table.targets.index(target)
 
 
 def head_index(table: EncoderTable) -> int:
-    """The number that stands for the classification head: one past the last linear layer."""
+    """Index of the classification head: one past the last linear layer."""
     return table.layers * len(table.linears)
 
 
@@ -53,11 +53,11 @@ def keep_factors(
     """0 for a dropped feature, else 1 / (1 - probability) (Srivastava et al. 2014, inverted), in fp32.
 
     Args:
-        probability: of a feature being dropped.
-        keys: of the adapter and step (:func:`dropout_keys`).
-        index: the linear layer (:func:`linear_index`) or the head.
-        tokens: number of each token in the batch (of each row, for the head).
-        width: features of a token.
+        probability: probability of dropping a feature.
+        keys: keys of the adapter and step (:func:`dropout_keys`).
+        index: index of the linear layer (:func:`linear_index`) or of the head.
+        tokens: index of each token in the batch (for the head: of each row).
+        width: features per token.
     """
     features = torch.arange(width, device=tokens.device, dtype=torch.int32)
     place = tokens.to(torch.int32)[..., None] * width + features
@@ -68,7 +68,7 @@ def keep_factors(
 
 
 def _scramble(x: Int[Tensor, "*axes"]) -> Int[Tensor, "*axes"]:
-    """Wellons's lowbias32, a hash of 32 bits; int32 products wrap around, and shifts are masked to be unsigned."""
+    """Wellons's lowbias32, a 32-bit hash; int32 products wrap around, and shifts are masked to be unsigned."""
     x = (x ^ ((x >> 16) & 0xFFFF)) * _signed(0x7FEB352D)
     x = (x ^ ((x >> 15) & 0x1FFFF)) * _signed(0x846CA68B)
     return x ^ ((x >> 16) & 0xFFFF)
@@ -85,9 +85,9 @@ class Dropout:
 
     Args:
         table: the encoder's layer table.
-        adapters: of the pack.
+        adapters: adapters of the pack.
         step: optimiser steps taken before this one.
-        head: probability of the head's dropout, the same for all adapters.
+        head: dropout probability of the head, the same for all adapters.
     """
 
     table: EncoderTable
@@ -100,11 +100,11 @@ class Dropout:
         return any(adapter.dropout and adapter.rank and name in adapter.linears for adapter in self.adapters)
 
     def factors(self, name: str, tokens: Int[Tensor, "b t"], width: int) -> Float[Tensor, "k b t d"]:
-        """Each adapter's factors of a linear layer's input; 1 where it has no dropout there.
+        """Factors of a linear layer's input for each adapter; 1 without dropout.
 
         Args:
             name: the linear layer.
-            tokens: number of each token in the batch.
+            tokens: index of each token in the batch.
             width: features of the input.
         """
         index, ones = linear_index(self.table, name), torch.ones(*tokens.shape, width, device=tokens.device)
@@ -118,11 +118,11 @@ class Dropout:
         )
 
     def head_factors(self, rows: Int[Tensor, "b"], width: int) -> Float[Tensor, "k b d"] | None:
-        """Each adapter's factors of the features that the classifier reads; None where the head has no dropout.
+        """Factors of the classifier's input for each adapter; None if the head has no dropout.
 
         Args:
-            rows: number of each row in the batch.
-            width: features that the classifier reads.
+            rows: index of each row in the batch.
+            width: features of the classifier's input.
         """
         if not self.head:
             return None

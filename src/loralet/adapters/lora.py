@@ -16,9 +16,10 @@ from loralet.models.table import LinearLayer
 
 
 class Lora:
-    """Low-rank adaptation. Tensors: ``A`` ``[r d]`` and ``B`` ``[o r]``; see :class:`loralet.adapters.base.AdapterMethod`.
+    """Low-rank adaptation. Tensors: ``A`` ``[r d]`` and ``B`` ``[o r]``.
 
-    A padded row of A and its column of B get no gradient, so they stay zero.
+    See :class:`loralet.adapters.base.AdapterMethod`. A padded row of A and its column of B get no gradient, so they
+    stay zero.
     """
 
     name: Method = "lora"
@@ -29,12 +30,12 @@ class Lora:
         return {"A": (rank, linear.d_in), "B": (linear.d_out, rank)}
 
     def start(self, tensors: Mapping[str, Tensor], weight: Float[Tensor, "o d"], generator: torch.Generator) -> None:
-        """A is Kaiming-uniform with a = sqrt(5), that is U(-1/sqrt(d), 1/sqrt(d)), as in PEFT; B stays zero."""
+        """Draw A from U(-1/sqrt(d), 1/sqrt(d)) (Kaiming-uniform with a = sqrt(5)), as in PEFT; B stays zero."""
         bound = 1 / math.sqrt(weight.shape[1])
         tensors["A"].uniform_(-bound, bound, generator=generator)
 
     def neutral(self, tensors: Mapping[str, Tensor], weight: Float[Tensor, "o d"]) -> None:
-        """Zeros are neutral already."""
+        """Do nothing: zeros do not change the layer."""
 
     def effective(self, weight: Float[Tensor, "o d"], stack: Stack) -> Float[Tensor, "k o d"]:
         return weight + delta(stack).to(weight.dtype)
@@ -50,7 +51,7 @@ class Lora:
         return F.linear(x, weight, bias) + low_rank(dropped, stack)
 
     def mean(self, members: Sequence[Mapping[str, Tensor]], scales: Sequence[float]) -> dict[str, Tensor] | None:
-        """The rows of A stacked, the columns of B side by side, each B times its scale over the first one's."""
+        """Stack the rows of A and concatenate the columns of B, each B times its scale over the first scale."""
         scaled = [own["B"] * (scale / scales[0]) for own, scale in zip(members, scales, strict=True)]
         return {"A": torch.cat([own["A"] for own in members]), "B": torch.cat(scaled, dim=1)}
 

@@ -1,4 +1,4 @@
-"""The layout of a pack: k adapters and heads over one encoder, all their trained parameters in one matrix ``[k n]``."""
+"""The layout of a pack: k adapters and heads on one encoder, with all trained parameters in one matrix ``[k n]``."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from loralet.models.heads import Pooling
 from loralet.models.table import EncoderTable
 
 HeadKind = Literal["pooler", "trained-pooler", "mean"]
-"""What the classifier reads: the frozen pooler, a pooler that is trained too, or the mean over tokens."""
+"""Input of the classifier: frozen pooler, trained pooler, or mean over tokens."""
 
 INITIALIZER_RANGE = 0.02
-"""Standard deviation of a fresh classifier's weights, as in BERT."""
+"""Standard deviation of a new classifier's weights, as in BERT."""
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A piece of the trained parameters: the tensor of that name and shape, for each adapter."""
+    """A part of the trained parameters: a tensor of this name and shape for each adapter."""
 
     name: str
     shape: tuple[int, ...]
@@ -38,21 +38,21 @@ class Slot:
 
 
 def stream(seed: int, purpose: str) -> torch.Generator:
-    """A generator for one purpose, so that two purposes of one seed never share their random numbers."""
+    """A random generator for one purpose; different purposes of one seed draw different numbers."""
     digest = hashlib.sha256(f"{purpose}/{seed}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 @dataclass(frozen=True)
 class PackShape:
-    """What all adapters of a pack share.
+    """Properties shared by all adapters of a pack.
 
     Args:
         table: the encoder's layer table.
-        outputs: logits of a row.
-        head: what the classifier reads.
-        head_dropout: dropout on the features that the classifier reads.
-        full: train every tensor of the encoder as well (then the pack holds one run).
+        outputs: logits per row.
+        head: input of the classifier.
+        head_dropout: dropout of the classifier's input.
+        full: also train every tensor of the encoder (the pack then holds one run).
         pooling: form of the pooler.
     """
 
@@ -65,22 +65,22 @@ class PackShape:
 
     @property
     def read(self) -> Literal["first", "all"]:
-        """Whose states the head reads."""
+        """Tokens whose states the head reads: the first token, or all."""
         return "all" if self.head == "mean" else "first"
 
 
 class Pack:
-    """The layout of k classifiers over one frozen encoder. It holds no parameters and computes no logits.
+    """The layout of k classifiers on one frozen encoder. It holds no parameters and computes no logits.
 
     Args:
-        shape: what the adapters share.
+        shape: properties shared by the adapters.
         adapters: the k configurations.
-        method: name of their adapter method (:data:`loralet.adapters.registry.METHODS`).
+        method: name of the adapter method (:data:`loralet.adapters.registry.METHODS`).
 
     Attributes:
-        adapted: full names of the linear layers that an adapter sits on, in the encoder's order.
+        adapted: full names of the adapted linear layers, in the encoder's order.
         rank: the largest rank, to which the others are padded.
-        slots: the pieces of a row of the parameters.
+        slots: the parts of a row of the parameters.
     """
 
     def __init__(self, shape: PackShape, adapters: Sequence[Adapter], method: str = "lora") -> None:
@@ -113,12 +113,12 @@ class Pack:
         return sum(slot.size for slot in self.slots)
 
     def split(self, parameters: Float[Tensor, "k n"]) -> dict[str, Tensor]:
-        """The parameters as tensors ``[k *shape]`` by slot name; views, so gradients flow back into the matrix."""
+        """Split the parameters into tensors ``[k *shape]`` by slot name; views, so gradients reach the matrix."""
         pieces = torch.split(parameters, [slot.size for slot in self.slots], dim=1)
         return {slot.name: piece.view(-1, *slot.shape) for slot, piece in zip(self.slots, pieces, strict=True)}
 
     def stacks(self, tensors: Mapping[str, Tensor]) -> dict[str, Stack]:
-        """The adapters' tensors by the full name of the linear layer they sit on."""
+        """The adapters' tensors by the full name of their linear layer."""
         parts = {name: self.method.shapes(self.shape.table.linear(name), self.rank) for name in self.adapted}
         return {
             name: Stack({part: tensors[f"{name}.{part}"] for part in shapes}, self._scales(name, tensors))
@@ -130,13 +130,13 @@ class Pack:
         return torch.tensor([a.scale if name in a.linears else 0.0 for a in self.adapters], device=device)
 
     def start(self, weights: Weights) -> Float[Tensor, "k n"]:
-        """Initial values: each adapter draws its own from its seed, as it would alone.
+        """Initial values. Each adapter draws from its seed, as in a pack of one.
 
-        The adapter method sets the adapters; the classifier is N(0, 0.02) with bias zero; a trained pooler starts from the
-        checkpoint's, or N(0, 0.02) where the checkpoint has none, its norm from 1.
+        The adapter method initialises the adapters. The classifier is N(0, 0.02) with bias zero. A trained pooler
+        starts from the checkpoint's pooler, or from N(0, 0.02) if the checkpoint has none; its norm starts from 1.
 
         Args:
-            weights: the frozen tensors, with ``pooler.*`` where the checkpoint has a pooler.
+            weights: the frozen tensors, including ``pooler.*`` if the checkpoint has a pooler.
         """
         parameters = torch.zeros(len(self.adapters), self.size)
         tensors = self.split(parameters)
@@ -161,17 +161,17 @@ class Pack:
         return {part: tensors[f"{name}.{part}"][i][_corner(size)] for part, size in shapes.items()}
 
     def decay(self, weight_decay: float) -> Float[Tensor, "n"]:
-        """Weight decay of each parameter: none for biases and norms."""
+        """Weight decay of each parameter; 0 for biases and norms."""
         return self._each(lambda slot: 0.0 if slot.name.endswith("bias") or "norm" in slot.name else weight_decay)
 
     def lr_factors(self, ratios: Sequence[float]) -> Float[Tensor, "k n"] | None:
-        """Factor of each parameter's learning rate (LoRA+, Hayou et al. 2024); None where all are 1.
+        """Learning rate factor of each parameter (LoRA+, Hayou et al. 2024); None if all are 1.
 
-        The groups are those of PEFT's ``create_loraplus_optimizer``: the ratio applies to B and to every vector (biases,
-        DoRA's magnitudes), and not to A and the other matrices.
+        The groups are those of PEFT's ``create_loraplus_optimizer``: the ratio applies to B and to every vector
+        (biases, DoRA's magnitudes), and not to A and the other matrices.
 
         Args:
-            ratios: of each adapter.
+            ratios: ratio of each adapter.
         """
         if all(ratio == 1 for ratio in ratios):
             return None
@@ -182,11 +182,11 @@ class Pack:
         return torch.cat([torch.full((slot.size,), value(slot)) for slot in self.slots])
 
     def trainable(self, i: int) -> int:
-        """Trained parameters of adapter i, padding not counted."""
+        """Number of trained parameters of adapter i, without padding."""
         return sum(math.prod(size) for size in self._own_shapes(i).values())
 
     def _own_shapes(self, i: int) -> dict[str, tuple[int, ...]]:
-        """Name and shape of adapter i's own tensors, without the padding and the linear layers that it does not sit on."""
+        """Names and shapes of adapter i's tensors, without padding and without linear layers that it does not cover."""
         adapter, shapes = self.adapters[i], {slot.name: slot.shape for slot in self.slots}
         for name in self.adapted:
             own = self.method.shapes(self.shape.table.linear(name), adapter.rank)
@@ -198,19 +198,19 @@ class Pack:
         return shapes
 
     def extract(self, parameters: Float[Tensor, "k n"], i: int) -> dict[str, Tensor]:
-        """Adapter i's own tensors (:meth:`_own_shapes`); copies."""
+        """Copies of adapter i's tensors, without padding (:meth:`_own_shapes`)."""
         tensors = self.split(parameters)
         return {name: tensors[name][i][_corner(size)].clone() for name, size in self._own_shapes(i).items()}
 
     def carry(self, parameters: Float[Tensor, "k n"], rows: Sequence[int], to: Pack) -> Float[Tensor, "j m"]:
-        """Rows of a matrix of this pack's layout as the matrix of a smaller pack made of those adapters."""
+        """Convert rows of this pack's matrix to the matrix of a smaller pack of those adapters."""
         return to.fill([self.extract(parameters, i) for i in rows]).to(parameters.device)
 
     def fill(self, tensors: Sequence[Mapping[str, Tensor]]) -> Float[Tensor, "k n"]:
-        """The matrix of parameters from each adapter's own tensors: the inverse of :meth:`extract`.
+        """The parameter matrix from each adapter's tensors; the inverse of :meth:`extract`.
 
         Raises:
-            ValueError: an adapter's tensors are not those of its configuration; the message lists every difference.
+            ValueError: an adapter's tensors do not match its configuration; the message lists all differences.
         """
         parameters = torch.zeros(len(self.adapters), self.size)
         stacked = self.split(parameters)

@@ -1,4 +1,4 @@
-"""The configuration of an adapter, as it stands wherever a run is described: options, results, adapter folder.
+"""The configuration of an adapter, as used in options, results and adapter folders.
 
 Standard library only: the command line is built from this class before torch is imported.
 """
@@ -16,10 +16,10 @@ Method = Literal["lora", "dora"]
 Scaling = Literal["alpha/r", "rslora"]
 
 METHOD_NAMES: dict[Method, str] = {"lora": "LoRA", "dora": "DoRA"}
-"""The methods as texts name them."""
+"""Display names of the methods."""
 
 TARGETS = ("query", "key", "value", "attention-output", "intermediate", "output")
-"""The linear layers of one encoder layer, by the names that ``--targets`` takes."""
+"""The linear layers of one encoder layer, as named by ``--targets``."""
 ALL_LINEAR = "all-linear"
 
 
@@ -28,13 +28,13 @@ class AdapterSpec:
     """One adapter configuration."""
 
     method: Method = "lora"
-    """Adapter method: lora (Hu et al. 2021), or dora (Liu et al. 2024), on the torch backend."""
+    """Adapter method: lora (Hu et al. 2021) or dora (Liu et al. 2024; torch backend)."""
     rank: int = 16
-    """Rank of the adapters; 0 trains the head alone (a linear probe)."""
+    """Rank of the adapters; 0 trains only the head (linear probe)."""
     alpha: float = 32.0
     """Numerator of the adapter's scale."""
     dropout: float = 0.0
-    """Dropout on the adapter's input."""
+    """Dropout rate of the adapter's input."""
     targets: tuple[str, ...] = (ALL_LINEAR,)
     """Linear layers to adapt: query, key, value, attention-output, intermediate, output, or all-linear."""
     scaling: Scaling = "alpha/r"
@@ -48,7 +48,7 @@ class AdapterSpec:
         return self.alpha / (math.sqrt(self.rank) if self.scaling == "rslora" else self.rank)
 
     def problems(self) -> Iterator[str]:
-        """What cannot be honoured, in words."""
+        """Messages about invalid values."""
         for name, kind in (("method", Method), ("scaling", Scaling)):
             if getattr(self, name) not in get_args(kind):
                 yield f"{name} is {getattr(self, name)!r}: it must be one of {', '.join(get_args(kind))}"
@@ -57,16 +57,16 @@ class AdapterSpec:
             yield from target_problems(self.targets)
 
     def on(self, available: Sequence[str]) -> AdapterSpec:
-        """The same with its targets resolved to the linear layers of an encoder; see :func:`resolve_targets`."""
+        """A copy with targets resolved to the linear layers of an encoder; see :func:`resolve_targets`."""
         return replace(self, targets=resolve_targets(self.targets, available) if self.rank else ())
 
 
 HEAD_ALONE = AdapterSpec(rank=0, alpha=1.0, targets=())
-"""No adapter: the head alone is trained."""
+"""No adapter: only the head is trained."""
 
 
 def number_problems(rank: int, alpha: float, dropout: float) -> Iterator[str]:
-    """What is impossible about the numbers of an adapter, in words."""
+    """Check the numbers of an adapter."""
     if rank < 0:
         yield f"rank is {rank}: it must be 0 (head only) or more"
     if not 0 < alpha < math.inf:
@@ -76,9 +76,9 @@ def number_problems(rank: int, alpha: float, dropout: float) -> Iterator[str]:
 
 
 def target_problems(targets: Sequence[str]) -> Iterator[str]:
-    """What is wrong with a list of target names, in words; whether a model has them is not known yet."""
+    """Check target names against all known names; a model may have only some of them."""
     if not targets:
-        yield "targets is empty: name at least one linear layer, or set rank 0 to train the head alone"
+        yield "targets is empty: give at least one linear layer, or set rank 0 to train only the head"
     known = (*TARGETS, FUSED, ALL_LINEAR)
     unknown = [name for name in targets if name not in known]
     if unknown:
@@ -87,18 +87,18 @@ def target_problems(targets: Sequence[str]) -> Iterator[str]:
             f"({FUSED} where a model fuses the first three), or {ALL_LINEAR} for all of them"
         )
     if ALL_LINEAR in targets and len(targets) > 1:
-        yield f"targets mixes {ALL_LINEAR} with other names: {ALL_LINEAR} is every linear layer already"
+        yield f"targets mixes {ALL_LINEAR} with other names: {ALL_LINEAR} already includes every linear layer"
 
 
 def resolve_targets(targets: Sequence[str], available: Sequence[str] = TARGETS) -> tuple[str, ...]:
-    """Plain target names, in the encoder's order.
+    """Resolve ``all-linear`` and sort target names in the encoder's order.
 
     Args:
         targets: names, or ``all-linear``.
-        available: the linear layers that the encoder has.
+        available: linear layers of the encoder.
 
     Raises:
-        ValueError: the encoder has no linear layer of a name.
+        ValueError: the encoder does not have one of the linear layers.
     """
     if ALL_LINEAR in targets:
         return tuple(available)

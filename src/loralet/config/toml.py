@@ -47,7 +47,8 @@ def read_options(path: Path, kind: type[Options]) -> Options:
     """Read options of a class from TOML; missing options keep their defaults.
 
     Raises:
-        ConfigError: no such file, not TOML, unknown keys, wrong types or invalid values; one message lists all problems.
+        ConfigError: no such file, not TOML, unknown keys, wrong types or invalid values; one message lists all
+            problems.
     """
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
