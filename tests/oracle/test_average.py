@@ -121,7 +121,7 @@ def test_all_differences_are_listed(pair: Pair) -> None:
     with pytest.raises(RunError) as caught:
         average({"a": first, "b": odd, "c": first}, "made")
     lines = str(caught.value).splitlines()
-    assert lines[0] == "these adapters have no average:"
+    assert lines[0] == "these adapters cannot be averaged:"
     assert [line.split(":")[0].strip(" -") for line in lines[1:]] == [
         "backbone",
         "labels",
@@ -133,7 +133,7 @@ def test_all_differences_are_listed(pair: Pair) -> None:
     assert "b has other (fingerprint ffffffffffff)" in lines[1]
     assert "a has World, Sports, Business, Sci/Tech, b has Sci/Tech" in lines[2]
     _, _, full = trained(pair, RUNS["full"], "pooler")
-    with pytest.raises(RunError, match="b is a full fine-tuning, which has no adapter"):
+    with pytest.raises(RunError, match="b is a fully fine-tuned model, which has no adapter"):
         average({"a": first, "b": full}, "made")
 
 

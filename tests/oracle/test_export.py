@@ -334,7 +334,7 @@ def test_the_cards_snippet_runs_as_it_stands(
     assert front["model-index"][0]["results"][0]["metrics"][0]["value"] == 0.91
     assert "| validation | 1,234 | 0.9100 | 0.9000 | 0.2500 |" in card
     assert ", ".join(LABELS) in card
-    assert "A LoRA adapter on base that sorts texts into 4 classes" in card
+    assert "A LoRA adapter on base that classifies texts into 4 classes" in card
     (snippet,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     texts = ["A text to classify.", *TEXTS]
     assert "['A text to classify.']".replace("'", '"') in snippet

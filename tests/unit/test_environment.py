@@ -57,7 +57,11 @@ def test_an_older_file_without_backends_and_commit_is_read(tmp_path: Path) -> No
 def test_an_invalid_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"environment\.json: cannot be read \(No such file"):
         read_environment(tmp_path)
-    for content, words in (("{", "not valid JSON"), ("[" * 100_000, "not valid JSON"), ("[]", "an object is expected")):
+    for content, words in (
+        ("{", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
+        ("[]", "a JSON object is expected"),
+    ):
         (tmp_path / NAME).write_text(content)
         with pytest.raises(RunError, match=rf"environment\.json: {words}"):
             read_environment(tmp_path)

@@ -1,1 +1,1 @@
-"""Adapter folders: read, written, checked, described; adapters of PEFT in and out."""
+"""Adapter folders: reading, writing, verification and model cards; import and export of PEFT adapters."""

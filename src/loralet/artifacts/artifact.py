@@ -1,4 +1,4 @@
-"""What one run learned, with all that is needed to use it and to say where it comes from."""
+"""The result of one run: tensors, configuration and provenance."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ class Measured:
 
 @dataclass(frozen=True)
 class Provenance:
-    """How an artifact came to be. What is not known, or does not apply, is None or empty.
+    """Origin of an artifact. Fields that are unknown or do not apply are None or empty.
 
     Args:
-        source: data set, as the user named it.
-        train_rows, validation_rows: rows of its splits.
-        split_seed, validation_fraction: how the validation split was carved.
+        source: data set, as named by the user.
+        train_rows, validation_rows: rows of the splits.
+        split_seed, validation_fraction: options of the validation split.
         lr: peak learning rate.
-        lr_ratio: learning rate of B over that of A; 1 also in folders written before there were others.
-        seed: of the run.
+        lr_ratio: ratio of the learning rate of B to that of A; 1 in folders written before the option existed.
+        seed: seed of the run.
         steps_taken: optimiser steps.
         training, compute: the options.
-        averaged_from: ids of the runs that it is the average of.
-        merged_from: id of the run whose adapter is merged into its weights, and
-        merged_adapter: that adapter.
+        averaged_from: ids of the averaged runs.
+        merged_from: id of the run whose adapter is merged into the weights.
+        merged_adapter: configuration of the merged adapter.
     """
 
     source: str = ""
@@ -66,25 +66,25 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Artifact:
-    """What was learned by one run.
+    """The result of one run.
 
     Args:
-        id: the run's name in its study.
+        id: name of the run in its study.
         role: ``lora`` (an adapter of any method), ``linear-probe`` or ``full``.
         labels: label names, in the order of the logits.
-        adapter: the adapter's configuration, its targets resolved; of rank 0 where there is none.
-        head: what the classifier reads.
-        max_length: tokens kept of a text.
+        adapter: configuration with resolved targets; rank 0 without an adapter.
+        head: input of the classifier.
+        max_length: maximum text length in tokens.
         backbone: hub id or folder of the frozen encoder.
-        backbone_fingerprint: hash of its tensors.
-        architecture: its model type.
+        backbone_fingerprint: hash of the backbone's tensors.
+        architecture: model type of the backbone.
         data_fingerprint: hash of the data set.
         tensors: the trained tensors by slot name (:meth:`loralet.adapters.pack.Pack.extract`).
         task: name of the task.
         pooling: form of the pooler.
-        label_type: what the labels were before they became names: ``str``, ``int``, ``float`` or ``bool``.
-        provenance: how it came to be.
-        metrics: by split.
+        label_type: type of the original labels: ``str``, ``int``, ``float`` or ``bool``.
+        provenance: origin of the artifact.
+        metrics: scores by split.
     """
 
     id: str
@@ -105,11 +105,11 @@ class Artifact:
     metrics: Mapping[str, Measured] = field(default_factory=dict)
 
     def as_task(self) -> Task:
-        """The task, which knows the labels."""
+        """The task, with the labels."""
         return TASKS[self.task](self.labels)
 
     def describe(self) -> dict[str, object]:
-        """loralet.json: everything but the tensors."""
+        """Content of loralet.json: everything except the tensors."""
         described = plain(_Described(**{f.name: getattr(self, f.name) for f in fields(_Described)}))
         metrics = {split: {"rows": m.rows} | m.scores.to_json() for split, m in self.metrics.items()}
         return {"schema": SCHEMA, "loralet": __version__} | described | {"metrics": metrics}
@@ -117,7 +117,7 @@ class Artifact:
 
 @dataclass(frozen=True)
 class _Described:
-    """The fields of an artifact that loralet.json holds as they are."""
+    """The fields of an artifact that loralet.json stores unchanged."""
 
     id: str
     role: ArtifactRole
@@ -136,13 +136,13 @@ class _Described:
 
 
 def read_description(raw: object) -> Artifact:
-    """An artifact without its tensors, from loralet.json of this schema or an older one.
+    """Read an artifact without tensors from loralet.json of this or an older schema.
 
     Raises:
-        ValueError: it is of a newer schema, or broken; every problem is listed.
+        ValueError: the schema is newer, or the content is invalid; all problems are listed.
     """
     if not isinstance(raw, dict):
-        raise ValueError("an object is expected")
+        raise ValueError("a JSON object is expected")
     schema = raw.get("schema")
     if type(schema) is not int or schema < OLDEST_SCHEMA:
         raise ValueError(f"schema is {schema!r}: a whole number from {OLDEST_SCHEMA} to {SCHEMA} is expected")
@@ -153,7 +153,7 @@ def read_description(raw: object) -> Artifact:
     found = read_record(_Described, _of_schema_1(described) if schema == 1 else described, problems)
     metrics = _metrics(raw.get("metrics"), problems)
     if found is not None and found.task not in TASKS:
-        problems.append(f"task is {found.task!r}: this loralet knows {', '.join(TASKS)}")
+        problems.append(f"task is {found.task!r}: known tasks: {', '.join(TASKS)}")
     if found is not None and not found.labels:
         problems.append("labels is empty")
     if found is not None:
@@ -175,7 +175,7 @@ def _metrics(raw: object, problems: list[str]) -> dict[str, Measured]:
 
 
 def _of_schema_1(raw: dict[str, object]) -> dict[str, object]:
-    """A description of schema 1, whose adapter, options and data stood in other places."""
+    """Convert a description of schema 1, which groups adapter, options and data differently."""
     raw = dict(raw)
     adapter = {name: raw.pop(name) for name in ("rank", "alpha", "dropout", "targets", "scaling") if name in raw}
     raw["adapter"] = adapter
@@ -197,7 +197,7 @@ def _object(value: object) -> dict[str, object]:
 
 
 def with_metrics(artifact: Artifact, split: str, rows: int, scores: Scores) -> Artifact:
-    """The artifact with its scores on one more split."""
+    """A copy of the artifact with scores on another split."""
     return replace(artifact, metrics={**artifact.metrics, split: Measured(rows, scores)})
 
 

@@ -1,8 +1,8 @@
 """The average of several adapters as one adapter.
 
-Runs of different seeds start from different A, so the mean of the A times the mean of the B is not the mean of the
-products. For LoRA the mean of the updates ``1/n sum_i s_i B_i A_i`` is again a low-rank update, of rank ``sum_i r_i``: the
-A stacked, the B side by side, exactly.
+Runs of different seeds start from different A, so the product of the mean B and the mean A is not the mean of the
+products. For LoRA, the mean of the updates ``1/n sum_i s_i B_i A_i`` is exactly a low-rank update of rank
+``sum_i r_i``: the A are stacked, and the B are concatenated.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ COMPARED: dict[str, Callable[[Artifact], object]] = {
     "method": lambda artifact: artifact.adapter.method,
     "targets": lambda artifact: artifact.adapter.targets,
 }
-"""What adapters must share to have an average."""
+"""Properties that adapters must share to be averaged."""
 
 
 def differences(members: Mapping[str, Artifact]) -> list[str]:
-    """What keeps adapters from having an average, in words: each difference from the first; empty where nothing does."""
+    """Messages about each difference from the first adapter that prevents averaging."""
     (reference, first), *others = members.items()
     problems = [
-        f"{name} is a full fine-tuning, which has no adapter"
+        f"{name} is a fully fine-tuned model, which has no adapter"
         for name, member in members.items()
         if member.role == "full"
     ]
@@ -57,18 +57,18 @@ def _shown(artifact: Artifact, word: str) -> str:
 
 
 def average(members: Mapping[str, Artifact], id: str) -> Artifact:
-    """The mean of the updates and of the heads (and poolers, where they were trained) of several adapters.
+    """Average the updates and the heads (and trained poolers) of several adapters.
 
     Args:
-        members: two or more, by a name for messages. Ranks, alphas and scalings may differ.
-        id: the average's own name.
+        members: two or more artifacts, by the name used in messages. Ranks, alphas and scalings may differ.
+        id: id of the average.
 
     Raises:
-        RunError: they have no average; every difference is listed.
+        RunError: the adapters cannot be averaged; all differences are listed.
     """
     problems = differences(members)
     if problems:
-        raise RunError("\n".join(["these adapters have no average:", *(f"  - {problem}" for problem in problems)]))
+        raise RunError("\n".join(["these adapters cannot be averaged:", *(f"  - {problem}" for problem in problems)]))
     artifacts = list(members.values())
     first = artifacts[0]
     return replace(
@@ -84,7 +84,7 @@ def average(members: Mapping[str, Artifact], id: str) -> Artifact:
 
 
 def _mean_spec(specs: Sequence[AdapterSpec]) -> AdapterSpec:
-    """A spec whose scale is the first one's divided by the number of members."""
+    """A spec whose scale is the first scale divided by the number of members."""
     rank = sum(spec.rank for spec in specs)
     return replace(
         specs[0],
@@ -103,15 +103,15 @@ def _mean_tensors(artifacts: Sequence[Artifact]) -> dict[str, Tensor]:
         mean = method.mean(parts, scales)
         if mean is None:
             raise RunError(
-                f"{METHOD_NAMES[method.name]} adapters have no average: the mean of several is not a single adapter; "
-                "let them decide together instead (loralet predict --runs or --also)"
+                f"{METHOD_NAMES[method.name]} adapters cannot be averaged into a single adapter; "
+                "average their probabilities instead (loralet predict --runs or --also)"
             )
         tensors |= {f"{linear}.{part}": tensor for part, tensor in mean.items()}
     return tensors
 
 
 def _common(members: Sequence[Provenance], ids: Sequence[str]) -> Provenance:
-    """What all members share of their provenance."""
+    """The part of the provenance that all members share."""
     empty = Provenance()
     shared = {
         name: _same([getattr(member, name) for member in members], getattr(empty, name)) for name in empty.__dict__

@@ -1,4 +1,4 @@
-"""The model card of an adapter folder: front matter for the hub, results, and how to load it."""
+"""The model card of an adapter folder: front matter for the hub, results, and loading snippets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from loralet.artifacts.artifact import Artifact
 
 PLACE = '"."  # this folder, or its hub id'
-"""What the snippets say of where the files are; :func:`for_hub` puts the id there."""
+"""Location of the files in the snippets; :func:`for_hub` replaces it by the hub id."""
 HERE = f"adapter = {PLACE}"
 
 LORALET = """\
@@ -66,38 +66,37 @@ from tokenizers import Tokenizer
 
 {here}
 folder = Path(model if Path(model).is_dir() else snapshot_download(model))
-told = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+settings = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
 tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-tokenizer.enable_truncation(told["max_length"])
-tokenizer.enable_padding()  # the mask hides the padding, whatever its id
+tokenizer.enable_truncation(settings["max_length"])
+tokenizer.enable_padding()  # the mask hides the padding; its id does not matter
 session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
 rows = tokenizer.encode_batch(["A text to classify."])
-batch = {{"input_ids": np.array([row.ids for row in rows]), "attention_mask": np.array([row.attention_mask for row in rows])}}
-(logits,) = session.run(None, batch)
-print([told["labels"][number] for number in logits.argmax(-1)])
+ids, masks = [row.ids for row in rows], [row.attention_mask for row in rows]
+(logits,) = session.run(None, {{"input_ids": np.array(ids), "attention_mask": np.array(masks)}})
+print([settings["labels"][number] for number in logits.argmax(-1)])
 """
 
 KINDS = {"linear-probe": "linear probe", "full": "full fine-tuning"}
-"""What an artifact without an adapter is called."""
-CHOSEN = "Validation rows chose this state of the run"
+"""Names of artifacts without an adapter."""
+CHOSEN = "This state of the run was selected on the validation rows"
 
 
 def card(artifact: Artifact, in_peft: bool) -> str:
     """The card as Markdown.
 
     Args:
-        artifact: what the folder holds; its tensors are not looked at.
-        in_peft: whether PEFT can load all of it, head included.
+        artifact: content of the folder; tensors are not used.
+        in_peft: whether PEFT can load it entirely, including the head.
     """
     parts = [
         _front(
             artifact, "peft" if in_peft else "loralet", [artifact.adapter.method] if artifact.role == "lora" else []
         ),
         f"# {artifact.id}\n",
-        f"A {_kind(artifact)} on {_base(artifact)} that sorts texts into {len(artifact.labels)} classes: {', '.join(artifact.labels)}. "
-        f"Made with loralet {__version__}.\n",
+        f"{_summary(artifact)}. Made with loralet {__version__}.\n",
         _results(artifact),
-        "## Load it\n",
+        "## Loading\n",
         _code(LORALET.format(here=HERE)),
         _peft(artifact, in_peft),
         "## Training\n",
@@ -110,20 +109,19 @@ def export_card(artifact: Artifact, to: str) -> str:
     """The card of an export for other programs.
 
     Args:
-        artifact: the run that was exported.
+        artifact: the exported run.
         to: ``hf`` or ``onnx``.
     """
     library, snippet, form = {
-        "hf": ("transformers", TRANSFORMERS, "as a checkpoint for transformers, the adapters merged into its weights"),
-        "onnx": ("onnx", ONNX, "as an ONNX graph, the adapters merged into its weights"),
+        "hf": ("transformers", TRANSFORMERS, "a transformers checkpoint with the adapter merged into the weights"),
+        "onnx": ("onnx", ONNX, "an ONNX graph with the adapter merged into the weights"),
     }[to]
     parts = [
         _front(artifact, library, [artifact.adapter.method] if artifact.adapter.rank else []),
         f"# {artifact.id}\n",
-        f"A {_kind(artifact)} on {_base(artifact)} that sorts texts into {len(artifact.labels)} classes: {', '.join(artifact.labels)}; "
-        f"{form}. Made with loralet {__version__}.\n",
+        f"{_summary(artifact)}; {form}. Made with loralet {__version__}.\n",
         _results(artifact),
-        "## Load it\n",
+        "## Loading\n",
         _code(snippet.format(here=f"model = {PLACE}")),
         "## Training\n",
         _training(artifact),
@@ -131,8 +129,14 @@ def export_card(artifact: Artifact, to: str) -> str:
     return "\n".join(part for part in parts if part)
 
 
+def _summary(artifact: Artifact) -> str:
+    labels = artifact.labels
+    into = f"{len(labels)} classes: {', '.join(labels)}"
+    return f"A {_kind(artifact)} on {_base(artifact)} that classifies texts into {into}"
+
+
 def for_hub(text: str, repo: str) -> str:
-    """A card whose snippets name its folder by its hub id."""
+    """Replace the folder in a card's snippets by a hub id."""
     return text.replace(PLACE, json.dumps(repo))
 
 
@@ -150,12 +154,12 @@ def _kind(artifact: Artifact) -> str:
     if made.averaged_from and artifact.role != "full":
         return f"mean of {len(made.averaged_from)} {KINDS.get(artifact.role, adapter)}s"
     if made.merged_from:
-        return f"{adapter} merged into its weights, trained"
+        return f"model with a merged {adapter}, trained"
     return KINDS.get(artifact.role, adapter)
 
 
 def _front(artifact: Artifact, library: str, tags: Sequence[str]) -> str:
-    """The hub's metadata; JSON's scalars and lists are YAML's too."""
+    """The hub's metadata; JSON scalars and lists are valid YAML."""
     entries: dict[str, object] = {"base_model": artifact.backbone} if _on_hub(artifact) else {}
     entries |= {
         "library_name": library,
@@ -175,7 +179,7 @@ def _front(artifact: Artifact, library: str, tags: Sequence[str]) -> str:
 
 
 def _shown(artifact: Artifact) -> tuple[str, str]:
-    """The metrics that the card shows: the one that runs are selected by, and the last of the task's."""
+    """The metrics on the card: the selection metric, and the last metric of the task."""
     metrics = artifact.as_task().metrics
     return metrics[0], metrics[-1]
 
@@ -190,7 +194,7 @@ def _results(artifact: Artifact) -> str:
         values = [*(measured.scores[name] for name in names), measured.scores.loss]
         numbers = (f"{value:.4f}" if value is not None else "–" for value in values)
         lines.append(f"| {split} | {measured.rows:,} | {' | '.join(numbers)} |")
-    averaged = "The validation rows are those that the runs averaged were chosen on"
+    averaged = "The averaged runs were selected on the same validation rows"
     chosen = averaged if artifact.provenance.averaged_from else CHOSEN
     read = "; the test split was read once, at the end." if "test" in artifact.metrics else "."
     return "\n".join([*lines, "", f"{chosen}{read}\n"])
@@ -198,7 +202,7 @@ def _results(artifact: Artifact) -> str:
 
 def _peft(artifact: Artifact, in_peft: bool) -> str:
     if in_peft:
-        # A backbone that comes with loralet is found where loralet is installed.
+        # A bundled backbone is loaded from the installed package.
         own = bundled(artifact.backbone) is not None
         place = f"str(bundled({_literal(artifact.backbone)}))" if own else _literal(artifact.backbone)
         values = {
@@ -209,7 +213,7 @@ def _peft(artifact: Artifact, in_peft: bool) -> str:
         }
         return "With PEFT:\n\n" + _code(PEFT.format(here=HERE, **values))
     if artifact.role == "lora":
-        return "PEFT loads the encoder's adapters; the head, which PEFT cannot say, is in `head.safetensors`.\n"
+        return "PEFT loads only the encoder's adapters; the head is in `head.safetensors`.\n"
     return ""
 
 
@@ -218,7 +222,7 @@ def _literal(value: object) -> str:
 
 
 def _training(artifact: Artifact) -> str:
-    """The options that the artifact was made with, as a table."""
+    """Table of the training options."""
     spec, made = artifact.adapter, artifact.provenance
     described: dict[str, object] = {"role": artifact.role, "head": artifact.head, "max_length": artifact.max_length}
     if spec.rank:
@@ -233,8 +237,8 @@ def _training(artifact: Artifact) -> str:
     rows = {"train_rows": made.train_rows, "validation_rows": made.validation_rows}
     described |= {name: None if count is None else f"{count:,}" for name, count in rows.items()}
     prints = {"backbone fingerprint": artifact.backbone_fingerprint, "data fingerprint": artifact.data_fingerprint}
-    told = {name: value for name, value in (described | prints).items() if value is not None}
-    lines = (f"| {name.replace('_', ' ')} | {value} |" for name, value in told.items())
+    rows_shown = {name: value for name, value in (described | prints).items() if value is not None}
+    lines = (f"| {name.replace('_', ' ')} | {value} |" for name, value in rows_shown.items())
     return "\n".join(["| option | value |", "|---|---|", *lines, ""])
 
 

@@ -1,11 +1,11 @@
-"""A trained run as a folder: PEFT's two files, and what PEFT's files cannot hold.
+"""The adapter folder of a trained run: PEFT's two files, and files for everything else.
 
-adapter_config.json          PEFT's configuration                                             (rank above 0)
-adapter_model.safetensors    the adapter's tensors and, where PEFT can hold it, the head      (rank above 0)
-head.safetensors             the head, where PEFT cannot hold it: the mean head, a head alone, other families
-config.json, model.safetensors   a whole checkpoint instead                                   (full fine-tuning)
-loralet.json                 labels, head, adapter, fingerprints, provenance, metrics         (loralet.artifacts.artifact)
-tokenizer.json, tokenizer_config.json   the tokenizer, and what transformers needs to know of it
+adapter_config.json          PEFT's configuration                                    (rank above 0)
+adapter_model.safetensors    the adapter's tensors and, if PEFT supports it, the head (rank above 0)
+head.safetensors             the head, if PEFT does not support it: mean head, head without adapters, some families
+config.json, model.safetensors   a whole checkpoint instead                          (full fine-tuning)
+loralet.json                 labels, head, adapter, fingerprints, provenance, metrics (loralet.artifacts.artifact)
+tokenizer.json, tokenizer_config.json   the tokenizer, and its settings for transformers
 README.md                    the model card
 """
 
@@ -45,14 +45,14 @@ ADAPTER_FILES = (
     "tokenizer_config.json",
     "README.md",
 )
-"""All that an adapter folder may hold."""
+"""All files that an adapter folder may contain."""
 
 
 def save_artifact(folder: Path, artifact: Artifact, backbone: Backbone) -> None:
-    """Write a run's folder, whole or not at all, after it was loaded back and gave the same logits.
+    """Write a run's folder atomically, after verifying that the loaded folder gives the same logits.
 
     Raises:
-        CheckError: what was written does not compute what is in memory; nothing is kept.
+        CheckError: the written folder gives other logits than the artifact in memory; nothing is kept.
     """
     family = backbone.family
     with new_folder(folder) as temporary:
@@ -79,14 +79,12 @@ def save_artifact(folder: Path, artifact: Artifact, backbone: Backbone) -> None:
 
 def _saved(path: Path) -> dict[str, Tensor]:
     if not path.exists():
-        raise RunError(
-            f"{path} is missing, and without it the classifier would only guess; copy the folder again, or train again"
-        )
+        raise RunError(f"{path} is missing: predictions would be random; copy the folder again, or train again")
     return load_file(path)
 
 
 def add_metrics(folder: Path, split: str, rows: int, scores: Scores) -> None:
-    """Note how a saved run did on a further split, in loralet.json and on the card."""
+    """Add scores on another split to loralet.json and the card of a saved run."""
     artifact = with_metrics(load_artifact(folder), split, rows, scores)
     write_json(folder / "loralet.json", artifact.describe())
     with new_file(folder / "README.md") as temporary:
@@ -97,7 +95,7 @@ def load_artifact(folder: Path) -> Artifact:
     """Read a run's folder.
 
     Raises:
-        RunError: not such a folder, a newer schema, or files missing or broken.
+        RunError: not an adapter folder, a newer schema, or missing or broken files.
     """
     path = folder / "loralet.json"
     try:
@@ -110,25 +108,25 @@ def load_artifact(folder: Path) -> Artifact:
         if not (adapted and _head_in_peft(artifact)):
             tensors |= _saved(folder / "head.safetensors")
     except FileNotFoundError as error:
-        raise RunError(f"{folder}: not an adapter folder of loralet ({error.filename} is missing)") from error
+        raise RunError(f"{folder}: not a loralet adapter folder ({error.filename} is missing)") from error
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
         raise RunError(f"{folder}: cannot be read as an adapter folder ({error})") from error
     missing = {"classifier.weight", "classifier.bias"} - tensors.keys()
     if missing:
         raise RunError(
-            f"{folder}: the classifier is not among its tensors ({', '.join(sorted(missing))}); "
-            "without it predictions would be guesses"
+            f"{folder}: {', '.join(sorted(missing))} missing: predictions would be random; "
+            "copy the folder again, or train again"
         )
     return replace(artifact, tensors=tensors)
 
 
 def carried_by_peft(artifact: Artifact) -> bool:
-    """Whether PEFT can load the whole classifier: adapters and head."""
+    """Whether PEFT can load the whole classifier, adapters and head."""
     return artifact.role == "lora" and artifact.adapter.rank > 0 and _head_in_peft(artifact)
 
 
 def _head_in_peft(artifact: Artifact) -> bool:
-    """Whether transformers' ...ForSequenceClassification of this family has just this head, so that PEFT can hold it."""
+    """Whether this family's ...ForSequenceClassification in transformers has this head, so that PEFT can store it."""
     return FAMILIES[artifact.architecture].head.in_encoder and artifact.head != "mean"
 
 
@@ -167,10 +165,10 @@ def _peft_name(slot: str, artifact: Artifact, family: Family, in_peft: bool) -> 
 
 
 def _own_name(peft: str, artifact: Artifact) -> str:
-    """The slot that a tensor of a PEFT file belongs to.
+    """The slot name of a tensor of a PEFT file.
 
     Raises:
-        KeyError: it belongs to none.
+        KeyError: no slot has this tensor.
     """
     family = FAMILIES[artifact.architecture]
     name = peft.removeprefix(PEFT_PREFIX)
@@ -184,7 +182,7 @@ def _own_name(peft: str, artifact: Artifact) -> str:
 
 
 def _save_checkpoint(folder: Path, artifact: Artifact, backbone: Backbone) -> None:
-    """The fine-tuned encoder as a checkpoint of its own."""
+    """Save the fine-tuned encoder as a checkpoint."""
     family = backbone.family
     trained = {name: t for name, t in artifact.tensors.items() if not name.startswith("classifier")}
     save_file(checkpoint_tensors(backbone.weights | trained, family), folder / "model.safetensors")
@@ -192,5 +190,5 @@ def _save_checkpoint(folder: Path, artifact: Artifact, backbone: Backbone) -> No
 
 
 def checkpoint_tensors(weights: Mapping[str, Tensor], family: Family) -> dict[str, Tensor]:
-    """Tensors by the names of a checkpoint saved with a head."""
+    """Tensors by their names in a checkpoint with a head."""
     return {family.prefix + family.tensor(name): tensor.contiguous() for name, tensor in weights.items()}

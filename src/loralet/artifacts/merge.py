@@ -1,4 +1,4 @@
-"""A trained run as one plain model: its adapter merged into the frozen weights."""
+"""Merging of an adapter into the frozen weights."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Merged:
     """A classifier without adapters.
 
     Args:
-        artifact: what it was made from.
-        backbone: the encoder it was made from.
-        weights: the encoder's tensors with the adapter merged, and ``pooler.*`` where the head reads one, fp32.
+        artifact: the merged run.
+        backbone: the encoder of the run.
+        weights: the encoder's tensors with the adapter merged, and ``pooler.*`` if the head reads a pooler, fp32.
         classifier: ``classifier.weight`` ``[c d]`` and ``classifier.bias`` ``[c]``.
     """
 
@@ -30,7 +30,7 @@ class Merged:
 
     @property
     def mean(self) -> bool:
-        """Whether the classifier reads the mean over tokens."""
+        """Whether the input of the classifier is the mean over tokens."""
         return self.artifact.head == "mean"
 
 
@@ -39,7 +39,7 @@ def merge(artifact: Artifact, backbone: Backbone) -> Merged:
 
     Args:
         artifact: the run.
-        backbone: the frozen encoder it belongs to; of full fine-tuning, the trained one.
+        backbone: the run's frozen encoder; for full fine-tuning, the trained encoder.
     """
     table, method = backbone.table, METHODS[artifact.adapter.method]
     wanted = table.tensors() | ({} if artifact.head == "mean" else artifact.pooling.tensors(table.width))

@@ -1,7 +1,8 @@
-"""Adapters that PEFT trained, read as artifacts.
+"""Conversion of PEFT adapters to artifacts.
 
-PEFT (``LoraConfig``) lets rank and alpha differ from module to module; a pack has one rank and one scale per adapter. So
-each module's scale is multiplied into its B, and its tensors are padded with zeros to the largest rank: the same numbers.
+In PEFT (``LoraConfig``), rank and alpha may differ between modules; a pack has one rank and one scale per adapter. So
+each module's scale is multiplied into its B, and its tensors are padded with zeros to the largest rank. The function
+computed is the same.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 CLASSIFIER = {"classifier.weight", "classifier.bias"}
 BASE_AS_IT_IS = (True, False, "gaussian", "eva", "orthogonal")
-"""Values of ``init_lora_weights`` that leave the base's own weights alone."""
+"""Values of ``init_lora_weights`` that do not change the base's weights."""
 UNSUPPORTED = {
     "lora_bias": "a bias on B",
     "use_qalora": "QALoRA",
@@ -45,31 +46,33 @@ UNSUPPORTED = {
     "kasa_config": "KaSA",
     "use_bdlora": "block-diagonal LoRA",
 }
-"""Keys of adapter_config.json that, if set, change the arithmetic in a way that no adapter method here has."""
+"""Keys of adapter_config.json for variants that no adapter method supports."""
 
 
 def is_peft_folder(folder: Path) -> bool:
-    """Whether PEFT wrote this folder, and we did not."""
+    """Whether PEFT, and not loralet, wrote this folder."""
     return (folder / CONFIG).exists() and not (folder / "loralet.json").exists()
 
 
 def load_peft(folder: Path, labels: Sequence[str] = (), backbone: str = "") -> tuple[Artifact, Backbone]:
-    """An adapter that PEFT trained, and its backbone.
+    """Load a PEFT adapter and its backbone.
 
     Args:
-        folder: holds adapter_config.json and adapter_model.safetensors (or .bin).
-        labels: label names in the order of the logits; from the base's config (``id2label``), else LABEL_0, LABEL_1, ..., when empty.
-        backbone: the base model; what the adapter's config names when empty. PEFT notes no fingerprint, so nothing can be compared.
+        folder: folder with adapter_config.json and adapter_model.safetensors (or .bin).
+        labels: label names in the order of the logits; if empty, from the base's config (``id2label``), else LABEL_0,
+            LABEL_1, ...
+        backbone: the base model; as named in the adapter's config if empty. PEFT records no fingerprint, so the base is
+            not verified.
 
     Raises:
-        RunError: the files are missing or broken, or the adapter does what we do not compute; every reason is listed.
+        RunError: the files are missing or broken, or the adapter is not supported; all reasons are listed.
         CheckpointError, HubError: the base cannot be loaded.
     """
     config = _read_config(folder)
     problems = list(_refusals(config))
     name = backbone or str(config.get("base_model_name_or_path") or "")
     if not name:
-        problems.append("it names no base model; give one with --backbone")
+        problems.append("base_model_name_or_path is empty; give the base model with --backbone")
     if problems:
         raise _error(folder, problems)
     base = load_backbone(name)
@@ -80,20 +83,20 @@ def load_peft(folder: Path, labels: Sequence[str] = (), backbone: str = "") -> t
 
 
 def method_of(config: Mapping[str, object]) -> AdapterMethod:
-    """The adapter method of a PEFT configuration: of those whose keys it has, the one with the most."""
+    """The adapter method of a PEFT configuration: the most specific method whose entries all match."""
     fitting = [m for m in METHODS.values() if all(config.get(key) == value for key, value in m.peft_config.items())]
     return max(fitting, key=lambda method: len(method.peft_config))
 
 
 @dataclass
 class _Parts:
-    """The tensors of the file by what they are.
+    """The tensors of the file, sorted by kind.
 
     Args:
         method: the adapter method.
-        modules: the adapter's tensors, by module path as PEFT's patterns see it and by the method's names.
-        head: of the head, by slot name.
-        strange: names of all others.
+        modules: tensors of the adapter, by PEFT's module path and by the method's names.
+        head: tensors of the head, by slot name.
+        strange: names of all other tensors.
     """
 
     method: AdapterMethod
@@ -102,7 +105,7 @@ class _Parts:
     strange: list[str] = field(default_factory=list)
 
     def sort(self, key: str, tensor: Tensor, base: Backbone) -> None:
-        """Put one tensor of the file where it belongs."""
+        """Add a tensor of the file."""
         name = re.sub(r"\.(modules_to_save\.)?default\b|\.modules_to_save\b", "", key.removeprefix(PEFT_PREFIX))
         slots = base.family.head.tensors()
         prefixed = base.family.prefix + name.removeprefix(base.family.prefix)
@@ -122,14 +125,14 @@ def _read_config(folder: Path) -> dict[str, object]:
     except ValueError as error:
         raise RunError(f"{folder / CONFIG}: not valid JSON ({error})") from error
     if not isinstance(config, dict):
-        raise RunError(f"{folder / CONFIG}: a PEFT configuration is a JSON object")
+        raise RunError(f"{folder / CONFIG}: a PEFT configuration must be a JSON object")
     return config
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:
     path = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
     if path is None:
-        raise RunError(f"{folder}: {CONFIG} has no weights beside it; expected {' or '.join(WEIGHTS)}")
+        raise RunError(f"{folder}: no weights found; expected {' or '.join(WEIGHTS)} next to {CONFIG}")
     try:
         return (
             load_file(path)
@@ -143,21 +146,27 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def _refusals(config: Mapping[str, object]) -> Iterator[str]:
-    """Why an adapter of this configuration cannot be computed here, in words."""
+    """Reasons why a configuration is not supported."""
     kind = config.get("peft_type")
     if kind != "LORA":
-        yield f"its peft_type is {kind}; loralet computes LORA"
+        yield f"peft_type is {kind}; only LORA is supported"
         return
     if config.get("task_type") not in ("SEQ_CLS", None):
-        yield f"its task_type is {config['task_type']}; loralet classifies whole texts (SEQ_CLS)"
+        yield f"task_type is {config['task_type']}; only SEQ_CLS is supported"
     if config.get("bias", "none") != "none":
-        yield f"it trained biases (bias {config['bias']!r}); loralet reads adapters with bias 'none'"
-    yield from (f"it uses {what} ({key})" for key, what in UNSUPPORTED.items() if config.get(key))
+        yield f"bias is {config['bias']!r}; only 'none' is supported"
+    yield from (f"{key}: {what} is not supported" for key, what in UNSUPPORTED.items() if config.get(key))
     start = config.get("init_lora_weights", True)
     if start not in BASE_AS_IT_IS:
-        yield f"it was begun with init_lora_weights {start!r}, which changes the base's weights; convert it to plain LoRA with PEFT first"
+        yield (
+            f"init_lora_weights is {start!r}, which changes the base's weights; "
+            "convert the adapter to plain LoRA with PEFT first"
+        )
     if config.get("revision") not in (None, "main"):
-        yield f"it was trained on revision {config['revision']} of its base; download that revision and name its folder with --backbone"
+        yield (
+            f"revision is {config['revision']}; download that revision of the base model "
+            "and give its folder with --backbone"
+        )
 
 
 def _assemble(
@@ -168,7 +177,7 @@ def _assemble(
     wanted = CLASSIFIER if names.in_encoder else CLASSIFIER | pooler
     head = parts.head if wanted <= set(parts.head) else read_head(base) | parts.head
     problems = [
-        f"it trains {name}, which is neither one of the encoder's linear layers nor the classifier"
+        f"{name} is neither an adapted linear layer of the encoder nor part of the classifier"
         for name in parts.strange[:5]
     ]
     problems += _head_problems(head, base, pooler)
@@ -181,7 +190,7 @@ def _assemble(
     on_pooler: dict[str, Tensor] | None = None
     for module, own in parts.modules.items():
         if set(own) != set(parts.method.peft_names):
-            problems.append(f"{module} has only some of its adapter's tensors ({', '.join(sorted(own))})")
+            problems.append(f"{module} has only some of the adapter's tensors ({', '.join(sorted(own))})")
             continue
         own = own | {"B": own["B"] * _scale(config, module, own["A"].shape[0])}
         bare = module.removeprefix(base.family.prefix)
@@ -191,7 +200,7 @@ def _assemble(
             if names.pooler in (module, f"{base.family.prefix}{bare}"):
                 on_pooler = own
             else:
-                problems.append(f"it adapts {module}, which is not one of the encoder's linear layers")
+                problems.append(f"{module} is not a linear layer of the encoder")
             continue
         slots |= {f"{linear}.{part}": tensor for part, tensor in own.items()}
     problems += _size_problems(slots, base, parts.method)
@@ -204,7 +213,7 @@ def _assemble(
 
 
 def _scale(config: Mapping[str, object], module: str, rank: int) -> float:
-    """alpha / r, or alpha / sqrt(r), with the alpha of the first pattern that matches the end of the module's name."""
+    """alpha / r, or alpha / sqrt(r), with alpha from the first pattern that matches the end of the module's name."""
     patterns = config.get("alpha_pattern")
     found = config.get("lora_alpha", 8)
     for key, alpha in (patterns if isinstance(patterns, dict) else {}).items():
@@ -217,18 +226,19 @@ def _scale(config: Mapping[str, object], module: str, rank: int) -> float:
 def _head_problems(head: Mapping[str, Tensor], base: Backbone, pooler: set[str]) -> list[str]:
     names = base.family.head
     if not set(head) >= CLASSIFIER:
-        return ["it has no classifier, and neither has its base; save it with modules_to_save=['classifier']"]
+        return ["adapter and base have no classifier; save it with modules_to_save=['classifier']"]
     if not names.in_encoder and not set(head) >= pooler:
         return [
-            f"it has no {names.pooler}, and neither has its base; "
-            f"save it with modules_to_save=['{names.pooler}', 'classifier']"
+            f"adapter and base have no {names.pooler}; save it with modules_to_save=['{names.pooler}', 'classifier']"
         ]
     if "pooler.weight" not in head and not base.has_pooler:
-        return ["its base has no pooler, and the adapter saves none; add 'pooler' to modules_to_save"]
+        return ["adapter and base have no pooler; add 'pooler' to modules_to_save"]
     if head["classifier.weight"].shape[1] != base.table.width:
-        return [f"its classifier reads {head['classifier.weight'].shape[1]} features, the base has {base.table.width}"]
+        return [
+            f"the classifier has {head['classifier.weight'].shape[1]} inputs, but the base has width {base.table.width}"
+        ]
     if head["classifier.weight"].shape[0] < 2:
-        return ["its classifier has one output, which is a regression"]
+        return ["the classifier has one output: regression is not supported"]
     return []
 
 
@@ -239,7 +249,7 @@ def _size_problems(slots: Mapping[str, Tensor], base: Backbone, method: AdapterM
         wanted = method.shapes(base.table.linear(linear), rank)[part]
         if tuple(tensor.shape) != wanted or int(linear.split(".")[1]) >= base.table.layers:
             yield (
-                f"{linear}: {part} is {list(tensor.shape)}, which does not fit the base "
+                f"{linear}: {part} has shape {list(tensor.shape)}, which does not fit the base "
                 f"({base.table.layers} layers, {list(wanted)} expected)"
             )
 
@@ -276,7 +286,7 @@ def _artifact(
 def _filled(
     slots: Mapping[str, Tensor], base: Backbone, targets: Sequence[str], method: AdapterMethod, rank: int
 ) -> dict[str, Tensor]:
-    """Every layer's targets at one rank; padded with zeros, and neutral where the adapter does not sit."""
+    """Tensors of all targets of all layers, padded with zeros to one rank; neutral for layers without an adapter."""
     filled: dict[str, Tensor] = {}
     for linear in (f"layers.{i}.{target}" for i in range(base.table.layers) for target in targets):
         tensors = {part: torch.zeros(shape) for part, shape in method.shapes(base.table.linear(linear), rank).items()}
@@ -294,7 +304,8 @@ def _labels(folder: Path, base: Backbone, classes: int, given: Sequence[str]) ->
     if given:
         if len(given) != classes:
             raise RunError(
-                f"{folder}: {len(given)} label names are given ({', '.join(given)}), the classifier has {classes} classes"
+                f"{folder}: {len(given)} label names are given ({', '.join(given)}), "
+                f"but the classifier has {classes} classes"
             )
         return tuple(given)
     names = base.config.get("id2label")
@@ -304,10 +315,10 @@ def _labels(folder: Path, base: Backbone, classes: int, given: Sequence[str]) ->
 
 
 def _max_length(folder: Path, base: Backbone) -> int:
-    """What a tokenizer_config.json beside the adapter says, where it says less than the position table holds."""
+    """The maximum length from the adapter's tokenizer_config.json, limited by the position table."""
     try:
-        told = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))["model_max_length"]
-        return int(min(told, base.table.longest))
+        length = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))["model_max_length"]
+        return int(min(length, base.table.longest))
     except (OSError, ValueError, KeyError, TypeError):
         return base.table.longest
 

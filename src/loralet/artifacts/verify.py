@@ -1,4 +1,4 @@
-"""What is in a folder computes what was in memory: the one check that a saved classifier is the trained one."""
+"""Verification that a saved classifier computes the same logits as the trained one."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from loralet.models.forward import Weights
 from loralet.models.table import EncoderTable
 
 LENGTHS = (8, 5, 3)
-"""Tokens of the rows that a saved folder is tried on: different lengths, so that padding is part of the check."""
+"""Tokens of the test rows; different lengths, so that the check covers padding."""
 
 
 def pack_of(artifacts: Sequence[Artifact], table: EncoderTable) -> tuple[Pack, Float[Tensor, "k n"]]:
-    """The pack of artifacts that share head, label count and adapter method, and its parameters.
+    """The pack and parameters of artifacts that share head, label count and adapter method.
 
     Raises:
-        RunError: an artifact's tensors are not those of its configuration.
+        RunError: an artifact's tensors do not match its configuration.
     """
     adapters = [Adapter(a.adapter.rank, a.adapter.scale, 0.0, _linears(a, table), seed=0) for a in artifacts]
     first = artifacts[0]
@@ -45,8 +45,8 @@ def _linears(artifact: Artifact, table: EncoderTable) -> tuple[str, ...]:
     return tuple(f"layers.{i}.{target}" for i in range(table.layers) for target in artifact.adapter.targets)
 
 
-def beside(folder: Path, artifact: Artifact) -> tuple[Artifact, Backbone]:
-    """A full fine-tuning as it is in its folder: the checkpoint there holds the trained encoder and pooler, frozen now."""
+def load_full(folder: Path, artifact: Artifact) -> tuple[Artifact, Backbone]:
+    """Load a fully fine-tuned run: its folder's checkpoint, with trained encoder and pooler, as a frozen backbone."""
     return _settled(artifact), load_backbone(str(folder))
 
 
@@ -56,22 +56,22 @@ def _settled(artifact: Artifact) -> Artifact:
 
 
 def verify(folder: Path, loaded: Artifact, artifact: Artifact, backbone: Backbone) -> None:
-    """Compare what was read back from a folder with what was to be written: description and logits, bit for bit.
+    """Check that an artifact read from a folder has the same description and bitwise equal logits as in memory.
 
     Args:
         folder: the folder.
-        loaded: as read from it.
-        artifact: as it is in memory.
-        backbone: what the artifact was trained on.
+        loaded: the artifact read from the folder.
+        artifact: the artifact in memory.
+        backbone: the backbone that the artifact was trained on.
 
     Raises:
-        CheckError: they differ.
+        CheckError: description or logits differ.
     """
     if json.loads(json.dumps(loaded.describe())) != json.loads(json.dumps(artifact.describe())):
-        raise CheckError(f"{artifact.id}: loralet.json reads back as something else; nothing was kept")
+        raise CheckError(f"{artifact.id}: loralet.json differs after reading it back; nothing was saved")
     if artifact.role == "full":
         expected = _logits(_settled(artifact), backbone.weights | dict(artifact.tensors), backbone.table)
-        settled, own = beside(folder, loaded)
+        settled, own = load_full(folder, loaded)
         found = _logits(settled, own.weights, own.table)
     else:
         expected, found = (_logits(a, backbone.weights, backbone.table) for a in (artifact, loaded))
@@ -79,21 +79,21 @@ def verify(folder: Path, loaded: Artifact, artifact: Artifact, backbone: Backbon
         same = found.shape == expected.shape
         apart = f"{(found - expected).abs().max():.3g}" if same else f"{list(found.shape)} for {list(expected.shape)}"
         raise CheckError(
-            f"{artifact.id}: the files written do not give the trained logits (largest difference {apart}); "
-            "nothing was kept"
+            f"{artifact.id}: the saved files give other logits than the trained run (largest difference {apart}); "
+            "nothing was saved"
         )
 
 
 def trial_rows(table: EncoderTable) -> Batch:
-    """A few rows of fixed token ids that an encoder of this table can read."""
+    """A batch of fixed token ids that is valid for an encoder of this table."""
     lengths = torch.tensor(LENGTHS).clamp(max=table.longest)
     count = len(LENGTHS) * int(lengths.max())
-    ids = (torch.arange(count) * 7919 + 11) % table.vocabulary  # 7919: a prime, so that the ids spread
+    ids = (torch.arange(count) * 7919 + 11) % table.vocabulary  # 7919 is prime, so the ids are spread out
     return batch_of(ids.view(len(LENGTHS), -1), lengths)
 
 
 def _logits(artifact: Artifact, weights: Weights, table: EncoderTable) -> Float[Tensor, "k b c"]:
-    # Copies, because matrix products may round differently by where in memory a matrix begins.
+    # Copies, because rounding of matrix products may depend on the memory alignment.
     pack, parameters = pack_of([artifact], table)
     program = TorchProgram(pack, {name: tensor.cpu().clone() for name, tensor in weights.items()})
     return program.logits(parameters)(trial_rows(table))

@@ -13,7 +13,7 @@ from torch import Tensor
 from loralet.artifacts.artifact import Artifact
 from loralet.artifacts.folder import ADAPTER_FILES, load_artifact
 from loralet.artifacts.peft import is_peft_folder, load_peft
-from loralet.artifacts.verify import beside, pack_of
+from loralet.artifacts.verify import load_full, pack_of
 from loralet.backends.base import Backend, BackendInfo, Logits
 from loralet.backends.choice import choose_backend
 from loralet.config import ComputeOptions, ModelOptions
@@ -147,7 +147,7 @@ def open_adapter(adapter: Path, options: ModelOptions = ModelOptions()) -> tuple
         require_no_exchange(str(adapter), artifact.labels, labels)
         artifact = replace(artifact, labels=tuple(labels), label_type="str")
     if artifact.role == "full":
-        return beside(adapter, artifact)
+        return load_full(adapter, artifact)
     with _backbone_named(adapter, source.backbone):
         found = load_backbone(source.backbone or artifact.backbone)
     if found.fingerprint != artifact.backbone_fingerprint and not source.any_backbone:

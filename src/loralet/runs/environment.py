@@ -96,7 +96,7 @@ def read_environment(folder: Path) -> Environment:
     except (ValueError, RecursionError) as error:
         raise RunError(f"{path}: not valid JSON ({error})") from error
     if not isinstance(raw, dict):
-        raise RunError(f"{path}: an object is expected")
+        raise RunError(f"{path}: a JSON object is expected")
     found = read_record(Environment, raw, problems)
     if found is None:
         raise RunError("\n".join([f"{path}: cannot be read:", *(f"  - {problem}" for problem in problems)]))
