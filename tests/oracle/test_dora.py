@@ -1,4 +1,4 @@
-"""DoRA against PEFT: forward, gradients, dropout, twenty steps, merging, and exports."""
+"""DoRA compared with PEFT: forward, gradients, dropout, twenty steps, merging, and exports."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def dora(lr: float = 1e-3, seed: int = 0, **spec: object) -> Run:
 
 
 def peft_of(pair: Pair, run: Run) -> PeftModel:
-    """PEFT's model of a run, with values as after some training: zero B would hide A's gradient and the scale."""
+    """PEFT's model of a run, with random values: a zero B would hide A's gradient and the scale."""
     spec = run.adapter
     config = LoraConfig(
         task_type="SEQ_CLS",
@@ -73,7 +73,7 @@ PARTS = {"lora_A": "A", "lora_B": "B", "lora_magnitude_vector": "magnitude"}
 
 
 def own_tensors(model: PeftModel, pair: Pair) -> dict[str, Tensor]:
-    """PEFT's trained tensors by our slot names."""
+    """PEFT's trained tensors, by slot name."""
     tensors: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
         if "modules_to_save" in name:
@@ -125,12 +125,12 @@ def test_forward_gradient_and_twenty_steps(pair: Pair, targets: tuple[str, ...],
         own_optimiser.update(CPU, parameters, gradient, 1.0)
     for name, own in pack.split(parameters).items():
         assert (own - before[name]).abs().max() > lr
-        # Ten: the norms make near-zero gradients, and with them Adam's first steps, touchier than LoRA's.
+        # Factor 10: the norms amplify rounding of near-zero gradients more than LoRA does.
         assert (own[0] - theirs[name]).abs().max() <= 10 * FP32_TRAINED, name
 
 
 class Masked(torch.nn.Module):
-    """Stands in for a dropout module: multiplies by given factors."""
+    """Replaces a dropout module: multiplies by given factors."""
 
     def __init__(self, factors: Tensor) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ class Masked(torch.nn.Module):
         return x * self.factors[:, : x.shape[1]]
 
 
-def test_with_dropout_it_is_pefts_formula_under_the_same_masks(pair: Pair) -> None:
+def test_dropout_matches_peft_with_the_same_masks(pair: Pair) -> None:
     run = dora(rank=4, alpha=16.0, dropout=0.4, targets=TARGETS)
     model = peft_of(pair, run).train()
     theirs = own_tensors(model, pair)
@@ -168,7 +168,7 @@ def test_with_dropout_it_is_pefts_formula_under_the_same_masks(pair: Pair) -> No
 
 
 def random_stack(scales: tuple[float, ...]) -> tuple[Tensor, Tensor, Stack]:
-    """A frozen weight, a bias and adapters on it whose magnitudes are zero where the scale is."""
+    """A frozen weight, a bias and adapters; adapters with scale 0 have zero tensors."""
     generator = torch.Generator().manual_seed(0)
     k, o, d, r = len(scales), 6, 5, 3
     scale = torch.tensor(scales)
@@ -179,17 +179,17 @@ def random_stack(scales: tuple[float, ...]) -> tuple[Tensor, Tensor, Stack]:
     return weight, bias, Stack({name: t.requires_grad_() for name, t in tensors.items()}, scale)
 
 
-def test_an_adapter_that_is_not_on_a_layer_leaves_it_as_it_is_and_gets_no_gradient() -> None:
+def test_an_adapter_that_does_not_cover_a_layer_does_not_change_it_and_gets_no_gradient() -> None:
     weight, bias, stack = random_stack((2.0, 0.0))
     weight[4] = 0.0
     method, x = Dora(), torch.randn(1, 2, 3, 5)
     effective = method.effective(weight, stack)
-    beside = method.branch(x, x.expand(2, -1, -1, -1), weight, bias, stack)
+    by_branch = method.branch(x, x.expand(2, -1, -1, -1), weight, bias, stack)
     assert torch.equal(effective[1], weight)
-    assert (beside[1] - F.linear(x[0], weight, bias)).abs().max() <= FP32
-    assert (beside[0] - F.linear(x[0], effective[0], bias)).abs().max() <= FP32
+    assert (by_branch[1] - F.linear(x[0], weight, bias)).abs().max() <= FP32
+    assert (by_branch[0] - F.linear(x[0], effective[0], bias)).abs().max() <= FP32
     assert (effective[0] - weight).abs().max() > 1e-1
-    for output in (effective, beside):
+    for output in (effective, by_branch):
         for tensor, gradient in zip(
             stack.tensors.values(),
             torch.autograd.grad(output.square().sum(), list(stack.tensors.values())),
@@ -201,7 +201,7 @@ def test_an_adapter_that_is_not_on_a_layer_leaves_it_as_it_is_and_gets_no_gradie
             assert not gradient[1].any()
 
 
-def test_padding_of_the_rank_changes_no_norm() -> None:
+def test_padding_of_the_rank_does_not_change_the_norms() -> None:
     weight, _, stack = random_stack((2.0,))
     tensors = {"A": F.pad(stack["A"], (0, 0, 0, 4)), "B": F.pad(stack["B"], (0, 4)), "magnitude": stack["magnitude"]}
     padded = Dora().effective(weight, Stack(tensors, stack.scale))
@@ -226,7 +226,7 @@ def test_a_row_of_zeros_stays_zero() -> None:
     assert all(g.isfinite().all() for g in torch.autograd.grad(effective.sum(), list(leaves.values())))
 
 
-def test_trainable_count_is_pefts(pair: Pair) -> None:
+def test_trainable_count_matches_peft(pair: Pair) -> None:
     runs = [dora(rank=4, alpha=16.0, targets=SMALL_TARGETS), run_of(rank=0), dora(rank=16, alpha=8.0, targets=TARGETS)]
     assert runs[1].adapter == HEAD_ALONE
     pack = pack_for(pair, runs)
@@ -243,7 +243,7 @@ def test_trainable_count_is_pefts(pair: Pair) -> None:
     assert pack.trainable(2) == sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def test_a_fresh_adapter_is_pefts_and_leaves_the_model_as_it_is(pair: Pair) -> None:
+def test_initial_values_match_peft_and_do_not_change_the_model(pair: Pair) -> None:
     run = dora(rank=4, alpha=16.0, targets=TARGETS)
     pack = pack_for(pair, [run])
     parameters = pack.start(pair.ours.weights)
@@ -260,7 +260,7 @@ def test_a_fresh_adapter_is_pefts_and_leaves_the_model_as_it_is(pair: Pair) -> N
 
 
 @pytest.mark.parametrize("targets", [SMALL_TARGETS, TARGETS], ids=["query-value", "all-linear"])
-def test_merged_and_exported_it_is_pefts(pair: Pair, tmp_path: Path, targets: tuple[str, ...]) -> None:
+def test_merged_and_exported_weights_match_peft(pair: Pair, tmp_path: Path, targets: tuple[str, ...]) -> None:
     program, parameters, artifact = trained(pair, dora(rank=4, alpha=16.0, targets=targets), "pooler")
     save_artifact(tmp_path / "adapter", artifact, pair.ours)
     base = BertForSequenceClassification.from_pretrained(pair.folder, num_labels=CLASSES)
@@ -286,10 +286,12 @@ def test_merged_and_exported_it_is_pefts(pair: Pair, tmp_path: Path, targets: tu
     assert "A DoRA adapter on base" in (tmp_path / "adapter" / "README.md").read_text()
 
 
-def test_dora_adapters_have_no_average(pair: Pair) -> None:
+def test_dora_adapters_cannot_be_averaged(pair: Pair) -> None:
     run = dora(rank=4, alpha=16.0, targets=SMALL_TARGETS)
     artifact = trained(pair, run, "pooler")[2]
-    with pytest.raises(RunError, match=r"^DoRA adapters have no average: .* \(loralet predict --runs or --also\)$"):
+    with pytest.raises(
+        RunError, match=r"^DoRA adapters cannot be averaged into .*; .* \(loralet predict --runs or --also\)$"
+    ):
         average({"a": artifact, "b": artifact}, "made")
     plain = trained(pair, run_of(rank=4, alpha=16.0, targets=SMALL_TARGETS), "pooler")[2]
     with pytest.raises(RunError, match="method: a has dora, b has lora"):

@@ -45,7 +45,7 @@ def peft_of(pair: Pair, targets: tuple[str, ...], rank: int, alpha: float, rslor
 
 
 def own_tensors(model: PeftModel, pair: Pair) -> dict[str, Tensor]:
-    """PEFT's trained tensors by our slot names."""
+    """PEFT's trained tensors, by slot name."""
     tensors: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
         if "modules_to_save" in name:
@@ -70,7 +70,7 @@ def test_forward_gradient_and_twenty_steps(pair: Pair, targets: tuple[str, ...],
     theirs = own_tensors(model, pair)
     with torch.no_grad():
         for name, tensor in theirs.items():
-            if name.endswith(".B"):  # zero B would hide A's gradient and the scale
+            if name.endswith(".B"):  # a zero B would hide A's gradient and the scale
                 tensor.normal_(0, 0.05)
     run = run_of(lr, rank=rank, alpha=alpha, targets=targets, scaling=scaling)
     pack, parameters = filled(pair, run, theirs)
@@ -110,12 +110,12 @@ def test_forward_gradient_and_twenty_steps(pair: Pair, targets: tuple[str, ...],
         own_optimiser.update(CPU, parameters, gradient, 1.0)
     assert (parameters - before).abs().max() > lr
     for name, own in pack.split(parameters).items():
-        # Five: near-zero gradients make Adam's first steps touchy.
+        # Factor 5: with near-zero gradients, Adam's first steps amplify rounding.
         assert (own[0] - theirs[name]).abs().max() <= 5 * FP32_TRAINED, name
 
 
-def test_merged_is_unmerged(pair: Pair) -> None:
-    """The merged weight of :meth:`Lora.effective` gives what :meth:`Lora.branch` gives next to the frozen product."""
+def test_the_effective_weight_gives_the_output_of_the_branch(pair: Pair) -> None:
+    """The effective weight (:meth:`Lora.effective`) and :meth:`Lora.branch` give the same output."""
     runs = [run_of(seed=r, rank=r, alpha=16.0, targets=t) for r, t in ((4, ("query",)), (8, TARGETS))]
     pack, weights, method = pack_for(pair, runs), pair.ours.weights, Lora()
     parameters = pack.start(weights)
@@ -142,13 +142,13 @@ def test_merged_is_unmerged(pair: Pair) -> None:
         own = {part: stacks[name][part][1] for part in ("A", "B")}
         merged = method.merge(weights[f"{name}.weight"], own, runs[1].adapter.scale)
         assert (F.linear(source[0], merged, weights[f"{name}.bias"]) - together(name, source)[1]).abs().max() <= FP32
-    # the first adapter sits on query alone
+    # the first adapter covers only query
     name = "layers.0.key"
     plain = F.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
     assert (together(name, x)[0] - plain[0]).abs().max() <= FP32
 
 
-def test_trainable_count_is_the_formula_and_pefts(pair: Pair) -> None:
+def test_trainable_count_matches_the_formula_and_peft(pair: Pair) -> None:
     d, f = pair.ours.table.width, pair.ours.table.feed_forward
     pairs = {
         "query": 2 * d,

@@ -1,4 +1,4 @@
-"""LoRA+ against PEFT's ``create_loraplus_optimizer``: which parameter is in which group, and twenty steps."""
+"""LoRA+ compared with PEFT's ``create_loraplus_optimizer``: parameter groups, and twenty steps."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def pair(tmp_path: Path) -> Pair:
 
 
 def peft_of(pair: Pair, method: str) -> tuple[PeftModel, dict[str, Tensor]]:
-    """PEFT's model with a classifier and a pooler that are trained too, and its trained tensors by our slot names."""
+    """PEFT's model with trained classifier and pooler, and its trained tensors by slot name."""
     config = LoraConfig(
         task_type="SEQ_CLS",
         r=4,
@@ -59,7 +59,7 @@ def our_pack(pair: Pair, method: str, tensors: dict[str, Tensor]) -> tuple[Pack,
 
 
 @pytest.mark.parametrize("method", ["lora", "dora"])
-def test_rates_and_decay_of_every_parameter_are_pefts(pair: Pair, method: str) -> None:
+def test_rates_and_decay_of_every_parameter_match_peft(pair: Pair, method: str) -> None:
     model, tensors = peft_of(pair, method)
     optimiser = create_loraplus_optimizer(
         model, torch.optim.AdamW, lr=LR, loraplus_lr_ratio=RATIO, loraplus_weight_decay=DECAY
@@ -73,13 +73,13 @@ def test_rates_and_decay_of_every_parameter_are_pefts(pair: Pair, method: str) -
         rate, decay = groups.pop(id(tensors[name]))
         assert torch.equal(own, torch.full_like(own, rate)), name
         assert torch.equal(decays[name], torch.full_like(own, decay)), name
-    assert not groups, "every parameter of PEFT's optimiser is one of ours"
+    assert not groups, "every parameter of PEFT's optimiser has a slot"
 
 
 @pytest.mark.parametrize("backend", BACKENDS, ids=backend_id)
 @pytest.mark.parametrize("method", ["lora", "dora"])
-def test_twenty_steps_are_pefts(pair: Pair, method: str, backend: Backend) -> None:
-    """The gradient is torch's; the update is that of each backend."""
+def test_twenty_steps_match_peft(pair: Pair, method: str, backend: Backend) -> None:
+    """The torch backend computes the gradient; each backend computes the update."""
     model, tensors = peft_of(pair, method)
     theirs = create_loraplus_optimizer(
         model, torch.optim.AdamW, lr=LR, loraplus_lr_ratio=RATIO, loraplus_weight_decay=DECAY
@@ -87,7 +87,8 @@ def test_twenty_steps_are_pefts(pair: Pair, method: str, backend: Backend) -> No
     pack, parameters = our_pack(pair, method, tensors)
     program, device, before = program_of(pair, pack), backend.device, parameters.clone()
     rates = (torch.tensor([LR]), pack.decay(DECAY), pack.lr_factors([RATIO]))
-    ours = AdamW.start(parameters.to(device), *(None if rate is None else rate.to(device) for rate in rates))  # type: ignore[arg-type]
+    on_device = (None if rate is None else rate.to(device) for rate in rates)
+    ours = AdamW.start(parameters.to(device), *on_device)  # type: ignore[arg-type]
     for step in range(20):
         ids, lengths, mask, labels = batch(seed=step)
         theirs.zero_grad()
@@ -99,12 +100,12 @@ def test_twenty_steps_are_pefts(pair: Pair, method: str, backend: Backend) -> No
         parameters = moved.cpu()
     first, last = pack.split(before), pack.split(parameters)
     for name, own in last.items():
-        # Ten times as far apart as at one rate for all, whose steps are a sixteenth of these.
+        # Factor 10: the steps are 16 times as large as with a single learning rate.
         assert (own[0] - tensors[name]).abs().max() <= 10 * FP32_TRAINED, name
         assert (own - first[name]).abs().max() > LR, name
 
 
-def test_without_a_ratio_there_are_no_factors_and_each_adapter_has_its_own(pair: Pair) -> None:
+def test_learning_rate_factors_are_per_adapter_and_none_if_all_ratios_are_1(pair: Pair) -> None:
     runs = [run_of(LR, rank=4, targets=("query",)), run_of(LR, 1, rank=0), run_of(LR, 2, rank=8, targets=("key",))]
     pack = pack_for(pair, runs)
     assert pack.lr_factors([1.0, 1.0, 1.0]) is None

@@ -1,4 +1,4 @@
-"""Schedules, clipping and AdamW against torch and transformers."""
+"""Schedules, clipping and AdamW compared with torch and transformers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CPU = TorchBackend(torch.device("cpu"))
 
 @pytest.mark.parametrize("kind", ["linear", "cosine", "constant"])
 @pytest.mark.parametrize("warmup", [0.0, 0.06, 0.5])
-def test_schedule_is_that_of_transformers(kind: str, warmup: float) -> None:
+def test_schedule_matches_transformers(kind: str, warmup: float) -> None:
     steps = 50
     optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     name = "constant_with_warmup" if kind == "constant" else kind
@@ -29,7 +29,7 @@ def test_schedule_is_that_of_transformers(kind: str, warmup: float) -> None:
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-def test_adamw_is_torchs_row_by_row(weight_decay: float) -> None:
+def test_adamw_matches_torch_row_by_row(weight_decay: float) -> None:
     torch.manual_seed(0)
     start, lrs = torch.randn(3, 7), torch.tensor([1e-1, 1e-2, 1e-3])
     gradients = torch.randn(20, 3, 7)
@@ -54,7 +54,7 @@ def test_adamw_is_torchs_row_by_row(weight_decay: float) -> None:
         assert (start[row] - expected).abs().max() > 1e-3
 
 
-def test_the_clipped_gradient_is_torchs_bit_for_bit() -> None:
+def test_the_clipped_gradient_is_bitwise_equal_to_torch() -> None:
     gradient = torch.tensor([[3.0, 4.0], [0.3, 0.4], [30.0, 40.0]])
     optimiser = AdamW.start(gradient, torch.full((3,), 1e-2), torch.zeros(2))
     optimiser.update(CPU, torch.zeros(3, 2), gradient, 1.0, 1.0)
@@ -68,10 +68,10 @@ def test_the_clipped_gradient_is_torchs_bit_for_bit() -> None:
 
 
 @pytest.mark.parametrize("clip", [1.0, 0.0])
-def test_clipped_steps_are_torchs_adapter_by_adapter(clip: float) -> None:
+def test_clipped_steps_match_torch_for_each_adapter(clip: float) -> None:
     torch.manual_seed(0)
     start, lr = torch.randn(3, 2), 1e-2
-    # The second is below the norm, so it is not clipped. Adam forgets a constant factor, so the gradients change.
+    # The second gradient is below the norm and not clipped. The gradients vary, because Adam ignores a constant factor.
     first = torch.tensor([[3.0, 4.0], [0.3, 0.4], [30.0, 40.0]])
     gradients = [first, -0.1 * first, 5.0 * first.flip(1), 0.01 * first]
     ours, unclipped = start.clone(), start.clone()
@@ -98,33 +98,33 @@ def test_clipped_steps_are_torchs_adapter_by_adapter(clip: float) -> None:
 
 @pytest.mark.parametrize("clip", [0.0, 1.0])
 @pytest.mark.parametrize("count", [1, 7, 16, 1003])
-def test_a_run_whose_gradient_is_not_finite_stays_as_it_is(count: int, clip: float) -> None:
+def test_a_run_with_a_gradient_that_is_not_finite_is_unchanged(count: int, clip: float) -> None:
     torch.manual_seed(0)
     start, gradients = torch.randn(4, count), torch.randn(10, 4, count)
     gradients[4:6, 1, 0] = torch.inf
     gradients[9, 2, -1] = torch.nan
     lrs, decay = torch.tensor([1e-1, 1e-2, 1e-3, 1e-2]), torch.full((count,), 0.1)
-    sound = torch.tensor([True, True, True, False])
+    finite = torch.tensor([True, True, True, False])
     parameters = start.clone()
     optimiser = AdamW.start(parameters, lrs, decay)
     taken = []
     for gradient in gradients:
         before = [t.clone() for t in (parameters, optimiser.exp_avg, optimiser.exp_avg_sq)]
-        took = optimiser.update(CPU, parameters, gradient, 0.5, clip, sound)
-        assert torch.equal(took, sound & gradient.isfinite().all(1))
+        took = optimiser.update(CPU, parameters, gradient, 0.5, clip, finite)
+        assert torch.equal(took, finite & gradient.isfinite().all(1))
         for old, new in zip(before, (parameters, optimiser.exp_avg, optimiser.exp_avg_sq), strict=True):
-            assert torch.equal(old[~took], new[~took]), "a run that does not take part stays as it is, bit for bit"
+            assert torch.equal(old[~took], new[~took]), "a run that is not updated is bitwise unchanged"
             assert (old[took] != new[took]).any(1).all()
         taken.append(took)
     assert torch.stack(taken).sum(0).tolist() == [10, 8, 9, 0]
-    assert sound.tolist() == [True, True, True, False], "the mask that was given is not written to"
+    assert finite.tolist() == [True, True, True, False], "the given mask is not modified"
     assert parameters.isfinite().all()
     assert not optimiser.exp_avg[3].any()
     assert not optimiser.exp_avg_sq[3].any()
     assert ((parameters - start)[:3].abs().amax(1) > 1e-3).all()
 
 
-def test_factors_of_the_learning_rate_are_torchs_parameter_groups() -> None:
+def test_learning_rate_factors_match_parameter_groups_of_torch() -> None:
     torch.manual_seed(0)
     start, gradients, factors = torch.randn(2, 5), torch.randn(10, 2, 5), torch.tensor([1.0, 1.0, 16.0, 16.0, 16.0])
     ours, moments = start.clone(), (torch.zeros(2, 5), torch.zeros(2, 5))

@@ -1,4 +1,4 @@
-"""A run in a pack is the run it would be alone."""
+"""A run in a pack gives the same result as in a pack of one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
 
 
 def rows(count: int, seed: int) -> Rows:
-    """Random token rows whose label is decided by their second token."""
+    """Random token rows; the second token determines the label."""
     generator = np.random.default_rng(seed)
     lengths = generator.integers(3, 15, count)
     starts = np.concatenate([[0], np.cumsum(lengths)])
@@ -44,9 +44,9 @@ RUNS = [
     run_of(2e-3, 4, rank=4, alpha=8.0, dropout=0.3, targets=("intermediate", "output")),
 ]
 DORA = [replace(run, adapter=replace(run.adapter, method="dora")) if run.adapter.rank else run for run in RUNS]
-"""The same with the second method; the linear probe shares its pack."""
+"""The same runs with DoRA; the linear probe shares their pack."""
 PLUS = [replace(run, lr_ratio=ratio) for run, ratio in zip(RUNS, (4.0, 1.0, 16.0, 8.0, 0.5), strict=True)]
-"""The same with learning rates of B of their own (LoRA+)."""
+"""The same runs with different learning rates of B (LoRA+)."""
 each_method = pytest.mark.parametrize("runs", [RUNS, DORA, PLUS], ids=["lora", "dora", "lora-plus"])
 OPTIONS = TrainingOptions(steps=50, batch_size=8, eval_every=10, head_dropout=0.1, weight_decay=0.01)
 
@@ -69,7 +69,7 @@ def ended(state: TrainingState, run: Run) -> dict[str, Tensor]:
 
 
 @each_method
-def test_initial_values_are_those_of_the_run_alone(pair: Pair, runs: list[Run]) -> None:
+def test_initial_values_equal_those_of_a_pack_of_one(pair: Pair, runs: list[Run]) -> None:
     def values(runs: list[Run]) -> list[dict[str, Tensor]]:
         pack = pack_for(pair, runs)
         parameters = pack.start(pair.ours.weights)
@@ -87,7 +87,7 @@ def test_initial_values_are_those_of_the_run_alone(pair: Pair, runs: list[Run]) 
 
 
 @each_method
-def test_fifty_steps_are_those_of_the_runs_alone(pair: Pair, runs: list[Run]) -> None:
+def test_fifty_steps_match_a_pack_of_one(pair: Pair, runs: list[Run]) -> None:
     together = carry_out(pair, runs, OPTIONS)
     for run in runs:
         own, alone = ended(together, run), ended(carry_out(pair, [run], OPTIONS), run)
@@ -122,7 +122,7 @@ def test_padded_ranks_stay_exactly_zero(pair: Pair, runs: list[Run]) -> None:
 
 
 @pytest.mark.parametrize("runs", [RUNS, PLUS], ids=["lora", "lora-plus"])
-def test_a_run_that_leaves_changes_nothing_for_the_others(pair: Pair, runs: list[Run]) -> None:
+def test_a_run_that_leaves_does_not_change_the_others(pair: Pair, runs: list[Run]) -> None:
     wild = run_of(1e8, 9, rank=8, alpha=1e30, targets=("query", "value"))
     state = carry_out(pair, [runs[0], wild, runs[2]], OPTIONS)
     assert {s.run.id: s.status for s in state.ended}[wild.id] == "diverged"
@@ -132,7 +132,7 @@ def test_a_run_that_leaves_changes_nothing_for_the_others(pair: Pair, runs: list
     assert all(t.isfinite().all() for t in ended(state, wild).values())
 
 
-def test_early_stop_keeps_the_best_state_and_convergence_is_the_first_check_at_target(pair: Pair) -> None:
+def test_early_stopping_keeps_the_best_state_and_records_the_first_check_at_target(pair: Pair) -> None:
     runs = [RUNS[1], RUNS[3]]
     options = TrainingOptions(steps=400, batch_size=8, eval_every=5, patience=3, target_score=0.4)
     state = start(pair, runs)
@@ -151,7 +151,7 @@ def test_early_stop_keeps_the_best_state_and_convergence_is_the_first_check_at_t
         assert s.best_rank == max(rank_of(check.score, check.loss) for check in checks[s.run.id])
 
 
-def test_full_fine_tuning_moves_every_tensor_it_should(pair: Pair) -> None:
+def test_full_fine_tuning_changes_every_tensor(pair: Pair) -> None:
     run = Run("full", "m", "full", lr=1e-3)
     state = carry_out(pair, [run], TrainingOptions(steps=5, batch_size=8))
     learned = ended(state, run)

@@ -1,4 +1,4 @@
-"""Adapters that PEFT trained compute here what they compute there; ours load in PEFT by the words of their own card."""
+"""PEFT adapters give the same logits in loralet; loralet adapters load in PEFT with the snippet of their card."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def pair(tmp_path: Path) -> Pair:
 
 
 def base_of(pair: Pair) -> Any:
-    """The base as a user of transformers gets it, so that PEFT notes where it came from."""
+    """Load the base with from_pretrained, so that PEFT records its path."""
     return BertForSequenceClassification.from_pretrained(pair.folder).eval()
 
 
 def by_peft(base: Any, folder: Path, **options: Any) -> tuple[Any, Path]:
-    """An adapter of PEFT's with random tensors, as if trained, saved to a folder."""
+    """Save a PEFT adapter with random tensors, as if trained."""
     options = {"task_type": "SEQ_CLS", "r": 4, "lora_alpha": 16, "target_modules": ["query", "value"]} | options
     model = get_peft_model(base, LoraConfig(**options)).eval()
     torch.manual_seed(5)
@@ -67,7 +67,7 @@ def by_peft(base: Any, folder: Path, **options: Any) -> tuple[Any, Path]:
 
 
 def compare(model: Any, folder: Path) -> None:
-    """Our logits are PEFT's, and not those of the base."""
+    """Check that our logits equal PEFT's and differ from the base's."""
     ids, lengths, mask, _ = batch()
     ours = load_classifier(folder).forward(batch_of(ids, lengths))[0]
     with torch.no_grad():
@@ -107,13 +107,13 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_what_peft_trained_predicts_the_same_here(pair: Pair, tmp_path: Path, name: str) -> None:
+def test_peft_adapters_give_the_same_logits(pair: Pair, tmp_path: Path, name: str) -> None:
     model, folder = by_peft(base_of(pair), tmp_path / "adapter", **CONFIGS[name])
     compare(model, folder)
     assert load_classifier(folder).artifact.labels == LABELS
 
 
-def test_a_pattern_that_is_ignored_would_be_noticed(pair: Pair, tmp_path: Path) -> None:
+def test_an_ignored_pattern_changes_the_logits(pair: Pair, tmp_path: Path) -> None:
     model, folder = by_peft(base_of(pair), tmp_path / "adapter", **CONFIGS["alpha pattern"])
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps(config | {"alpha_pattern": {}}))
@@ -121,7 +121,7 @@ def test_a_pattern_that_is_ignored_would_be_noticed(pair: Pair, tmp_path: Path) 
         compare(model, folder)
 
 
-def test_roberta_whose_head_is_a_trained_pooler(tmp_path: Path) -> None:
+def test_roberta_with_a_trained_pooler_as_head(tmp_path: Path) -> None:
     torch.manual_seed(2)
     (tmp_path / "base").mkdir()
     rows = write_byte_level(tmp_path / "base")
@@ -141,7 +141,7 @@ def test_roberta_whose_head_is_a_trained_pooler(tmp_path: Path) -> None:
     compare(model, folder)
 
 
-def test_a_classifier_that_is_the_bases_own(pair: Pair, tmp_path: Path) -> None:
+def test_the_classifier_is_read_from_the_base_if_the_adapter_has_none(pair: Pair, tmp_path: Path) -> None:
     model, folder = by_peft(base_of(pair), tmp_path / "adapter", task_type=None)
     assert not any("classifier" in name for name in torch_names(folder))
     compare(model, folder)
@@ -154,7 +154,7 @@ def torch_names(folder: Path) -> list[str]:
         return list(file.keys())
 
 
-def test_label_names_may_be_given_and_default_to_the_bases(pair: Pair, tmp_path: Path) -> None:
+def test_label_names_default_to_those_of_the_base(pair: Pair, tmp_path: Path) -> None:
     _, folder = by_peft(base_of(pair), tmp_path / "adapter")
     assert TextClassifier.load(folder, labels=("a", "b", "c", "d")).classes_.tolist() == ["a", "b", "c", "d"]
     with pytest.raises(RunError, match="3 label names are given"):
@@ -166,7 +166,7 @@ def test_label_names_may_be_given_and_default_to_the_bases(pair: Pair, tmp_path:
 
 
 @pytest.mark.parametrize("name", ["both patterns rslora", "dora one layer"])
-def test_what_peft_trained_is_saved_as_one_of_ours(pair: Pair, tmp_path: Path, name: str) -> None:
+def test_a_peft_adapter_is_saved_as_a_loralet_adapter(pair: Pair, tmp_path: Path, name: str) -> None:
     model, folder = by_peft(base_of(pair), tmp_path / "adapter", **CONFIGS[name])
     TextClassifier.load(folder).save(tmp_path / "ours")
     compare(model, tmp_path / "ours")
@@ -180,9 +180,9 @@ def test_what_peft_trained_is_saved_as_one_of_ours(pair: Pair, tmp_path: Path, n
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"use_dora": True, "bias": "lora_only"}, "bias 'lora_only'"),
+        ({"use_dora": True, "bias": "lora_only"}, "bias is 'lora_only'"),
         ({"use_dora": True, "target_modules": ["query", "word_embeddings"]}, "word_embeddings"),
-        ({"bias": "lora_only"}, "bias 'lora_only'"),
+        ({"bias": "lora_only"}, "bias is 'lora_only'"),
         ({"lora_bias": True}, "a bias on B"),
         ({"target_modules": ["query", "word_embeddings"]}, "word_embeddings"),
         ({"trainable_token_indices": [3]}, "trained token embeddings"),
@@ -192,14 +192,16 @@ def test_what_peft_trained_is_saved_as_one_of_ours(pair: Pair, tmp_path: Path, n
     ],
 )
 @pytest.mark.filterwarnings("ignore::UserWarning:peft")
-def test_what_we_do_not_compute_is_refused(pair: Pair, tmp_path: Path, options: dict[str, Any], words: str) -> None:
+def test_an_unsupported_configuration_is_rejected(
+    pair: Pair, tmp_path: Path, options: dict[str, Any], words: str
+) -> None:
     _, folder = by_peft(base_of(pair), tmp_path / "adapter", **options)
     with pytest.raises(RunError, match="cannot be loaded") as caught:
         load_classifier(folder)
     assert words in str(caught.value)
 
 
-def test_another_kind_of_adapter_is_refused(pair: Pair, tmp_path: Path) -> None:
+def test_other_peft_types_are_rejected(pair: Pair, tmp_path: Path) -> None:
     get_peft_model(base_of(pair), LoHaConfig(task_type="SEQ_CLS", target_modules=["query"])).save_pretrained(
         tmp_path / "loha"
     )
@@ -216,7 +218,7 @@ def test_every_family_in_and_out(tmp_path: Path, kind: str, where: str) -> None:
     with torch.no_grad():
         for name, parameter in base.named_parameters():
             parameter.add_((0.2 if "classifier" in name else 0.1) * torch.randn_like(parameter))
-    base.save_pretrained(tmp_path / "base")  # with its head, so that a part that PEFT does not save is there to be read
+    base.save_pretrained(tmp_path / "base")  # with its head, from which parts that PEFT does not save are read
     for path in (tmp_path / "plain").iterdir():
         if not (tmp_path / "base" / path.name).exists():
             (tmp_path / "base" / path.name).write_bytes(path.read_bytes())
@@ -236,7 +238,7 @@ def test_every_family_in_and_out(tmp_path: Path, kind: str, where: str) -> None:
         own = loaded.artifact.pooling
         pooling = replace(own, activation="relu" if own.activation == "tanh" else "tanh")
         other = ready(replace(loaded.artifact, pooling=pooling), loaded.backbone).forward(batch_of(ids, lengths))[0]
-        assert (other - theirs).abs().max() > 1e-3  # the activation counts
+        assert (other - theirs).abs().max() > 1e-3  # the activation matters
         export_hf(loaded.artifact, loaded, tmp_path / "hf")
         merged = form.from_pretrained(tmp_path / "hf").eval()
         assert (merged(ids, attention_mask=mask).logits - theirs).abs().max() <= FP32
@@ -257,7 +259,7 @@ def logits_by_peft(base: Path, folder: Path, ids: Tensor, mask: Tensor) -> Tenso
     return classify(features, head["classifier.weight"], head["classifier.bias"])[0]
 
 
-def test_a_head_that_is_only_half_there_is_refused(tmp_path: Path) -> None:
+def test_an_incomplete_head_is_rejected(tmp_path: Path) -> None:
     base = by_transformers(tmp_path / "base", "distilbert")
     _, folder = by_peft(
         DistilBertForSequenceClassification.from_pretrained(base, num_labels=4),
@@ -270,13 +272,13 @@ def test_a_head_that_is_only_half_there_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(
         RunError,
-        match=r"it has no pre_classifier, and neither has its base; save it with modules_to_save=\['pre_classifier'",
+        match=r"adapter and base have no pre_classifier; save it with modules_to_save=\['pre_classifier'",
     ):
         load_classifier(folder)
 
 
 @pytest.mark.parametrize("damage", ["weights", "config", "cut", "sizes", "half", "base"])
-def test_a_broken_peft_folder_is_told(pair: Pair, tmp_path: Path, damage: str) -> None:
+def test_a_broken_peft_folder_is_reported(pair: Pair, tmp_path: Path, damage: str) -> None:
     _, folder = by_peft(base_of(pair), tmp_path / "adapter")
     path, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
     tensors = load_file(path)
@@ -299,7 +301,7 @@ def test_a_broken_peft_folder_is_told(pair: Pair, tmp_path: Path, damage: str) -
         "config": "JSON object",
         "cut": "cannot be read",
         "sizes": "does not fit",
-        "half": r"query has only some of its adapter.s tensors \(B\)",
+        "half": r"query has only some of the adapter.s tensors \(B\)",
         "base": "--backbone",
     }
     with pytest.raises(RunError, match=words[damage]):
@@ -311,7 +313,7 @@ def snippets(card: str) -> list[str]:
 
 
 @pytest.mark.parametrize("head", ["pooler", "trained-pooler"])
-def test_the_cards_snippets_run_as_they_stand(
+def test_the_snippets_of_the_card_run(
     pair: Pair, tmp_path: Path, head: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, _, artifact = trained(pair, RUNS["all-linear"], head)
@@ -344,7 +346,7 @@ def test_the_card_says_what_the_folder_is(pair: Pair, tmp_path: Path, name: str)
     front = yaml.safe_load(card.split("---\n")[1])
     assert front["library_name"] == ("peft" if name == "query-value" else "loralet")
     assert front["pipeline_tag"] == "text-classification"
-    assert "base_model" not in front  # a folder, which the hub could not find
+    assert "base_model" not in front  # a local folder is not named on the hub
     assert front["model-index"][0]["results"][0]["metrics"][0] == {"type": "accuracy", "value": 0.8765}
     assert "| test | 1,234 | 0.8765 | 0.9000 | 0.5000 |" in card
     assert "| validation | 1,234 | 0.9100 | 0.9000 | – |" in card
@@ -364,7 +366,7 @@ def test_a_base_from_the_hub_is_named_in_the_front_matter(pair: Pair, tmp_path: 
     assert 'backbone = str(bundled("news-tiny"))' in own
 
 
-def test_names_that_are_no_adapter(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_that_are_not_adapters_are_rejected(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "runs").mkdir()
     monkeypatch.chdir(tmp_path)
     for name in ("nowhere", "runs/nowhere", "./runs/x", "a b/c"):
@@ -378,7 +380,7 @@ def test_names_that_are_no_adapter(pair: Pair, tmp_path: Path, monkeypatch: pyte
         find_adapter(Path("nobody/nothing"))
 
 
-def test_the_command_line_predicts_with_pefts_adapter_and_refuses_a_changed_base(pair: Pair, tmp_path: Path) -> None:
+def test_the_command_line_predicts_with_a_peft_adapter_and_rejects_a_changed_base(pair: Pair, tmp_path: Path) -> None:
     model, folder = by_peft(base_of(pair), tmp_path / "adapter")
     done = command(
         tmp_path, "predict", "adapter", "a w3 w60 z", "--format", "jsonl", "--label-names", "N", "E", "S", "W"
@@ -392,7 +394,7 @@ def test_the_command_line_predicts_with_pefts_adapter_and_refuses_a_changed_base
     assert list(probabilities.values()) == pytest.approx(theirs.tolist(), abs=FP32)
 
     TextClassifier.load(folder).save(tmp_path / "ours")
-    make_pair(pair.folder, seed=9)  # another model now stands where the backbone was
+    make_pair(pair.folder, seed=9)  # replaces the backbone by another model
     refused = command(tmp_path, "predict", "ours", "a w3", "--format", "jsonl")
     assert refused.returncode == 2
     assert "trained on another model than" in refused.stderr

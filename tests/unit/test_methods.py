@@ -1,4 +1,4 @@
-"""Adapter methods and their options as a user runs them: studies, single runs, and what is recorded of them."""
+"""Adapter methods and their options on the command line and in Python: studies, single runs, and records."""
 
 from __future__ import annotations
 
@@ -57,7 +57,6 @@ def grid(place: Path) -> Path:
     arguments = ("--method", "dora", "--ranks", "2", "4", "--seeds", "0", "1", "--combine", "--out", "grid")
     done = command(place, "study", "data", *FLAGS, *arguments)
     assert done.returncode == 0, done.stderr
-    (place / "said.txt").write_text(done.stdout + done.stderr)
     return place / "grid"
 
 
@@ -68,32 +67,32 @@ def test_a_study_of_dora(place: Path, grid: Path) -> None:
     for run in rows:
         assert run.adapter
         assert run.adapter.method == "dora"
-        # two layers of query and value, 32 wide, with 32 magnitudes each; the head has 3 x 32 + 3 parameters
+        # query and value of two layers, width 32, with 32 magnitudes each; the head has 3 x 32 + 3 parameters
         assert run.trainable_parameters == 4 * (run.adapter.rank * 64 + 32) + 99
         saved = load_artifact(grid / "adapters" / run.id)
         assert sum(tensor.numel() for tensor in saved.tensors.values()) == run.trainable_parameters
     assert " DoRA " in command(place, "show", "grid").stdout
 
 
-def test_seeds_of_dora_have_an_ensemble_and_no_average(place: Path, grid: Path) -> None:
+def test_seeds_of_dora_are_combined_to_an_ensemble_and_not_averaged(place: Path, grid: Path) -> None:
     assert [run.role for run in read_results(grid).runs][-1:] == ["ensemble"]
     assert "average" not in {run.role for run in read_results(grid).runs}
-    assert "DoRA adapters have no average" in (grid / "metrics.jsonl").read_text()
+    assert "DoRA adapters cannot be averaged" in (grid / "metrics.jsonl").read_text()
     done = command(place, "average", "grid", "--out", "mean")
     assert done.returncode == 2
-    assert "DoRA adapters have no average" in done.stderr
+    assert "DoRA adapters cannot be averaged" in done.stderr
     assert not (place / "mean").exists()
 
 
 def test_the_report_names_the_method_and_counts_its_parameters(grid: Path) -> None:
-    told = analyse(grid, with_texts=False)
-    assert told.question.startswith("How accurate is DoRA on model, and how does rank affect")
-    rows = [row for row in told.configurations if row.role == "lora"]
+    report = analyse(grid, with_texts=False)
+    assert report.question.startswith("How accurate is DoRA on model, and how does rank affect")
+    rows = [row for row in report.configurations if row.role == "lora"]
     assert [row.counted for row in rows] == [True, True]
-    assert not any("LoRA" in sentence for sentence in (*told.answer, *told.findings, *told.recommendations))
+    assert not any("LoRA" in sentence for sentence in (*report.answer, *report.findings, *report.recommendations))
 
 
-def test_torch_computes_dora_and_says_why(place: Path, grid: Path) -> None:
+def test_torch_computes_dora_and_the_reason_is_recorded(place: Path, grid: Path) -> None:
     backends = [entry.backend for entry in read_environment(grid).backends]
     if torch.cuda.is_available() or backends[0].name == "torch":
         return
@@ -110,7 +109,7 @@ def test_torch_computes_dora_and_says_why(place: Path, grid: Path) -> None:
     assert not (place / "never").exists()
 
 
-def test_a_study_of_two_methods_trains_each_as_if_it_were_alone(place: Path, grid: Path) -> None:
+def test_a_study_of_two_methods_trains_each_as_in_a_separate_study(place: Path, grid: Path) -> None:
     arguments = (
         "--methods",
         "lora",
@@ -131,9 +130,9 @@ def test_a_study_of_two_methods_trains_each_as_if_it_were_alone(place: Path, gri
     name = "dora-r2-a8-lr0.01-s0"
     ours, own = (load_artifact(place / folder / "adapters" / name).tensors for folder in ("both", "alone"))
     assert all((ours[slot] - own[slot]).abs().max() <= 1e-5 for slot in own)
-    told = analyse(place / "both", with_texts=False)
-    assert {row.name for row in told.configurations if row.role == "lora"} == {"r2 α8 lora", "r2 α8 dora"}
-    assert told.question == "How accurate are LoRA and DoRA on model?"
+    report = analyse(place / "both", with_texts=False)
+    assert {row.name for row in report.configurations if row.role == "lora"} == {"r2 α8 lora", "r2 α8 dora"}
+    assert report.question == "How accurate are LoRA and DoRA on model?"
 
 
 def test_dora_in_python(place: Path, tmp_path: Path) -> None:
@@ -160,7 +159,7 @@ def ratios(place: Path) -> Path:
     return place / "ratios"
 
 
-def test_the_ratio_of_learning_rates_is_recorded_and_tells_configurations_apart(ratios: Path) -> None:
+def test_the_learning_rate_ratio_is_recorded_and_distinguishes_configurations(ratios: Path) -> None:
     results = read_results(ratios)
     assert {run.id: run.lr_ratio for run in results.runs if run.trained} == {
         **{f"probe-s{s}": 1.0 for s in (0, 1)},
@@ -176,16 +175,16 @@ def test_the_ratio_of_learning_rates_is_recorded_and_tells_configurations_apart(
     card = (ratios / "adapters" / "lora-r2-a8-lr0.01-ratio16-s0" / "README.md").read_text()
     assert "| lr ratio | 16.0 |" in card
 
-    told = analyse(ratios, with_texts=False)
-    rows = {row.name: row for row in told.configurations if row.role == "lora"}
+    report = analyse(ratios, with_texts=False)
+    rows = {row.name: row for row in report.configurations if row.role == "lora"}
     assert list(rows) == ["r2 α8 lr ratio 1", "r2 α8 lr ratio 16"]
     assert [row.seeds for row in rows.values()] == [(0, 1), (0, 1)]
-    assert [grid.title for grid in told.grids] == ["model, lr 0.01, lr ratio 1", "model, lr 0.01, lr ratio 16"]
-    assert "how does learning-rate ratio affect" in told.question
-    assert any(line.startswith("Learning-rate ratio of B to A: ") for line in told.recommendations)
+    assert [grid.title for grid in report.grids] == ["model, lr 0.01, lr ratio 1", "model, lr 0.01, lr ratio 16"]
+    assert "how does learning-rate ratio affect" in report.question
+    assert any(line.startswith("Learning-rate ratio of B to A: ") for line in report.recommendations)
 
 
-def test_a_run_alone_is_the_run_of_the_study(place: Path, ratios: Path) -> None:
+def test_a_single_run_matches_the_run_of_the_study(place: Path, ratios: Path) -> None:
     train = (
         "train",
         "data",
@@ -217,7 +216,7 @@ def test_a_run_alone_is_the_run_of_the_study(place: Path, ratios: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "inf", "nan"])
-def test_an_impossible_ratio_is_a_message(place: Path, value: str) -> None:
+def test_an_invalid_ratio_is_reported(place: Path, value: str) -> None:
     for kind, flag in (("train", "--lr-ratio"), ("study", "--lr-ratios")):
         done = command(place, kind, "data", flag, value, "--out", "never")
         assert done.returncode == 2
@@ -230,11 +229,11 @@ def test_the_ratio_in_python(place: Path, tmp_path: Path) -> None:
     texts += [" ".join(word) for word in zip(*(WORDS["bird"].split(), "xyzx"), strict=True)] * 6
     labels = ["apple"] * 24 + ["bird"] * 24
     options = {"rank": 2, "alpha": 8.0, "lr": 1e-2, "steps": 20, "precision": "fp32"}
-    fast, slow = (
+    scaled, plain = (
         TextClassifier(str(place / "model"), lr_ratio=ratio, **options).fit(texts, labels) for ratio in (16, 1.0)
     )
-    assert abs(fast.predict_proba(texts) - slow.predict_proba(texts)).max() > 1e-3
-    fast.save(tmp_path / "adapter")
+    assert abs(scaled.predict_proba(texts) - plain.predict_proba(texts)).max() > 1e-3
+    scaled.save(tmp_path / "adapter")
     assert TextClassifier.load(tmp_path / "adapter").lr_ratio == 16.0
     path = tmp_path / "adapter" / "loralet.json"
     described = json.loads(path.read_text())
