@@ -1,1 +1,1 @@
-"""Run folders and their results: the only reader and writer of that schema."""
+"""Run folders and their results; the only package that reads and writes this schema."""

@@ -1,4 +1,4 @@
-"""Which commit of loralet is at work, where it is run from a checkout of its source."""
+"""The commit of loralet, if it runs from a source checkout."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import subprocess
 from pathlib import Path
 
 OURS = re.compile(r'^\[project\]\n(?:[^\[]*\n)?name = "loralet"$', re.MULTILINE)
-"""What loralet's pyproject.toml has and no other."""
+"""Pattern that identifies loralet's pyproject.toml."""
 PATIENCE = 10
-"""Seconds after which git is not waited for (assumed; a repository on a slow disk answers within one)."""
+"""Timeout of git in seconds (assumed; a repository on a slow disk answers within one second)."""
 
 
 def source_commit(package: Path = Path(__file__).parents[1]) -> str | None:
-    """Commit of the checkout that a package folder belongs to, with ``-dirty`` behind it where tracked files differ; None where it belongs to none.
+    """Commit of the checkout that contains a package folder, or None.
 
-    Only ``src/loralet`` of a repository whose pyproject.toml is loralet's counts: an installed package has no commit, also where it was
-    installed inside a repository of the user's.
+    ``-dirty`` is appended if tracked files differ. Only ``src/loralet`` of a repository with loralet's pyproject.toml
+    counts: an installed package has no commit, even inside a user's repository.
 
     Args:
         package: the folder of the package.
@@ -25,7 +25,8 @@ def source_commit(package: Path = Path(__file__).parents[1]) -> str | None:
     root = package.parents[1]
     if package != root / "src" / "loralet" or not (root / ".git").exists():
         return None
-    # --exclude hides tags, so that the hash is all there is; GIT_DIR and the like (set in a hook) would name another repository.
+    # --exclude hides tags, so that only the hash is printed. GIT_DIR and similar variables (set in a hook) would select
+    # another repository.
     command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:

@@ -1,4 +1,4 @@
-"""Where a run was carried out: versions, machine, backends. The only reader and writer of environment.json."""
+"""Environment of a run: versions, machine, backends. The only module that reads and writes environment.json."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class Environment:
 
     Args:
         loralet, python, torch: versions.
-        commit: of loralet's own source, where it runs from a checkout.
+        commit: commit of loralet, if it runs from a source checkout.
         platform, processor, cores, threads, gpu: the machine.
-        command: as it was typed.
-        started: local time.
-        backends: of each model; empty in folders written before backends were recorded.
+        command: command line.
+        started: local start time.
+        backends: backend of each model; empty in folders written before backends were recorded.
     """
 
     loralet: str
@@ -86,7 +86,7 @@ def read_environment(folder: Path) -> Environment:
     """Read environment.json of a run folder.
 
     Raises:
-        RunError: it is missing or broken; every problem is listed.
+        RunError: the file is missing or broken; all problems are listed.
     """
     path, problems = folder / NAME, list[str]()
     try:
@@ -104,12 +104,12 @@ def read_environment(folder: Path) -> Environment:
 
 
 def peak_memory(status: Path = Path("/proc/self/status")) -> int:
-    """Largest resident memory of this process so far, in bytes.
+    """Peak resident memory of this process in bytes.
 
-    VmHWM, as Linux counts it, else getrusage's (bytes on macOS).
+    Read from VmHWM on Linux, else from getrusage (bytes on macOS).
 
     Args:
-        status: Linux's file about the process. getrusage there also counts what a parent had used before a fork.
+        status: Linux's status file of the process. On Linux, getrusage includes memory of the parent before a fork.
     """
     try:
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))

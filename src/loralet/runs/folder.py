@@ -1,10 +1,10 @@
-"""The run folder: what was asked for, what happened, what came out.
+"""The run folder: options, events and results of a run.
 
 config.toml          the resolved options
 environment.json     versions, machine and backends (loralet.runs.environment)
 metrics.jsonl        one line per event
-results.json         see docs/results.md (loralet.runs.results)
-predictions.safetensors   test probabilities of every run that has them, predicted classes of the others, and the targets
+results.json         see docs/reference/results.md (loralet.runs.results)
+predictions.safetensors   test targets, and each run's test probabilities or predicted classes
 adapters/ID/         one folder per trained run (loralet.artifacts.folder)
 """
 
@@ -34,16 +34,16 @@ from loralet.tasks.base import Scores
 
 PREDICTIONS = "predictions.safetensors"
 PREDICTED = "predicted/"
-"""Stands before the id of a run of which predictions.safetensors has predicted targets alone; no id holds a slash."""
+"""Prefix in predictions.safetensors for runs that have only predicted targets; ids contain no slash."""
 TARGETS = "labels"
-"""The entry of predictions.safetensors that holds the test split's own targets."""
+"""Name of the test split's targets in predictions.safetensors."""
 
 
 def new_run_folder(out: str, kind: str) -> Path:
-    """The folder for a new run: ``out``, or one named by the time under ``runs/``.
+    """The folder for a new run: ``out``, or a folder under ``runs/`` named by date.
 
     Raises:
-        RunError: the folder exists and is not empty, so something would be lost; or it would lie below a file.
+        RunError: the folder exists and is not empty, or a parent is a file.
     """
     if not out:
         name = f"{kind}-{datetime.now():%Y%m%d-%H%M%S}"
@@ -51,19 +51,19 @@ def new_run_folder(out: str, kind: str) -> Path:
         return next(path for path in map(Path("runs").joinpath, names) if not path.exists())
     folder = Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"{folder} exists and is not empty; name another folder with --out, or remove it")
+        raise RunError(f"{folder} exists and is not empty; give another folder with --out, or remove it")
     above = next(parent for parent in folder.absolute().parents if parent.exists())
     if not above.is_dir():
-        raise RunError(f"{folder} cannot be made, as {above} is a file; name another folder with --out")
+        raise RunError(f"{folder} cannot be created: {above} is a file; give another folder with --out")
     return folder
 
 
 class RunFolder:
-    """Writes a run folder as training goes on. Every file but metrics.jsonl appears whole or not at all.
+    """Writes a run folder during training. All files except metrics.jsonl are written atomically.
 
     Args:
-        folder: is made.
-        config: the options, as the text of config.toml.
+        folder: folder to create.
+        config: content of config.toml.
         found: the environment.
     """
 
@@ -76,7 +76,7 @@ class RunFolder:
         self._metrics = (folder / "metrics.jsonl").open("a", encoding="utf-8")
 
     def record(self, event: Event) -> None:
-        """One line of metrics.jsonl."""
+        """Append an event to metrics.jsonl."""
         self._metrics.write(event_line(event) + "\n")
         self._metrics.flush()
 
@@ -85,7 +85,7 @@ class RunFolder:
         save_artifact(self.folder / "adapters" / artifact.id, artifact, backbone)
 
     def add_metrics(self, run: str, split: str, rows: int, scores: Scores) -> None:
-        """Note a saved run's scores on a further split in its adapter folder; a row without a folder is passed over."""
+        """Add a run's scores on another split to its adapter folder; rows without a folder are skipped."""
         if (self.folder / "adapters" / run / "loralet.json").exists():
             add_metrics(self.folder / "adapters" / run, split, rows, scores)
 
@@ -104,9 +104,9 @@ class RunFolder:
 
 
 def read_predictions(folder: Path) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Targets of the test rows, probabilities by run, and predicted targets by run.
+    """Read targets of the test rows, probabilities by run, and predicted targets by run.
 
-    A folder written before the baselines' predictions were kept has those of runs with probabilities alone.
+    Folders of older versions have no predictions of baselines without probabilities.
 
     Raises:
         RunError: the file is broken.
@@ -114,7 +114,7 @@ def read_predictions(folder: Path) -> tuple[np.ndarray, dict[str, np.ndarray], d
     path = folder / PREDICTIONS
     try:
         with safe_open(path, "numpy") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # safe_open is no dict
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # safe_open is not a dict
         targets = tensors.pop(TARGETS)
         given = {n.removeprefix(PREDICTED): tensors.pop(n) for n in list(tensors) if n.startswith(PREDICTED)}
         return targets, tensors, given | {run: values.argmax(1) for run, values in tensors.items()}
@@ -127,7 +127,7 @@ def read_config(folder: Path, kind: str) -> StudyConfig | TrainConfig:
 
     Args:
         folder: the run folder.
-        kind: ``study`` or ``train``, as its results say.
+        kind: ``study`` or ``train``, from the results.
 
     Raises:
         ConfigError: config.toml cannot be read.

@@ -1,4 +1,4 @@
-"""A finished run folder, read whole: what was asked for, what happened, what came out."""
+"""Reading of a finished run folder: options, events and results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from loralet.runs.folder import PREDICTIONS, read_config, read_predictions
 from loralet.runs.results import Results, read_results
 
 WEIGHTS = ("adapter_model.safetensors", "head.safetensors", "model.safetensors")
-"""The files of an adapter folder that hold what was learned."""
+"""The files of an adapter folder that contain trained tensors."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class AdapterFiles:
 
     Args:
         backbone, fingerprint: name of the frozen encoder, and hash of its tensors.
-        bytes: size of the weight files together.
-        parameters: numbers in them.
-        formula: what the adapter method's formula gives for them; None where there is no adapter.
+        bytes: total size of the weight files.
+        parameters: number of values in them.
+        formula: number of parameters by the adapter method's formula; None without an adapter.
     """
 
     backbone: str
@@ -44,7 +44,7 @@ class AdapterFiles:
 
 @dataclass(frozen=True)
 class RecordedCheck:
-    """One measurement on the validation sample: the selection metric, and the mean loss (None where not finite)."""
+    """A check on the validation sample: selection metric and mean loss (None if not finite)."""
 
     step: int
     score: float
@@ -53,7 +53,7 @@ class RecordedCheck:
 
 @dataclass(frozen=True)
 class Rung:
-    """A rung of successive halving: the runs that came to it, best first, their scores, and how many went on."""
+    """A rung of successive halving: its runs, best first, their scores, and the number of runs that continued."""
 
     step: int
     runs: tuple[str, ...]
@@ -63,19 +63,19 @@ class Rung:
 
 @dataclass(frozen=True)
 class Record:
-    """Everything in a run folder that an analysis needs.
+    """The content of a run folder.
 
     Args:
-        folder: where it is.
-        results, config, environment: its files.
-        losses: batch loss of each step of each run; NaN where it was not finite.
-        checks: measurements on the validation sample, by run.
-        planned: steps that each run was to take.
-        rungs: of successive halving, in the order in which packs came to them.
-        targets: of the test rows; None where there is no test split.
-        probabilities: on the test rows, ``[rows, labels]``, by run.
-        predicted: targets predicted for the test rows, by run; of every run whose predictions are on record.
-        adapters: by run.
+        folder: the run folder.
+        results, config, environment: content of its files.
+        losses: batch loss of each step, by run; NaN if it was not finite.
+        checks: checks on the validation sample, by run.
+        planned: number of planned steps, by run.
+        rungs: rungs of successive halving, in the order of events.
+        targets: targets of the test rows; None without a test split.
+        probabilities: probabilities of the test rows, ``[rows, labels]``, by run.
+        predicted: predicted targets of the test rows, by run, if recorded.
+        adapters: adapter folders, by run.
     """
 
     folder: Path
@@ -96,16 +96,14 @@ def read_record(folder: Path) -> Record:
     """Read a run folder.
 
     Raises:
-        RunError: not a run folder, one that did not finish, or one with a file missing or broken.
-        ConfigError: its config.toml cannot be read.
+        RunError: not a run folder, an unfinished run, or a missing or broken file.
+        ConfigError: config.toml cannot be read.
     """
     results = read_results(folder)
     needed = ["config.toml", "environment.json", "metrics.jsonl"] + [PREDICTIONS] * bool(results.data.test_rows)
     missing = [name for name in needed if not (folder / name).exists()]
     if missing:
-        raise RunError(
-            f"{folder}: {', '.join(missing)} missing; a report needs the whole run folder, as `loralet study` left it"
-        )
+        raise RunError(f"{folder}: {', '.join(missing)} missing; a report needs the complete run folder")
     losses, checks, planned, rungs = _read_metrics(folder / "metrics.jsonl")
     targets, probabilities, predicted = read_predictions(folder) if results.data.test_rows else (None, {}, {})
     return Record(
@@ -140,9 +138,8 @@ def _read_metrics(path: Path) -> Metrics:
                 for run, loss in zip(line["runs"], line["losses"], strict=True):
                     losses[run][line["step"]] = nan if loss is None else loss
             case "Checked":
-                score = (
-                    line["score"] if "score" in line else line["accuracy"]
-                )  # metrics.jsonl of before tasks had a metric each
+                # Older versions recorded the accuracy instead of the task's selection metric.
+                score = line["score"] if "score" in line else line["accuracy"]
                 checks[line["run"]][line["step"]] = RecordedCheck(line["step"], score, line["loss"])
             case "Halved":
                 scores = line["scores"] if "scores" in line else line["accuracies"]
@@ -156,7 +153,7 @@ def _read_metrics(path: Path) -> Metrics:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The events of metrics.jsonl, as parsed."""
+    """The parsed events of metrics.jsonl."""
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             try:

@@ -1,4 +1,4 @@
-"""Results of a run folder: typed rows, and the only reader and writer of results.json (docs/results.md)."""
+"""Results of a run folder. The only module that reads and writes results.json (docs/reference/results.md)."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ SCHEMA = 2
 OLDEST_SCHEMA = 1
 NAME = "results.json"
 SHOWN_PROBLEMS = 20
-"""Problems of a broken file that one message lists."""
+"""Maximum number of problems listed in one message."""
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """One row of the results. What does not apply is None.
+    """One row of the results. Fields that do not apply are None.
 
     Args:
         id: unique in its study.
-        model: backbone by name.
+        model: name of the backbone.
         role: see :class:`loralet.runs.run.Run`.
-        adapter: the adapter's configuration.
+        adapter: configuration of the adapter.
         learning_rate: peak learning rate.
-        seed: of the run.
-        lr_ratio: learning rate of B over that of A; 1 also in files written before there were others.
-        members: ids of the runs that an average or an ensemble is made of.
-        trainable_parameters, total_parameters: trained, and of the whole model.
+        seed: seed of the run.
+        lr_ratio: ratio of the learning rate of B to that of A; 1 in files written before the option existed.
+        members: ids of the runs of an average or an ensemble.
+        trainable_parameters, total_parameters: number of trained parameters, and of all parameters.
         steps: optimiser steps taken.
-        converged_step: first check at the target score.
-        train_seconds: its share of its pack's time.
-        peak_memory_bytes: of the process.
-        status: how training ended: ``finished``, ``early-stopped``, ``halved`` or ``diverged``.
+        converged_step: first check that reached the target score.
+        train_seconds: share of the training time of its pack.
+        peak_memory_bytes: peak memory of the process.
+        status: end of training: ``finished``, ``early-stopped``, ``halved`` or ``diverged``.
         validation, test: scores on the whole splits.
     """
 
@@ -64,16 +64,16 @@ class RunResult:
 
     @property
     def trained(self) -> bool:
-        """Whether it is a run of ours that was trained to a state."""
+        """Whether the row is a trained run with validation scores."""
         return self.role in TRAINED and self.validation is not None
 
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What was trained on.
+    """The training data.
 
     Args:
-        source: as the user named it.
+        source: data set, as named by the user.
         train_rows, validation_rows, test_rows: rows of each split; 0 without a test split.
         labels: label names, in the order of the logits.
         fingerprint: hash of all texts and targets.
@@ -94,11 +94,11 @@ class Results:
     Args:
         kind: ``train`` or ``study``.
         task: name of the task.
-        selection: the metric that chose among the runs.
-        data: what was trained on.
-        runs: one row per run, baselines included.
-        test_reads: how often the test split has been read.
-        loralet: version that wrote it.
+        selection: the metric that selects among runs.
+        data: the training data.
+        runs: one row per run, including baselines.
+        test_reads: number of times the test split was read.
+        loralet: version that wrote the file.
     """
 
     kind: str
@@ -110,11 +110,11 @@ class Results:
     loralet: str = __version__
 
     def run(self, id: str) -> RunResult:
-        """The row of that id."""
+        """The row with this id."""
         return next(run for run in self.runs if run.id == id)
 
     def to_json(self) -> dict[str, object]:
-        """The file's content."""
+        """Content of results.json."""
         described = plain(replace(self, runs=()))
         return {"schema": SCHEMA} | described | {"runs": [_row_to_json(run) for run in self.runs]}
 
@@ -127,15 +127,15 @@ def _row_to_json(run: RunResult) -> dict[str, object]:
 
 
 def write_results(folder: Path, results: Results) -> None:
-    """Write results.json into a run folder, whole or not at all."""
+    """Write results.json into a run folder atomically."""
     write_json(folder / NAME, results.to_json())
 
 
 def read_results(folder: Path) -> Results:
-    """Read results.json of a run folder, of this schema or an older one.
+    """Read results.json of a run folder, with this or an older schema.
 
     Raises:
-        RunError: not a run folder, an unfinished run, a newer schema, or a broken file; every problem is listed.
+        RunError: not a run folder, an unfinished run, a newer schema, or a broken file; all problems are listed.
     """
     path = folder / NAME
     if not path.exists():
@@ -187,7 +187,7 @@ def _row_from_json(row: Mapping[str, object], schema: int, problems: list[str], 
 
 
 def _of_schema_1(row: Mapping[str, object]) -> dict[str, object]:
-    """A row of schema 1, in which the adapter's settings stood among the others."""
+    """Convert a row of schema 1, which has no separate adapter settings."""
     settings = ("rank", "alpha", "dropout", "targets", "scaling")
     adapter = {name: row[name] for name in settings if row.get(name) is not None}
     rest = {key: value for key, value in row.items() if key not in settings}

@@ -1,4 +1,4 @@
-"""What a run is: one configuration on one backbone."""
+"""A run: one configuration on one backbone."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from loralet.adapters.base import Adapter
 from loralet.adapters.spec import HEAD_ALONE, AdapterSpec
 
 Role = str
-"""``lora`` (an adapter of any method), ``linear-probe``, ``random-head``, ``full``, ``average``, ``ensemble``, or the role
-of one of the task's baselines."""
+"""``lora`` (any adapter method), ``linear-probe``, ``random-head``, ``full``, ``average``, ``ensemble``, or the role of
+a baseline of the task."""
 TRAINED = ("lora", "linear-probe", "full")
-"""Roles that leave an adapter folder."""
+"""Roles with an adapter folder."""
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,12 @@ class Run:
 
     Args:
         id: unique in its study.
-        model: the backbone's name; empty for a baseline without an encoder.
+        model: name of the backbone; empty for a baseline without an encoder.
         role: see :data:`Role`.
-        adapter: the adapter's configuration; of rank 0 where nothing is adapted.
+        adapter: configuration of the adapter; rank 0 without an adapter.
         lr: peak learning rate.
-        seed: of the initial values, of dropout and of the order of the rows.
-        lr_ratio: learning rate of B over that of A (:meth:`loralet.adapters.pack.Pack.lr_factors`).
+        seed: seed of initial values, dropout and row order.
+        lr_ratio: ratio of the learning rate of B to that of A (:meth:`loralet.adapters.pack.Pack.lr_factors`).
     """
 
     id: str
@@ -37,10 +37,10 @@ class Run:
     lr_ratio: float = 1.0
 
     def numbers(self, layers: int) -> Adapter:
-        """The run as the numbers that a pack takes; its targets are resolved already.
+        """The numeric configuration for a pack; targets must be resolved.
 
         Args:
-            layers: of the encoder.
+            layers: number of encoder layers.
         """
         spec = self.adapter
         linears = tuple(f"layers.{i}.{target}" for i in range(layers) for target in spec.targets)

@@ -1,6 +1,6 @@
-"""Which state, which run and which configuration is best: one rule, used everywhere.
+"""The rule that selects the best state, run and configuration.
 
-The higher selection metric wins; among equals the lower validation loss, then fewer trained parameters.
+The highest selection metric wins. Ties are resolved by lower validation loss, then by fewer trained parameters.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from loralet.runs.results import Results, RunResult
 from loralet.tasks.base import Scores
 
 LEFT = ("diverged", "halved")
-"""Ends of a run that was not trained as far as the others."""
+"""Statuses of runs that were trained for fewer steps than the others."""
 
 Rank = tuple[float, float, int]
 
 
 def rank_of(score: float, loss: float | None, parameters: int = 0) -> Rank:
-    """A key by which the better candidate is the larger one.
+    """Sort key of a candidate; a better candidate has a larger key.
 
     Args:
         score: the selection metric on validation rows; higher is better.
@@ -44,19 +44,19 @@ def rank_of_run(run: RunResult, selection: str) -> Rank:
 
 
 def chosen_run(results: Results) -> RunResult:
-    """The trained run that validation chose.
+    """The trained run selected on validation.
 
     Raises:
-        RunError: no run was trained to the end.
+        RunError: the folder has no trained run.
     """
     trained = [run for run in results.runs if run.trained]
     if not trained:
-        raise RunError("no run of this folder was trained to the end")
+        raise RunError("this folder has no trained run")
     return max(trained, key=lambda run: rank_of_run(run, results.selection))
 
 
 def over_seeds(runs: Iterable[RunResult]) -> list[list[RunResult]]:
-    """Runs of adapters that were trained to their end, by configuration, where there are two seeds or more."""
+    """Groups of completed adapter runs that share a configuration; groups with at least two seeds."""
     grouped: dict[tuple[str | None, AdapterSpec | None, float | None, float | None], list[RunResult]] = {}
     for run in runs:
         if run.role == "lora" and run.validation and run.status not in LEFT:
@@ -66,7 +66,7 @@ def over_seeds(runs: Iterable[RunResult]) -> list[list[RunResult]]:
 
 
 def chosen_seeds(results: Results) -> list[str]:
-    """Ids of the seeds of the configuration that validation prefers, by means over its seeds.
+    """Ids of the runs of the best configuration on validation, by the mean over seeds.
 
     Raises:
         RunError: no configuration has two seeds.
@@ -75,7 +75,7 @@ def chosen_seeds(results: Results) -> list[str]:
     if not configurations:
         raise RunError(
             "no adapter configuration of this study was trained with two seeds: "
-            "name runs, with --runs, or further run folders"
+            "give run ids with --runs, or more run folders"
         )
     return [run.id for run in max(configurations, key=lambda runs: _mean_rank(runs, results.selection))]
 
@@ -86,5 +86,5 @@ def _mean_rank(runs: Sequence[RunResult], selection: str) -> Rank:
 
 
 def with_test_read(results: Results) -> Results:
-    """The results after one more reading of the test split."""
+    """A copy of the results with one more read of the test split."""
     return replace(results, test_reads=results.test_reads + 1)

@@ -1,6 +1,6 @@
-"""Rows made of trained runs: the average of one configuration's seeds, and an ensemble of runs that decide together.
+"""Combinations of trained runs: the average of one configuration's seeds, and an ensemble of runs.
 
-Several of each can be made; as everywhere, validation chooses the one that goes into the results.
+Of all averages, and of all ensembles, the best on validation is added to the results.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from loralet.training.corpus import Corpus
 from loralet.training.session import Listen, Row, Session, make_artifact, with_scores
 
 BEST = 3
-"""Runs of the ensemble of the best, where no configuration has more seeds."""
+"""Minimum number of runs in the ensemble of the best runs."""
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """The adapter runs of one model that were trained to their end, with their validation logits ``[k m c]``."""
+    """The completed adapter runs of one model, with their validation logits ``[k m c]``."""
 
     session: Session
     rows: tuple[Row, ...]
     logits: Tensor
 
     def seeds(self) -> list[list[Row]]:
-        """The runs of each configuration that has several seeds."""
+        """The runs of each configuration with several seeds."""
         by_id = {row.run.id: row for row in self.rows}
         return [[by_id[run.id] for run in runs] for runs in over_seeds(row.result() for row in self.rows)]
 
     def best(self) -> list[Row]:
-        """As many of the best runs as a configuration has seeds, and three at least."""
+        """The best runs: as many as a configuration has seeds, but at least three."""
         count = max([BEST, *map(len, self.seeds())])
         return sorted(self.rows, key=lambda row: _rank(row, self.session.task), reverse=True)[:count]
 
@@ -48,20 +48,20 @@ class Candidates:
 def combine(
     rows: Sequence[Row], sessions: Mapping[str, Session], corpus: Corpus, plan: Plan, folder: RunFolder, tell: Listen
 ) -> list[Row]:
-    """The average and the ensemble that do best on the validation rows; what too few runs were trained for is left out.
+    """Add the best average and the best ensemble on the validation rows, if there are enough runs.
 
-    The average is saved like a run. An ensemble leaves no folder: its members are named in its row.
+    The average is saved like a run. An ensemble has no folder; its row lists the members.
     """
     tell(Stage("combining runs: averages of seeds, and ensembles"))
     task = corpus.dataset.task
     averages: list[tuple[Row, Artifact, Session]] = []
     ensembles: list[Row] = []
     for model, session in sessions.items():
-        able = tuple(row for row in rows if row.run.model == model and _is_candidate(row))
-        if len(able) < 2:
+        candidates = tuple(row for row in rows if row.run.model == model and _is_candidate(row))
+        if len(candidates) < 2:
             continue
-        logits = session.logits([row.run for row in able], [row.tensors for row in able], session.rows.validation)
-        found = Candidates(session, able, logits)
+        runs, tensors = [row.run for row in candidates], [row.tensors for row in candidates]
+        found = Candidates(session, candidates, session.logits(runs, tensors, session.rows.validation))
         averages += _averages(found, corpus, plan, tell)
         ensembles += [_ensemble(found, members) for members in (*found.seeds(), found.best())]
     made: list[Row] = []
@@ -71,7 +71,7 @@ def combine(
         folder.save(with_scores(artifact, "validation", len(corpus.validation), row.validation), session.backbone)
         made.append(row)
     if not ensembles:
-        tell(Stage("nothing to combine: fewer than two adapter runs of a model were trained to their end"))
+        tell(Stage("nothing to combine: no model has two completed adapter runs"))
     return made + ([max(ensembles, key=lambda row: _rank(row, task))] if ensembles else [])
 
 
@@ -83,9 +83,9 @@ def measure_ensembles(rows: Sequence[Row], probabilities: dict[str, Tensor], tas
     """Score the ensembles on the test rows.
 
     Args:
-        rows: of the results.
-        probabilities: of the members on the test rows, to which the ensembles' own are added.
-        task: what the labels mean.
+        rows: rows of the results.
+        probabilities: test probabilities of the members; those of the ensembles are added.
+        task: the task.
     """
     for row in rows:
         if row.run.role == "ensemble":
@@ -100,7 +100,7 @@ def _rank(row: Row, task: Task) -> Rank:
 
 
 def _averages(found: Candidates, corpus: Corpus, plan: Plan, tell: Listen) -> list[tuple[Row, Artifact, Session]]:
-    """The average of each configuration's seeds, where its method has one, measured on the validation rows."""
+    """The average of each configuration's seeds, if the method supports it, with validation scores."""
     made: list[tuple[Row, Artifact, Session]] = []
     refusals: dict[str, None] = {}
     session = found.session

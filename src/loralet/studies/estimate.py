@@ -1,4 +1,4 @@
-"""The estimate of a study before anything is trained or written: its packs in order, their memory and time."""
+"""The estimate of a study before training: its packs in order, with memory and time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PROBE_STEPS = 10
 
 @dataclass(frozen=True)
 class Packs:
-    """The packs of a plan, the most expensive first, and the bytes that each of them was allowed."""
+    """The packs of a plan, the most expensive first, and the memory limit of a pack in bytes."""
 
     packs: tuple[tuple[Run, ...], ...]
     budget: int
@@ -31,14 +31,14 @@ class Packs:
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds of one step, and of one check on the validation sample."""
+    """Seconds per step, and per check on the validation sample."""
 
     step: float
     check: float
 
 
 def load_of(session: Session) -> Load:
-    """What a step works on: the longest row of the training split decides."""
+    """The size of a step, for the longest row of the training split."""
     train, training = session.rows.train, session.training
     return Load(
         table=session.backbone.table,
@@ -52,12 +52,12 @@ def load_of(session: Session) -> Load:
 
 
 def pack_up(runs: Sequence[Run], sessions: Mapping[str, Session], memory: float | None) -> Packs:
-    """Which runs share a pass, in which order: as many as the memory holds, the longest first.
+    """Group runs into packs that fit into memory, the most expensive pack first.
 
     Args:
-        runs: what is to be trained.
-        sessions: of their models.
-        memory: GiB that a pack may take; None: a share of what is free.
+        runs: runs to train.
+        sessions: sessions by model.
+        memory: memory limit of a pack in GiB; None: a share of the free memory.
     """
     allowed = budget(memory, next(iter(sessions.values())).device)
     loads = {model: load_of(session) for model, session in sessions.items()}
@@ -67,8 +67,8 @@ def pack_up(runs: Sequence[Run], sessions: Mapping[str, Session], memory: float 
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """Steps of a pack in which no run leaves it: from after ``start`` to ``end``, with so many checks, by these runs."""
+class Phase:
+    """Steps ``start + 1`` to ``end`` of a pack, with a constant set of runs, and the number of checks."""
 
     start: int
     end: int
@@ -76,26 +76,28 @@ class Stretch:
     runs: tuple[Run, ...]
 
 
-def course(runs: Sequence[Run], load: Load, steps: int, every: int, rungs: Sequence[int] = ()) -> list[Stretch]:
-    """The stretches of a pack between the rungs at which half of its LoRA runs leave. Which half is not known: the costlier is taken to stay.
+def course(runs: Sequence[Run], load: Load, steps: int, every: int, rungs: Sequence[int] = ()) -> list[Phase]:
+    """The phases of a pack between the rungs at which half of its LoRA runs leave.
+
+    The runs that leave are not known; the more expensive half is assumed to stay.
 
     Args:
         runs: the pack at its start.
-        load: what a step works on.
-        steps, every: of the training, and from check to check.
+        load: the size of a step.
+        steps, every: steps of the training, and steps between checks.
         rungs: steps of successive halving, each below ``steps``.
     """
-    left, start, stretches = tuple(runs), 0, []
+    left, start, phases = tuple(runs), 0, []
     for end in (*rungs, steps):
-        stretches.append(Stretch(start, end, end // every - start // every + (end % every > 0), left))
+        phases.append(Phase(start, end, end // every - start // every + (end % every > 0), left))
         rivals = sorted((run for run in left if run.role == "lora"), key=lambda run: -pack_work([run], load))
         gone = rivals[ceil(len(rivals) / 2) :]
         left, start = tuple(run for run in left if run not in gone), end
-    return stretches
+    return phases
 
 
 def survey(packs: Packs, sessions: Mapping[str, Session], plan: Plan) -> Planned:
-    """The plan in numbers. The first pack is tried for a few steps, the others are put in proportion to it by their arithmetic."""
+    """Estimate a plan. The first pack is timed for a few steps; the others are scaled by their arithmetic."""
     first = packs.packs[0]
     session = sessions[first[0].model]
     pace = probe(session, first)
@@ -109,9 +111,9 @@ def _planned(session: Session, runs: Sequence[Run], pace: Pace, unit: float, pla
     pack, rows, load = session.pack(runs), len(session.rows.train), load_of(session)
     trainable = tuple(pack.trainable(i) for i in range(len(runs)))
     steps, work = steps_of(session.training, rows), pack_work(runs, load)
-    stretches = course(runs, load, steps, session.training.eval_every, plan.exits(rows).rungs)
-    shares = tuple((stretch.start, pack_work(stretch.runs, load) / work) for stretch in stretches)
-    seconds = training_seconds(pace, session, stretches) * work / unit
+    phases = course(runs, load, steps, session.training.eval_every, plan.exits(rows).rungs)
+    shares = tuple((phase.start, pack_work(phase.runs, load) / work) for phase in phases)
+    seconds = training_seconds(pace, session, phases) * work / unit
     return PlannedPack(
         tuple(run.id for run in runs),
         trainable,
@@ -124,11 +126,11 @@ def _planned(session: Session, runs: Sequence[Run], pace: Pace, unit: float, pla
 
 
 def probe(session: Session, runs: Sequence[Run]) -> Pace:
-    """The pace of a pack, from a few steps and a check whose results are thrown away; nothing that the real training uses is touched."""
+    """Measure the pace of a pack with a few steps and a check; the results are discarded."""
     training, rows, seed = session.training, session.rows.train, runs[0].seed
     state = session.start(runs)
     order = BatchOrder(rows.tokens.lengths, training.batch_size, seed)
-    take_step(state, rows, order.at(0), training, 0.0)  # the first step pays for what is set up once
+    take_step(state, rows, order.at(0), training, 0.0)  # warm-up
     batches = [order.at(step) for step in range(1, PROBE_STEPS + 1)]
     started = time.perf_counter()
     for batch in batches:
@@ -148,17 +150,20 @@ def _padded(lengths: np.ndarray, batch: np.ndarray) -> int:
     return len(batch) * int(lengths[batch].max())
 
 
-def training_seconds(pace: Pace, session: Session, stretches: Sequence[Stretch]) -> float:
-    """Seconds of a pack: its steps and checks, cheaper where runs have left, and best and last state of all its runs on the whole validation split.
+def training_seconds(pace: Pace, session: Session, phases: Sequence[Phase]) -> float:
+    """Estimate the seconds of a pack.
+
+    The estimate covers steps and checks, and the final evaluation of each run's best and last state on the validation
+    split.
 
     Args:
-        pace: of the whole pack; of a smaller one it is put in proportion by the arithmetic of a step.
-        session: what is worked on.
-        stretches: the pack's course. Runs that stop of their own accord are not foreseen.
+        pace: pace of the whole pack; for a smaller pack it is scaled by the arithmetic of a step.
+        session: the session.
+        phases: phases of the pack. Early stopping is not considered.
     """
     load = load_of(session)
-    whole = pack_work(stretches[0].runs, load)
+    whole = pack_work(phases[0].runs, load)
     training = sum(
-        ((s.end - s.start) * pace.step + s.checks * pace.check) * pack_work(s.runs, load) / whole for s in stretches
+        ((s.end - s.start) * pace.step + s.checks * pace.check) * pack_work(s.runs, load) / whole for s in phases
     )
     return training + 2 * len(session.rows.validation) / len(session.rows.sample) * pace.check

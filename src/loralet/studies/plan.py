@@ -1,4 +1,4 @@
-"""From options to runs."""
+"""Conversion of options to a plan of runs."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ INITIALS = {
     "output": "o",
     "all-linear": "all",
 }
-"""Targets as an id has them."""
+"""Abbreviations of targets in ids."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done.
+    """The plan of a training or study.
 
     Args:
         kind: ``train`` or ``study``.
         source: the data set.
         runs: the runs to train.
-        baselines: whether base rows stand next to them.
-        training, reading, compute: the options that all runs share.
-        memory: GiB that a pack may take, None for a share of what is free.
+        baselines: whether to add rows of baselines.
+        training, reading, compute: options shared by all runs.
+        memory: memory limit of a pack in GiB; None: a share of the free memory.
         halving: whether the worse half of a pack's adapter runs leaves at each rung.
         stop_at_target: whether a run leaves when it reaches the target score.
-        combine: whether an average and an ensemble of the runs stand next to them.
+        combine: whether to add an average and an ensemble of the runs.
     """
 
     kind: Literal["train", "study"]
@@ -58,17 +58,17 @@ class Plan:
     combine: bool = False
 
     def exits(self, rows: int) -> Exits:
-        """The ways out of a pack that the plan opens, on this many training rows."""
+        """The exit conditions of a pack for a number of training rows."""
         rungs = rungs_of(steps_of(self.training, rows)) if self.halving else ()
         return Exits(rungs, self.training.target_score if self.stop_at_target else None)
 
     def methods(self, model: str) -> list[str]:
-        """Adapter methods that the runs of a model need."""
+        """Adapter methods of the runs of a model."""
         return list(dict.fromkeys(run.adapter.method for run in self.runs if run.model == model))
 
 
 def plan_train(config: TrainConfig) -> Plan:
-    """One run."""
+    """Plan a single run."""
     run = adapter_run(config.model, config.adapter, config.lr, config.seed, lr_ratio=config.lr_ratio)
     return Plan(
         kind="train",
@@ -83,7 +83,7 @@ def plan_train(config: TrainConfig) -> Plan:
 
 
 def plan_study(config: StudyConfig) -> Plan:
-    """Every combination of the grid, and for each model and seed a linear probe and, if wanted, full fine-tuning."""
+    """Plan every combination of the grid, and per model and seed a linear probe and optional full fine-tuning."""
     grid = config.grid
     runs: list[Run] = []
     for model, seed in product(grid.models, grid.seeds):
@@ -108,7 +108,7 @@ def plan_study(config: StudyConfig) -> Plan:
 
 
 def _adapters(grid: GridOptions) -> list[AdapterSpec]:
-    """The adapters of a grid, rank 0 left out (the linear probe)."""
+    """The adapters of a grid, without rank 0 (the linear probe)."""
     sets = sets_of_targets(grid.target_sets, grid.targets)
     cells = product(grid.methods, (r for r in grid.ranks if r), grid.alphas, grid.dropouts, grid.scalings, sets)
     return [
@@ -118,7 +118,7 @@ def _adapters(grid: GridOptions) -> list[AdapterSpec]:
 
 
 def _marks(grid: GridOptions, adapter: AdapterSpec, lr_ratio: float) -> str:
-    """What tells a run's id from others of its rank, alpha, learning rate and seed: only what the grid varies."""
+    """Suffix of a run's id for settings other than rank, alpha, learning rate and seed, if the grid varies them."""
     marks = [f"ratio{short(lr_ratio)}"] * (len(grid.lr_ratios) > 1)
     marks += [f"d{short(adapter.dropout)}"] * (len(grid.dropouts) > 1)
     marks += [adapter.scaling.replace("/", "")] * (len(grid.scalings) > 1)
@@ -127,7 +127,7 @@ def _marks(grid: GridOptions, adapter: AdapterSpec, lr_ratio: float) -> str:
 
 
 def _named(runs: Sequence[Run], models: Sequence[str]) -> list[Run]:
-    """With several models, ids begin with the model's short name."""
+    """Prefix ids with the model's short name if there are several models."""
     if len(models) == 1:
         return list(runs)
     bare = [Path(model).name for model in models]

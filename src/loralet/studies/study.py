@@ -1,4 +1,4 @@
-"""A plan is carried out: packs are trained, finalists chosen on validation, the test split read once, results written."""
+"""Execution of a plan: train packs, select on validation, read the test split once, write results."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from loralet.training.session import Listen, Row, Session, make_artifact, open_s
 
 @dataclass(frozen=True)
 class Prepared:
-    """A plan with its inputs, read and found good.
+    """A plan with validated inputs.
 
     Args:
-        plan: with the runs' targets resolved.
+        plan: the plan, with resolved targets.
         corpus: the data.
-        sessions: by model.
-        packs: which runs share a pack.
+        sessions: sessions by model.
+        packs: the packs of runs.
     """
 
     plan: Plan
@@ -40,15 +40,15 @@ class Prepared:
 
     @property
     def backends(self) -> tuple[SessionBackend, ...]:
-        """What the run folder records."""
+        """The backends recorded in the run folder."""
         return tuple(backend for session in self.sessions.values() for backend in session.backends)
 
 
 def prepare(plan: Plan, listen: Listen) -> Prepared:
-    """Read everything that a plan needs; nothing is written but the token cache.
+    """Read all inputs of a plan; only the token cache is written.
 
     Raises:
-        ConfigError: a model has no linear layer of a target's name, or the backend asked for cannot be had.
+        ConfigError: a model does not have a target, or the requested backend is not available.
         DataError, CheckpointError, HubError: the inputs cannot be used.
     """
     listen(Stage(f"reading {plan.source}"))
@@ -64,12 +64,12 @@ def prepare(plan: Plan, listen: Listen) -> Prepared:
 
 
 def carry_out(prepared: Prepared, folder: RunFolder, listen: Listen) -> Results:
-    """Do all of a plan.
+    """Execute a plan.
 
     Args:
         prepared: the plan and its inputs.
-        folder: where everything is written as it comes to be.
-        listen: hears every event.
+        folder: the run folder.
+        listen: called with every event.
 
     Returns:
         The results, as written.
@@ -118,9 +118,9 @@ def _results(rows: Sequence[Row], corpus: Corpus, plan: Plan, reads: int) -> Res
 
 
 def _in_order(rows: Sequence[Row], plan: Plan) -> list[Row]:
-    """Rows in the order of the plan, whichever pack came first.
+    """Sort rows in the order of the plan.
 
-    A random head stands before its linear probe, other base rows before all.
+    A random head precedes its linear probe; other baselines come first.
     """
     places = {run.id: i for i, run in enumerate(plan.runs)}
     probes = {(run.model, run.seed): i for i, run in enumerate(plan.runs) if run.role == "linear-probe"}
@@ -128,7 +128,7 @@ def _in_order(rows: Sequence[Row], plan: Plan) -> list[Row]:
 
 
 def _baselines(corpus: Corpus, tell: Listen) -> list[Row]:
-    """The models without an encoder, fitted on the training rows."""
+    """Fit the baselines without an encoder on the training rows."""
     task, texts = corpus.dataset.task, corpus.train.texts.to_pylist()
     rows: list[Row] = []
     for kind in task.baselines():
@@ -143,7 +143,7 @@ def _baselines(corpus: Corpus, tell: Listen) -> list[Row]:
 
 
 def _random_head(session: Session, like: Run) -> Row:
-    """The backbone of a linear probe under a classifier that was never trained: chance, often called base accuracy."""
+    """A linear probe's backbone with an untrained classifier (chance level, often called base accuracy)."""
     prefix = like.id[: -len(f"probe-s{like.seed}")]
     run = Run(f"{prefix}random-s{like.seed}", like.model, "random-head", seed=like.seed)
     pack = session.pack([run])
@@ -162,7 +162,7 @@ def _read_test(
     folder: RunFolder,
     tell: Listen,
 ) -> int:
-    """The final evaluation: the one place that reads the test split. Returns how often it has been read."""
+    """Evaluate on the test split. Only this function reads it. Returns the number of reads."""
     if corpus.dataset.test is None:
         return 0
     tell(Stage(f"reading the test split: {len(corpus.dataset.test):,} rows, once"))
