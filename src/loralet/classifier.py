@@ -1,4 +1,4 @@
-"""The public Python class: a text classifier with scikit-learn's methods."""
+"""The public text classifier with the interface of scikit-learn."""
 
 # ruff: noqa: E402
 from __future__ import annotations
@@ -56,28 +56,29 @@ def load(
 class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """An adapter and a classifier on a small frozen encoder, trained by :meth:`fit`.
 
-    The options are those of ``loralet train``, with its defaults, and the training is the same: a stratified validation
-    split (``validation_fraction`` of the rows, at least one row of every class that has two) is held out and chooses the
-    state of the run that is kept. So at least one class needs two rows, and a class of a single row is trained on but never
-    validated. With a handful of rows the choice among states is close to chance, and ``steps`` or ``epochs`` decide.
+    Options, defaults and training are those of ``loralet train``. A stratified validation split
+    (``validation_fraction`` of the rows, at least one row of every class with two rows) is held out to select the best
+    state of the run. At least one class needs two rows; a class with a single row is used for training only. With very
+    few rows, the selection is close to chance; set ``steps`` or ``epochs`` instead.
 
     Args:
-        backbone: the frozen encoder: a folder or a hub id.
+        backbone: the frozen encoder: folder or hub id.
         method, rank, alpha, dropout, targets, scaling: the adapter (:class:`loralet.adapters.spec.AdapterSpec`).
         lr: peak learning rate.
-        lr_ratio: learning rate of B and of all vectors over that of A (LoRA+).
-        head, head_dropout, epochs, steps, batch_size, schedule, warmup, weight_decay, clip, eval_every, validation_sample,
-            target_score, patience: the training (:class:`loralet.config.TrainingOptions`).
-        backend, precision, threads: where and how to compute (:class:`loralet.config.ComputeOptions`).
-        validation_fraction, split_seed, max_length: the rows (:class:`loralet.config.DataOptions`).
-        random_state: seed of the initial values, of dropout and of the order of the rows; a
-            ``numpy.random.RandomState`` or None draws one.
-        listen: called with every event of the training (:mod:`loralet.events`).
+        lr_ratio: ratio of the learning rate of B and all vectors to that of A (LoRA+).
+        head, head_dropout, epochs, steps, batch_size, schedule, warmup, weight_decay, clip, eval_every,
+        validation_sample,
+            target_score, patience: training options (:class:`loralet.config.TrainingOptions`).
+        backend, precision, threads: compute options (:class:`loralet.config.ComputeOptions`).
+        validation_fraction, split_seed, max_length: data options (:class:`loralet.config.DataOptions`).
+        random_state: seed of initial values, dropout and row order; with a
+            ``numpy.random.RandomState`` or None, a seed is drawn.
+        listen: called with every training event (:mod:`loralet.events`).
 
     Attributes:
-        classes_: the labels in their own type, sorted.
-        artifact_: what was learned, with the options and the validation scores.
-        backbone_: the encoder it was learned on.
+        classes_: the sorted labels, in their original type.
+        artifact_: the trained artifact, with options and validation scores.
+        backbone_: the encoder.
         history_: the checks on the validation sample, in order; empty after :meth:`load`.
     """
 
@@ -147,15 +148,15 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         self.listen = listen
 
     def fit(self, X: Any, y: Any) -> TextClassifier:  # noqa: N803  # scikit-learn's name
-        """Train on texts and their labels; what was fitted before is forgotten.
+        """Train on texts and their labels. A previous fit is discarded.
 
         Args:
-            X: one string a row: a list, a numpy array, a pandas or polars Series, an Arrow column.
-            y: strings, whole numbers or booleans, as many.
+            X: one string per row: a list, a numpy array, a pandas or polars Series, or an Arrow column.
+            y: labels of the same length: strings, integers or booleans.
 
         Raises:
-            InputError: an empty text, one class only, unlike lengths, too few rows; a ValueError.
-            ConfigError: impossible options, or of the wrong type, all in one message; a ValueError.
+            InputError: an empty text, a single class, different lengths, or too few rows; a ValueError.
+            ConfigError: options with invalid values or types, all in one message; a ValueError.
             CheckpointError, HubError: the backbone cannot be loaded.
             TrainingError: the run diverged before its first check.
         """
@@ -164,7 +165,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         config = self._config()
         if not (np.bincount(numbers) >= 2).any():
             raise InputError(
-                f"{len(numbers)} rows of {len(classes)} classes are one row a class: none can be kept for validation; give more rows"
+                f"y has one row per class ({len(classes)} classes), so no row can be held out; give more rows"
             )
         plan = plan_train(config)
         history: list[Checked] = []
@@ -189,11 +190,11 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803
-        """Probabilities ``[rows classes]``, in the order of ``classes_``; an empty text is classified like any other.
+        """Probabilities ``[rows classes]``, in the order of ``classes_``. Empty texts are allowed.
 
         Raises:
             NotFittedError: neither fitted nor loaded.
-            InputError: something that is not text.
+            InputError: a value that is not text.
         """
         check_is_fitted(self, "artifact_")
         with using_threads(self.threads):
@@ -201,20 +202,21 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
             return loaded.task.probabilities(loaded.logits(text_column(X, keep_empty=True))).numpy()
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
-        """The most probable label of each text, in the type that the labels were given in; errors as for :meth:`predict_proba`."""
+        """The most probable label of each text, in the original label type; raises as :meth:`predict_proba`."""
         check_is_fitted(self, "artifact_")
         chosen: np.ndarray = self.classes_[self.predict_proba(X).argmax(1)]
         return chosen
 
     def save(self, folder: str | Path) -> None:
-        """Write the adapter folder (:mod:`loralet.artifacts.folder`), whole or not at all, after it was loaded back and compared.
+        """Write the adapter folder (:mod:`loralet.artifacts.folder`) atomically, after verifying the loaded folder.
 
-        An adapter folder that is there already is replaced.
+        An existing adapter folder is replaced.
 
         Raises:
             NotFittedError: neither fitted nor loaded.
-            InputError: a file of that name, or a folder that holds something else than an adapter; a ValueError, and nothing is touched.
-            CheckError: what was written does not compute what is in memory; nothing is kept.
+            InputError: the path is a file, or a folder with other files than an adapter; a ValueError. Nothing is
+                written.
+            CheckError: the written folder gives other logits than the classifier; nothing is kept.
         """
         check_is_fitted(self, "artifact_")
         place = Path(folder).resolve()
@@ -226,7 +228,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
             )
             if strange:
                 raise InputError(
-                    f"{folder}: {', '.join(strange[:5])} would be lost; name a new folder, or one with nothing but an adapter in it"
+                    f"{folder}: {', '.join(strange[:5])} would be lost; "
+                    "give a new folder, or one that contains only an adapter"
                 )
         save_artifact(place, self.artifact_, self.backbone_)
 
@@ -234,21 +237,21 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
     def load(
         cls, source: str | Path, run: str = "", force: bool = False, backbone: str = "", labels: tuple[str, ...] = ()
     ) -> TextClassifier:
-        """A trained classifier: a folder that :meth:`save`, the command line or PEFT wrote, or a hub id.
+        """Load a trained classifier that :meth:`save`, the command line or PEFT wrote.
 
         Args:
-            source: an adapter folder, a run folder or a hub id.
-            run: id of a run of a study; the one that validation chose when empty.
-            force: take the backbone even if it is not the one that the adapter was trained on.
-            backbone: where the backbone is; where the adapter says when empty.
-            labels: names for the labels, in the order of the logits; the adapter's own when empty.
+            source: adapter folder, run folder or hub id.
+            run: run id within a study; the run selected on validation if empty.
+            force: allow a backbone other than the one that the adapter was trained on.
+            backbone: folder or hub id of the backbone; as recorded in the adapter if empty.
+            labels: label names, in the order of the logits; the adapter's names if empty.
 
         Raises:
-            RunError: no such folder or run, a folder without a trained classifier, another backbone than the one trained on.
-            CheckpointError, HubError: adapter or backbone cannot be had.
+            RunError: the folder or run does not exist, has no trained classifier, or was trained on another backbone.
+            CheckpointError, HubError: adapter or backbone is not available.
         """
         if isinstance(labels, str):
-            raise InputError(f"labels is the text {labels!r}: give a tuple of names")
+            raise InputError(f"labels is the string {labels!r}: give a tuple of names")
         options = ModelOptions(BackboneOptions(backbone, force), tuple(labels))
         artifact, found = open_adapter(find_adapter(Path(source), run), options)
         loaded = cls(found.name, **_options_of(artifact, found))
@@ -257,10 +260,10 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         return loaded
 
     def _config(self) -> TrainConfig:
-        """The options as the command line has them.
+        """The options as a TrainConfig.
 
         Raises:
-            ConfigError: no backbone, or impossible values.
+            ConfigError: no backbone, or invalid values.
         """
         given = {name: _plain(getattr(self, name)) for name in _OPTIONS}
         mistyped = [words for name, value in given.items() for words in _type_problems(name, value)]
@@ -281,7 +284,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
             reading=DataOptions(**group(DataOptions)),
             compute=ComputeOptions(**group(ComputeOptions)),
         )
-        problems = [] if self.backbone else ["no backbone named: give a folder or a hub id"]
+        problems = [] if self.backbone else ["backbone is empty: give a folder or a hub id"]
         problems += config.problems()
         if problems:
             raise ConfigError.listing(problems)
@@ -299,12 +302,12 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
 
     def _loaded(self) -> LoadedClassifier:
         compute = replace(fp32(), backend=self.backend)
-        if self._classifier is None or self._classifier[0] != compute:  # set_params may have named another backend
+        if self._classifier is None or self._classifier[0] != compute:  # set_params may have changed the backend
             self._classifier = compute, ready(self.artifact_, self.backbone_, compute)
         return self._classifier[1]
 
     def __getstate__(self) -> dict[str, Any]:
-        # The forward pass is a closure over the weights: it is made anew when it is next wanted.
+        # The forward pass is a closure and cannot be pickled; it is rebuilt on next use.
         state: dict[str, Any] = super().__getstate__()
         return state | {"_classifier": None} if "_classifier" in state else state
 
@@ -315,9 +318,9 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
 
 
 def _options() -> Iterator[tuple[str, tuple[type, Any]]]:
-    """The options that are parameters here, each with the class that it belongs to and its type.
+    """The options that are parameters of the classifier, with their option class and type.
 
-    The other reading options name columns, which a list of texts does not have.
+    Other data options concern columns of files.
     """
     reading = ("validation_fraction", "split_seed", "max_length")
     rates = ("lr", "lr_ratio")
@@ -331,25 +334,25 @@ _OPTIONS: dict[str, tuple[type, Any]] = dict(_options())
 
 
 def _plain(value: Any) -> Any:
-    """Python's own number for one of numpy's, as a grid of parameters may hold."""
+    """Convert a numpy scalar, such as from a parameter grid, to a Python number."""
     return value.item() if isinstance(value, np.generic) else value
 
 
 def _types(name: str) -> tuple[Any, ...]:
-    """The types that an option may have."""
+    """The allowed types of an option."""
     wanted = _OPTIONS[name][1]
     return get_args(wanted) if isinstance(wanted, UnionType) else (wanted,)
 
 
 def _as_option(name: str, value: Any) -> Any:
-    """A value as its option class has it: Python's users also give whole numbers for fractions, and lists for tuples."""
+    """Convert a value to the option's type: integers to floats, lists to tuples."""
     if name == "targets":
         return tuple(value)
     return float(value) if float in _types(name) and value is not None else value
 
 
 def _type_problems(name: str, value: Any) -> Iterator[str]:
-    """What is wrong with the type of an option's value, in words; the command line's parser checks that itself."""
+    """Check the type of an option's value; on the command line the parser does this."""
     types = _types(name)
     if name == "targets":
         if isinstance(value, str) or not all(isinstance(target, str) for target in value):
@@ -363,7 +366,7 @@ def _type_problems(name: str, value: Any) -> Iterator[str]:
 
 
 def _options_of(artifact: Artifact, backbone: Backbone) -> dict[str, Any]:
-    """The parameters that a loaded artifact was trained with, as far as they are recorded."""
+    """The recorded training parameters of a loaded artifact."""
     spec, made = artifact.adapter, artifact.provenance
     known: dict[str, Any] = {"head": artifact.head, "max_length": artifact.max_length}
     known |= {field.name: getattr(spec, field.name) for field in fields(spec) if field.name != "targets"}
@@ -371,7 +374,7 @@ def _options_of(artifact: Artifact, backbone: Backbone) -> dict[str, Any]:
         known["targets"] = (ALL_LINEAR,) if spec.targets == backbone.table.targets else spec.targets
     for options in (made.training, made.compute):
         known |= {} if options is None else {field.name: getattr(options, field.name) for field in fields(options)}
-    known.pop("backend", None)  # of the machine that trained; the one that loads has its own
+    known.pop("backend", None)  # the backend of the training machine does not apply
     recorded = {name: getattr(made, name) for name in ("lr", "lr_ratio", "split_seed", "validation_fraction")}
     known |= {name: value for name, value in recorded.items() if value is not None}
     return known | ({} if made.seed is None else {"random_state": made.seed})

@@ -273,7 +273,7 @@ def test_estimator_checks_of_scikit_learn_without_numeric_input(check: str) -> N
         (["a b", " ", "c"], ["x", "y", "x"], "row 1 (counted from 0) is empty"),
         (["a", "b", "c"], ["x", "x", "x"], "only one class ('x')"),
         (["a", "b", "c"], ["x", "y"], "3 texts and 2 labels"),
-        (["a", "b"], ["x", "y"], "one row a class"),
+        (["a", "b"], ["x", "y"], "one row per class"),
         ("a b c", ["x"], "one string"),
         ([], [], "no texts"),
         (["a", None, "b"], ["x", "y", "x"], "row 1 (counted from 0) contains NoneType, not text"),
@@ -297,7 +297,7 @@ def test_invalid_rows_are_reported(model: str, texts: object, labels: object, wo
 def test_all_invalid_options_are_reported_at_once() -> None:
     with pytest.raises(ConfigError, match="3 problems") as caught:
         TextClassifier("", rank=-1, batch_size=0).fit(TEXTS, LABELS)
-    for words in ("no backbone named", "rank is -1", "batch_size is 0"):
+    for words in ("backbone is empty", "rank is -1", "batch_size is 0"):
         assert words in str(caught.value)
 
 

@@ -1,1 +1,1 @@
-"""Training: from a loaded backbone and tokenised rows to trained adapters."""
+"""Training of adapters on a loaded backbone and tokenised rows."""

@@ -1,4 +1,4 @@
-"""A data set split into the parts that training uses, and those parts as token ids of a backbone."""
+"""The splits of a data set for training, and their token ids for a backbone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from loralet.hub.backbone import Backbone
 
 @dataclass(frozen=True)
 class Corpus:
-    """The splits of a study. ``sample`` is the fixed part of ``validation`` for the frequent checks."""
+    """The splits of a study. ``sample`` is a fixed subset of ``validation`` for the checks during training."""
 
     dataset: Dataset
     train: Split
@@ -41,7 +41,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class CorpusRows:
-    """The splits that training uses, tokenised."""
+    """The tokenised splits for training."""
 
     train: Rows
     validation: Rows
@@ -49,32 +49,32 @@ class CorpusRows:
 
 
 def columns_of(options: ColumnOptions) -> Columns:
-    """Which columns to read, as the data readers take it."""
+    """Convert column options for the data readers."""
     return Columns(options.text_column, options.label_column, options.columns)
 
 
 def dataset_of(source: str, options: DataOptions) -> Dataset:
-    """Load a data set as the options say; errors as for :func:`loralet.data.sources.load_dataset`."""
+    """Load a data set with these options; raises the errors of :func:`loralet.data.sources.load_dataset`."""
     return load_dataset(source, columns_of(options.columns), options.label_names, options.drop_overlap)
 
 
 def load_corpus(source: str, options: DataOptions, sample_size: int) -> Corpus:
-    """Load a data set and settle its validation split: its own, or one carved from the training rows.
+    """Load a data set and determine its validation split (:func:`settle`).
 
     Raises:
-        DataError: see :func:`loralet.data.sources.load_dataset`; also too few rows to keep some for validation.
-        HubError: a hub id that is neither reachable nor cached.
+        DataError: see :func:`loralet.data.sources.load_dataset`; also too few rows for a validation split.
+        HubError: a hub data set is neither reachable nor cached.
     """
     return settle(dataset_of(source, options), options, sample_size)
 
 
 def settle(dataset: Dataset, options: DataOptions, sample_size: int) -> Corpus:
-    """Settle the validation split of a data set.
+    """Determine the validation split of a data set.
 
-    It is the data's own, or one carved from the training rows with every class in the same proportion.
+    It is the given validation split, or a stratified part of the training rows.
 
     Raises:
-        DataError: no class has two rows, so that none could be kept for validation.
+        DataError: no class has two rows, so no row can be held out for validation.
     """
     train, validation, strata = dataset.train, dataset.validation, dataset.task.strata
     try:
@@ -88,14 +88,14 @@ def settle(dataset: Dataset, options: DataOptions, sample_size: int) -> Corpus:
 
 
 def corpus_rows(corpus: Corpus, backbone: Backbone, max_length: int) -> CorpusRows:
-    """The corpus as token ids of a backbone, from the cache where they have been made before."""
+    """Tokenise the corpus for a backbone; cached token ids are reused."""
     return CorpusRows(
         *(split_rows(split, backbone, max_length) for split in (corpus.train, corpus.validation, corpus.sample))
     )
 
 
 def split_rows(split: Split, backbone: Backbone, max_length: int, cache: Path | None = None) -> Rows:
-    """One split as token ids of a backbone; ``max_length`` is cut to the longest text that the backbone can read."""
+    """Tokenise a split for a backbone; ``max_length`` is limited to the maximum length of the backbone."""
     length = min(max_length, backbone.table.longest)
     tokens = tokenise(split.texts, backbone.tokenizer, length, cache or cache_folder(), split.seconds)
     return Rows(tokens, torch.from_numpy(split.targets))

@@ -1,4 +1,4 @@
-"""The training loop. One path: a single run is a pack of one."""
+"""The training loop. A single run is a pack of one."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from loralet.training.optimizer import AdamW, schedule
 
 STAY = Exits()
 USUAL_EPOCHS, FEWEST_STEPS = 3, 500
-"""Length of training where the user names none: on a few hundred rows three epochs are too few steps (dev/LOG.md)."""
+"""Default length of training; three epochs of a few hundred rows are too few steps (dev/LOG.md)."""
 
 
 @dataclass
 class RunState:
-    """Where one run stands.
+    """Training state of one run.
 
     Args:
-        run: its configuration.
-        best: its tensors at the best check so far (:meth:`loralet.adapters.pack.Pack.extract`).
-        last: its tensors when it left the pack.
-        best_rank: of that check (:func:`loralet.runs.selection.rank_of`); None before the first.
-        stale: checks since then.
-        steps: optimiser steps when it left the pack.
-        converged_step: first check at or above the target score.
-        seconds: its share of the time of the steps and checks that it took part in.
-        status: how it left; None while it trains.
+        run: the configuration.
+        best: tensors at the best check so far (:meth:`loralet.adapters.pack.Pack.extract`).
+        last: tensors when the run left the pack.
+        best_rank: rank of the best check (:func:`loralet.runs.selection.rank_of`); None before the first check.
+        stale: number of checks since the best check.
+        steps: optimiser steps when the run left the pack.
+        converged_step: step of the first check at or above the target score.
+        seconds: share of the time of the pack's steps and checks.
+        status: status when the run left; None during training.
     """
 
     run: Run
@@ -57,9 +57,9 @@ class RunState:
 
 @dataclass
 class TrainingState:
-    """All that changes while a pack trains; saving this and loading it back is a resume.
+    """The complete mutable state of the training of a pack.
 
-    The place in the data and in the random numbers of dropout is ``step`` alone: batches and masks are functions of it.
+    Batches and dropout masks are functions of ``step``, so restoring this state resumes the training.
     """
 
     backend: Backend
@@ -74,14 +74,14 @@ class TrainingState:
 
     @property
     def pack(self) -> Pack:
-        """The runs that still train."""
+        """The pack of active runs."""
         return self.program.pack
 
     @classmethod
     def start(
         cls, backend: Backend, encoder: LoadedEncoder, task: Task, pack: Pack, runs: Sequence[Run], weight_decay: float
     ) -> TrainingState:
-        """Before the first step."""
+        """The state before the first step."""
         parameters = pack.start(encoder.weights)
         lr = torch.tensor([run.lr for run in runs], device=parameters.device)
         decay, factors = pack.decay(weight_decay).to(parameters.device), _lr_factors(pack, runs, parameters.device)
@@ -91,7 +91,7 @@ class TrainingState:
         )
 
     def remove(self, leaving: dict[int, Status]) -> None:
-        """Runs leave the pack, keeping their tensors; the others go on in a smaller one."""
+        """Remove runs from the pack and keep their tensors; the other runs continue in a smaller pack."""
         pack = self.pack
         for i, status in leaving.items():
             state = self.active[i]
@@ -116,7 +116,7 @@ def _lr_factors(pack: Pack, runs: Sequence[Run], device: torch.device) -> Tensor
 
 
 def steps_of(options: TrainingOptions, rows: int) -> int:
-    """Optimiser steps that the options ask for on this many training rows."""
+    """Number of optimiser steps for a number of training rows."""
     per_epoch = -(-rows // options.batch_size)
     if options.steps:
         return options.steps
@@ -128,20 +128,20 @@ def steps_of(options: TrainingOptions, rows: int) -> int:
 def train(
     state: TrainingState, rows: Rows, validation: Rows, options: TrainingOptions, seed: int, exits: Exits = STAY
 ) -> Iterator[Event]:
-    """Train a pack to its end, yielding what happens.
+    """Train a pack to its end and yield events.
 
     Args:
-        state: where the pack stands; changed in place, and complete after every event.
+        state: state of the pack; updated in place, and consistent after every event.
         rows: training rows.
-        validation: the fixed sample for the frequent checks.
-        options: length and course of training.
-        seed: of the order of the rows.
-        exits: ways out of the pack besides patience.
+        validation: the validation sample.
+        options: training options.
+        seed: seed of the row order.
+        exits: exit conditions other than patience.
 
     Yields:
-        PackStarted, then Stepped for every step, Checked for every run every ``eval_every`` steps, at each rung and at the
-        end, Halved at each rung that more than one adapter run reaches, RunEnded as runs leave.
-        Once exhausted, ``state.ended`` holds every run with its best and last tensors.
+        PackStarted; Stepped for every step; Checked for every run every ``eval_every`` steps, at each rung and at the
+        end; Halved at each rung that more than one adapter run reaches; RunEnded for every run that leaves.
+        At the end, ``state.ended`` contains every run with its best and last tensors.
     """
     steps = steps_of(options, len(rows))
     order = BatchOrder(rows.tokens.lengths, options.batch_size, seed)
@@ -164,20 +164,21 @@ def train(
 def take_step(
     state: TrainingState, rows: Rows, batch: np.ndarray, options: TrainingOptions, lr_share: float
 ) -> list[float]:
-    """One optimiser step of every run in the pack; returns each run's mean loss over the batch.
+    """Take one optimiser step for every run of the pack; return each run's mean loss over the batch.
 
-    The losses are summed over the pack, so each run's gradient is, to rounding, what it would be alone. A run whose loss or
-    gradient is not finite keeps its parameters and returns NaN.
+    The losses are summed over the pack, so each run's gradient equals, up to rounding, the gradient in a pack of one. A
+    run with a loss or gradient that is not finite keeps its parameters and returns NaN.
     """
     own = gather(rows.tokens, batch, rows.targets)
     losses, gradient = state.program.losses_and_gradient(state.parameters, own, state.task.row_losses, state.step)
-    sound = state.optimiser.update(state.backend, state.parameters, gradient, lr_share, options.clip, losses.isfinite())
+    finite = losses.isfinite()
+    finite = state.optimiser.update(state.backend, state.parameters, gradient, lr_share, options.clip, finite)
     state.step += 1
-    return torch.where(sound, losses, torch.nan).tolist()
+    return torch.where(finite, losses, torch.nan).tolist()
 
 
 def _check(state: TrainingState, validation: Rows, options: TrainingOptions, exits: Exits) -> Iterator[Event]:
-    """Measure every run; those that have enough leave, and at a rung the worse half."""
+    """Check every run; runs that stop early leave, and at a rung the worse half leaves."""
     started = time.perf_counter()
     checks = check(state, validation, options.target_score)
     _spend(state, time.perf_counter() - started)
@@ -190,11 +191,11 @@ def _check(state: TrainingState, validation: Rows, options: TrainingOptions, exi
 
 
 def check(state: TrainingState, validation: Rows, target: float) -> list[Checked]:
-    """Measure every run of the pack on the validation sample and keep its best tensors.
+    """Score every run of the pack on the validation sample and keep the best tensors.
 
     Args:
-        state: where the pack stands.
-        validation: the sample.
+        state: state of the pack.
+        validation: the validation sample.
         target: score at which a run counts as converged.
     """
     forward = state.program.logits(state.parameters)
@@ -220,7 +221,7 @@ def _leave(state: TrainingState, leaving: dict[int, Status]) -> Iterator[RunEnde
 
 
 def _halve(state: TrainingState, checks: Sequence[Checked], rung: int) -> Iterator[Event]:
-    """The worse half of the adapter runs that are still in the pack leaves; the linear probe never does."""
+    """Remove the worse half of the adapter runs from the pack; the linear probe stays."""
     places = {s.run.id: i for i, s in enumerate(state.active) if s.run.role == "lora"}
     ranked, kept = halve([check for check in checks if check.run in places])
     if len(ranked) > 1:
@@ -229,6 +230,6 @@ def _halve(state: TrainingState, checks: Sequence[Checked], rung: int) -> Iterat
 
 
 def _spend(state: TrainingState, seconds: float) -> None:
-    """Time of a pack is shared evenly among the runs in it."""
+    """Distribute time evenly among the runs of the pack."""
     for s in state.active:
         s.seconds += seconds / len(state.active)

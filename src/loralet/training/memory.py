@@ -1,4 +1,4 @@
-"""What a step of a pack costs in memory and arithmetic, estimated from the layer table; and how much memory there is."""
+"""Estimates of memory and arithmetic of a training step, from the layer table; and the available memory."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from loralet.runs.run import Run
 from loralet.training.packs import build_pack
 
 SHARE_OF_FREE = 0.7
-"""Share of the free memory that a pack may take where the user sets no budget."""
+"""Default memory limit of a pack, as a share of the free memory."""
 GIB = 2**30
 COPIES = 10
-"""fp32 copies of the parameters: themselves, gradient, clipped gradient, two moments, three temporaries of AdamW, best and
-last state."""
+"""fp32 copies of the parameters: parameters, gradient, clipped gradient, two moments, three temporaries of AdamW, best
+and last state."""
 UPDATE_WORK = 30
-"""Multiply-adds that the update of one parameter costs as much as: AdamW waits for memory, not for arithmetic (assumed)."""
+"""Cost of the update of one parameter in multiply-adds (assumed); AdamW is bound by memory, not by arithmetic."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What a step works on.
+    """The size of a training step.
 
     Args:
-        table: of the encoder.
-        outputs: logits of a row.
-        head: what the classifier reads.
-        batch_size: rows of a batch.
-        tokens: tokens of its longest row.
-        item: bytes of one number of the arithmetic.
+        table: layer table of the encoder.
+        outputs: logits per row.
+        head: input of the classifier.
+        batch_size: rows per batch.
+        tokens: tokens of the longest row.
+        item: bytes per value in the encoder's dtype.
         pooling: form of the pooler.
     """
 
@@ -56,10 +56,10 @@ class LinearLoad:
 
     Args:
         linear: the layer.
-        copies: inputs that come in: 1 while all runs share them, else one per run.
-        rows: rows of each of them.
-        adapted: whether an adapter of the pack sits on it.
-        live: whether its input carries a gradient.
+        copies: number of inputs: 1 if all runs share the input, else one per run.
+        rows: rows of each input.
+        adapted: whether an adapter of the pack covers the layer.
+        live: whether the input has a gradient.
     """
 
     linear: LinearLayer
@@ -70,12 +70,12 @@ class LinearLoad:
 
     @property
     def inputs(self) -> int:
-        """Numbers that come in."""
+        """Number of input values."""
         return self.copies * self.rows * self.linear.d_in
 
 
 def layers_of(runs: Sequence[Run], load: Load) -> Iterator[list[LinearLoad]]:
-    """The linear layers of each encoder layer, as the forward pass meets them (:meth:`EncoderTable.ownership`)."""
+    """The linear layers of each encoder layer, in the order of the forward pass (:meth:`EncoderTable.ownership`)."""
     k, full, table = len(runs), any(run.role == "full" for run in runs), load.table
     targets = set(table.targets) if full else {target for run in runs for target in run.adapter.targets}
     adapted = {f"layers.{i}.{target}" for i in range(table.layers) for target in targets}
@@ -86,29 +86,30 @@ def layers_of(runs: Sequence[Run], load: Load) -> Iterator[list[LinearLoad]]:
         for linear in table.linears:
             own = owned.input if linear.reads == "input" else linear.reads in owned.own
             live = full or own
-            # Keys and values are needed of every token, and a fused layer computes them with the queries.
+            # Keys and values are needed for every token; a fused layer computes them together with the queries.
             rows = tokens if linear.reads == "input" and linear.name != "query" else reading
             loads.append(LinearLoad(linear, k if live else 1, rows, f"layers.{i}.{linear.name}" in adapted, live))
         yield loads
 
 
 def pack_bytes(runs: Sequence[Run], load: Load) -> int:
-    """Bytes that a step of a pack needs besides the frozen weights and the data: an estimate, good to a factor of two.
+    """Estimate the bytes of a training step without frozen weights and data, accurate to a factor of two.
 
-    With b rows of t tokens, k runs, width d, feed-forward f, h heads, i bytes a number and n parameters a run, a layer
-    above the first adapted linear layer keeps for the backward pass, per run and token,
+    With b rows of t tokens, k runs, width d, feed-forward f, h heads, i bytes per value and n parameters per run, a
+    layer above the first adapted linear layer stores for the backward pass, per run and token,
 
         i (q + k + v: 3 d, inputs of the two norms: 2 d, output of the intermediate layer: f, or 2 f if it is gated,
            the input of each adapted layer: d or f; twice, and separately for each layer, if a run has dropout)
         + 4 h t (attention, fp32),
 
-    of which the last layer keeps all but keys, values and their input for one token per row only, unless the head reads
-    every token. In addition ``2 i f`` per run and token of the widest layer for gradients on their way, ``4 COPIES n`` per
-    run, and ``(2 i + 4)`` per run and weight of each adapted layer for the effective weight and its gradient. A check on
-    the validation rows needs ``i (6 d + 2 f)`` for each of its ``BATCH_TOKENS`` tokens; the larger of training and
-    checking counts. All parts of a batch are assumed to be computed at once, as they are with two threads or more.
+    In the last layer, all except keys, values and their input are stored for one token per row only, unless the head
+    reads every token. In addition: ``2 i f`` per run and token of the widest layer for intermediate gradients, ``4
+    COPIES n`` per run, and ``(2 i + 4)`` per run and weight of each adapted layer for the effective weight and its
+    gradient. A check on the validation rows needs ``i (6 d + 2 f)`` for each of its ``BATCH_TOKENS`` tokens; the larger
+    of training and checking counts. All parts of a batch are assumed to be computed at once, as with two or more
+    threads.
 
-    This is the torch backend's need. The native backend needs less, except in fp32 with the mean head: a tenth more.
+    The estimate is for the torch backend. The native backend needs less, except in fp32 with the mean head (10 % more).
     """
     k, table, item = len(runs), load.table, load.item
     noisy = any(run.adapter.dropout for run in runs)
@@ -125,7 +126,7 @@ def pack_bytes(runs: Sequence[Run], load: Load) -> int:
         adapted = [m for m in loads if m.adapted]
         if noisy:
             kept += sum(2 * item * k * m.rows * m.linear.d_in for m in adapted)
-        else:  # the projections read one input, which is kept once
+        else:  # the projections share one input, which is stored once
             shared = [m.inputs for m in adapted if m.linear.reads == "input"]
             kept += item * (max(shared, default=0) + sum(m.inputs for m in adapted[len(shared) :]))
         effective += (2 * item + 4) * k * sum(m.linear.d_in * m.linear.d_out for m in adapted)
@@ -134,15 +135,15 @@ def pack_bytes(runs: Sequence[Run], load: Load) -> int:
 
 
 def parameters_of(runs: Sequence[Run], load: Load) -> int:
-    """Parameters of one row of the pack's matrix: ranks padded to the largest, and the head."""
+    """Number of parameters of one row of the pack's matrix, with padded ranks and the head."""
     return build_pack(runs, load.table, load.outputs, load.head, 0.0, load.pooling).size
 
 
 def pack_work(runs: Sequence[Run], load: Load) -> float:
-    """Multiply-adds of a step of a pack, forward and backward: what packs are ordered by, and compared with a measured one.
+    """Multiply-adds of a training step of a pack, forward and backward; used to order packs and to scale timings.
 
-    A linear layer costs its product once forward, once more backward where its input carries a gradient, and once more
-    where it is adapted.
+    A linear layer costs one product in the forward pass, one more if its input has a gradient, and one more if it is
+    adapted.
     """
     work = 0.0
     for loads in layers_of(runs, load):
@@ -155,14 +156,14 @@ def pack_work(runs: Sequence[Run], load: Load) -> float:
 
 
 def budget(gib: float | None, device: torch.device) -> int:
-    """Bytes that a pack may take: what the user grants, or :data:`SHARE_OF_FREE` of what is free on the device now."""
+    """Memory limit of a pack in bytes: the given limit, or :data:`SHARE_OF_FREE` of the device's free memory."""
     return int(gib * GIB) if gib is not None else int(SHARE_OF_FREE * free_memory(device))
 
 
 def free_memory(device: torch.device, meminfo: Path = Path("/proc/meminfo")) -> int:
-    """Bytes that can still be allocated.
+    """Free memory in bytes.
 
-    Of the GPU, else MemAvailable as Linux estimates it, else the free pages that the system counts.
+    Free GPU memory; on the CPU MemAvailable (Linux), else the free pages reported by the system.
     """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])

@@ -1,4 +1,4 @@
-"""Learning-rate schedules, and AdamW for k adapters at once: one row of ``[k n]`` is one adapter."""
+"""Learning rate schedules, and AdamW for k adapters: one row of ``[k n]`` is one adapter."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
 
 def schedule(kind: str, step: int, steps: int, warmup: float) -> float:
-    """Share of the peak learning rate at a step.
+    """Learning rate at a step, as a fraction of the peak.
 
     Args:
         kind: ``linear`` or ``cosine`` (both fall to 0 at ``steps``), or ``constant``.
-        step: steps already taken, from 0.
-        steps: steps in all.
-        warmup: share of the steps over which the rate rises linearly from 0.
+        step: number of steps already taken.
+        steps: total number of steps.
+        warmup: fraction of the steps during which the rate rises linearly from 0.
 
     Returns:
-        A factor between 0 and 1; that of transformers' ``get_*_schedule_with_warmup`` with ceil(warmup * steps) warm-up
-        steps.
+        A factor between 0 and 1, equal to that of transformers' ``get_*_schedule_with_warmup`` with
+        ceil(warmup * steps) warm-up steps.
     """
     rising = math.ceil(warmup * steps)
     if step < rising:
@@ -45,10 +45,10 @@ class AdamW:
 
     Args:
         lr: peak learning rate of each adapter.
-        weight_decay: decay of each parameter: 0 for biases and norms.
+        weight_decay: weight decay of each parameter; 0 for biases and norms.
         exp_avg, exp_avg_sq: running means of gradient and squared gradient.
-        step: updates made so far, the same for all adapters.
-        lr_factors: factor of each parameter's learning rate (LoRA+); None: all 1.
+        step: number of updates, the same for all adapters.
+        lr_factors: learning rate factor of each parameter (LoRA+); None: all 1.
     """
 
     lr: Float[Tensor, "k"]
@@ -66,7 +66,7 @@ class AdamW:
         weight_decay: Float[Tensor, "n"],
         lr_factors: Float[Tensor, "k n"] | None = None,
     ) -> AdamW:
-        """Before the first step."""
+        """The state before the first step."""
         moments = torch.zeros_like(parameters), torch.zeros_like(parameters)
         return cls(lr, weight_decay, *moments, lr_factors=lr_factors)
 
@@ -77,23 +77,24 @@ class AdamW:
         gradient: Float[Tensor, "k n"],
         lr_share: float,
         clip: float = 0.0,
-        sound: Bool[Tensor, "k"] | None = None,
+        finite: Bool[Tensor, "k"] | None = None,
     ) -> Bool[Tensor, "k"]:
-        """One step, in place.
+        """Take one step, in place.
 
         Args:
-            backend: does the arithmetic.
+            backend: backend that computes the update.
             parameters: the trained parameters.
-            gradient: theirs.
-            lr_share: the schedule's factor.
-            clip: largest norm of one adapter's gradient; 0: not clipped.
-            sound: which adapters take part; all when None.
+            gradient: gradient of the parameters.
+            lr_share: factor of the schedule.
+            clip: maximum gradient norm of each adapter; 0 disables clipping.
+            finite: adapters whose loss is finite; None: all.
 
         Returns:
-            Which did: those whose gradient's norm is finite too. The others keep their parameters and moments.
+            The updated adapters: those of ``finite`` with a finite gradient norm. The others keep parameters and
+                moments.
         """
         self.step += 1
-        taking = torch.ones(len(self.lr), dtype=torch.bool) if sound is None else sound.clone()
+        taking = torch.ones(len(self.lr), dtype=torch.bool) if finite is None else finite.clone()
         taking = taking.to(parameters.device)
         course = AdamWStep(
             lr=self.lr * lr_share,

@@ -1,4 +1,4 @@
-"""Which runs share a pack."""
+"""Grouping of runs into packs."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from loralet.runs.run import Run
 
 
 def adapter_run(model: str, adapter: AdapterSpec, lr: float, seed: int, marks: str = "", lr_ratio: float = 1.0) -> Run:
-    """A run of an adapter, or a linear probe for rank 0, with an id that says what it is.
+    """A run of an adapter, or a linear probe for rank 0, with a descriptive id.
 
     Args:
         model: the backbone.
-        adapter: its configuration.
+        adapter: configuration of the adapter.
         lr: peak learning rate.
-        seed: of the run.
-        marks: tells the id from others of the same rank, alpha, lr and seed.
-        lr_ratio: learning rate of B over that of A.
+        seed: seed of the run.
+        marks: suffix of the id for settings other than rank, alpha, lr and seed.
+        lr_ratio: ratio of the learning rate of B to that of A.
     """
     if adapter.rank == 0:
         return Run(f"probe-s{seed}", model, "linear-probe", HEAD_ALONE, lr, seed, lr_ratio)
@@ -32,15 +32,15 @@ def adapter_run(model: str, adapter: AdapterSpec, lr: float, seed: int, marks: s
 
 
 def short(value: float) -> str:
-    """A number as an id has it: the shortest text that still is that number."""
+    """The shortest exact text of a number, for ids."""
     return f"{value:g}" if float(f"{value:g}") == value else repr(value)
 
 
 def resolved(run: Run, table: EncoderTable) -> Run:
-    """The run with its targets resolved to the linear layers of its encoder.
+    """A copy of the run with targets resolved to the linear layers of its encoder.
 
     Raises:
-        ConfigError: the encoder has no linear layer of a name.
+        ConfigError: the encoder does not have one of the linear layers.
     """
     try:
         return replace(run, adapter=run.adapter.on(table.targets))
@@ -49,13 +49,13 @@ def resolved(run: Run, table: EncoderTable) -> Run:
 
 
 def group(runs: Iterable[Run], fits: Callable[[Sequence[Run]], bool] = lambda runs: True) -> list[list[Run]]:
-    """Runs that see the same batches, and so share a pack: one model, seed and adapter method.
+    """Group runs into packs by model, seed and adapter method.
 
-    Full fine-tuning always has a pack of its own; a linear probe goes with the first method.
+    Full fine-tuning always has a separate pack; a linear probe joins the pack of the first method.
 
     Args:
-        runs: what is to be trained.
-        fits: whether these runs fit into memory side by side; where they do not, they are split by :func:`divide`.
+        runs: runs to train.
+        fits: whether a pack of these runs fits into memory; if not, :func:`divide` splits it.
     """
     packs: dict[tuple[str, int, str, str], list[Run]] = {}
     every = list(runs)
@@ -67,10 +67,10 @@ def group(runs: Iterable[Run], fits: Callable[[Sequence[Run]], bool] = lambda ru
 
 
 def divide(runs: list[Run], fits: Callable[[Sequence[Run]], bool]) -> list[list[Run]]:
-    """The fewest packs that each fit, their sizes equal within one; a single run is a pack even where it does not fit.
+    """Split runs into the fewest packs that fit, with sizes that differ by at most one.
 
-    Runs of equal targets, dropout and rank stay together: a pack pads its ranks to the largest, and is slower for all if
-    one run has dropout.
+    A single run is a pack even if it does not fit. Runs with equal targets, dropout and rank stay together, because a
+    pack pads its ranks to the largest, and one run with dropout slows down the whole pack.
     """
     if fits(runs) or len(runs) == 1:
         return [runs]
@@ -95,12 +95,12 @@ def build_pack(
     head_dropout: float,
     pooling: Pooling = Pooling(),
 ) -> Pack:
-    """The pack of these runs, whose targets are resolved.
+    """Build the pack of runs with resolved targets.
 
     Args:
-        runs: of one adapter method.
-        table: of the encoder.
-        outputs: logits of a row.
+        runs: runs of one adapter method.
+        table: layer table of the encoder.
+        outputs: logits per row.
         head, head_dropout, pooling: see :class:`loralet.adapters.pack.PackShape`.
     """
     full = any(run.role == "full" for run in runs)

@@ -1,4 +1,4 @@
-"""A session: a backbone loaded onto a backend, the corpus in its tokens, packs trained on it, and their artifacts."""
+"""A session: a backbone on a backend, with the tokenised corpus; training of packs, and artifacts."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ Listen = Callable[[Event], None]
 
 @dataclass
 class Row:
-    """A row of the results as it comes together.
+    """A row of the results under construction.
 
     Args:
-        run: its configuration.
-        trainable, total: trained parameters, and all of the model.
-        steps, converged_step, seconds, memory, status: how training went; seconds are the run's share of its pack's time,
-            memory is in bytes.
-        validation, test: its scores on the whole splits.
-        tensors: what it learned (by slot name), empty for a baseline and for a run that diverged before its first check.
-        predict: targets of texts, for a model without an encoder.
-        members: ids of the runs that an average or an ensemble is made of.
+        run: the configuration.
+        trainable, total: number of trained parameters, and of all parameters.
+        steps, converged_step, seconds, memory, status: results of training; seconds are the run's share of the pack's
+            time, memory is in bytes.
+        validation, test: scores on the whole splits.
+        tensors: trained tensors by slot name; empty for a baseline and for a run that diverged before its first check.
+        predict: predicts targets of texts, for a model without an encoder.
+        members: ids of the runs of an average or an ensemble.
     """
 
     run: Run
@@ -61,7 +61,7 @@ class Row:
     members: tuple[str, ...] = ()
 
     def result(self) -> RunResult:
-        """The row as results.json records it; what does not apply is None."""
+        """Convert to a row of results.json; fields that do not apply are None."""
         run, adapted = self.run, self.run.role == "lora"
         trained = adapted or run.role in ("linear-probe", "full")
         return RunResult(
@@ -87,7 +87,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A backbone's weights on the backend that computes packs of one adapter method."""
+    """A backbone's weights on the backend for one adapter method."""
 
     backend: Backend
     encoder: LoadedEncoder
@@ -99,12 +99,12 @@ class Session:
     """A backbone ready for training.
 
     Args:
-        backbone: as loaded.
-        loaded: its weights on a backend, by adapter method.
-        rows: the corpus in its tokens.
-        task: what the labels mean.
-        training: the options.
-        compute: where and how to compute.
+        backbone: the backbone.
+        loaded: the backbone's weights on a backend, by adapter method.
+        rows: the tokenised corpus.
+        task: the task.
+        training: training options.
+        compute: compute options.
     """
 
     backbone: Backbone
@@ -115,22 +115,22 @@ class Session:
     compute: ComputeOptions
 
     def on(self, pack: Pack) -> Loaded:
-        """Where a pack is computed."""
+        """The loaded backbone for a pack."""
         return self.loaded[pack.method.name]
 
     @property
     def item(self) -> int:
-        """Bytes of one number of the encoder's arithmetic."""
+        """Bytes per value in the encoder's dtype."""
         return next(iter(self.loaded.values())).encoder.weights["embeddings.word"].element_size()
 
     @property
     def device(self) -> torch.device:
-        """Where packs are computed."""
+        """The device of the packs."""
         return next(iter(self.loaded.values())).backend.device
 
     @property
     def backends(self) -> list[SessionBackend]:
-        """What the run folder records."""
+        """The backends recorded in the run folder."""
         return [
             SessionBackend(self.backbone.name, info)
             for info in {str(x.info): x.info for x in self.loaded.values()}.values()
@@ -144,13 +144,13 @@ class Session:
         )
 
     def start(self, runs: Sequence[Run]) -> TrainingState:
-        """A pack of these runs before its first step."""
+        """The training state of a pack before the first step."""
         pack = self.pack(runs)
         loaded = self.on(pack)
         return TrainingState.start(loaded.backend, loaded.encoder, self.task, pack, runs, self.training.weight_decay)
 
     def logits(self, runs: Sequence[Run], tensors: Sequence[Mapping[str, Tensor]], rows: Rows) -> Tensor:
-        """Logits ``[k m c]`` of runs that have these tensors; those that can share a pass do."""
+        """Logits ``[k m c]`` of runs with these tensors; compatible runs share a forward pass."""
         shared: dict[str, list[int]] = {}
         for i, run in enumerate(runs):
             shared.setdefault(run.id if run.role == "full" else run.adapter.method, []).append(i)
@@ -176,21 +176,21 @@ def open_session(
     """Load a backbone, choose its backend and tokenise the corpus for it.
 
     Args:
-        model: the backbone's name.
+        model: name of the backbone.
         corpus: the data.
         training, reading, compute: options.
-        tell: hears what goes on, the backend among it.
-        methods: adapter methods of the runs to come.
+        tell: called with events, including the choice of the backend.
+        methods: adapter methods of the runs.
 
     Raises:
-        CheckpointError, HubError: the backbone cannot be loaded, or has no pooler where the head needs one.
-        ConfigError: the backend that is asked for cannot be had.
+        CheckpointError, HubError: the backbone cannot be loaded, or it lacks a pooler that the head needs.
+        ConfigError: the requested backend is not available.
     """
     tell(Stage(f"loading {model}"))
     backbone = load_backbone(model)
     if training.head == "pooler" and not backbone.has_pooler:
         raise CheckpointError(
-            f"{model} has no pooler; choose --head mean, or --head trained-pooler, which starts a new one"
+            f"{model} has no pooler; use --head mean, or --head trained-pooler, which trains a new one"
         )
     loaded: dict[str, Loaded] = {}
     by_line: dict[str, Loaded] = {}
@@ -207,7 +207,7 @@ def open_session(
 
 
 def train_pack(session: Session, runs: Sequence[Run], tell: Listen, exits: Exits = STAY) -> list[Row]:
-    """Train a pack; of each run's best and last state, the one that the whole validation split prefers is kept."""
+    """Train a pack; keep the better of each run's best and last state on the whole validation split."""
     state = session.start(runs)
     trainable = {run.id: state.pack.trainable(i) for i, run in enumerate(runs)}
     for event in train(state, session.rows.train, session.rows.sample, session.training, runs[0].seed, exits):
@@ -228,7 +228,7 @@ def _row(session: Session, s: RunState, trainable: int, memory: int) -> Row:
 
 
 def _keep_better_states(session: Session, rows: Sequence[Row], ended: Sequence[RunState]) -> None:
-    """Give each row the better of its run's best and last state, by the whole validation split."""
+    """Set each row to the better of its run's best and last state on the whole validation split."""
     candidates = [
         (row, tensors)
         for row, s in zip(rows, ended, strict=True)
@@ -250,14 +250,14 @@ def _rank(task: Task, scores: Scores) -> tuple[float, float, int]:
 
 
 def make_artifact(row: Row, session: Session, corpus: Corpus, source: str, reading: DataOptions) -> Artifact:
-    """What a trained row leaves behind, with how it was trained and its scores on validation.
+    """The artifact of a trained row, with provenance and validation scores.
 
     Args:
         row: the row.
-        session: that trained it.
+        session: the session that trained it.
         corpus: the data.
-        source: the data set, as the user named it.
-        reading: the options of reading it.
+        source: the data set, as named by the user.
+        reading: data options.
     """
     run, backbone = row.run, session.backbone
     roles: dict[str, ArtifactRole] = {"linear-probe": "linear-probe", "full": "full"}
@@ -294,5 +294,5 @@ def make_artifact(row: Row, session: Session, corpus: Corpus, source: str, readi
 
 
 def with_scores(artifact: Artifact, split: str, rows: int, scores: Scores) -> Artifact:
-    """The artifact with its scores on a split alone."""
+    """A copy of the artifact with scores on one split only."""
     return replace(artifact, metrics={split: Measured(rows, scores)})
