@@ -1,6 +1,6 @@
-"""Encoders: the layer table, one forward pass that reads it, heads, and one module per model family.
+"""Encoders: the layer table, the forward pass, heads, and one module per model family.
 
-Axes: ``k`` adapters, ``b`` rows, ``t`` tokens, ``s`` tokens that are read, ``n`` tokens of all rows one after another,
-``d`` features in, ``o`` features out, ``r`` rank, ``c`` outputs (classes). A leading axis of 1 stands for "the same for
-every adapter".
+Axes: ``k`` adapters, ``b`` rows, ``t`` tokens, ``s`` tokens read by the head, ``n`` concatenated tokens of all rows,
+``d`` input features, ``o`` output features, ``r`` rank, ``c`` outputs (classes). A leading axis of 1 means that all
+adapters share the tensor.
 """

@@ -1,7 +1,7 @@
-"""What tells one model family from another: names in config.json, tensor names, tokenizer, classification head.
+"""Description of a model family: keys of config.json, tensor names, tokenizer, classification head.
 
-Each module of :mod:`loralet.models.families` describes one family; nothing else needs to change to add one whose layers
-the table (:mod:`loralet.models.table`) can express.
+Each module of :mod:`loralet.models.families` describes one family. A new module is sufficient to add a family whose
+layers the table (:mod:`loralet.models.table`) can express.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Config = Mapping[str, ConfigValue]
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """The tokens around a text: ``first text last``, and the others by their role."""
+    """Special tokens: ``first text last``, and the others by role."""
 
     first: str = "[CLS]"
     last: str = "[SEP]"
@@ -39,9 +39,9 @@ class HeadNames:
     Args:
         pooler: module path of its first linear layer, prefix included.
         classifier: module path of the linear layer that gives the logits.
-        pooling: what stands between them.
-        norm: module path of the layer norm behind the activation; empty: none.
-        in_encoder: the pooler belongs to the encoder's own checkpoint (BERT), not to the classification head.
+        pooling: activation, bias and norm between pooler and classifier.
+        norm: module path of the layer norm after the activation; empty: none.
+        in_encoder: whether the pooler is part of the encoder (BERT), not of the classification head.
     """
 
     pooler: str
@@ -65,14 +65,14 @@ class Family:
     """One model family.
 
     Args:
-        model_type: as config.json has it.
-        prefix: of tensor names in a checkpoint saved with a head.
-        transformers: beginning of the names of its classes in transformers.
-        embeddings: tensor names of everything outside the layers, without prefix, by canonical name.
-        layer: module path of a layer, with ``{}`` for its number.
+        model_type: ``model_type`` in config.json.
+        prefix: prefix of tensor names in a checkpoint with a head.
+        transformers: prefix of the class names in transformers.
+        embeddings: names of all tensors outside the layers, without prefix, by canonical name.
+        layer: module path of a layer, with ``{}`` for its index.
         parts: module path within a layer of each linear layer and norm, by canonical name.
-        table: the layer table from config.json. Raises KeyError for a missing key, ValueError for a value that cannot be
-            honoured; the message names the key.
+        table: function that returns the layer table for a config.json. Raises KeyError for a missing key, ValueError
+            for an unsupported value; the message contains the key.
         head: of its sequence classification class in transformers.
         pooling: of a pooler that is trained here.
         tokens: its special tokens.
@@ -94,7 +94,7 @@ class Family:
     hf_config: Mapping[str, ConfigValue] = field(default_factory=dict)
 
     def tensor(self, name: str) -> str:
-        """The checkpoint's name, without the prefix, of the tensor of a canonical name."""
+        """The checkpoint's name of a tensor, without prefix, by canonical name."""
         if name.startswith("pooler."):
             part = name.removeprefix("pooler.")
             return f"{self.pooler.rpartition('.')[0] if '.' in part else self.pooler}.{part}"
@@ -104,7 +104,7 @@ class Family:
         return f"{self.layer.format(number)}.{self.parts[part]}.{kind}"
 
     def module(self, linear: str) -> str:
-        """The checkpoint's module path, without the prefix, of a linear layer's canonical name (``layers.0.query``)."""
+        """The checkpoint's module path of a linear layer, without prefix, by canonical name (``layers.0.query``)."""
         return self.tensor(f"{linear}.weight").removesuffix(".weight")
 
     def linear(self, module: str) -> str:
@@ -120,11 +120,11 @@ class Family:
 
 
 def whole(config: Config, key: str, default: int | None = None, least: int = 1) -> int:
-    """A whole number of config.json.
+    """Read an integer from config.json.
 
     Raises:
-        KeyError: it is missing and has no default.
-        ValueError: it is not a whole number of at least ``least``.
+        KeyError: the key is missing and has no default.
+        ValueError: the value is not an integer of at least ``least``.
     """
     value = config[key] if default is None else config.get(key, default)
     if type(value) is not int or value < least:
@@ -133,10 +133,10 @@ def whole(config: Config, key: str, default: int | None = None, least: int = 1) 
 
 
 def number(config: Config, key: str, default: float) -> float:
-    """A positive number of config.json.
+    """Read a positive number from config.json.
 
     Raises:
-        ValueError: it is not one.
+        ValueError: the value is not a positive number.
     """
     value = config.get(key, default)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
@@ -177,17 +177,17 @@ def bert_like(
 
 
 def require_heads(width: int, heads: int, width_key: str, heads_key: str) -> None:
-    """Check that the heads divide the width.
+    """Check that the width is a multiple of the number of heads.
 
     Raises:
-        ValueError: they do not.
+        ValueError: it is not.
     """
     if width % heads:
-        raise ValueError(f"{width_key} {width} cannot be shared among {heads} heads ({heads_key})")
+        raise ValueError(f"{width_key} is {width}: it must be a multiple of {heads_key} ({heads})")
 
 
 def require_absolute(config: Config) -> None:
-    """Check that positions are a table, as BERT's first version has them.
+    """Check that position embeddings are absolute, as in the original BERT.
 
     Raises:
         ValueError: they are not.

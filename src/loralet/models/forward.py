@@ -1,7 +1,7 @@
-"""The forward pass of every supported encoder, as one pure function of weights and layer table.
+"""The forward pass of all supported encoders, as a pure function of weights and layer table.
 
-Post-norm encoders (BERT, RoBERTa, DistilBERT, ELECTRA, MPNet) and pre-norm ones (ModernBERT) share one block whose
-switches are those of :class:`loralet.models.table.EncoderTable`. ONNX export traces this same function.
+Post-norm encoders (BERT, RoBERTa, DistilBERT, ELECTRA, MPNet) and pre-norm encoders (ModernBERT) share one block,
+configured by :class:`loralet.models.table.EncoderTable`. ONNX export traces this function.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ Linear = Callable[[str, Tensor], Tensor]
 """Applies the linear layer of that name: ``[k|1 b t d] -> [k|1 b t o]``."""
 
 Read = Literal["first", "all"]
-"""Whose states are wanted: each row's first token's, or every token's."""
+"""Tokens whose states are returned: the first token of each row, or all tokens."""
 
 RELATIVE_DISTANCE = 128
-"""Distance in tokens from which on all relative positions share the last bucket (MPNet, T5)."""
+"""Distance in tokens from which all relative positions share the last bucket (MPNet, T5)."""
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -46,7 +46,7 @@ class Padded:
 
     Args:
         ids: token ids, padded on the right.
-        lengths: tokens of each row that count; padding is never attended to.
+        lengths: number of tokens of each row; padding is never attended to.
         types: token types; None: all 0.
     """
 
@@ -75,13 +75,13 @@ def attention(
     """Scaled dot-product attention (Vaswani et al. 2017, section 3.2), computed in fp32.
 
     Args:
-        query, key, value: heads side by side in d; the axis k is 1 where all adapters share a tensor.
-        lengths: tokens of each row that may be attended to.
+        query, key, value: heads are concatenated in d; the axis k is 1 if all adapters share a tensor.
+        lengths: number of tokens of each row.
         heads: number of heads; divides d.
-        bias: added to the scaled scores, -inf where a token may not be attended to; h is the heads or 1.
+        bias: added to the scaled scores, -inf for masked tokens; h is the number of heads or 1.
 
     Returns:
-        In the type of ``query``. Positions of s beyond a row's length are unspecified, but finite.
+        The output in the dtype of ``query``. Values at positions beyond a row's length are unspecified but finite.
     """
     d_head = query.shape[-1] // heads
     q, k, v = (x.float().view(*x.shape[:-1], heads, d_head).transpose(2, 3) for x in (query, key, value))
@@ -89,7 +89,7 @@ def attention(
     if bias is not None:
         scores = scores + bias
     padding = torch.arange(key.shape[2], device=lengths.device) >= lengths[:, None]
-    # Finite, as a row of padding may reach nothing but padding through a local window.
+    # A finite minimum, because a local window may contain only padding.
     scores = scores.masked_fill(padding[:, None, None], torch.finfo(torch.float32).min)
     return torch.matmul(scores.softmax(-1), v).transpose(2, 3).flatten(-2).to(query.dtype)
 
@@ -105,15 +105,15 @@ def encode(
     """Last hidden states of a batch.
 
     Args:
-        weights: the frozen tensors, all of one floating type, which is the type of the arithmetic.
+        weights: the frozen tensors, all of the same dtype, which is used for the computation.
         table: the encoder's layer table.
         batch: token ids and lengths.
         linear: applies a linear layer by name, with or without adapters.
-        read: ``first`` computes, in the last layer, only what the first token's state needs (s = 1).
+        read: ``first`` computes only the first token's state in the last layer (s = 1).
         attend: the attention to use.
 
     Returns:
-        States in the arithmetic's type; k is 1 as long as no adapted linear layer has been met.
+        States in the dtype of the weights; k is 1 if no linear layer is adapted.
     """
     return deque(layer_states(weights, table, batch, linear, read, attend), maxlen=1).pop()
 
@@ -126,7 +126,7 @@ def layer_states(
     read: Read = "all",
     attend: Attention = attention,
 ) -> Iterator[Float[Tensor, "k b s d"]]:
-    """The states after each layer in turn; the arguments are those of :func:`encode`, which returns the last of them."""
+    """Yield the states after each layer; arguments as for :func:`encode`, which returns the last states."""
     positions = torch.arange(batch.ids.shape[1], device=batch.ids.device)
     x = embed(weights, table, batch.ids, positions.expand_as(batch.ids), batch.types)[None]
     relative = _relative_bias(weights, table, positions) if table.relative_buckets else None
@@ -149,7 +149,7 @@ def _block(
     linear: Linear,
     attend: Callable[[Tensor, Tensor, Tensor], Tensor],
 ) -> Float[Tensor, "k b s d"]:
-    """One encoder layer, for every token of each row, or for the first one alone."""
+    """One encoder layer, for all tokens or only for the first token of each row."""
     name = f"layers.{layer}"
     attention_norm, feed_forward_norm = (f"{name}.{norm}" for norm in table.norms)
     source = layer_norm(weights, table, attention_norm, x) if table.norm_first and layer else x
@@ -167,7 +167,7 @@ def _block(
 def _projections(
     table: EncoderTable, layer: int, x: Float[Tensor, "j b t d"], first: bool, linear: Linear
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Query of all tokens or the first alone, key and value of all, with rotary positions where the table has them."""
+    """Query of all tokens or only the first, key and value of all tokens, with rotary positions if configured."""
     name = f"layers.{layer}"
     if table.fused_attention:
         query, key, value = linear(f"{name}.{FUSED}", x).chunk(3, dim=-1)
@@ -182,7 +182,7 @@ def _projections(
 
 
 def feed_forward(table: EncoderTable, x: Float[Tensor, "*axes f"]) -> Float[Tensor, "*axes g"]:
-    """What the intermediate layer's output becomes: ``activation(x)``, or ``activation(a) * b`` of its halves."""
+    """Activation after the intermediate layer: ``activation(x)``, or ``activation(a) * b`` of two halves."""
     activation = ACTIVATIONS[table.activation]
     if not table.gated:
         return activation(x)
@@ -191,7 +191,7 @@ def feed_forward(table: EncoderTable, x: Float[Tensor, "*axes f"]) -> Float[Tens
 
 
 def rotate(x: Float[Tensor, "k b s d"], heads: int, base: float) -> Float[Tensor, "k b s d"]:
-    """Rotary positions (Su et al. 2021, section 3.4.2) of tokens 0, 1, ..., in the two-halves layout of transformers."""
+    """Apply rotary positions (Su et al. 2021, section 3.4.2) in the two-halves layout of transformers."""
     size = x.shape[-1] // heads
     frequencies = base ** (-torch.arange(0, size, 2, dtype=torch.float32, device=x.device) / size)
     angles = torch.arange(x.shape[2], dtype=torch.float32, device=x.device)[:, None] * frequencies
@@ -202,7 +202,7 @@ def rotate(x: Float[Tensor, "k b s d"], heads: int, base: float) -> Float[Tensor
 
 
 def _local_bias(table: EncoderTable, positions: Int[Tensor, "t"]) -> Float[Tensor, "1 1 t t"]:
-    """-inf for tokens further apart than the local window."""
+    """Attention bias: -inf for tokens outside the local window."""
     apart = (positions[None] - positions[:, None]).abs()
     bias = torch.zeros(apart.shape, device=positions.device).masked_fill(apart > table.local_window, -torch.inf)
     return bias[None, None]
@@ -233,13 +233,13 @@ def embed(
         weights: the frozen tensors.
         table: the encoder's layer table.
         ids: token ids.
-        positions: the position of each in its row, from 0.
+        positions: position of each token in its row, from 0.
         types: token types; None: all 0.
     """
     x = F.embedding(ids, weights["embeddings.word"])
     if not table.rotary_base:
         fixed = weights["embeddings.position"]
-        if table.token_types and types is None:  # one addition to the small table instead of one to every token
+        if table.token_types and types is None:  # add the type to the small table instead of to every token
             fixed = fixed + weights["embeddings.type"][0]
         x = x + F.embedding(positions + table.first_position, fixed)
     if table.token_types and (types is not None or table.rotary_base):
@@ -258,5 +258,5 @@ def layer_norm(
 
 
 def frozen(weights: Weights) -> Linear:
-    """The linear layers as they are in the checkpoint."""
+    """The linear layers of the checkpoint, without adapters."""
     return lambda name, x: F.linear(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"))

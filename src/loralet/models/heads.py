@@ -1,4 +1,4 @@
-"""What stands between the encoder's states and the logits."""
+"""Heads: pooling and classification of the encoder's states."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ POOLING_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh
 
 @dataclass(frozen=True)
 class Pooling:
-    """A pooler: ``activation(W h + b)`` of the first token's state, with a layer norm behind it where ``norm`` is set.
+    """A pooler: ``activation(W h + b)`` of the first token's state, followed by a layer norm if ``norm`` is set.
 
     Args:
         activation: one of :data:`POOLING_ACTIVATIONS`.
         bias: whether the linear layer has a bias.
         norm: whether a layer norm without bias follows (ModernBERT).
-        epsilon: of that norm.
+        epsilon: epsilon of the norm.
     """
 
     activation: str = "tanh"
@@ -31,7 +31,7 @@ class Pooling:
     epsilon: float = 1e-5
 
     def tensors(self, width: int) -> dict[str, tuple[int, ...]]:
-        """Name and shape of its tensors, by slot name."""
+        """Shapes of the pooler's tensors, by slot name."""
         shapes: dict[str, tuple[int, ...]] = {"pooler.weight": (width, width)}
         if self.bias:
             shapes["pooler.bias"] = (width,)
@@ -46,7 +46,7 @@ def first_token(states: Float[Tensor, "k b s d"]) -> Float[Tensor, "k b d"]:
 
 
 def mean_over_tokens(states: Float[Tensor, "k b t d"], lengths: Int[Tensor, "b"]) -> Float[Tensor, "k b d"]:
-    """The mean of a row's states over its tokens, special tokens included, padding excluded; in fp32."""
+    """The mean over a row's tokens, with special tokens and without padding, in fp32."""
     kept = (torch.arange(states.shape[2], device=lengths.device) < lengths[:, None]).float()
     return torch.einsum("kbtd,bt->kbd", states.float(), kept) / lengths[:, None].float()
 
@@ -54,13 +54,13 @@ def mean_over_tokens(states: Float[Tensor, "k b t d"], lengths: Int[Tensor, "b"]
 def pool(
     first: Float[Tensor, "k b d"], tensors: Mapping[str, Tensor], pooling: Pooling = Pooling()
 ) -> Float[Tensor, "max b d"]:
-    """The pooler's features of the first token's state, in fp32.
+    """The pooler's output for the first token's state, in fp32.
 
     Args:
         first: states of the first token.
-        tensors: ``pooler.weight`` ``[j d d]`` and the others of :meth:`Pooling.tensors`, each with a leading axis j: 1 for
-            a frozen pooler, the number of adapters for a trained one.
-        pooling: its form.
+        tensors: ``pooler.weight`` ``[j d d]`` and the others of :meth:`Pooling.tensors`, each with a leading axis j: 1
+            for a frozen pooler, the number of adapters for a trained pooler.
+        pooling: form of the pooler.
     """
     weight = tensors["pooler.weight"].float()
     rows = first.float().expand(max(first.shape[0], weight.shape[0]), -1, -1)
@@ -76,5 +76,5 @@ def pool(
 def classify(
     features: Float[Tensor, "j b d"], weight: Float[Tensor, "k c d"], bias: Float[Tensor, "k c"]
 ) -> Float[Tensor, "k b c"]:
-    """Logits of k classifiers; j is k, or 1 where all read the same features."""
+    """Logits of k classifiers; j is k, or 1 if all read the same features."""
     return torch.matmul(features.float(), weight.transpose(1, 2)) + bias[:, None]

@@ -1,7 +1,7 @@
-"""The layer table of an encoder: sizes, switches, and what each value of a layer is computed from.
+"""The layer table of an encoder: sizes, switches, and the data flow of a layer.
 
-The forward pass (:mod:`loralet.models.forward`), the memory estimate, the ownership of values by adapters, and what a
-backend supports are all read from this one table.
+The forward pass (:mod:`loralet.models.forward`), the memory estimate, the set of per-adapter values, and the support
+check of backends are derived from this table.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 FUSED = "query-key-value"
-"""The linear layer that takes the place of query, key and value where an encoder computes all three in one."""
+"""Name of the linear layer that computes query, key and value in one product."""
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,9 @@ class LinearLayer:
     """One linear layer of an encoder layer.
 
     Args:
-        name: as ``--targets`` names it.
-        reads: the value that it reads: ``input``, ``context``, ``attended`` or ``inner``.
-        d_in, d_out: features in and out.
+        name: name in ``--targets``.
+        reads: input of the layer: ``input``, ``context``, ``attended`` or ``inner``.
+        d_in, d_out: number of input and output features.
         bias: whether it has a bias.
     """
 
@@ -33,12 +33,12 @@ class LinearLayer:
 
 @dataclass(frozen=True)
 class Ownership:
-    """What of one layer differs between the adapters of a pack: each value, by name, that is an adapter's own.
+    """The per-adapter values of one layer of a pack.
 
     Args:
-        own: of the values ``query``, ``key``, ``value``, ``context``, ``attended``, ``inner`` and ``output``, those that
-            are computed once per adapter. The others are the same for all adapters and are computed once.
-        input: whether the layer's input is an adapter's own.
+        own: values that are computed per adapter, of ``query``, ``key``, ``value``, ``context``, ``attended``,
+            ``inner`` and ``output``. The other values are shared by all adapters and computed once.
+        input: whether the layer's input is per-adapter.
     """
 
     own: frozenset[str]
@@ -53,19 +53,20 @@ class EncoderTable:
         layers, width, heads, feed_forward, vocabulary: sizes. The heads divide the width.
         positions: rows of the position table; with rotary positions, the longest text in tokens.
         token_types: rows of the token type table; 0: none.
-        embedding_width: width of the word embeddings where a projection follows them (ELECTRA); 0: the encoder's width.
-        first_position: row of the position table that the first token reads (RoBERTa, MPNet: 2).
-        activation: of the feed-forward layer, see :data:`loralet.models.forward.ACTIVATIONS`.
-        epsilon: of the layer norms.
-        norm_first: each layer norm stands before attention and feed-forward (pre-norm), not after the residual sum
-            (post-norm). The first layer's attention norm is left out, and a final norm follows the last layer.
+        embedding_width: width of the word embeddings before a projection (ELECTRA); 0: the encoder's width.
+        first_position: row of the position table for the first token (RoBERTa, MPNet: 2).
+        activation: activation of the feed-forward layer, see :data:`loralet.models.forward.ACTIVATIONS`.
+        epsilon: epsilon of the layer norms.
+        norm_first: layer norms precede attention and feed-forward (pre-norm), instead of following the residual sum
+            (post-norm). The first layer has no attention norm, and a final norm follows the last layer.
         linear_bias, norm_bias: whether linear layers and layer norms have biases.
         fused_attention: one linear layer computes query, key and value.
         gated: the feed-forward layer is ``activation(a) * b`` of two halves (GeGLU, Shazeer 2020).
         rotary_base: base of rotary positions (Su et al. 2021) in layers with global attention; 0: a position table.
         local_rotary_base: the same in layers with local attention.
-        local_window: tokens to either side that local attention reads; 0: all attention is global.
-        global_every: every so many-th layer, the first included, has global attention; the others local attention.
+        local_window: tokens on each side in local attention; 0: all attention is global.
+        global_every: every ``global_every``-th layer, starting with the first, has global attention; the others have
+            local attention.
         relative_buckets: rows of the relative position bias (MPNet); 0: none.
     """
 
@@ -93,12 +94,12 @@ class EncoderTable:
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest text that the encoder can read."""
+        """Maximum text length in tokens."""
         return self.positions - self.first_position
 
     @property
     def linears(self) -> tuple[LinearLayer, ...]:
-        """The linear layers of one encoder layer, in the order in which the forward pass meets them."""
+        """The linear layers of one encoder layer, in the order of the forward pass."""
         d, f, bias = self.width, self.feed_forward, self.linear_bias
         if self.fused_attention:
             projections = [LinearLayer(FUSED, "input", d, 3 * d, bias)]
@@ -113,14 +114,14 @@ class EncoderTable:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """Names of the linear layers, as ``--targets`` takes them."""
+        """Names of the linear layers, as in ``--targets``."""
         return tuple(linear.name for linear in self.linears)
 
     def linear(self, name: str) -> LinearLayer:
-        """A linear layer by its name, or by its full name (``layers.0.query``).
+        """A linear layer by name or full name (``layers.0.query``).
 
         Raises:
-            KeyError: there is none of that name.
+            KeyError: no linear layer has this name.
         """
         bare = name.rpartition(".")[2]
         for linear in self.linears:
@@ -138,11 +139,11 @@ class EncoderTable:
         return ("attention-norm", "feed-forward-norm" if self.norm_first else "output-norm")
 
     def has_norm(self, layer: int, norm: str) -> bool:
-        """Whether a layer has this norm: the first attention norm of a pre-norm encoder is left out."""
+        """Whether a layer has this norm; a pre-norm encoder has no attention norm in its first layer."""
         return not (self.norm_first and layer == 0 and norm == "attention-norm")
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
-        """Name and shape of every tensor of the encoder, the pooler left out."""
+        """Names and shapes of all tensors of the encoder, without the pooler."""
         d, e = self.width, self.embedding_width or self.width
         shapes: dict[str, tuple[int, ...]] = {"embeddings.word": (self.vocabulary, e)}
         if not self.rotary_base:
@@ -176,10 +177,10 @@ class EncoderTable:
         return {f"{name}.{kind}": (width,) for kind in kinds}
 
     def ownership(self, adapted: Collection[str]) -> Iterator[Ownership]:
-        """Which values of each layer are an adapter's own.
+        """Yield the per-adapter values of each layer.
 
         Args:
-            adapted: full names of the linear layers that an adapter of the pack sits on.
+            adapted: full names of the linear layers that an adapter of the pack covers.
         """
         live = False
         for i in range(self.layers):

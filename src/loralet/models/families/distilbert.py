@@ -1,4 +1,4 @@
-"""DistilBERT (Sanh et al. 2019): BERT without token types and pooler, under names of its own."""
+"""DistilBERT (Sanh et al. 2019): BERT without token types and pooler, with other names."""
 
 from loralet.models.family import (
     BERT_EMBEDDINGS,

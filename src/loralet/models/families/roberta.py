@@ -1,4 +1,4 @@
-"""RoBERTa (Liu et al. 2019): BERT with positions that begin after the padding id, and a byte-level tokenizer."""
+"""RoBERTa (Liu et al. 2019): BERT with positions after the padding id, and a byte-level tokenizer."""
 
 from loralet.models.family import (
     BERT_EMBEDDINGS,
