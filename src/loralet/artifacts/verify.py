@@ -68,7 +68,7 @@ def verify(folder: Path, loaded: Artifact, artifact: Artifact, backbone: Backbon
         CheckError: description or logits differ.
     """
     if json.loads(json.dumps(loaded.describe())) != json.loads(json.dumps(artifact.describe())):
-        raise CheckError(f"{artifact.id}: loralet.json differs after reading it back; nothing was saved")
+        raise CheckError(f"{artifact.id}: loralet.json differs after reading it back; nothing was kept")
     if artifact.role == "full":
         expected = _logits(_settled(artifact), backbone.weights | dict(artifact.tensors), backbone.table)
         settled, own = load_full(folder, loaded)
@@ -80,7 +80,7 @@ def verify(folder: Path, loaded: Artifact, artifact: Artifact, backbone: Backbon
         apart = f"{(found - expected).abs().max():.3g}" if same else f"{list(found.shape)} for {list(expected.shape)}"
         raise CheckError(
             f"{artifact.id}: the saved files give other logits than the trained run (largest difference {apart}); "
-            "nothing was saved"
+            "nothing was kept"
         )
 
 
