@@ -19,7 +19,8 @@ NEWS_TINY = bundled("news-tiny")
 AWKWARD = [
     "", " ", "   ", "Stocks fell  on Friday .", " leading and trailing ", "two\nlines\tand a tab",
     "AT&T's 3.5-inch (n't) U.S. e-mail: a@b.co/x?y=1",
-    "naïve CAFÉ İstanbul ΣΊΣΥΦΟΣ ß", "e\u0301 a \u0301b", "東京 market 市場 up", "[MASK] [SEP][CLS] x[MASK]y [mask] [UNK]",
+    "naïve CAFÉ İstanbul ΣΊΣΥΦΟΣ ß", "e\u0301 a \u0301b", "東京 market 市場 up",
+    "[MASK] [SEP][CLS] x[MASK]y [mask] [UNK]",
     "zero\u200bwidth soft\u00adhyphen no\u00a0break", "nul\x00 unit\x1fsep \x85 \u2028 line", "🙂🙃 ok",
     "w" * 101 + " " + "v" * 99,
     "pneumonoultramicroscopicsilicovolcanoconiosis", "a" * 300,

@@ -102,7 +102,7 @@ class Trend:
 
 @dataclass(frozen=True)
 class Fixed:
-    """Settings shared by the cells of one grid: model, learning rate (None: it varies), its ratio of B to A, and the rest."""
+    """Settings shared by the cells of a grid: model, learning rate (None if it varies), lr ratio, and other options."""
 
     model: str
     learning_rate: float | None
