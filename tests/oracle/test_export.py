@@ -275,7 +275,7 @@ def test_a_graph_that_is_not_torchs_is_not_kept(pair: Pair, tmp_path: Path, monk
     ("arguments", "words"),
     [
         (["run", "--int8"], "int8 needs --to onnx, not --to safetensors-bundle"),
-        (["run", "--dry-run"], "name a repository with --push"),
+        (["run", "--dry-run"], "give a repository with --push"),
         (["nowhere"], "no such folder"),
         (["run", "--out", "run"], "exists and is not empty"),
         (["lone", "--to", "onnx", "--int8"], "give labelled rows with --data"),

@@ -1,4 +1,4 @@
-"""Every model family from a checkpoint to a trained, exported classifier: its stand-in is all that a family adds here."""
+"""Every model family from a checkpoint to a trained and exported classifier. A new family adds only its stand-in."""
 
 from __future__ import annotations
 

@@ -248,7 +248,7 @@ def test_all_problems_of_a_description_are_listed(pair: Pair) -> None:
         read_description(described)
     assert "backbone is missing" in str(caught.value)
     described = artifact.describe() | {"task": "translation"}
-    with pytest.raises(ValueError, match="task is 'translation': this loralet knows single-label"):
+    with pytest.raises(ValueError, match="task is 'translation': known tasks: single-label"):
         read_description(described)
 
 

@@ -302,7 +302,7 @@ def test_evaluate_on_data_and_again_on_the_test_split(place: Path) -> None:
         (["train", "data", "--model", "model", "--out", "grid"], ["grid exists and is not empty", "--out"]),
         (["evaluate", "grid", "labels.csv"], ["labels.csv", "row 3", "dog"]),
         (["train", "data", "--model", "model", "--out", "labels.csv/run"],
-         ["labels.csv/run cannot be made", "labels.csv is a file"]),
+         ["labels.csv/run cannot be created", "labels.csv is a file"]),
         (["export", "grid", "--out", "labels.csv/run"], ["labels.csv"]),
         (["predict", "bare", "text"],
          ["bare/results.json", "cannot be read", "data is missing", "runs is not a list", "test_reads is missing"]),

@@ -272,7 +272,7 @@ class TestEveryFamily:
         assert len({tuple(row) for row in ids(tokenizer, texts).values()}) > len(texts) / 2
 
     def test_the_config_written_beside_a_copy_describes_it(self, kind: str, tmp_path: Path) -> None:
-        """What transformers reads from tokenizer.json and our tokenizer_config.json is what it read from the checkpoint."""
+        """transformers reads the same from our tokenizer files as from the checkpoint."""
         folder = by_transformers(tmp_path / "a", kind, headed=False)
         backbone = load_backbone(str(folder))
         (tmp_path / "b").mkdir()

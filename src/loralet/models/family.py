@@ -77,7 +77,7 @@ class Family:
         pooling: of a pooler that is trained here.
         tokens: its special tokens.
         pooler: module path of the pooler in the encoder's own checkpoint.
-        hf_config: keys of config.json that choose the classification head of transformers, with the values of this head.
+        hf_config: keys of config.json that select the classification head in transformers, with the values of this one.
     """
 
     model_type: str

@@ -1,4 +1,4 @@
-"""ModernBERT (Warner et al. 2024) and Ettin: pre-norm, GeGLU, rotary positions, local and global attention, no biases."""
+"""ModernBERT (Warner et al. 2024) and Ettin: pre-norm, GeGLU, rotary positions, local attention, no biases."""
 
 from loralet.models.family import Config, Family, HeadNames, SpecialTokens, number, require_heads, whole
 from loralet.models.heads import Pooling

@@ -1,4 +1,4 @@
-"""XLM-RoBERTa (Conneau et al. 2020): RoBERTa's layers, with a multilingual SentencePiece vocabulary in tokenizer.json."""
+"""XLM-RoBERTa (Conneau et al. 2020): RoBERTa with a multilingual SentencePiece vocabulary in tokenizer.json."""
 
 from dataclasses import replace
 
