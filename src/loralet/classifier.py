@@ -355,7 +355,7 @@ def _type_problems(name: str, value: Any) -> Iterator[str]:
     """Check the type of an option's value; on the command line the parser does this."""
     types = _types(name)
     if name == "targets":
-        if isinstance(value, str) or not all(isinstance(target, str) for target in value):
+        if not isinstance(value, (list, tuple)) or not all(isinstance(target, str) for target in value):
             yield f"targets is {value!r}: give a tuple of names"
     elif value is None and NoneType in types:
         return

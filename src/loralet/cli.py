@@ -186,6 +186,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LoraletError as error:
         _say(console, str(error))
         return 2 if isinstance(error, UserError) else 1
+    except MemoryError as error:
+        advice = "use a smaller --batch-size or --max-length, or a lower --memory for a study"
+        _say(console, f"not enough memory; {advice} ({error})" if str(error) else f"not enough memory; {advice}")
+        return 1
     except KeyboardInterrupt:
         _say(console, "interrupted; files already written are kept")
         return 130

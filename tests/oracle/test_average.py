@@ -98,6 +98,15 @@ def test_averaged_seeds_keep_alpha_and_factors(pair: Pair) -> None:
     assert made.provenance.averaged_from == tuple(m.id for m in members)
 
 
+def test_an_average_of_different_ratios_has_no_ratio(pair: Pair) -> None:
+    def with_ratio(seed: int, ratio: float) -> Artifact:
+        found = member(pair, seed)
+        return replace(found, provenance=replace(found.provenance, lr_ratio=ratio))
+
+    assert average({"a": with_ratio(0, 8.0), "b": with_ratio(1, 16.0)}, "made").provenance.lr_ratio is None
+    assert average({"a": with_ratio(0, 8.0), "b": with_ratio(1, 8.0)}, "made").provenance.lr_ratio == 8.0
+
+
 def test_probes_average_their_heads(pair: Pair) -> None:
     _, _, probe = trained(pair, RUNS["probe"], "pooler")
     other = replace(probe, tensors={name: tensor * 3 for name, tensor in probe.tensors.items()})

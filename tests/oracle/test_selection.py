@@ -158,7 +158,7 @@ def test_the_whole_validation_split_decides_between_best_and_last(
     loaded = {"lora": Loaded(CPU, encoder, CPU.info(torch.float32))}
     # At this learning rate the last state is not the best one.
     options = TrainingOptions(steps=6, batch_size=4, eval_every=1, schedule="constant")
-    session = Session(pair.ours, loaded, corpus, task, options, ComputeOptions())
+    session = Session(pair.ours, loaded, corpus, task, options, ComputeOptions(), memory=10**9)
     events: list[Event] = []
     (row,) = train_pack(session, [run], events.append)
     checks = [event for event in events if isinstance(event, Checked)]

@@ -315,6 +315,8 @@ def test_all_invalid_options_are_reported_at_once() -> None:
         ({"batch_size": True}, "batch_size is True: it must be a whole number"),
         ({"lr": None}, "lr is None: it must be a number"),
         ({"targets": "query"}, "targets is 'query': give a tuple of names"),
+        ({"targets": None}, "targets is None: give a tuple of names"),
+        ({"targets": 3}, "targets is 3: give a tuple of names"),
     ],
 )
 def test_options_of_wrong_value_or_type_are_reported(model: str, options: dict[str, object], words: str) -> None:

@@ -144,7 +144,7 @@ def test_without_kernels_torch_reports_the_reason(monkeypatch: pytest.MonkeyPatc
 
 def test_a_model_that_the_kernels_do_not_support(native: type[Native], monkeypatch: pytest.MonkeyPatch) -> None:
     native.refusal = "width 30 is not a multiple of 32"
-    words = f"the native backend cannot compute this model: {native.refusal}"
+    words = f"the native backend cannot be used: {native.refusal}"
     chosen = choose_backend(TABLE, "fp32")
     assert (chosen.info.name, chosen.announcement) == ("torch", f"backend: torch: {words}")
     with pytest.raises(ConfigError, match=rf"^--backend native: {words}$"):
@@ -171,7 +171,7 @@ def test_support_of_every_adapter_method_is_checked(native: type[Native], monkey
 def test_the_kernels_have_no_dora_and_torch_takes_it(backend: NativeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "NativeBackend", lambda: backend)
     monkeypatch.setattr(choice, "TorchBackend", lambda: TorchBackend(CPU))
-    words = "the native backend cannot compute this model: it does not know the adapter method dora"
+    words = "the native backend cannot be used: it does not know the adapter method dora"
     assert choose_backend(TABLE, "fp32").info.name == "native"
     chosen = choose_backend(TABLE, "fp32", methods=["dora"])
     assert (chosen.info.name, chosen.announcement) == ("torch", f"backend: torch: {words}")

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from command_line import command as run
 from models import make_pair
 from safetensors.numpy import load_file
 
+from loralet.backends.base import memory_errors
 from loralet.cli import COMMANDS, main
 from loralet.runs.results import read_results
 from loralet.runs.selection import chosen_run
@@ -376,6 +378,36 @@ def test_an_interrupt_gives_status_130(monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.setattr("loralet.commands.show.show", interrupt)
     assert main(["show", "x"]) == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("the native backend ran out of memory"),
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    ],
+    ids=["kernel", "python", "torch", "gpu"],
+)
+def test_too_little_memory_is_reported_with_a_remedy(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(options: object) -> None:
+        with memory_errors():
+            raise error
+
+    monkeypatch.setattr("loralet.commands.show.show", fail)
+    assert main(["show", "x"]) == 1
+    said = capsys.readouterr().err
+    assert "loralet: not enough memory; use a smaller --batch-size" in said
+    assert str(error) in said
+    assert "Traceback" not in said
+
+
+def test_other_runtime_errors_are_not_mistaken_for_too_little_memory() -> None:
+    with pytest.raises(RuntimeError, match="shapes"), memory_errors():
+        raise RuntimeError("shapes do not match")
 
 
 def test_the_installed_command_is_this_version() -> None:

@@ -34,6 +34,8 @@ FLAGS = (
     "16",
     "--eval-every",
     "10",
+    "--precision",
+    "fp32",
 )
 
 
@@ -102,9 +104,8 @@ def test_torch_computes_dora_and_the_reason_is_recorded(place: Path, grid: Path)
     ]
     refused = command(place, "study", "data", *FLAGS, "--method", "dora", "--backend", "native", "--out", "never")
     assert refused.returncode == 2
-    assert (
-        "--backend native: the native backend cannot compute this model: it does not know the adapter method dora"
-        in (" ".join(refused.stderr.split()))
+    assert "--backend native: the native backend cannot be used: it does not know the adapter method dora" in (
+        " ".join(refused.stderr.split())
     )
     assert not (place / "never").exists()
 
@@ -209,7 +210,7 @@ def test_a_single_run_matches_the_run_of_the_study(place: Path, ratios: Path) ->
         studied = load_artifact(ratios / "adapters" / f"lora-r2-a8-lr0.01-ratio{ratio}-s0")
         apart = max(float((alone.tensors[n] - studied.tensors[n]).abs().max()) for n in alone.tensors)
         moved = max(float(t.abs().max()) for n, t in alone.tensors.items() if n.endswith(".B"))
-        assert apart < 0.1 * moved, (apart, moved)
+        assert apart < 1e-3 * moved, (apart, moved)
     config = read_config(place / "alone-16", "train")
     assert isinstance(config, TrainConfig)
     assert config.lr_ratio == 16.0

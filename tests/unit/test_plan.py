@@ -21,7 +21,7 @@ from loralet.runs.environment import environment
 from loralet.runs.folder import RunFolder
 from loralet.runs.results import RunResult
 from loralet.runs.run import Run
-from loralet.studies.estimate import Pace, course, load_of, probe, survey, training_seconds
+from loralet.studies.estimate import Pace, course, probe, survey, training_seconds
 from loralet.studies.plan import plan_study
 from loralet.studies.study import Prepared, carry_out, prepare
 from loralet.training.memory import GIB, pack_work
@@ -79,7 +79,7 @@ def test_an_id_contains_only_varied_settings() -> None:
 
 def test_ids_are_unique() -> None:
     runs = planned(
-        models=("a/m", "b/m", "n"),
+        models=("a/m", "b/m", "n", "c/m-1", "d/m-3"),
         ranks=(4, 8),
         alphas=(1.0, 1.0000001),
         lrs=(0.001, 0.0010000001),
@@ -91,7 +91,7 @@ def test_ids_are_unique() -> None:
         seeds=(0, 1),
         full=True,
     )
-    assert len({run.id for run in runs}) == len(runs) == 3 * 2 * (2 * 2 * 2 * 2 * 2 * 2 * 2 * 4 + 2)
+    assert len({run.id for run in runs}) == len(runs) == 5 * 2 * (2 * 2 * 2 * 2 * 2 * 2 * 2 * 4 + 2)
     assert not any(character in run.id for run in runs for character in '/\\: "')
 
 
@@ -232,9 +232,9 @@ def test_the_plan_has_steps_parameters_memory_and_time_of_every_pack(config: Stu
     assert first.trainable == (66, *(66 + 4 * rank * 64 for rank in (2, 2, 4, 4)))
     session = next(iter(prepared.sessions.values()))
     pace = probe(session, prepared.packs.packs[0])
-    phases = course(prepared.packs.packs[0], load_of(session), 12, 6)
+    phases = course(prepared.packs.packs[0], session.load, 12, 6)
     assert 12 * pace.step < training_seconds(pace, session, phases) < 12 * pace.step + 10 * pace.check
-    assert load_of(session).batch_size == 16
+    assert session.load.batch_size == 16
     assert all(pack.shares == ((0, 1.0),) for pack in surveyed.packs)
     assert (surveyed.halving, surveyed.stopping) == (False, False)
 
@@ -247,7 +247,7 @@ def test_the_plan_matches_the_steps_of_halving(config: StudyConfig, tmp_path: Pa
     with closing(new_folder(tmp_path / "halved", prepared)) as folder:
         carry_out(prepared, folder, heard.append)
     (runs,), session = prepared.packs.packs, next(iter(prepared.sessions.values()))
-    phases = course(runs, load_of(session), 12, 6, plan.exits(120).rungs)
+    phases = course(runs, session.load, 12, 6, plan.exits(120).rungs)
     assert [(s.start, s.end, len(s.runs)) for s in phases] == [(0, 2, 5), (2, 3, 3), (3, 6, 2), (6, 12, 2)]
     foreseen = [len(s.runs) for s in phases for _ in range(s.start, s.end)]
     assert foreseen == [len(event.runs) for event in heard if isinstance(event, Stepped)]
@@ -264,7 +264,7 @@ def test_the_estimate_of_halving_is_the_sum_of_its_phases(config: StudyConfig) -
     prepared = prepare(plan, lambda event: None)
     runs = next(pack for pack in prepared.packs.packs if len(pack) == 5)
     session = next(iter(prepared.sessions.values()))
-    load = load_of(session)
+    load = session.load
     pace, whole = Pace(step=1.0, check=10.0), pack_work(runs, load)
     phases = course(runs, load, 12, 6, (2, 3, 6))
     shares = [pack_work(s.runs, load) / whole for s in phases]

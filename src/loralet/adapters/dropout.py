@@ -2,7 +2,7 @@
 
 A hash of the adapter's seed, the step, the linear layer, the token and the feature decides whether an element is
 dropped. Tokens are counted over the whole batch, so a mask does not depend on padding, on the split of a batch, or on
-the other adapters of the pack. The native backend computes the same hash in C (``csrc/dropout.h``).
+the other adapters of the pack. The native backend computes the same hash in C (``csrc/mask.h``).
 """
 
 from __future__ import annotations

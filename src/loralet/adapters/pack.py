@@ -77,6 +77,9 @@ class Pack:
         adapters: the k configurations.
         method: name of the adapter method (:data:`loralet.adapters.registry.METHODS`).
 
+    Raises:
+        ValueError: several adapters with ``shape.full``.
+
     Attributes:
         adapted: full names of the adapted linear layers, in the encoder's order.
         rank: the largest rank, to which the others are padded.
@@ -84,6 +87,8 @@ class Pack:
     """
 
     def __init__(self, shape: PackShape, adapters: Sequence[Adapter], method: str = "lora") -> None:
+        if shape.full and len(adapters) != 1:
+            raise ValueError(f"a pack of full fine-tuning holds one run, not {len(adapters)}")
         self.shape = shape
         self.adapters = tuple(adapters)
         self.method: AdapterMethod = METHODS[method]

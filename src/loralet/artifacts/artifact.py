@@ -39,7 +39,8 @@ class Provenance:
         train_rows, validation_rows: rows of the splits.
         split_seed, validation_fraction: options of the validation split.
         lr: peak learning rate.
-        lr_ratio: ratio of the learning rate of B to that of A; 1 in folders written before the option existed.
+        lr_ratio: ratio of the learning rate of B to that of A; 1 in folders written before the option existed, None for
+            an average of different ratios.
         seed: seed of the run.
         steps_taken: optimiser steps.
         training, compute: the options.
@@ -54,7 +55,7 @@ class Provenance:
     split_seed: int | None = None
     validation_fraction: float | None = None
     lr: float | None = None
-    lr_ratio: float = 1.0
+    lr_ratio: float | None = 1.0
     seed: int | None = None
     steps_taken: int | None = None
     training: TrainingOptions | None = None

@@ -112,7 +112,7 @@ def _mean_tensors(artifacts: Sequence[Artifact]) -> dict[str, Tensor]:
 
 def _common(members: Sequence[Provenance], ids: Sequence[str]) -> Provenance:
     """The part of the provenance that all members share."""
-    empty = Provenance()
+    empty = Provenance(lr_ratio=None)
     shared = {
         name: _same([getattr(member, name) for member in members], getattr(empty, name)) for name in empty.__dict__
     }

@@ -8,6 +8,7 @@ what it does not support, with a reason. It also rejects unknown fields of the e
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -179,3 +180,18 @@ class AdamWStep:
     correction1: float
     correction2: float
     lr_factors: Float[Tensor, "k n"] | None = None
+
+
+OUT_OF_MEMORY = ("allocate memory", "not enough memory", "out of memory")
+"""Parts of torch's messages."""
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Convert torch's out-of-memory errors, of the CPU or a GPU, to MemoryError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if any(words in str(error) for words in OUT_OF_MEMORY):
+            raise MemoryError(str(error)) from error
+        raise

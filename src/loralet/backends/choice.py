@@ -78,8 +78,8 @@ def choose_backend(
     if reason is None:
         return Chosen(native, dtype, native.info(dtype))
     if wanted == "native":
-        raise ConfigError(f"{asked}: the native backend cannot compute this model: {reason}")
-    return _chosen(plain, precision, f"the native backend cannot compute this model: {reason}")
+        raise ConfigError(f"{asked}: the native backend cannot be used: {reason}")
+    return _chosen(plain, precision, f"the native backend cannot be used: {reason}")
 
 
 def _chosen(backend: Backend, precision: str, reason: str) -> Chosen:

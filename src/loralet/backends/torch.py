@@ -18,7 +18,7 @@ from loralet.adapters.base import Stack, batched_linear
 from loralet.adapters.dropout import Dropout
 from loralet.adapters.pack import Pack
 from loralet.adapters.registry import METHODS
-from loralet.backends.base import AdamWStep, BackendInfo, BackendName, Logits, RowLosses
+from loralet.backends.base import AdamWStep, BackendInfo, BackendName, Logits, RowLosses, memory_errors
 from loralet.backends.batch import Batch
 from loralet.backends.shards import together
 from loralet.models.forward import ACTIVATIONS, Attention, Linear, Padded, Weights, attention, encode, frozen
@@ -31,8 +31,30 @@ MULTIPLE = 8
 """Token counts are rounded up to a multiple of this: the matrix library caches half a megabyte per tensor size."""
 DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 """Arithmetic types and their names in ``--precision``."""
-KNOWN = {field.name for field in fields(EncoderTable)}
-"""Fields of the layer table. The forward pass reads all of them."""
+KNOWN = {
+    "layers",
+    "width",
+    "heads",
+    "feed_forward",
+    "vocabulary",
+    "positions",
+    "token_types",
+    "embedding_width",
+    "first_position",
+    "activation",
+    "epsilon",
+    "norm_first",
+    "linear_bias",
+    "norm_bias",
+    "fused_attention",
+    "gated",
+    "rotary_base",
+    "local_rotary_base",
+    "local_window",
+    "global_every",
+    "relative_buckets",
+}
+"""Fields of the layer table that the forward pass reads."""
 
 
 def unsupported_field(table: EncoderTable, known: set[str]) -> str | None:
@@ -145,7 +167,8 @@ class TorchProgram:
 
         @torch.no_grad()
         def forward(batch: Batch) -> Float[Tensor, "k b c"]:
-            return self._logits(weights, tensors, linear, batch, None).cpu()
+            with memory_errors():
+                return self._logits(weights, tensors, linear, batch, None).cpu()
 
         return forward
 
@@ -155,7 +178,8 @@ class TorchProgram:
         shares, count = batch.shares, min(self.parts, len(batch))
         numbers = [torch.arange(i, len(batch), count) for i in range(count)]
         tasks = [partial(self._part, parameters, batch.take(n), shares[:, n], row_losses, step) for n in numbers]
-        parts = together(tasks)
+        with memory_errors():
+            parts = together(tasks)
         losses, gradient = (sum(x[1:], x[0]) for x in zip(*parts, strict=True))
         return losses, gradient
 

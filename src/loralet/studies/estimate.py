@@ -14,7 +14,7 @@ from loralet.events import Planned, PlannedPack
 from loralet.runs.run import Run
 from loralet.studies.plan import Plan
 from loralet.training.loop import check, steps_of, take_step
-from loralet.training.memory import Load, budget, pack_bytes, pack_work
+from loralet.training.memory import Load, pack_bytes, pack_work
 from loralet.training.packs import group
 from loralet.training.session import Session
 
@@ -37,30 +37,15 @@ class Pace:
     check: float
 
 
-def load_of(session: Session) -> Load:
-    """The size of a step, for the longest row of the training split."""
-    train, training = session.rows.train, session.training
-    return Load(
-        table=session.backbone.table,
-        outputs=session.task.outputs,
-        head=training.head,
-        batch_size=min(training.batch_size, len(train)),
-        tokens=int(train.tokens.lengths.max()),
-        item=session.item,
-        pooling=session.backbone.family.pooling,
-    )
-
-
-def pack_up(runs: Sequence[Run], sessions: Mapping[str, Session], memory: float | None) -> Packs:
+def pack_up(runs: Sequence[Run], sessions: Mapping[str, Session]) -> Packs:
     """Group runs into packs that fit into memory, the most expensive pack first.
 
     Args:
         runs: runs to train.
         sessions: sessions by model.
-        memory: memory limit of a pack in GiB; None: a share of the free memory.
     """
-    allowed = budget(memory, next(iter(sessions.values())).device)
-    loads = {model: load_of(session) for model, session in sessions.items()}
+    allowed = min(session.memory for session in sessions.values())
+    loads = {model: session.load for model, session in sessions.items()}
     packs = group(runs, lambda members: pack_bytes(members, loads[members[0].model]) <= allowed)
     ordered = sorted(packs, key=lambda members: -pack_work(members, loads[members[0].model]))
     return Packs(tuple(tuple(members) for members in ordered), allowed)
@@ -101,14 +86,14 @@ def survey(packs: Packs, sessions: Mapping[str, Session], plan: Plan) -> Planned
     first = packs.packs[0]
     session = sessions[first[0].model]
     pace = probe(session, first)
-    unit = pack_work(first, load_of(session))
+    unit = pack_work(first, session.load)
     planned = [_planned(sessions[runs[0].model], runs, pace, unit, plan) for runs in packs.packs]
     stopping = plan.stop_at_target or plan.training.patience is not None
     return Planned(tuple(planned), len(session.rows.train), packs.budget, plan.halving, stopping)
 
 
 def _planned(session: Session, runs: Sequence[Run], pace: Pace, unit: float, plan: Plan) -> PlannedPack:
-    pack, rows, load = session.pack(runs), len(session.rows.train), load_of(session)
+    pack, rows, load = session.pack(runs), len(session.rows.train), session.load
     trainable = tuple(pack.trainable(i) for i in range(len(runs)))
     steps, work = steps_of(session.training, rows), pack_work(runs, load)
     phases = course(runs, load, steps, session.training.eval_every, plan.exits(rows).rungs)
@@ -161,7 +146,7 @@ def training_seconds(pace: Pace, session: Session, phases: Sequence[Phase]) -> f
         session: the session.
         phases: phases of the pack. Early stopping is not considered.
     """
-    load = load_of(session)
+    load = session.load
     whole = pack_work(phases[0].runs, load)
     training = sum(
         ((s.end - s.start) * pace.step + s.checks * pace.check) * pack_work(s.runs, load) / whole for s in phases

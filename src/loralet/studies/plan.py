@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import count, product
 from pathlib import Path
 from typing import Literal
 
@@ -131,8 +131,8 @@ def _named(runs: Sequence[Run], models: Sequence[str]) -> list[Run]:
     if len(models) == 1:
         return list(runs)
     bare = [Path(model).name for model in models]
-    names = {
-        model: name if bare.count(name) == 1 else f"{name}-{i + 1}"
-        for i, (model, name) in enumerate(zip(models, bare, strict=True))
-    }
+    names = {model: name for model, name in zip(models, bare, strict=True) if bare.count(name) == 1}
+    for model, name in zip(models, bare, strict=True):
+        if model not in names:
+            names[model] = next(x for i in count(1) if (x := f"{name}-{i}") not in names.values())
     return [replace(run, id=f"{names[run.model]}-{run.id}") for run in runs]

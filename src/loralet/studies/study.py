@@ -56,11 +56,13 @@ def prepare(plan: Plan, listen: Listen) -> Prepared:
     for note in corpus.dataset.notes:
         listen(Stage(note))
     sessions = {
-        model: open_session(model, corpus, plan.training, plan.reading, plan.compute, listen, plan.methods(model))
+        model: open_session(
+            model, corpus, plan.training, plan.reading, plan.compute, listen, plan.methods(model), plan.memory
+        )
         for model in dict.fromkeys(run.model for run in plan.runs)
     }
     plan = replace(plan, runs=tuple(resolved(run, sessions[run.model].backbone.table) for run in plan.runs))
-    return Prepared(plan, corpus, sessions, pack_up(plan.runs, sessions, plan.memory))
+    return Prepared(plan, corpus, sessions, pack_up(plan.runs, sessions))
 
 
 def carry_out(prepared: Prepared, folder: RunFolder, listen: Listen) -> Results:

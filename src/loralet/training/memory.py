@@ -131,7 +131,18 @@ def pack_bytes(runs: Sequence[Run], load: Load) -> int:
             kept += item * (max(shared, default=0) + sum(m.inputs for m in adapted[len(shared) :]))
         effective += (2 * item + 4) * k * sum(m.linear.d_in * m.linear.d_out for m in adapted)
     training = kept + widest + effective + 4 * COPIES * k * parameters_of(runs, load)
-    return max(training, BATCH_TOKENS * item * (6 * table.width + 2 * table.feed_forward))
+    return max(training, _check_bytes(load))
+
+
+def evaluation_bytes(runs: Sequence[Run], load: Load) -> int:
+    """Bytes that a forward pass of these runs takes: per run the parameters and the effective weights, and a batch."""
+    pack = build_pack(runs, load.table, load.outputs, load.head, 0.0, load.pooling)
+    effective = sum(load.table.linear(name).d_in * load.table.linear(name).d_out for name in pack.adapted)
+    return len(runs) * ((load.item + 4) * effective + 4 * pack.size) + _check_bytes(load)
+
+
+def _check_bytes(load: Load) -> int:
+    return BATCH_TOKENS * load.item * (6 * load.table.width + 2 * load.table.feed_forward)
 
 
 def parameters_of(runs: Sequence[Run], load: Load) -> int:

@@ -26,6 +26,7 @@ from loralet.tasks.base import Scores, Task
 from loralet.training.corpus import Corpus, CorpusRows, Rows, corpus_rows
 from loralet.training.halving import Exits
 from loralet.training.loop import STAY, RunState, TrainingState, train
+from loralet.training.memory import Load, budget, evaluation_bytes
 from loralet.training.packs import build_pack
 
 Listen = Callable[[Event], None]
@@ -105,6 +106,7 @@ class Session:
         task: the task.
         training: training options.
         compute: compute options.
+        memory: memory limit of a forward pass in bytes.
     """
 
     backbone: Backbone
@@ -113,6 +115,7 @@ class Session:
     task: Task
     training: TrainingOptions
     compute: ComputeOptions
+    memory: int
 
     def on(self, pack: Pack) -> Loaded:
         """The loaded backbone for a pack."""
@@ -150,18 +153,44 @@ class Session:
         return TrainingState.start(loaded.backend, loaded.encoder, self.task, pack, runs, self.training.weight_decay)
 
     def logits(self, runs: Sequence[Run], tensors: Sequence[Mapping[str, Tensor]], rows: Rows) -> Tensor:
-        """Logits ``[k m c]`` of runs with these tensors; compatible runs share a forward pass."""
-        shared: dict[str, list[int]] = {}
-        for i, run in enumerate(runs):
-            shared.setdefault(run.id if run.role == "full" else run.adapter.method, []).append(i)
+        """Logits ``[k m c]`` of runs with these tensors; runs that share an encoder and fit share a forward pass."""
         pieces: dict[int, Tensor] = {}
-        for members in shared.values():
+        for members in self._shared(runs):
             pack = self.pack([runs[i] for i in members])
             loaded = self.on(pack)
             parameters = pack.fill([tensors[i] for i in members]).to(loaded.backend.device)
             forward = loaded.encoder.program(pack).logits(parameters)
             pieces |= dict(zip(members, logits_of(loaded.backend, forward, rows.tokens, len(members)), strict=True))
         return torch.stack([pieces[i] for i in range(len(runs))])
+
+    def _shared(self, runs: Sequence[Run]) -> list[list[int]]:
+        """Positions of the runs by forward pass. A fully fine-tuned run has an encoder, and so a pass, to itself."""
+        groups: list[list[int]] = [[i] for i, run in enumerate(runs) if run.role == "full"]
+        for method in dict.fromkeys(run.adapter.method for run in runs if run.role != "full"):
+            group: list[int] = []
+            for i, run in enumerate(runs):
+                if run.role == "full" or run.adapter.method != method:
+                    continue
+                if group and evaluation_bytes([runs[j] for j in (*group, i)], self.load) > self.memory:
+                    groups.append(group)
+                    group = []
+                group.append(i)
+            groups.append(group)
+        return groups
+
+    @property
+    def load(self) -> Load:
+        """The size of a step, for the longest row of the training split."""
+        train, training = self.rows.train, self.training
+        return Load(
+            table=self.backbone.table,
+            outputs=self.task.outputs,
+            head=training.head,
+            batch_size=min(training.batch_size, len(train)),
+            tokens=int(train.tokens.lengths.max()),
+            item=self.item,
+            pooling=self.backbone.family.pooling,
+        )
 
 
 def open_session(
@@ -172,6 +201,7 @@ def open_session(
     compute: ComputeOptions,
     tell: Listen,
     methods: Sequence[str] = ("lora",),
+    memory: float | None = None,
 ) -> Session:
     """Load a backbone, choose its backend and tokenise the corpus for it.
 
@@ -181,6 +211,7 @@ def open_session(
         training, reading, compute: options.
         tell: called with events, including the choice of the backend.
         methods: adapter methods of the runs.
+        memory: memory limit in GiB; None: a share of the free memory.
 
     Raises:
         CheckpointError, HubError: the backbone cannot be loaded, or it lacks a pooler that the head needs.
@@ -203,7 +234,8 @@ def open_session(
         loaded[method] = by_line[chosen.announcement]
     tell(Stage(f"tokenising {len(corpus.train) + len(corpus.validation):,} rows"))
     rows = corpus_rows(corpus, backbone, reading.max_length)
-    return Session(backbone, loaded, rows, corpus.dataset.task, training, compute)
+    limit = budget(memory, next(iter(loaded.values())).backend.device)
+    return Session(backbone, loaded, rows, corpus.dataset.task, training, compute, limit)
 
 
 def train_pack(session: Session, runs: Sequence[Run], tell: Listen, exits: Exits = STAY) -> list[Row]:

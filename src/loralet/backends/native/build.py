@@ -16,6 +16,7 @@ from pathlib import Path
 
 from loralet.cache import cache_folder
 from loralet.cpu import ON_X86, cpu_features, cpu_model
+from loralet.errors import ConfigError
 
 SOURCES = Path(__file__).with_name("csrc")
 COMPILERS = ("cc", "gcc", "clang")
@@ -84,16 +85,18 @@ def wanted_instructions(name: str | None = None) -> list[str]:
     """The instruction sets to try, best first: ``name``, else the value of ``LORALET_ISA``, else all available ones.
 
     Raises:
+        ConfigError: there is no instruction set of that name.
         NativeUnavailable: this machine does not support the given instruction set.
     """
     available = available_instructions()
     forced = name or os.environ.get(FORCED)
     if not forced:
         return available
+    where = "" if name else f"{FORCED}="
+    if forced not in INSTRUCTION_SETS:
+        raise ConfigError(f"{where}{forced} is not one of {', '.join(INSTRUCTION_SETS)}")
     if forced not in available:
-        where = "" if name else f"{FORCED}="
-        known = "" if forced in INSTRUCTION_SETS else f" is not one of {', '.join(INSTRUCTION_SETS)};"
-        raise NativeUnavailable(f"{where}{forced}{known or ':'} this machine has {', '.join(available)}")
+        raise NativeUnavailable(f"{where}{forced}: this machine has {', '.join(available)}")
     return [forced]
 
 

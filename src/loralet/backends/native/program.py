@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
@@ -11,23 +10,12 @@ from torch import Tensor
 
 from loralet.adapters.base import Stack
 from loralet.adapters.pack import Pack
-from loralet.backends.base import Logits, RowLosses
+from loralet.backends.base import Logits, RowLosses, memory_errors
 from loralet.backends.batch import Batch
 from loralet.backends.native.adapted import AdaptedEncoder, EncoderPass
 from loralet.backends.native.encoder import PackedEncoder
 from loralet.backends.native.head import NativeHead, TorchHead, kernel_has
 from loralet.backends.torch import TorchProgram
-
-
-@contextmanager
-def memory_errors() -> Iterator[None]:
-    """Convert torch's out-of-memory errors to MemoryError."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "allocate memory" in str(error) or "not enough memory" in str(error):
-            raise MemoryError(str(error)) from error
-        raise
 
 
 class NativeProgram:
