@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LOWEST := .venv-lowest
-CORE_TESTS := $(addprefix tests/oracle/,test_encoder.py test_lora.py test_pack.py test_adapters.py test_text_classifier.py) \
+CORE_TESTS := $(addprefix tests/oracle/,test_encoder.py test_lora.py test_adapters.py) \
   $(addprefix tests/unit/,test_cpu.py test_environment.py test_files.py test_cli.py)
 DATA ?=
 MODEL ?=

@@ -325,7 +325,7 @@ class TestRefused:
         change(folder, num_attention_heads=5)
         message = refusal(folder)
         assert str(folder / "config.json") in message
-        assert "5 heads" in message
+        assert "num_attention_heads (5)" in message
         assert "32" in message
 
     @pytest.mark.parametrize("given", ["gpt2", "albert", ["bert"]])
