@@ -1,4 +1,4 @@
-"""The CPU's name and features, read without torch: its first releases that loralet supports do not report them."""
+"""The CPU's name and features, read without torch: the lowest supported release, 2.10, does not report them."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def cpu_model(described: Path = DESCRIPTION) -> str:
 def cpu_features(described: Path = DESCRIPTION) -> frozenset[str]:
     """Instruction set extensions that the CPU and the operating system support, by the names of GCC's ``-m`` options.
 
-    Examples: ``avx2``, ``fma``, ``avx512bw``, ``avx512bf16``, ``amx-bf16``. Other systems than Linux are asked through
-    torch 2.11 or later; with earlier releases the result is empty there.
+    Examples: ``avx2``, ``fma``, ``avx512bw``, ``avx512bf16``, ``amx-bf16``. On other systems than Linux, torch reports
+    them; the result is empty there if torch is not imported or its release does not report them.
 
     Args:
         described: path of the CPU description on Linux.

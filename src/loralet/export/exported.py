@@ -101,8 +101,8 @@ def write_report(
         int8=gate,
         refused=refused,
     )
-    told = {name: value for name, value in plain(done).items() if name != "folder" and value not in (None, "")}
-    write_json(written / "export.json", {"loralet": __version__} | told)
+    described = {name: value for name, value in plain(done).items() if name != "folder" and value not in (None, "")}
+    write_json(written / "export.json", {"loralet": __version__} | described)
     return done
 
 

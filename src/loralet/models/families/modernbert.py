@@ -55,7 +55,7 @@ def _rotary_base(config: Config, kind: str, older_key: str, default: float) -> f
 
 
 def _global_every(config: Config, layers: int) -> int:
-    """Every so many-th layer has global attention, the first included."""
+    """Interval of the layers with global attention, counted from the first layer."""
     kinds = config.get("layer_types")
     if not isinstance(kinds, list):
         return whole(config, "global_attn_every_n_layers", 3)
