@@ -51,7 +51,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def studied(place: Path) -> Path:
     done = run(
         place, "study", "data", "--models", "model", "--ranks", "2", "4", "--alphas", "8", "--lrs", "1e-2",
-        "--seeds", "0", "1", "--full", "--full-lr", "3e-3", "--steps", "60", "--batch-size", "16",
+        "--seeds", "0", "1", "--full", "--full-lr", "3e-3", "--steps", "100", "--batch-size", "16",
         "--eval-every", "10", "--target-score", "0.6", "--targets", "all-linear", "--out", "grid",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -103,8 +103,8 @@ def test_study_writes_every_event_and_the_environment(studied: Path) -> None:
         1,
     ]  # one pack per seed, a separate one for full fine-tuning; longest first
     steps = [e for e in events if e["event"] == "Stepped"]
-    assert len(steps) == 4 * 60
-    assert min(steps[59]["losses"]) < 0.5 < min(steps[0]["losses"])
+    assert len(steps) == 4 * 100
+    assert min(steps[99]["losses"]) < 0.5 < min(steps[0]["losses"])
     assert json.loads((studied / "environment.json").read_text())["command"][:3] == ["loralet", "study", "data"]
 
 
