@@ -27,8 +27,9 @@ TABLES = {
     "distilbert": replace(PLAIN, token_types=0, heads=4),
     "electra": replace(PLAIN, embedding_width=48),
     "one-layer": replace(PLAIN, layers=1),
+    "wide": replace(PLAIN, width=192, heads=6, feed_forward=272),
 }
-"""Attention heads of 32 values, or 16 for distilbert."""
+"""Attention heads of 32 values, or 16 for distilbert. In the wide encoder, a branch is cheaper than merged weights."""
 TARGETS = {
     "query-value": tuple(f"layers.{i}.{name}" for i in range(3) for name in ("query", "value")),
     "all-linear": tuple(f"layers.{i}.{name}" for i in range(3) for name in PLAIN.targets),

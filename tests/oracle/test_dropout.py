@@ -13,7 +13,7 @@ from loralet.adapters.base import Adapter
 from loralet.adapters.dropout import Dropout, dropout_keys, head_index, keep_factors, linear_index
 from loralet.backends.native.backend import NativeBackend
 from loralet.backends.native.bindings import Structure
-from loralet.backends.native.dropout import mask_fields
+from loralet.backends.native.branches import mask_fields
 from loralet.models.table import EncoderTable
 
 TABLE = EncoderTable(layers=3, width=64, heads=2, feed_forward=96, vocabulary=50, positions=80)

@@ -65,13 +65,18 @@ def test_logits_losses_and_gradients_match_torch(
     kind: str, targets: str, head: HeadKind, dtype: torch.dtype, backend: NativeBackend
 ) -> None:
     case, theirs = expected(kind, head, targets, dtype)
+    tolerance = TOLERANCE[dtype] * (2 if kind == "wide" else 1)  # sums of three times as many values
     ours = compute(backend, case)
     moved = case.parameters + 0.1 * torch.randn(case.parameters.shape, generator=torch.Generator().manual_seed(3))
     other = compute(backend, replace(case, parameters=moved))
-    assert torch.equal(evaluate(backend, case), ours.logits), "evaluation computes what training does"
-    assert apart(ours.logits, theirs.logits) <= TOLERANCE[dtype] < apart(other.logits, theirs.logits)
-    assert apart(ours.losses, theirs.losses) <= TOLERANCE[dtype]
-    assert apart(ours.gradient, theirs.gradient) <= TOLERANCE[dtype] < apart(other.gradient, theirs.gradient)
+    evaluated = evaluate(backend, case)
+    if kind == "wide":  # evaluation merges adapters that training computes as branches
+        assert apart(evaluated, theirs.logits) <= tolerance
+    else:
+        assert torch.equal(evaluated, ours.logits), "evaluation computes what training does"
+    assert apart(ours.logits, theirs.logits) <= tolerance < apart(other.logits, theirs.logits)
+    assert apart(ours.losses, theirs.losses) <= tolerance
+    assert apart(ours.gradient, theirs.gradient) <= tolerance < apart(other.gradient, theirs.gradient)
     assert not torch.equal(other.losses, ours.losses)
     assert float(ours.gradient.abs().sum(1).min()) > 0
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from loralet.adapters.base import Adapter, Stack
 from loralet.backends.batch import Batch
 from loralet.backends.native.bindings import Place, Structure
-from loralet.backends.native.dropout import Branches
+from loralet.backends.native.branches import Branches
 from loralet.backends.native.encoder import LINEARS, PARTS, PackedEncoder
 from loralet.models.forward import Read, embed
 
@@ -31,6 +31,7 @@ class AdaptedEncoder:
         encoder: the frozen encoder.
         adapters: the adapters of the pack.
         stacks: their matrices by linear layer; they must not change before the backward pass.
+        read: the tokens whose last states are wanted.
         step: number of optimiser steps taken before this one, for dropout; None: no dropout.
         backward: whether a backward pass follows; the object can then be used for one batch only.
     """
@@ -40,21 +41,32 @@ class AdaptedEncoder:
         encoder: PackedEncoder,
         adapters: Sequence[Adapter],
         stacks: Mapping[str, Stack],
+        read: Read,
         step: int | None = None,
         backward: bool = False,
     ) -> None:
-        self.encoder, self.stacks, self.backward = encoder, stacks, backward and bool(stacks)
+        self.encoder, self.stacks, self.read, self.backward = encoder, stacks, read, backward and bool(stacks)
         self.names = list(stacks)
         self.adapters = len(adapters) if stacks else 1
-        self.branches = Branches(adapters if stacks else (), step, PARTS)
         self.lowest = min((int(name.split(".")[1]) for name in stacks), default=encoder.table.layers)
         self.low_rank = Structure("LowRank", max(1, len(stacks)))
-        self.dropout: dict[str, Structure | None] = {}
+        self.branches = Branches(adapters, step, self.backward, self._always_merged())
+        self.ranks = {name: self.branches.on(name, *self._shape(name)) for name in self.names}
+        self.merged = {
+            name: any(name in adapter.linears and i not in self.ranks[name] for i, adapter in enumerate(adapters))
+            for name in self.names
+        }
+        self.branch: dict[str, Structure | None] = {}
         self.layers = encoder.layers.copy()
         self._memory: dict[str, Tensor] = {}
         if stacks:
             self._pack()
-        self._point_to_frozen()
+        self._point_to_layers()
+
+    @property
+    def branch_rank(self) -> int:
+        """The largest padded rank of a branch; 0 if there is none."""
+        return max((rank for ranks in self.ranks.values() for rank in ranks.values()), default=0)
 
     def take(self, purpose: str, size: int, dtype: torch.dtype) -> Tensor:
         """A buffer. If a backward pass follows, the buffer is returned to the encoder after it."""
@@ -63,68 +75,85 @@ class AdaptedEncoder:
         self._memory[purpose] = self.encoder.spare.take(purpose, size, dtype)
         return self._memory[purpose]
 
+    def _always_merged(self) -> list[str]:
+        """Key and value of the last layer, if only first tokens are read: cls_attention.h needs their full weights."""
+        return [f"layers.{self.encoder.table.layers - 1}.{name}" for name in ("key", "value") if self.read == "first"]
+
+    def _shape(self, name: str) -> tuple[int, int]:
+        linear = self.encoder.linears[name]
+        return linear.d_in, linear.d_out
+
+    def _merged_size(self, name: str) -> int:
+        """Number of weights of one linear layer with merged adapters, for all adapters; 0 if none is merged."""
+        d_in, d_out = self._shape(name)
+        return self.adapters * d_in * d_out if self.merged[name] else 0
+
+    def _branch_size(self, name: str) -> int:
+        """Number of values of the branches' matrices on one linear layer."""
+        return sum(self.ranks[name].values()) * sum(self._shape(name))
+
     def _pack(self) -> None:
         """Pack all adapted linear layers in one call."""
         encoder = self.encoder
-        sizes = self._sizes()
-        packed = self.take("packed", 2 * sum(sizes), encoder.dtype)
-        grad = self.take("grad", PARTS * sum(sizes), torch.float32) if self.backward else None
-        packings, begin = Structure("WeightPacking", len(sizes)), 0
-        for i, (name, size) in enumerate(zip(self.names, sizes, strict=True)):
-            self._describe(i, name)
-            _, layer, target = name.split(".")
-            place = int(layer), LINEARS.index(target)
+        merged, branches = sum(map(self._merged_size, self.names)), sum(map(self._branch_size, self.names))
+        packed = self.take("packed", 2 * merged, encoder.dtype)
+        packed_branches = self.take("packed branches", 2 * branches, encoder.dtype)
+        if self.backward:
+            self.take("grad", PARTS * merged, torch.float32)
+            self.take("branch grad", PARTS * branches, torch.float32)
+        packings, begin, branch_begin = Structure("WeightPacking", len(self.names)), 0, 0
+        for i, name in enumerate(self.names):
+            self._describe(i, name, Place(packed_branches, 2 * branch_begin), PARTS * branch_begin)
             encoder.describe(packings, i, name, self.adapters)
-            forward, back = Place(packed, 2 * begin), Place(packed, 2 * begin + size)
-            backward = back if self.backward or encoder.needs_backward(name) else None
-            dropout, weight_grad = self.dropout[name], None if grad is None else Place(grad, PARTS * begin)
-            low_rank = Place(self.low_rank, i)
-            packings.point(i, low_rank=low_rank, dropout=dropout, forward=forward, backward=backward)
-            self.layers.point(*place, forward=forward, backward=backward, dropout=dropout, weight_grad=weight_grad)
-            begin += size
+            packings.point(i, low_rank=Place(self.low_rank, i), branch=self.branch[name])
+            size = self._merged_size(name)
+            if size:
+                forward, back = Place(packed, 2 * begin), Place(packed, 2 * begin + size)
+                backward = back if self.backward or encoder.needs_backward(name) else None
+                packings.point(i, forward=forward, backward=backward)
+                grad = Place(self._memory["grad"], PARTS * begin) if self.backward else None
+                self.layers.point(*_place(name), forward=forward, backward=backward, weight_grad=grad)
+            self.layers.point(*_place(name), branch=self.branch[name])
+            begin, branch_begin = begin + size, branch_begin + self._branch_size(name)
         encoder.kernels.pack_weights(packings)
 
-    def _sizes(self) -> list[int]:
-        """Number of weights of each adapted linear layer, summed over the adapters."""
-        linears = [self.encoder.linears[name] for name in self.names]
-        return [self.adapters * linear.d_in * linear.d_out for linear in linears]
-
-    def _describe(self, i: int, name: str) -> None:
-        """Set the adapters' matrices and dropout of one linear layer."""
-        stack, linear = self.stacks[name], self.encoder.linears[name]
+    def _describe(self, i: int, name: str, packed: Place, grad_begin: int) -> None:
+        """Set the adapters' matrices and branches of one linear layer."""
+        stack = self.stacks[name]
         a, b = stack["A"], stack["B"]
         self.low_rank.set(i, a_stride=a.stride(0), b_stride=b.stride(0), rank=a.shape[1])
         self.low_rank.point(i, a=Place(a, strided=True), b=Place(b, strided=True), scale=stack.scale)
-        self.dropout[name] = self.branches.on(name, linear.d_in, linear.d_out, self.encoder.dtype)
+        grad = Place(self._memory["branch grad"], grad_begin) if self.backward else None
+        self.branch[name] = self.branches.structure(self.ranks[name], sum(self._shape(name)), packed, grad)
 
-    def _point_to_frozen(self) -> None:
-        """Point the layers to the frozen linear layers, and mark the values that are per-adapter."""
+    def _point_to_layers(self) -> None:
+        """Point the layers to the frozen linear layers, and mark what differs between adapters."""
         encoder, layers = self.encoder, self.layers
         for i, ownership in enumerate(encoder.table.ownership(self.names)):
             names = [f"layers.{i}.{name}" for name in LINEARS]
-            key, value = (self.dropout.get(names[LINEARS.index(name)]) for name in ("key", "value"))
             layers.set(
                 i,
                 adapted=[int(name in self.stacks) for name in names],
+                merged=[int(self.merged.get(name, False)) for name in names],
                 per_adapter=[int(name in ownership.own) for name in VALUES],
-                keys_needed=int(key is not None or value is not None),
+                keys_needed=int(any(self.ranks.get(f"layers.{i}.{name}") for name in ("key", "value"))),
             )
             for j, name in enumerate(names):
-                if name not in self.stacks:
+                if not self.merged.get(name):
                     backward = (self.backward and i >= self.lowest) or encoder.needs_backward(name)
                     forward, back = encoder.frozen(name, backward)
                     layers.point(i, j, forward=forward, backward=back)
 
     def low_rank_gradients(self, into: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-        """Compute the gradients of A and B of each adapted linear layer from those of the packed weights."""
+        """Compute the gradients of A and B of each adapted linear layer."""
         gradients, begin = Structure("LowRankGradients", len(into)), 0
-        for i, (name, size) in enumerate(zip(self.names, self._sizes(), strict=True)):
-            (grad_a, grad_b), linear = into[name], self.encoder.linears[name]
+        for i, name in enumerate(self.names):
+            (grad_a, grad_b), (d_in, d_out), size = into[name], self._shape(name), self._merged_size(name)
             gradients.set(
                 i,
                 adapters=self.adapters,
-                d_out=linear.d_out,
-                d_in=linear.d_in,
+                d_out=d_out,
+                d_in=d_in,
                 parts=PARTS,
                 grad_a_stride=grad_a.stride(0),
                 grad_b_stride=grad_b.stride(0),
@@ -132,8 +161,8 @@ class AdaptedEncoder:
             gradients.point(
                 i,
                 low_rank=Place(self.low_rank, i),
-                dropout=self.dropout[name],
-                weight_grad=Place(self._memory["grad"], PARTS * begin),
+                branch=self.branch[name],
+                weight_grad=Place(self._memory["grad"], PARTS * begin) if size else None,
                 grad_a=Place(grad_a, strided=True),
                 grad_b=Place(grad_b, strided=True),
             )
@@ -153,28 +182,27 @@ class EncoderPass:
     Args:
         adapted: the encoder with its adapters.
         batch: the rows.
-        read: the tokens whose states are returned.
 
     Raises:
         IndexError: see :meth:`PackedEncoder.require_known`.
     """
 
-    def __init__(self, adapted: AdaptedEncoder, batch: Batch, read: Read) -> None:
+    def __init__(self, adapted: AdaptedEncoder, batch: Batch) -> None:
         encoder = adapted.encoder
         encoder.require_known(batch)
         self.adapted, self.kernels, self.backward_follows = adapted, encoder.kernels, adapted.backward
         self.tokens, self.rows = len(batch.ids), len(batch)
-        self.states = self.rows if read == "first" else self.tokens
+        self.states = self.rows if adapted.read == "first" else self.tokens
         self.structure = encoder.encoder.copy()
         self.structure.set(
             adapters=adapted.adapters,
             rows=self.rows,
             threads=torch.get_num_threads(),
-            cls_only=int(read == "first"),
+            cls_only=int(adapted.read == "first"),
             backward=int(adapted.backward),
             lowest_adapted=adapted.lowest,
             chunk_tokens=_chunk_tokens(self.tokens),
-            dropout_rank=adapted.branches.rank,
+            branch_rank=adapted.branch_rank,
         )
         self.structure.point(layer=adapted.layers, offsets=batch.offsets.contiguous())
         self._point_to_tokens(batch)
@@ -188,7 +216,7 @@ class EncoderPass:
             types = batch.types.contiguous() if batch.types is not None and table.token_types else None
             room = torch.empty(self.tokens, table.width, dtype=encoder.dtype)
             self.structure.point(ids=batch.ids.contiguous(), types=types, input=room)
-        if batch.first_tokens is not None and self.adapted.branches.rank:
+        if batch.first_tokens is not None and self.adapted.branches.masks:
             self.structure.point(token_numbers=_token_numbers(batch, batch.first_tokens))
 
     def forward(self) -> Float[Tensor, "k n d"]:
@@ -214,6 +242,12 @@ class EncoderPass:
         self.adapted.low_rank_gradients(into)
         self.activations = None
         self.adapted.release()
+
+
+def _place(name: str) -> tuple[int, int]:
+    """A linear layer's place in the kernels' structures: its encoder layer, and its place among :data:`LINEARS`."""
+    _, layer, linear = name.split(".")
+    return int(layer), LINEARS.index(linear)
 
 
 def _token_numbers(batch: Batch, first_tokens: Int[Tensor, "b"]) -> Int[Tensor, "n"]:

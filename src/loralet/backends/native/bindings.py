@@ -61,6 +61,10 @@ class Place(NamedTuple):
     offset: int = 0
     strided: bool = False
 
+    def after(self, values: int) -> Place:
+        """The place that many values or structures further."""
+        return self._replace(offset=self.offset + values)
+
 
 Number = int | float | Sequence[int] | Mapping[str, int | float | Sequence[int]]
 """The value of a non-pointer field: a number, an array of numbers, or a nested structure."""

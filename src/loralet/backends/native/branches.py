@@ -1,17 +1,20 @@
-"""Dropout in the kernels' format: mask parameters, and memory for adapters with dropout."""
+"""Adapters that the kernels compute separately from the frozen product, and dropout masks in the kernels' format."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
+from collections.abc import Collection, Mapping, Sequence
 
 from loralet.adapters.base import Adapter
 from loralet.adapters.dropout import dropout_keys
 from loralet.backends.native.bindings import Number, Place, Structure
+from loralet.backends.native.encoder import PARTS
 
 RANK_MULTIPLE = 16
 """Ranks are padded to a multiple of this, the values per vector of the widest instruction set."""
+MERGED = 128 * 128
+"""Adapters without dropout on linear layers of up to this many weights are merged."""
+NO_MASK: Number = {"keys": (0, 0), "threshold": 0, "factor": 1.0}
+"""The fields of a ``Mask`` without dropout."""
 
 
 def mask_fields(probability: float, keys: tuple[int, int]) -> dict[str, int | float | Sequence[int]]:
@@ -29,45 +32,71 @@ def head_masks(adapters: Sequence[Adapter], probability: float, step: int | None
     return masks
 
 
+def padded_rank(rank: int) -> int:
+    """A rank, rounded up to a multiple of :data:`RANK_MULTIPLE`."""
+    return -(-rank // RANK_MULTIPLE) * RANK_MULTIPLE
+
+
+def branch_is_cheaper(rank: int, d_in: int, d_out: int) -> bool:
+    """Whether a training step is cheaper with a branch than with merged weights.
+
+    A branch costs ``6 r (d_in + d_out)`` multiply-adds per token: A and B in the forward pass, in the gradient of the
+    input, and in their own gradients. A merged adapter costs the gradient of the dense weight, ``d_in d_out``, and
+    packing in every step. Up to :data:`MERGED` weights, merging is faster although it counts more operations
+    (dev/LOG.md).
+    """
+    return d_in * d_out > MERGED and 3 * padded_rank(rank) * (d_in + d_out) < d_in * d_out
+
+
 class Branches:
-    """The adapters with dropout of a pack in one step: their linear layers and the memory that they need.
+    """Which adapters of a pack are computed as branches in one step, and their masks.
 
     Args:
         adapters: the adapters of the pack.
         step: number of optimiser steps taken before this one; None: no dropout.
-        parts: number of partial sums of the gradients.
+        backward: whether a backward pass follows; without one, adapters without dropout are merged.
+        merged: linear layers on which adapters without dropout are always merged.
     """
 
-    def __init__(self, adapters: Sequence[Adapter], step: int | None, parts: int) -> None:
-        self.parts = parts
-        self.adapters = adapters
-        self.dropped = [] if step is None else [i for i, a in enumerate(adapters) if a.dropout and a.rank]
-        self.ranks = {i: -(-adapters[i].rank // RANK_MULTIPLE) * RANK_MULTIPLE for i in self.dropped}
+    def __init__(
+        self, adapters: Sequence[Adapter], step: int | None, backward: bool, merged: Collection[str] = ()
+    ) -> None:
+        self.adapters, self.backward, self.merged = adapters, backward, merged
         self.masks: dict[int, Number] = {
-            i: mask_fields(adapters[i].dropout, dropout_keys(adapters[i].seed, step or 0)) for i in self.dropped
+            i: mask_fields(a.dropout, dropout_keys(a.seed, step))
+            for i, a in enumerate(adapters)
+            if a.dropout and a.rank and step is not None
         }
 
-    @property
-    def rank(self) -> int:
-        """The largest padded rank; 0 if no adapter has dropout."""
-        return max(self.ranks.values(), default=0)
-
-    def on(self, name: str, d_in: int, d_out: int, dtype: torch.dtype) -> Structure | None:
-        """The ``Dropout`` of each adapter on one linear layer, with its memory; None if no adapter has dropout there.
+    def on(self, name: str, d_in: int, d_out: int) -> dict[int, int]:
+        """The padded rank of each adapter with a branch on one linear layer.
 
         Args:
             name: full name of the linear layer.
             d_in, d_out: its sizes.
-            dtype: arithmetic type.
         """
-        here = [i for i in self.dropped if name in self.adapters[i].linears]
-        if not here:
+        cheaper = self.backward and name not in self.merged
+        return {
+            i: padded_rank(adapter.rank)
+            for i, adapter in enumerate(self.adapters)
+            if name in adapter.linears
+            and (i in self.masks or (cheaper and adapter.rank and branch_is_cheaper(adapter.rank, d_in, d_out)))
+        }
+
+    def structure(self, ranks: Mapping[int, int], size: int, packed: Place, grad: Place | None) -> Structure | None:
+        """The ``Branch`` of each adapter on one linear layer; None if there is none.
+
+        Args:
+            ranks: see :meth:`on`.
+            size: ``d_in + d_out``.
+            packed, grad: memory of their packed matrices, ``2 rank size`` values each, and of their gradients,
+                ``PARTS rank size`` values each.
+        """
+        if not ranks:
             return None
-        total = sum(self.ranks[i] for i in here) * (d_in + d_out)
-        packed, grad = torch.empty(2 * total, dtype=dtype), torch.empty(self.parts * total)
-        found, begin = Structure("Dropout", len(self.adapters)), 0
-        for i in here:
-            found.set(i, rank=self.ranks[i], mask=self.masks[i])
-            found.point(i, packed=Place(packed, 2 * begin), grad=Place(grad, self.parts * begin))
-            begin += self.ranks[i] * (d_in + d_out)
+        found, begin = Structure("Branch", len(self.adapters)), 0
+        for i, rank in ranks.items():
+            found.set(i, rank=rank, mask=self.masks.get(i, NO_MASK))
+            found.point(i, packed=packed.after(2 * begin), grad=None if grad is None else grad.after(PARTS * begin))
+            begin += rank * size
         return found

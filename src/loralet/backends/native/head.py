@@ -12,7 +12,7 @@ from loralet.adapters.dropout import Dropout, head_index
 from loralet.adapters.pack import Pack
 from loralet.backends.batch import Batch
 from loralet.backends.native.bindings import Kernels, Place, Structure
-from loralet.backends.native.dropout import head_masks
+from loralet.backends.native.branches import head_masks
 from loralet.models.heads import classify, pool
 
 

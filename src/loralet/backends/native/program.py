@@ -36,13 +36,14 @@ class NativeProgram:
     def logits(self, parameters: Float[Tensor, "k n"]) -> Logits:
         with memory_errors():
             tensors = self.pack.split(parameters.detach().clone())
-            adapted = AdaptedEncoder(self.encoder, self.pack.adapters, self._stacks(tensors))
+            read, stacks = self.pack.shape.read, self._stacks(tensors)
+            adapted = AdaptedEncoder(self.encoder, self.pack.adapters, stacks, read)
 
         @torch.no_grad()
         def forward(batch: Batch) -> Float[Tensor, "k b c"]:
             with memory_errors():
                 head = self._head(tensors, batch, None)
-                return head.forward(EncoderPass(adapted, batch, self.pack.shape.read).forward())
+                return head.forward(EncoderPass(adapted, batch).forward())
 
         return forward
 
@@ -55,8 +56,9 @@ class NativeProgram:
             parameters = parameters.detach().contiguous()
             gradient = torch.empty_like(parameters)
             tensors, gradients = self.pack.split(parameters), self.pack.split(gradient)
-            adapted = AdaptedEncoder(self.encoder, self.pack.adapters, self._stacks(tensors), step, backward=True)
-            states = EncoderPass(adapted, batch, self.pack.shape.read)
+            read, stacks = self.pack.shape.read, self._stacks(tensors)
+            adapted = AdaptedEncoder(self.encoder, self.pack.adapters, stacks, read, step, backward=True)
+            states = EncoderPass(adapted, batch)
             head = self._head(tensors, batch, step)
             losses, grad = row_losses(head.forward(states.forward()), batch.targets)
             shares = batch.shares

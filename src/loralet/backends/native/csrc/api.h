@@ -34,22 +34,22 @@ typedef struct {
   float factor;       /* factor of the other features: 1 / (1 - probability) */
 } Mask;
 
-/* One adapter with dropout on one linear layer, computed separately from the frozen product. */
+/* One adapter on one linear layer that is computed separately from the frozen product, as scale B A (mask x). */
 typedef struct {
-  int64_t rank; /* rounded up to a multiple of 16; 0: no dropout, the packed weights include the adapter */
-  Mask mask;
+  int64_t rank; /* rounded up to a multiple of 16; 0: there is no branch, the packed weights include the adapter */
+  Mask mask;    /* threshold 0: no dropout */
   void *packed; /* [2 rank (d_in + d_out)] the packed matrices, see branch_layout.h */
-  float *grad;  /* [parts, rank (d_in + d_out)] the gradients of A [rank, d_in], then of B [d_out, rank] */
-} Dropout;
+  float *grad;  /* [parts, rank (d_in + d_out)] the gradients of A [rank, d_in], then of the transposed B */
+} Branch;
 
 /* The weights of one linear layer, to be packed. */
 typedef struct {
   int64_t type, adapters, d_out, d_in;
   const void *weight;      /* frozen, [d_out, d_in] */
   const LowRank *low_rank; /* null: only the frozen weight */
-  const Dropout *dropout;  /* [k]; null: no adapter has dropout here */
-  void *forward;           /* for y = x W^T: [k, d_in / pair, d_out] units */
-  void *backward;          /* for dx = dy W: [k, d_out / pair, d_in] units; null: not wanted */
+  const Branch *branch;    /* [k]; null: no adapter has a branch here */
+  void *forward;           /* for y = x W^T: [k, d_in / pair, d_out] units in panels; null: not wanted */
+  void *backward;          /* for dx = dy W: [k, d_out / pair, d_in] units in panels; null: not wanted */
 } WeightPacking;
 
 /* One encoder layer. */
@@ -57,11 +57,12 @@ typedef struct {
   const void *forward[LINEARS], *backward[LINEARS]; /* packed weights */
   const float *bias[LINEARS];
   const float *norm_weight[NORMS], *norm_bias[NORMS];
-  float *weight_grad[LINEARS];     /* [parts, k, d_out, d_in] */
-  const Dropout *dropout[LINEARS]; /* [k]; null: no adapter has dropout here */
-  int64_t adapted[LINEARS];        /* an adapter is on this linear layer: its packed weights have the axis k */
-  int64_t per_adapter[VALUES];     /* the value differs between adapters; other values are computed once */
-  int64_t keys_needed;             /* key or value has dropout, so cls_attention cannot be used */
+  float *weight_grad[LINEARS];   /* [parts, k, d_out, d_in]; null: not merged */
+  const Branch *branch[LINEARS]; /* [k]; null: no adapter has a branch here */
+  int64_t adapted[LINEARS];      /* an adapter is on this linear layer */
+  int64_t merged[LINEARS];       /* adapters are merged into the packed weights, which have the axis k */
+  int64_t per_adapter[VALUES];   /* the value differs between adapters; other values are computed once */
+  int64_t keys_needed;           /* key or value has a branch, so cls_attention cannot be used */
 } Layer;
 
 typedef struct {
@@ -73,7 +74,7 @@ typedef struct {
   int64_t cls_only;             /* the last layer computes only what the first tokens' states need */
   int64_t backward;             /* a backward pass follows */
   int64_t lowest_adapted;       /* the lowest layer with an adapter */
-  int64_t dropout_rank;         /* the largest rank of an adapter with dropout */
+  int64_t branch_rank;          /* the largest rank of a branch */
   const int64_t *offsets;       /* [b + 1] where each row begins */
   const int64_t *ids;           /* [n]; null: `input` holds the embeddings */
   const int64_t *types;         /* [n] token types; null: all 0 */
@@ -85,12 +86,12 @@ typedef struct {
   const Layer *layer;              /* [layers] */
 } Encoder;
 
-/* The gradients of A and B from those of one linear layer's packed weights. */
+/* The gradients of A and B from those of one linear layer's packed weights or branches. */
 typedef struct {
   int64_t adapters, d_out, d_in, parts;
   const LowRank *low_rank;
-  const Dropout *dropout; /* [k] or null */
-  float *weight_grad;     /* [parts, k, d_out, d_in]; overwritten */
+  const Branch *branch;   /* [k] or null */
+  float *weight_grad;     /* [parts, k, d_out, d_in]; overwritten; null: no adapter is merged */
   float *grad_a, *grad_b; /* as A and B */
   int64_t grad_a_stride, grad_b_stride;
 } LowRankGradients;

@@ -39,11 +39,9 @@ static inline void head_attention(int64_t m, int64_t n, int64_t size, int64_t ro
   int64_t padded = round_up(n);
   float *scores = workspace, *result = scores + m * padded, scale = 1.0f / sqrtf((float)size);
   unit *packed = (unit *)(result + m * size);
-  transpose(n, size, k, row, packed, padded);
-  matmul_rows(m, padded, size, q, row, packed, padded, scores, padded, 0);
+  matmul_rows(m, q, row, pack_transposed(n, size, k, row, packed, padded), scores, padded, 0);
   for (int64_t i = 0; i < m; i++) softmax(n, padded, scale, scores + i * padded, p + i * padded);
-  interleave(n, size, v, row, packed, size);
-  matmul_rows(m, size, n, p, padded, packed, size, result, size, 0);
+  matmul_rows(m, p, padded, pack_rows(n, size, v, row, packed), result, size, 0);
   store_rows(m, size, result, out, row);
 }
 
@@ -59,8 +57,8 @@ static inline void softmax_backward(int64_t padded, float scale, const float *dp
 static inline void transposed_product(int64_t m, int64_t n, int64_t size, int64_t row, const element *p, int64_t padded,
                                       const element *x, element *out, unit *left, unit *right, float *result) {
   interleave(m, padded, p, padded, left, padded);
-  interleave(m, size, x, row, right, size);
-  matmul(n, size, units_of(m), left, 1, padded, right, size, result, size, 0);
+  Packed packed = pack_rows(m, size, x, row, right);
+  matmul_packed(n, size, packed.units, left, 1, padded, packed, 0, 0, result, size, 0);
   store_rows(n, size, result, out, row);
 }
 
@@ -74,12 +72,10 @@ static inline void head_attention_backward(int64_t m, int64_t n, int64_t size, i
   element *ds = (element *)(right + padded * size);
   if (grad_v) transposed_product(m, n, size, row, p, padded, grad, grad_v, left, right, result);
   if (!grad_q && !grad_k) return;
-  transpose(n, size, v, row, right, padded);
-  matmul_rows(m, padded, size, grad, row, right, padded, scores, padded, 0);
+  matmul_rows(m, grad, row, pack_transposed(n, size, v, row, right, padded), scores, padded, 0);
   for (int64_t i = 0; i < m; i++) softmax_backward(padded, scale, scores + i * padded, p + i * padded, ds + i * padded);
   if (grad_q) {
-    interleave(n, size, k, row, right, size);
-    matmul_rows(m, size, n, ds, padded, right, size, result, size, 0);
+    matmul_rows(m, ds, padded, pack_rows(n, size, k, row, right), result, size, 0);
     store_rows(m, size, result, grad_q, row);
   }
   if (grad_k) transposed_product(m, n, size, row, ds, padded, q, grad_k, left, right, result);

@@ -11,27 +11,28 @@
 #include "workspace.h"
 
 /* out [heads, rows, d]: each head's columns of x [rows, d] times its rows of W. `weights` is packed for backward. */
-static inline void multiply_head_rows(const Encoder *e, int64_t rows, const element *x, const unit *weights,
+static inline void multiply_head_rows(const Encoder *e, int64_t rows, const element *x, Packed weights,
                                       element *out, float *sums) {
   int64_t d = e->width, size = d / e->heads;
   for (int64_t head = 0; head < e->heads; head++)
     for (int64_t i = 0; i < rows; i += BLOCK_ROWS) {
       int64_t some = smaller(BLOCK_ROWS, rows - i);
-      const unit *head_weights = weights + head * size / PAIR * d;
-      matmul_rows(some, d, size, x + i * d + head * size, d, head_weights, d, sums, d, 0);
+      const unit *columns = as_units(x + i * d + head * size);
+      matmul_packed(some, d, size / PAIR, columns, d / PAIR, 1, weights, head * size / PAIR, 0, sums, d, 0);
       store_rows(some, d, sums, out + (head * rows + i) * d, d);
     }
 }
 
 /* out [rows, d]: each head's x [head, rows, d] times its transposed rows of W, plus bias if that is not null. `weights`
    is packed for forward. */
-static inline void multiply_head_columns(const Encoder *e, int64_t rows, const element *x, const unit *weights,
+static inline void multiply_head_columns(const Encoder *e, int64_t rows, const element *x, Packed weights,
                                          const float *bias, element *out, float *sums) {
   int64_t d = e->width, size = d / e->heads;
   for (int64_t head = 0; head < e->heads; head++)
     for (int64_t i = 0; i < rows; i += BLOCK_ROWS) {
       int64_t some = smaller(BLOCK_ROWS, rows - i), at = head * size;
-      matmul_rows(some, size, d, x + (head * rows + i) * d, d, weights + at, d, sums, size, 0);
+      const unit *head_rows = as_units(x + (head * rows + i) * d);
+      matmul_packed(some, size, d / PAIR, head_rows, d / PAIR, 1, weights, 0, at, sums, size, 0);
       for (int64_t r = 0; r < some; r++)
         for (int64_t j = 0; j < size; j += LANES) {
           vec v = load_fp32(sums + r * size + j);
@@ -59,7 +60,7 @@ static inline void weighted_sum(int64_t n, int64_t d, const float *factors, cons
 /* The context of first tokens, [rows, d], from their queries, [rows, d], and the layer's input, x [tokens, d].
    `key_back` is packed for backward, `value` for forward. */
 static inline void cls_attention(const Encoder *e, const Chunk *c, const element *query, const element *x,
-                                 const unit *key_back, const unit *value, const float *value_bias,
+                                 Packed key_back, Packed value, const float *value_bias,
                                  const ClsActivations *a, element *context, float *sums) {
   int64_t d = e->width;
   float scale = 1.0f / sqrtf((float)(d / e->heads));
@@ -84,7 +85,7 @@ static inline void cls_attention(const Encoder *e, const Chunk *c, const element
    gradient times the value weights. w->key_grad [heads, rows, d] is the input weighted by the scores' gradients; the
    gradient of the key weights is computed from it. `key` is packed for forward, `value_back` for backward. */
 static inline void cls_attention_backward(const Encoder *e, const Chunk *c, const element *grad, const element *x,
-                                          const unit *key, const unit *value_back, const ClsActivations *a, element *dq,
+                                          Packed key, Packed value_back, const ClsActivations *a, element *dq,
                                           float *dx, const Workspace *w) {
   int64_t d = e->width;
   float scale = 1.0f / sqrtf((float)(d / e->heads));

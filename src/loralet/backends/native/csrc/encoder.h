@@ -103,7 +103,7 @@ int TYPED(encoder_forward)(const Encoder *e, void *out, void *activations) {
   return status;
 }
 
-/* Set one part's gradient sums to zero: those of packed weights, or of the matrices of adapters with dropout. */
+/* Set one part's gradient sums to zero: those of packed weights, or of branches. */
 static inline void clear_gradients(const Encoder *e, int64_t part) {
   for (int64_t i = 0; i < e->layers; i++)
     for (int which = 0; which < LINEARS; which++) {
@@ -111,10 +111,12 @@ static inline void clear_gradients(const Encoder *e, int64_t part) {
       int64_t d_in = which == OUTPUT ? e->feed_forward : e->width,
               d_out = which == INTERMEDIATE ? e->feed_forward : e->width;
       for (int64_t adapter = 0; l->adapted[which] && adapter < e->adapters; adapter++) {
-        const Dropout *z = l->dropout[which] && l->dropout[which][adapter].rank ? l->dropout[which] + adapter : NULL;
+        const Branch *z = l->branch[which] && l->branch[which][adapter].rank ? l->branch[which] + adapter : NULL;
         int64_t size = z ? branch_grad_size(z, d_in, d_out) : d_in * d_out;
-        float *grad = z ? z->grad + part * size : l->weight_grad[which] + (part * e->adapters + adapter) * size;
-        memset(grad, 0, sizeof(float) * size);
+        if (z)
+          memset(z->grad + part * size, 0, sizeof(float) * size);
+        else if (l->merged[which])
+          memset(l->weight_grad[which] + (part * e->adapters + adapter) * size, 0, sizeof(float) * size);
       }
     }
 }

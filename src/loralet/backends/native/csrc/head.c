@@ -20,8 +20,8 @@ static void mean_features(const Head *h, const float *states, float *features) {
 static void pooler_features(const Head *h, int64_t adapter, const float *states, float *columns, float *features) {
   const float *bias = h->pooler_bias + adapter * h->pooler_stride;
   int64_t d = h->width;
-  transpose(d, d, h->pooler_weight + adapter * h->pooler_stride, d, columns, d);
-  matmul(h->rows, d, d, states, d, 1, columns, d, features, d, 0);
+  const float *weight = h->pooler_weight + adapter * h->pooler_stride;
+  matmul_rows(h->rows, states, d, pack_transposed(d, d, weight, d, columns, d), features, d, 0);
   for (int64_t r = 0; r < h->rows; r++)
     for (int64_t j = 0; j < d; j += LANES)
       store(features + r * d + j, hyperbolic_tangent(load(features + r * d + j) + load(bias + j)));

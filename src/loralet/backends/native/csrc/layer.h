@@ -5,18 +5,18 @@
 #include "branch.h"
 #include "cls_attention.h"
 
-/* The packed weights of a linear layer, `units` per adapter. */
-static inline const unit *packed_weights(const Task *t, int which, int64_t units, int backward) {
+/* The packed weights of a linear layer with d inputs and o outputs. */
+static inline Packed packed_weights(const Task *t, int which, int64_t d, int64_t o, int backward) {
   const Layer *l = &t->encoder->layer[t->layer];
   const unit *all = backward ? l->backward[which] : l->forward[which];
-  return all + (l->adapted[which] ? t->adapter * units : 0);
+  if (l->merged[which]) all += t->adapter * (d / PAIR * o);
+  return backward ? (Packed){all, o / PAIR, d} : (Packed){all, d / PAIR, o};
 }
 
-/* w->sums = x W^T for `rows` rows of x from `row` on, plus the branch of an adapter with dropout. */
+/* w->sums = x W^T for `rows` rows of x from `row` on, plus the adapter's branch. */
 static inline void linear_product(const Task *t, int which, int64_t row, int64_t rows, int64_t d, int64_t o,
                                   const element *x, element *low, const Workspace *w) {
-  const unit *weights = packed_weights(t, which, d / PAIR * o, 0);
-  matmul_rows(rows, o, d, x + row * d, d, weights, o, w->sums, o, 0);
+  matmul_rows(rows, x + row * d, d, packed_weights(t, which, d, o, 0), w->sums, o, 0);
   if (low) branch_forward(t, which, row, rows, d, o, x + row * d, low, w->sums, w);
 }
 
@@ -131,13 +131,13 @@ static inline void layer_forward(const Encoder *e, const Chunk *c, int64_t layer
   Task all = {e, c, layer, adapter, 0, 0}, task = all, *t = &task;
   t->cls = is_cls_layer(e, layer);
   int keys = forms_keys(e, layer), first = !adapter;
-  int64_t n = c->tokens, m = t->cls ? c->rows : n, d = e->width, units = d / PAIR * d;
+  int64_t n = c->tokens, m = t->cls ? c->rows : n, d = e->width;
   const element *x = input_of(e, c, layer, adapter, base), *rows = t->cls ? w->cls_rows : x;
   Activations a = activations_of(e, c, layer, adapter, base, NULL);
   if (t->cls) gather_cls_rows(e, c, x, w->cls_rows);
   if (first || l->per_adapter[QUERY]) linear(t, QUERY, m, rows, a.query, a.low[QUERY], w);
   if (!keys && (first || l->per_adapter[CONTEXT]))
-    cls_attention(e, c, a.query, x, packed_weights(t, KEY, units, 1), packed_weights(t, VALUE, units, 0),
+    cls_attention(e, c, a.query, x, packed_weights(t, KEY, d, d, 1), packed_weights(t, VALUE, d, d, 0),
                   l->bias[VALUE], &a.cls, a.context, w->sums);
   if (keys && (first || l->per_adapter[KEY])) linear(&all, KEY, n, x, a.key, a.low[KEY], w);
   if (keys && (first || l->per_adapter[VALUE])) linear(&all, VALUE, n, x, a.value, a.low[VALUE], w);

@@ -9,7 +9,7 @@ static inline void add_heads_gradient(const Encoder *e, int64_t n, const element
                                       const Workspace *w) {
   int64_t d = e->width, size = d / e->heads;
   for (int64_t head = 0; head < e->heads; head++)
-    add_weight_gradient(n, size, d, d, dy + head * size, x + head * n * d, grad + head * size * d, w);
+    add_weight_gradient(n, size, dy + head * size, d, d, x + head * n * d, d, grad + head * size * d, w);
 }
 
 /* dz = rstd (g - mean(g) - hat mean(g hat)) with g = dy weight, where dy is the gradient of a layer norm's output. */
@@ -38,13 +38,13 @@ static inline float *weight_gradient(const Task *t, int which, int64_t o, int64_
   return e->layer[t->layer].weight_grad[which] + (t->part * e->adapters + t->adapter) * o * d;
 }
 
-/* The gradient of a linear layer: of the adapter's matrices if it has dropout, else of the packed weights. */
+/* The gradient of a linear layer: of the adapter's branch if it has one, else of the packed weights. */
 static inline void linear_gradient(const Task *t, int which, int64_t m, int64_t o, int64_t d, const element *dy,
                                    const element *x, const Activations *a, const Workspace *w) {
-  if (dropout_of(t, which))
+  if (branch_of(t, which))
     branch_backward(t, which, m, o, d, dy, x, a->low[which], w);
-  else if (t->encoder->layer[t->layer].adapted[which])
-    add_weight_gradient(m, o, o, d, dy, x, weight_gradient(t, which, o, d), w);
+  else if (t->encoder->layer[t->layer].merged[which])
+    add_weight_gradient(m, o, dy, o, d, x, d, weight_gradient(t, which, o, d), w);
 }
 
 /* Reads the gradient of the output norm's input [m d] from w->dz. If `below`, overwrites it with the gradient of the
@@ -53,10 +53,10 @@ static inline void feed_forward_backward(const Task *t, int64_t m, const Activat
                                          const Workspace *w) {
   const Encoder *e = t->encoder;
   int64_t d = e->width, f = e->feed_forward;
-  const unit *weights = packed_weights(t, OUTPUT, d / PAIR * f, 1);
+  Packed weights = packed_weights(t, OUTPUT, f, d, 1);
   for (int64_t i = 0; i < m; i += BLOCK_ROWS) {
     int64_t rows = smaller(BLOCK_ROWS, m - i);
-    matmul_rows(rows, f, d, w->dz + i * d, d, weights, f, w->sums, f, 0);
+    matmul_rows(rows, w->dz + i * d, d, weights, w->sums, f, 0);
     branch_input_gradient(t, OUTPUT, i, rows, f, d, w->sums, 0, w);
     for (int64_t j = 0; j < rows * f; j += LANES)
       store(w->du + i * f + j, load_fp32(w->sums + j) * load(a->gelu_grad + i * f + j));
@@ -64,10 +64,10 @@ static inline void feed_forward_backward(const Task *t, int64_t m, const Activat
   linear_gradient(t, INTERMEDIATE, m, f, d, w->du, a->attended, a, w);
   if (!below) return;
   const float *norm = e->layer[t->layer].norm_weight[ATTENTION_NORM];
-  weights = packed_weights(t, INTERMEDIATE, f / PAIR * d, 1);
+  weights = packed_weights(t, INTERMEDIATE, d, f, 1);
   for (int64_t i = 0; i < m; i += BLOCK_ROWS) {
     int64_t rows = smaller(BLOCK_ROWS, m - i);
-    matmul_rows(rows, d, f, w->du + i * f, f, weights, d, w->sums, d, 0);
+    matmul_rows(rows, w->du + i * f, f, weights, w->sums, d, 0);
     branch_input_gradient(t, INTERMEDIATE, i, rows, d, f, w->sums, 0, w);
     for (int64_t j = 0; j < rows * d; j += LANES)
       store_fp32(w->sums + j, load_fp32(w->sums + j) + load(w->dz + i * d + j));
@@ -100,20 +100,20 @@ static inline void attend_backward(const Task *t, const Activations *a, const el
 static inline void input_gradient(const Task *t, int keys, const Workspace *w) {
   const Encoder *e = t->encoder;
   const Chunk *c = t->chunk;
-  int64_t n = c->tokens, d = e->width, units = d / PAIR * d;
-  const unit *query = packed_weights(t, QUERY, units, 1);
+  int64_t n = c->tokens, d = e->width;
+  Packed query = packed_weights(t, QUERY, d, d, 1);
   if (keys) {
-    matmul_rows(n, d, d, w->dk, d, packed_weights(t, KEY, units, 1), d, w->dy, d, 0);
-    matmul_rows(n, d, d, w->dv, d, packed_weights(t, VALUE, units, 1), d, w->dy, d, 1);
+    matmul_rows(n, w->dk, d, packed_weights(t, KEY, d, d, 1), w->dy, d, 0);
+    matmul_rows(n, w->dv, d, packed_weights(t, VALUE, d, d, 1), w->dy, d, 1);
   }
   if (!t->cls) {
-    matmul_rows(n, d, d, w->dq, d, query, d, w->dy, d, 1);
+    matmul_rows(n, w->dq, d, query, w->dy, d, 1);
     for (int64_t j = 0; j < n * d; j += LANES) store_fp32(w->dy + j, load_fp32(w->dy + j) + load(w->dz + j));
     return;
   }
   for (int64_t i = 0; i < c->rows; i += BLOCK_ROWS) {
     int64_t rows = smaller(BLOCK_ROWS, c->rows - i);
-    matmul_rows(rows, d, d, w->dq + i * d, d, query, d, w->sums, d, 0);
+    matmul_rows(rows, w->dq + i * d, d, query, w->sums, d, 0);
     for (int64_t r = 0; r < rows; r++) {
       float *to = w->dy + row_start(e, c, i + r) * d;
       for (int64_t j = 0; j < d; j += LANES) {
@@ -133,11 +133,12 @@ static inline void attention_part_backward(const Task *t, int64_t m, const eleme
   Task all = *t;
   all.cls = 0;
   int keys = forms_keys(e, t->layer);
-  int64_t n = t->chunk->tokens, d = e->width, units = d / PAIR * d;
+  int64_t n = t->chunk->tokens, d = e->width;
+  Packed output = packed_weights(t, ATTENTION_OUTPUT, d, d, 1);
   element *context_grad = w->du; /* du is not needed any more */
   for (int64_t i = 0; i < m; i += BLOCK_ROWS) {
     int64_t rows = smaller(BLOCK_ROWS, m - i);
-    matmul_rows(rows, d, d, w->dz + i * d, d, packed_weights(t, ATTENTION_OUTPUT, units, 1), d, w->sums, d, 0);
+    matmul_rows(rows, w->dz + i * d, d, output, w->sums, d, 0);
     branch_input_gradient(t, ATTENTION_OUTPUT, i, rows, d, d, w->sums, 0, w);
     store_rows(rows, d, w->sums, context_grad + i * d, d);
   }
@@ -145,10 +146,10 @@ static inline void attention_part_backward(const Task *t, int64_t m, const eleme
   if (keys) {
     attend_backward(t, a, context_grad, below, w);
   } else {
-    cls_attention_backward(e, t->chunk, context_grad, x, packed_weights(t, KEY, units, 0),
-                           packed_weights(t, VALUE, units, 1), &a->cls, w->dq, below ? w->dy : NULL, w);
-    if (l->adapted[KEY]) add_heads_gradient(e, m, a->query, w->key_grad, weight_gradient(t, KEY, d, d), w);
-    if (l->adapted[VALUE])
+    cls_attention_backward(e, t->chunk, context_grad, x, packed_weights(t, KEY, d, d, 0),
+                           packed_weights(t, VALUE, d, d, 1), &a->cls, w->dq, below ? w->dy : NULL, w);
+    if (l->merged[KEY]) add_heads_gradient(e, m, a->query, w->key_grad, weight_gradient(t, KEY, d, d), w);
+    if (l->merged[VALUE])
       add_heads_gradient(e, m, context_grad, a->cls.mean_input, weight_gradient(t, VALUE, d, d), w);
   }
   if (below) input_gradient(t, keys, w);

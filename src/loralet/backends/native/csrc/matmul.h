@@ -1,8 +1,9 @@
-/* Matrix products, and two functions that pack the right operand.
+/* Matrix products, and the functions that pack operands.
 
-   `matmul` is the only entry point to the micro-kernels. The left operand is read unit by unit, with any strides. The
-   right operand is stored in rows of units: `interleave` packs a matrix, `transpose` packs a transposed matrix. A row
-   of the result does not depend on the other rows. */
+   `matmul` and `matmul_packed` are the only entry points to the micro-kernels. The left operand is read unit by unit,
+   with any strides. The right operand is read row by row, in vectors of units: `matmul` takes plain rows,
+   `matmul_packed` takes panels, in which consecutive reads are adjacent in memory. A row of the result does not depend
+   on the other rows. */
 #ifndef LORALET_MATMUL_H
 #define LORALET_MATMUL_H
 
@@ -54,24 +55,54 @@ CONSTANT_FOLDED void matmul_panel(const int columns, int64_t m, int64_t k, const
   }
 }
 
+/* All m rows of 1 to NR vectors of a product. */
+static inline void matmul_columns(int64_t columns, int64_t m, int64_t k, const unit *a, int64_t a_row, int64_t a_column,
+                                  const unit *b, int64_t b_row, float *c, int64_t c_row, int add) {
+  switch (columns) {
+#if NR > 2
+    case 4: matmul_panel(4, m, k, a, a_row, a_column, b, b_row, c, c_row, add); break;
+    case 3: matmul_panel(3, m, k, a, a_row, a_column, b, b_row, c, c_row, add); break;
+#endif
+    case 2: matmul_panel(2, m, k, a, a_row, a_column, b, b_row, c, c_row, add); break;
+    case 1: matmul_panel(1, m, k, a, a_row, a_column, b, b_row, c, c_row, add); break;
+  }
+}
+
 /* C [m, n] = A [m, k units] B [k units, n], or C += A B if `add`. n is a multiple of LANES. `_row` and `_column` are
    the strides between rows and between units. */
 static inline void matmul(int64_t m, int64_t n, int64_t k, const unit *a, int64_t a_row, int64_t a_column,
                           const unit *b, int64_t b_row, float *c, int64_t c_row, int add) {
-  int64_t j = 0;
-  for (; j + NR * LANES <= n; j += NR * LANES)
-    matmul_panel(NR, m, k, a, a_row, a_column, b + j, b_row, c + j, c_row, add);
-  for (; j < n; j += LANES) matmul_panel(1, m, k, a, a_row, a_column, b + j, b_row, c + j, c_row, add);
+  for (int64_t j = 0; j < n; j += PANEL)
+    matmul_columns(smaller(PANEL, n - j) / LANES, m, k, a, a_row, a_column, b + j, b_row, c + j, c_row, add);
 }
 
-/* C [m, n] = A B (or +=) for contiguous rows of elements: the first k columns of A [m, a_row], and B [k / pair, n] in
-   units. */
-static inline void matmul_rows(int64_t m, int64_t n, int64_t k, const element *a, int64_t a_row, const unit *b,
-                               int64_t b_row, float *c, int64_t c_row, int add) {
-  matmul(m, n, units_of(k), as_units(a), a_row / PAIR, 1, b, b_row, c, c_row, add);
+/* A right operand of `units` rows by `columns` in panels of PANEL columns; the last one may be narrower. Each panel is
+   [units, its columns]. */
+typedef struct {
+  const unit *data;
+  int64_t units, columns;
+} Packed;
+
+/* C [m, n] = A [m, k units] B (or +=), where B is the k rows of a packed operand from `unit_row` on and its n columns
+   from `column` on. n and `column` are multiples of LANES. */
+static inline void matmul_packed(int64_t m, int64_t n, int64_t k, const unit *a, int64_t a_row, int64_t a_column,
+                                 Packed b, int64_t unit_row, int64_t column, float *c, int64_t c_row, int add) {
+  for (int64_t j = column, end = column + n; j < end;) {
+    int64_t panel = j / PANEL * PANEL, width = smaller(PANEL, b.columns - panel);
+    int64_t some = smaller(panel + width, end) - j;
+    const unit *at = b.data + panel * b.units + unit_row * width + (j - panel);
+    matmul_columns(some / LANES, m, k, a, a_row, a_column, at, width, c + (j - column), c_row, add);
+    j += some;
+  }
 }
 
-/* Pack rows of elements into rows of units: PAIR consecutive rows become one. A missing last row counts as zeros. */
+/* C [m, columns of B] = A B (or +=) for contiguous rows of elements: the first columns of A [m, a_row], and all of B. */
+static inline void matmul_rows(int64_t m, const element *a, int64_t a_row, Packed b, float *c, int64_t c_row, int add) {
+  matmul_packed(m, b.columns, b.units, as_units(a), a_row / PAIR, 1, b, 0, 0, c, c_row, add);
+}
+
+/* Pack rows of elements into plain rows of units: PAIR consecutive rows become one. A missing last row counts as
+   zeros. */
 static inline void interleave(int64_t rows, int64_t columns, const element *in, int64_t in_row, unit *out,
                               int64_t out_row) {
 #ifdef ELEMENT_BF16
@@ -89,16 +120,31 @@ static inline void interleave(int64_t rows, int64_t columns, const element *in, 
 #endif
 }
 
-/* Pack the transpose of a matrix [rows, columns] into rows of units. `out` is [columns / PAIR, out_row], zero from
-   column `rows` on. */
-static inline void transpose(int64_t rows, int64_t columns, const element *in, int64_t in_row, unit *out,
-                             int64_t out_row) {
-  int64_t units = columns / PAIR;
-  for (int64_t e = 0; e < units; e++) memset(out + e * out_row + rows, 0, sizeof(unit) * (out_row - rows));
-  for (int64_t i = 0; i < rows; i++) {
-    const unit *row = as_units(in + i * in_row);
-    for (int64_t e = 0; e < units; e++) out[e * out_row + i] = row[e];
+/* Pack a matrix [rows, columns] into panels of a right operand: PAIR consecutive rows become one row of units. */
+static inline Packed pack_rows(int64_t rows, int64_t columns, const element *in, int64_t in_row, unit *out) {
+  int64_t units = units_of(rows);
+  for (int64_t j = 0; j < columns; j += PANEL) {
+    int64_t width = smaller(PANEL, columns - j);
+    interleave(rows, width, in + j, in_row, out + j * units, width);
   }
+  return (Packed){out, units, columns};
+}
+
+/* Pack the transpose of a matrix [rows, columns] into panels of a right operand with `padded` columns, zero from column
+   `rows` on. */
+static inline Packed pack_transposed(int64_t rows, int64_t columns, const element *in, int64_t in_row, unit *out,
+                                     int64_t padded) {
+  int64_t units = columns / PAIR;
+  for (int64_t j = 0; j < padded; j += PANEL) {
+    int64_t width = smaller(PANEL, padded - j), given = larger(0, smaller(width, rows - j));
+    unit *panel = out + j * units;
+    for (int64_t e = 0; e < units; e++) memset(panel + e * width + given, 0, sizeof(unit) * (width - given));
+    for (int64_t i = 0; i < given; i++) {
+      const unit *row = as_units(in + (j + i) * in_row);
+      for (int64_t e = 0; e < units; e++) panel[e * width + i] = row[e];
+    }
+  }
+  return (Packed){out, units, padded};
 }
 
 /* out [rows, columns] = in, converted from fp32 to the element type. The rows of out are `out_row` apart. */

@@ -26,6 +26,9 @@
 #define NR 2
 #endif
 
+/* Columns of a panel of a packed right operand. */
+#define PANEL (NR * LANES)
+
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
 typedef uint32_t uvec __attribute__((vector_size(4 * LANES)));

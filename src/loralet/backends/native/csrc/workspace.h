@@ -29,7 +29,7 @@ typedef struct {
   element *gelu_grad, *inner;          /* [m f] */
   element *output_hat, *out;           /* [m d] */
   float *attention_rstd, *output_rstd; /* [m] reciprocal standard deviations */
-  element *low[LINEARS];               /* [m or n, rank] x A^T of an adapter with dropout */
+  element *low[LINEARS];               /* [m or n, rank] x A^T of a branch */
 } Activations;
 
 static inline int is_cls_layer(const Encoder *e, int64_t layer) { return e->cls_only && layer == e->layers - 1; }
@@ -67,7 +67,7 @@ static inline Activations activations_of(const Encoder *e, const Chunk *c, int64
     a.out = take(r, m * d, per_adapter[OUT], 1);
     for (int which = 0; which < LINEARS; which++) {
       int64_t rows = which == KEY || which == VALUE ? c->tokens : m;
-      a.low[which] = take(r, size * rows * e->dropout_rank, 1, l->dropout[which] != NULL);
+      a.low[which] = take(r, size * rows * e->branch_rank, 1, l->branch[which] != NULL);
     }
   }
   if (bytes) *bytes = arena.size;
@@ -93,7 +93,7 @@ int TYPED(encoder_bytes)(const Encoder *e, int64_t *bytes) {
 
 /* The workspace of one thread. */
 typedef struct {
-  float *sums, *branch;            /* [BLOCK_ROWS, widest] block of a product; block of an adapter with dropout */
+  float *sums, *branch;            /* [BLOCK_ROWS, widest] block of a product; block of a branch */
   float *head;                     /* workspace of one attention head, or a block of a product with A */
   float *dy;                       /* [tokens d] gradient of a layer's output, then of its input */
   float *cls_scores;               /* [heads, tokens] gradient of the first tokens' scores */
@@ -106,12 +106,12 @@ typedef struct {
 
 static inline Workspace workspace_layout(const Encoder *e, const Extent *x, Arena *r) {
   int64_t d = e->width, widest = larger(e->feed_forward, d), row = (int64_t)sizeof(element) * d;
-  int64_t packed = (int64_t)sizeof(unit) * units_of(x->tokens) * larger(widest, e->dropout_rank);
-  int64_t heads = larger(head_bytes(x->longest, d / e->heads), 4 * BLOCK_ROWS * e->dropout_rank);
-  int dropout = e->dropout_rank != 0;
+  int64_t packed = (int64_t)sizeof(unit) * units_of(x->tokens) * larger(widest, e->branch_rank);
+  int64_t heads = larger(head_bytes(x->longest, d / e->heads), 4 * BLOCK_ROWS * e->branch_rank);
+  int branch = e->branch_rank != 0;
   Workspace w = {0};
   w.sums = take(r, 4 * BLOCK_ROWS * widest, 0, 1);
-  w.branch = take(r, 4 * BLOCK_ROWS * widest, 0, dropout);
+  w.branch = take(r, 4 * BLOCK_ROWS * widest, 0, branch);
   w.head = take(r, heads, 0, 1);
   w.dy = take(r, 4 * x->tokens * d, 0, 1);
   w.cls_scores = take(r, 4 * x->tokens * e->heads, 0, 1);
@@ -123,8 +123,8 @@ static inline Workspace workspace_layout(const Encoder *e, const Extent *x, Aren
   w.dv = take(r, x->tokens * row, 0, 1);
   w.value_grad = take(r, e->heads * x->rows * row, 0, 1);
   w.key_grad = take(r, e->heads * x->rows * row, 0, 1);
-  w.masked = take(r, (int64_t)sizeof(element) * larger(x->tokens, BLOCK_ROWS) * widest, 0, dropout);
-  w.dlow = take(r, (int64_t)sizeof(element) * x->tokens * e->dropout_rank, 0, dropout);
+  w.masked = take(r, (int64_t)sizeof(element) * larger(x->tokens, BLOCK_ROWS) * widest, 0, branch);
+  w.dlow = take(r, (int64_t)sizeof(element) * x->tokens * e->branch_rank, 0, branch);
   w.left = take(r, packed, 0, 1);
   w.right = take(r, packed, 0, 1);
   return w;
@@ -138,12 +138,12 @@ static inline Workspace make_workspace(const Encoder *e, const Extent *x) {
   return workspace_layout(e, x, &arena);
 }
 
-/* grad [o, d] += dy^T x. The rows of dy are `row` elements apart. */
-static inline void add_weight_gradient(int64_t n, int64_t o, int64_t row, int64_t d, const element *dy,
-                                       const element *x, float *grad, const Workspace *w) {
-  interleave(n, o, dy, row, w->left, o);
-  interleave(n, d, x, d, w->right, d);
-  matmul(o, d, units_of(n), w->left, 1, o, w->right, d, grad, d, 1);
+/* grad [o, d] += dy^T x for dy [n, o] and x [n, d]. `_row` is the distance between rows. */
+static inline void add_weight_gradient(int64_t n, int64_t o, const element *dy, int64_t dy_row, int64_t d,
+                                       const element *x, int64_t x_row, float *grad, const Workspace *w) {
+  interleave(n, o, dy, dy_row, w->left, o);
+  Packed packed = pack_rows(n, d, x, x_row, w->right);
+  matmul_packed(o, d, packed.units, w->left, 1, o, packed, 0, 0, grad, d, 1);
 }
 
 #endif
