@@ -34,24 +34,60 @@ def prepare_runtime() -> None:
         )
 
 
+_without_torch: int | None = None
+"""Number of threads set by the user in a process that has not imported torch."""
+
+
+def thread_count() -> int:
+    """Number of CPU threads: torch's setting if it is imported, else the user's, else one per available core."""
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "get_num_threads"):
+        return int(torch.get_num_threads())
+    if _without_torch is not None:
+        return _without_torch
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return int(given) if given.isdecimal() and int(given) else available_cores()
+
+
+def available_cores() -> int:
+    """Number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextmanager
 def using_threads(count: int | None) -> Iterator[None]:
-    """Use ``count`` CPU threads inside the block; None leaves torch's choice.
+    """Use ``count`` CPU threads inside the block; None leaves the present setting. Does not import torch.
 
     Raises:
         ConfigError: ``count`` is out of range.
     """
-    import torch
-
     if problems := list(thread_problems(count)):
         raise ConfigError.listing(problems)
-    before = torch.get_num_threads()
+    if count is None:
+        yield
+        return
+    before = _set_threads(count)
     try:
-        if count is not None:
-            torch.set_num_threads(count)
         yield
     finally:
-        torch.set_num_threads(before)
+        _set_threads(before)
+
+
+def apply_threads() -> None:
+    """Give torch, which has just been imported, the number of threads set before."""
+    if _without_torch is not None:
+        sys.modules["torch"].set_num_threads(_without_torch)
+
+
+def _set_threads(count: int | None) -> int | None:
+    """Set the number of threads; returns the previous setting."""
+    global _without_torch
+    before, _without_torch = _without_torch, count
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        before = torch.get_num_threads()
+        torch.set_num_threads(count or available_cores())
+    return before
 
 
 def thread_problems(count: int | None) -> Iterator[str]:

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from loralet.adapters.base import Adapter
-from loralet.adapters.pack import HeadKind, Pack, PackShape
+from loralet.adapters.adapter import Adapter
+from loralet.adapters.pack import Pack, PackShape
 from loralet.backends.base import Backend
 from loralet.backends.batch import Batch
 from loralet.models.forward import Weights
-from loralet.models.heads import Pooling
+from loralet.models.pooling import HeadKind, Pooling
 from loralet.models.table import EncoderTable
 
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 2e-2}

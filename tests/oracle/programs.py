@@ -6,10 +6,11 @@ import torch
 from models import CLASSES, Pair
 from torch import Tensor
 
-from loralet.adapters.pack import HeadKind, Pack
+from loralet.adapters.pack import Pack
 from loralet.adapters.spec import AdapterSpec
 from loralet.backends.batch import batch_of
 from loralet.backends.torch import TorchBackend, TorchProgram
+from loralet.models.pooling import HeadKind
 from loralet.runs.run import Run
 from loralet.tasks.single_label import SingleLabel
 from loralet.training.packs import adapter_run, build_pack, resolved

@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 from tolerances import EXACT, FP32
 from transformers import BertForSequenceClassification, BertModel
 
-from loralet.adapters.pack import HeadKind
 from loralet.adapters.spec import TARGETS
 from loralet.artifacts.artifact import SCHEMA, Artifact
 from loralet.artifacts.folder import load_artifact, save_artifact
@@ -24,6 +23,7 @@ from loralet.backends.torch import TorchProgram
 from loralet.config import ComputeOptions, ModelOptions
 from loralet.errors import RunError
 from loralet.inference.predictor import load_classifier
+from loralet.models.pooling import HeadKind
 from loralet.runs.run import Run
 
 LABELS = ("World", "Sports", "Business", "Sci/Tech")

@@ -18,13 +18,12 @@ from test_adapters import RUNS, trained
 from transformers import BertForSequenceClassification
 
 from loralet import TextClassifier
-from loralet.adapters.pack import HeadKind
 from loralet.adapters.spec import Scaling
 from loralet.artifacts.artifact import Artifact
 from loralet.artifacts.average import average
 from loralet.artifacts.folder import load_artifact, save_artifact
 from loralet.errors import RunError
-from loralet.models.heads import Pooling
+from loralet.models.pooling import HeadKind, Pooling
 from loralet.runs.results import read_results
 from loralet.runs.selection import chosen_seeds
 

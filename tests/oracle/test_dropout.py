@@ -9,11 +9,13 @@ import torch
 from backends import each_native
 from torch import Tensor
 
-from loralet.adapters.base import Adapter
-from loralet.adapters.dropout import Dropout, dropout_keys, head_index, keep_factors, linear_index
+from loralet.adapters.adapter import Adapter
+from loralet.adapters.counters import dropout_keys, head_index, linear_index
+from loralet.adapters.dropout import Dropout, keep_factors
 from loralet.backends.native.backend import NativeBackend
 from loralet.backends.native.bindings import Structure
 from loralet.backends.native.branches import mask_fields
+from loralet.backends.native.torch_arrays import array_of
 from loralet.models.table import EncoderTable
 
 TABLE = EncoderTable(layers=3, width=64, heads=2, feed_forward=96, vocabulary=50, positions=80)
@@ -30,9 +32,10 @@ def test_the_kernels_draw_the_same_masks_as_torch(
     keys, mask = dropout_keys(seed, step), Structure("Mask")
     mask.set(**mask_fields(probability, keys))
     ours, index = torch.empty(40, 96), linear_index(TABLE, "layers.2.output")
-    backend.kernels.dropout_factors(mask, index, first, ours)
+    out = array_of(ours)
+    backend.kernels.dropout_factors(mask, index, first, out)
     assert torch.equal(ours, keep_factors(probability, keys, index, first + torch.arange(40), 96))
-    backend.kernels.dropout_factors(mask, index - 1, first, ours)
+    backend.kernels.dropout_factors(mask, index - 1, first, out)
     other = keep_factors(probability, keys, index, first + torch.arange(40), 96)
     assert torch.equal(ours, other) == (probability == 1e-6)
 

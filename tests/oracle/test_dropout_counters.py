@@ -18,8 +18,9 @@ from tolerances import FP32, FP32_TRAINED
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from loralet.adapters.base import Adapter
-from loralet.adapters.dropout import Dropout, dropout_keys, head_index, keep_factors, linear_index
+from loralet.adapters.adapter import Adapter
+from loralet.adapters.counters import dropout_keys, head_index, linear_index
+from loralet.adapters.dropout import Dropout, keep_factors
 from loralet.adapters.spec import TARGETS
 from loralet.backends import torch as torch_backend
 from loralet.backends.batch import Batch, batch_of

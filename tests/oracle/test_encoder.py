@@ -15,7 +15,8 @@ from torch import Tensor
 
 from loralet.hub.backbone import Backbone, load_backbone
 from loralet.models.forward import ACTIVATIONS, Padded, encode, frozen
-from loralet.models.heads import Pooling, mean_over_tokens, pool
+from loralet.models.heads import mean_over_tokens, pool
+from loralet.models.pooling import Pooling
 
 CLOSE = 1e-5
 """Absolute, on states of size about one: fp32 sums of a few dozen terms in another order, through two layers."""

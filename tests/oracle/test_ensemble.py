@@ -16,11 +16,11 @@ from test_average import place as place
 from tolerances import FP32
 
 from loralet import TextClassifier
-from loralet.adapters.pack import HeadKind
 from loralet.artifacts.artifact import Artifact
 from loralet.artifacts.folder import save_artifact
 from loralet.config import ComputeOptions, ModelOptions
 from loralet.inference.ensemble import load_ensemble
+from loralet.models.pooling import HeadKind
 
 FP32_ONLY = ComputeOptions(precision="fp32")
 TEXTS = ["a w3 w60 z", "w9", "k l m n o p q r s t u v w x y z a b c d e f g", "w1 w2 w3 w4 w5"]

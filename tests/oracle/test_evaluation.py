@@ -11,7 +11,7 @@ from programs import CPU, TASK, run_of
 from test_pack import rows
 from torch import Tensor
 
-from loralet.adapters.base import Adapter
+from loralet.adapters.adapter import Adapter
 from loralet.adapters.pack import Pack, PackShape
 from loralet.adapters.spec import HEAD_ALONE
 from loralet.config import ComputeOptions, TrainingOptions

@@ -26,7 +26,6 @@ from tolerances import FP32
 from transformers import pipeline
 
 from loralet import TextClassifier
-from loralet.adapters.pack import HeadKind
 from loralet.artifacts.artifact import Artifact
 from loralet.artifacts.card import for_hub
 from loralet.artifacts.folder import add_metrics, save_artifact
@@ -40,6 +39,7 @@ from loralet.export.graph import onnx_logits
 from loralet.export.onnx import LARGEST_DROP, export_onnx, holds
 from loralet.hub.backbone import load_backbone
 from loralet.inference.predictor import LoadedClassifier, load_classifier, ready
+from loralet.models.pooling import HeadKind
 from loralet.tasks.base import Scores
 
 TEXTS = ["a w3 w60 z", "w9", "k l m n o p q r s t u v w x y z a b c d e f g", "w1 w2 w3 w4 w5"]

@@ -29,11 +29,12 @@ from packs import (
 )
 from torch import Tensor
 
-from loralet.adapters.base import Adapter
-from loralet.adapters.pack import HeadKind, Pack
+from loralet.adapters.adapter import Adapter
+from loralet.adapters.pack import Pack
 from loralet.backends.base import AdamWStep, Backend
 from loralet.backends.batch import Batch
 from loralet.backends.native.backend import CONDITIONS, NativeBackend
+from loralet.models.pooling import HeadKind
 from loralet.models.table import EncoderTable
 
 DTYPES = pytest.mark.parametrize("dtype", list(TOLERANCE), ids=["fp32", "bf16"])

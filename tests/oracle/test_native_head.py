@@ -10,9 +10,8 @@ from backends import ORACLE, each_native
 from packs import BATCH, LENGTHS, PLAIN, TOLERANCE, apart, compute, cross_entropy, evaluate, make_batch, make_case
 from torch import Tensor
 
-from loralet.adapters.pack import HeadKind
 from loralet.backends.native.backend import NativeBackend
-from loralet.models.heads import Pooling
+from loralet.models.pooling import HeadKind, Pooling
 
 HEADS = pytest.mark.parametrize("head", ["pooler", "trained-pooler", "mean"])
 

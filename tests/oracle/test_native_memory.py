@@ -10,10 +10,10 @@ import torch
 from backends import each_native
 from packs import PLAIN, compute, cross_entropy, make_batch, make_case
 
-from loralet.adapters.base import Adapter
-from loralet.adapters.pack import HeadKind
+from loralet.adapters.adapter import Adapter
 from loralet.backends.native.backend import NativeBackend
 from loralet.backends.native.program import memory_errors
+from loralet.models.pooling import HeadKind
 
 
 @pytest.fixture

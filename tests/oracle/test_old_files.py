@@ -19,7 +19,6 @@ from tolerances import EXACT
 from torch import Tensor
 
 from loralet import TextClassifier
-from loralet.adapters.pack import HeadKind
 from loralet.adapters.spec import AdapterSpec
 from loralet.artifacts.artifact import Artifact, Measured, read_description
 from loralet.artifacts.average import average
@@ -29,7 +28,7 @@ from loralet.backends.batch import batch_of
 from loralet.config import ComputeOptions, TrainingOptions
 from loralet.errors import RunError
 from loralet.inference.predictor import load_classifier
-from loralet.models.heads import Pooling
+from loralet.models.pooling import HeadKind, Pooling
 from loralet.tasks.base import Scores
 
 TEXTS = ["a w3 w60 z", "w9", "k l m n o p q r s t u v w x y z a b c d e f g", "w1 w2 w3 w4 w5"]

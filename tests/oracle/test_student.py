@@ -15,7 +15,8 @@ from loralet.distil.build import build_student
 from loralet.distil.forward import states
 from loralet.hub.backbone import load_backbone
 from loralet.models.forward import Padded, encode, frozen
-from loralet.models.heads import Pooling, first_token, pool
+from loralet.models.heads import first_token, pool
+from loralet.models.pooling import Pooling
 
 CLOSE = 1e-5
 """fp32, two summation orders."""

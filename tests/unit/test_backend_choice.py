@@ -15,7 +15,7 @@ from models import make_pair
 from packs import make_weights
 
 from loralet import TextClassifier
-from loralet.adapters.base import Adapter
+from loralet.adapters.adapter import Adapter
 from loralet.adapters.pack import Pack, PackShape
 from loralet.backends import choice
 from loralet.backends.base import Backend, BackendInfo

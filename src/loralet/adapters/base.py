@@ -15,25 +15,6 @@ from loralet.models.table import LinearLayer
 
 
 @dataclass(frozen=True)
-class Adapter:
-    """Numeric configuration of one adapter.
-
-    Args:
-        rank: 0 for a head without adapters.
-        scale: factor of the adapter's output (:attr:`loralet.adapters.spec.AdapterSpec.scale`).
-        dropout: probability of zeroing an input feature of the adapter in training.
-        linears: full names of the adapted linear layers, such as ``layers.0.query``.
-        seed: seed of initial values and dropout.
-    """
-
-    rank: int
-    scale: float
-    dropout: float
-    linears: tuple[str, ...]
-    seed: int
-
-
-@dataclass(frozen=True)
 class Stack:
     """The tensors of k adapters on one linear layer; ranks are padded with zeros to the largest.
 

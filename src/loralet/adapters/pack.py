@@ -6,20 +6,17 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from loralet.adapters.base import Adapter, AdapterMethod, Stack
+from loralet.adapters.adapter import Adapter
+from loralet.adapters.base import AdapterMethod, Stack
 from loralet.adapters.registry import METHODS
 from loralet.models.forward import Weights
-from loralet.models.heads import Pooling
+from loralet.models.pooling import HeadKind, Pooling, Read
 from loralet.models.table import EncoderTable
-
-HeadKind = Literal["pooler", "trained-pooler", "mean"]
-"""Input of the classifier: frozen pooler, trained pooler, or mean over tokens."""
 
 INITIALIZER_RANGE = 0.02
 """Standard deviation of a new classifier's weights, as in BERT."""
@@ -64,7 +61,7 @@ class PackShape:
     pooling: Pooling = Pooling()
 
     @property
-    def read(self) -> Literal["first", "all"]:
+    def read(self) -> Read:
         """Tokens whose states the head reads: the first token, or all."""
         return "all" if self.head == "mean" else "first"
 

@@ -9,10 +9,9 @@ from typing import Literal
 from torch import Tensor
 
 from loralet import __version__
-from loralet.adapters.pack import HeadKind
 from loralet.adapters.spec import AdapterSpec
 from loralet.config import ComputeOptions, TrainingOptions
-from loralet.models.heads import Pooling
+from loralet.models.pooling import HeadKind, Pooling
 from loralet.records import plain, read_record
 from loralet.tasks.base import Scores, Task
 from loralet.tasks.registry import TASKS

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from loralet.adapters.base import Adapter
+from loralet.adapters.adapter import Adapter
 from loralet.adapters.pack import Pack, PackShape
 from loralet.artifacts.artifact import Artifact
 from loralet.backends.batch import Batch, batch_of

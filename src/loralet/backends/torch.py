@@ -24,6 +24,9 @@ from loralet.backends.shards import together
 from loralet.models.forward import ACTIVATIONS, Attention, Linear, Padded, Weights, attention, encode, frozen
 from loralet.models.heads import classify, first_token, mean_over_tokens, pool
 from loralet.models.table import EncoderTable
+from loralet.runtime import apply_threads
+
+apply_threads()
 
 SHARDS = 2
 """Number of parts of a batch on a CPU."""

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from loralet.distil.forward import Arithmetic, narrowed, states
 from loralet.distil.student import project
 from loralet.models.forward import Padded, Weights
-from loralet.models.heads import Pooling, mean_over_tokens, pool
+from loralet.models.heads import mean_over_tokens, pool
+from loralet.models.pooling import Pooling
 from loralet.models.table import EncoderTable
 
 SHARES = {"tokens": 2.0, "sentence": 2.0, "similarity": 5.0, "pooled": 2.0, "pooled_similarity": 5.0}

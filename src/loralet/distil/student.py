@@ -13,7 +13,7 @@ from loralet.config import DistillConfig
 from loralet.errors import ConfigError
 from loralet.hub.backbone import Backbone
 from loralet.models.forward import Weights
-from loralet.models.heads import Pooling
+from loralet.models.pooling import Pooling
 from loralet.models.table import EncoderTable
 
 

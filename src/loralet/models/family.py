@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from loralet.models.heads import Pooling
+from loralet.models.pooling import Pooling
 from loralet.models.table import EncoderTable
 
 ConfigValue = object

@@ -11,13 +11,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from loralet.models.pooling import Read
 from loralet.models.table import FUSED, EncoderTable
 
 Weights = dict[str, Tensor]
@@ -25,9 +26,6 @@ Weights = dict[str, Tensor]
 
 Linear = Callable[[str, Tensor], Tensor]
 """Applies the linear layer of that name: ``[k|1 b t d] -> [k|1 b t o]``."""
-
-Read = Literal["first", "all"]
-"""Tokens whose states are returned: the first token of each row, or all tokens."""
 
 RELATIVE_DISTANCE = 128
 """Distance in tokens from which all relative positions share the last bucket (MPNet, T5)."""

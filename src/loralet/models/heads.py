@@ -3,41 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from loralet.models.pooling import Pooling
+
 POOLING_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": F.relu, "gelu": F.gelu}
 """Activations of a pooler: BERT's and RoBERTa's; DistilBERT's; ELECTRA's and ModernBERT's."""
-
-
-@dataclass(frozen=True)
-class Pooling:
-    """A pooler: ``activation(W h + b)`` of the first token's state, followed by a layer norm if ``norm`` is set.
-
-    Args:
-        activation: one of :data:`POOLING_ACTIVATIONS`.
-        bias: whether the linear layer has a bias.
-        norm: whether a layer norm without bias follows (ModernBERT).
-        epsilon: epsilon of the norm.
-    """
-
-    activation: str = "tanh"
-    bias: bool = True
-    norm: bool = False
-    epsilon: float = 1e-5
-
-    def tensors(self, width: int) -> dict[str, tuple[int, ...]]:
-        """Shapes of the pooler's tensors, by slot name."""
-        shapes: dict[str, tuple[int, ...]] = {"pooler.weight": (width, width)}
-        if self.bias:
-            shapes["pooler.bias"] = (width,)
-        if self.norm:
-            shapes["pooler.norm.weight"] = (width,)
-        return shapes
 
 
 def first_token(states: Float[Tensor, "k b s d"]) -> Float[Tensor, "k b d"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from loralet.adapters.base import Adapter
+from loralet.adapters.adapter import Adapter
 from loralet.adapters.spec import HEAD_ALONE, AdapterSpec
 
 Role = str

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import torch
 
-from loralet.adapters.pack import HeadKind
 from loralet.inference.evaluation import BATCH_TOKENS
-from loralet.models.heads import Pooling
+from loralet.models.pooling import HeadKind, Pooling
 from loralet.models.table import EncoderTable, LinearLayer
 from loralet.runs.run import Run
 from loralet.training.packs import build_pack

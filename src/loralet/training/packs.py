@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from loralet.adapters.pack import HeadKind, Pack, PackShape
+from loralet.adapters.pack import Pack, PackShape
 from loralet.adapters.spec import HEAD_ALONE, AdapterSpec
 from loralet.errors import ConfigError
-from loralet.models.heads import Pooling
+from loralet.models.pooling import HeadKind, Pooling
 from loralet.models.table import EncoderTable
 from loralet.runs.run import Run
 

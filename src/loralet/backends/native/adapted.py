@@ -6,51 +6,67 @@ Rows are computed without padding, in chunks; see ``csrc/README.md``. The torch 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+import numpy as np
+from jaxtyping import Float, Shaped
 
-from loralet.adapters.base import Adapter, Stack
-from loralet.backends.batch import Batch
+from loralet.adapters.adapter import Adapter
+from loralet.backends.native.arrays import FP32, empty
 from loralet.backends.native.bindings import Place, Structure
 from loralet.backends.native.branches import Branches
-from loralet.backends.native.encoder import LINEARS, PARTS, PackedEncoder
-from loralet.models.forward import Read, embed
+from loralet.backends.native.encoder import LINEARS, PARTS, FlatRows, PackedEncoder
+from loralet.models.pooling import Read
+from loralet.runtime import thread_count
 
 VALUES = ("query", "key", "value", "context", "attended", "inner", "output")
 """The values that a layer computes, in the kernels' order."""
 CHUNK_TOKENS = 224
 """Approximate number of tokens per chunk. The values of one layer of a chunk fit into the level 2 cache."""
+BYTE = np.dtype(np.uint8)
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """The LoRA matrices of k adapters on one linear layer, fp32; ranks are padded with zeros to the largest.
+
+    Args:
+        a, b: the matrices; views whose first axis may have any stride.
+        scale: scale of each adapter; 0 if the adapter does not cover this layer.
+    """
+
+    a: Float[np.ndarray, "k r i"]
+    b: Float[np.ndarray, "k o r"]
+    scale: Float[np.ndarray, "k"]
 
 
 class AdaptedEncoder:
-    """An encoder with the adapters of a pack, packed for one set of parameters.
+    """An encoder with the adapters of a pack. :meth:`pack` reads the matrices; call it after every change of them.
 
     Args:
         encoder: the frozen encoder.
         adapters: the adapters of the pack.
-        stacks: their matrices by linear layer; they must not change before the backward pass.
+        matrices: their matrices by linear layer; the arrays must stay where they are.
         read: the tokens whose last states are wanted.
-        step: number of optimiser steps taken before this one, for dropout; None: no dropout.
-        backward: whether a backward pass follows; the object can then be used for one batch only.
+        dropout: whether adapters with dropout apply it.
+        backward: whether backward passes follow; the object then computes one batch at a time.
     """
 
     def __init__(
         self,
         encoder: PackedEncoder,
         adapters: Sequence[Adapter],
-        stacks: Mapping[str, Stack],
+        matrices: Mapping[str, LowRank],
         read: Read,
-        step: int | None = None,
+        dropout: bool = False,
         backward: bool = False,
     ) -> None:
-        self.encoder, self.stacks, self.read, self.backward = encoder, stacks, read, backward and bool(stacks)
-        self.names = list(stacks)
-        self.adapters = len(adapters) if stacks else 1
-        self.lowest = min((int(name.split(".")[1]) for name in stacks), default=encoder.table.layers)
-        self.low_rank = Structure("LowRank", max(1, len(stacks)))
-        self.branches = Branches(adapters, step, self.backward, self._always_merged())
+        self.encoder, self.matrices, self.read, self.backward = encoder, matrices, read, backward and bool(matrices)
+        self.names = list(matrices)
+        self.adapters = len(adapters) if matrices else 1
+        self.lowest = min((int(name.split(".")[1]) for name in matrices), default=encoder.table.layers)
+        self.low_rank = Structure("LowRank", max(1, len(matrices)))
+        self.branches = Branches(adapters, dropout, self.backward, self._always_merged())
         self.ranks = {name: self.branches.on(name, *self._shape(name)) for name in self.names}
         self.merged = {
             name: any(name in adapter.linears and i not in self.ranks[name] for i, adapter in enumerate(adapters))
@@ -58,9 +74,8 @@ class AdaptedEncoder:
         }
         self.branch: dict[str, Structure | None] = {}
         self.layers = encoder.layers.copy()
-        self._memory: dict[str, Tensor] = {}
-        if stacks:
-            self._pack()
+        self._activations = empty(0, BYTE)
+        self._describe()
         self._point_to_layers()
 
     @property
@@ -68,12 +83,25 @@ class AdaptedEncoder:
         """The largest padded rank of a branch; 0 if there is none."""
         return max((rank for ranks in self.ranks.values() for rank in ranks.values()), default=0)
 
-    def take(self, purpose: str, size: int, dtype: torch.dtype) -> Tensor:
-        """A buffer. If a backward pass follows, the buffer is returned to the encoder after it."""
-        if not self.backward:
-            return torch.empty(size, dtype=dtype)
-        self._memory[purpose] = self.encoder.spare.take(purpose, size, dtype)
-        return self._memory[purpose]
+    def pack(self, step: int | None = None) -> None:
+        """Pack all adapted linear layers in one call.
+
+        Args:
+            step: number of optimiser steps taken before this one, if adapters apply dropout.
+        """
+        if step is not None:
+            masks = self.branches.masks(step)
+            for name, branch in self.branch.items():
+                for i in self.ranks[name].keys() & masks.keys() if branch else ():
+                    branch.set(i, mask=masks[i])  # type: ignore[union-attr]
+        if self.names:
+            self.encoder.kernels.pack_weights(self.packings)
+
+    def activations(self, size: int) -> np.ndarray:
+        """Memory for the activations of a batch. The next call invalidates it."""
+        if len(self._activations) < size:
+            self._activations = empty(size * 5 // 4, BYTE)
+        return self._activations
 
     def _always_merged(self) -> list[str]:
         """Key and value of the last layer, if only first tokens are read: cls_attention.h needs their full weights."""
@@ -92,38 +120,34 @@ class AdaptedEncoder:
         """Number of values of the branches' matrices on one linear layer."""
         return sum(self.ranks[name].values()) * sum(self._shape(name))
 
-    def _pack(self) -> None:
-        """Pack all adapted linear layers in one call."""
+    def _describe(self) -> None:
+        """Allocate packed weights, branches and their gradients, and point all structures to them."""
         encoder = self.encoder
         merged, branches = sum(map(self._merged_size, self.names)), sum(map(self._branch_size, self.names))
-        packed = self.take("packed", 2 * merged, encoder.dtype)
-        packed_branches = self.take("packed branches", 2 * branches, encoder.dtype)
-        if self.backward:
-            self.take("grad", PARTS * merged, torch.float32)
-            self.take("branch grad", PARTS * branches, torch.float32)
-        packings, begin, branch_begin = Structure("WeightPacking", len(self.names)), 0, 0
+        packed, packed_branches = empty(2 * merged, encoder.dtype), empty(2 * branches, encoder.dtype)
+        self._grad = empty(PARTS * merged if self.backward else 0, FP32)
+        self._branch_grad = empty(PARTS * branches if self.backward else 0, FP32)
+        self.packings, begin, branch_begin = Structure("WeightPacking", max(1, len(self.names))), 0, 0
         for i, name in enumerate(self.names):
-            self._describe(i, name, Place(packed_branches, 2 * branch_begin), PARTS * branch_begin)
-            encoder.describe(packings, i, name, self.adapters)
-            packings.point(i, low_rank=Place(self.low_rank, i), branch=self.branch[name])
+            self._describe_adapters(i, name, Place(packed_branches, 2 * branch_begin), PARTS * branch_begin)
+            encoder.describe(self.packings, i, name, self.adapters)
+            self.packings.point(i, low_rank=Place(self.low_rank, i), branch=self.branch[name])
             size = self._merged_size(name)
             if size:
                 forward, back = Place(packed, 2 * begin), Place(packed, 2 * begin + size)
                 backward = back if self.backward or encoder.needs_backward(name) else None
-                packings.point(i, forward=forward, backward=backward)
-                grad = Place(self._memory["grad"], PARTS * begin) if self.backward else None
+                self.packings.point(i, forward=forward, backward=backward)
+                grad = Place(self._grad, PARTS * begin) if self.backward else None
                 self.layers.point(*_place(name), forward=forward, backward=backward, weight_grad=grad)
             self.layers.point(*_place(name), branch=self.branch[name])
             begin, branch_begin = begin + size, branch_begin + self._branch_size(name)
-        encoder.kernels.pack_weights(packings)
 
-    def _describe(self, i: int, name: str, packed: Place, grad_begin: int) -> None:
+    def _describe_adapters(self, i: int, name: str, packed: Place, grad_begin: int) -> None:
         """Set the adapters' matrices and branches of one linear layer."""
-        stack = self.stacks[name]
-        a, b = stack["A"], stack["B"]
-        self.low_rank.set(i, a_stride=a.stride(0), b_stride=b.stride(0), rank=a.shape[1])
-        self.low_rank.point(i, a=Place(a, strided=True), b=Place(b, strided=True), scale=stack.scale)
-        grad = Place(self._memory["branch grad"], grad_begin) if self.backward else None
+        own = self.matrices[name]
+        self.low_rank.set(i, a_stride=_stride(own.a), b_stride=_stride(own.b), rank=own.a.shape[1])
+        self.low_rank.point(i, a=Place(own.a, strided=True), b=Place(own.b, strided=True), scale=own.scale)
+        grad = Place(self._branch_grad, grad_begin) if self.backward else None
         self.branch[name] = self.branches.structure(self.ranks[name], sum(self._shape(name)), packed, grad)
 
     def _point_to_layers(self) -> None:
@@ -133,7 +157,7 @@ class AdaptedEncoder:
             names = [f"layers.{i}.{name}" for name in LINEARS]
             layers.set(
                 i,
-                adapted=[int(name in self.stacks) for name in names],
+                adapted=[int(name in self.matrices) for name in names],
                 merged=[int(self.merged.get(name, False)) for name in names],
                 per_adapter=[int(name in ownership.own) for name in VALUES],
                 keys_needed=int(any(self.ranks.get(f"layers.{i}.{name}") for name in ("key", "value"))),
@@ -144,36 +168,27 @@ class AdaptedEncoder:
                     forward, back = encoder.frozen(name, backward)
                     layers.point(i, j, forward=forward, backward=back)
 
-    def low_rank_gradients(self, into: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-        """Compute the gradients of A and B of each adapted linear layer."""
-        gradients, begin = Structure("LowRankGradients", len(into)), 0
+    def gradients(self, into: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Structure:
+        """Where :meth:`EncoderPass.backward` writes the gradients.
+
+        Args:
+            into: gradients of A and B of each adapted linear layer, laid out like :class:`LowRank`.
+        """
+        gradients, begin = Structure("LowRankGradients", max(1, len(into))), 0
         for i, name in enumerate(self.names):
             (grad_a, grad_b), (d_in, d_out), size = into[name], self._shape(name), self._merged_size(name)
-            gradients.set(
-                i,
-                adapters=self.adapters,
-                d_out=d_out,
-                d_in=d_in,
-                parts=PARTS,
-                grad_a_stride=grad_a.stride(0),
-                grad_b_stride=grad_b.stride(0),
-            )
+            gradients.set(i, adapters=self.adapters, d_out=d_out, d_in=d_in, parts=PARTS)
+            gradients.set(i, grad_a_stride=_stride(grad_a), grad_b_stride=_stride(grad_b))
             gradients.point(
                 i,
                 low_rank=Place(self.low_rank, i),
                 branch=self.branch[name],
-                weight_grad=Place(self._memory["grad"], PARTS * begin) if size else None,
+                weight_grad=Place(self._grad, PARTS * begin) if size else None,
                 grad_a=Place(grad_a, strided=True),
                 grad_b=Place(grad_b, strided=True),
             )
             begin += size
-        self.encoder.kernels.low_rank_gradients(gradients)
-
-    def release(self) -> None:
-        """Return the step's buffers to the encoder."""
-        for purpose, memory in self._memory.items():
-            self.encoder.spare.give(purpose, memory)
-        self._memory = {}
+        return gradients
 
 
 class EncoderPass:
@@ -181,67 +196,63 @@ class EncoderPass:
 
     Args:
         adapted: the encoder with its adapters.
-        batch: the rows.
+        rows: the rows.
 
     Raises:
         IndexError: see :meth:`PackedEncoder.require_known`.
     """
 
-    def __init__(self, adapted: AdaptedEncoder, batch: Batch) -> None:
+    def __init__(self, adapted: AdaptedEncoder, rows: FlatRows) -> None:
         encoder = adapted.encoder
-        encoder.require_known(batch)
+        encoder.require_known(rows)
         self.adapted, self.kernels, self.backward_follows = adapted, encoder.kernels, adapted.backward
-        self.tokens, self.rows = len(batch.ids), len(batch)
-        self.states = self.rows if adapted.read == "first" else self.tokens
+        self.states = len(rows) if adapted.read == "first" else len(rows.ids)
         self.structure = encoder.encoder.copy()
         self.structure.set(
             adapters=adapted.adapters,
-            rows=self.rows,
-            threads=torch.get_num_threads(),
+            rows=len(rows),
+            threads=thread_count(),
             cls_only=int(adapted.read == "first"),
             backward=int(adapted.backward),
             lowest_adapted=adapted.lowest,
-            chunk_tokens=_chunk_tokens(self.tokens),
+            chunk_tokens=_chunk_tokens(len(rows.ids)),
             branch_rank=adapted.branch_rank,
         )
-        self.structure.point(layer=adapted.layers, offsets=batch.offsets.contiguous())
-        self._point_to_tokens(batch)
+        self.structure.point(layer=adapted.layers, offsets=np.ascontiguousarray(rows.offsets))
+        self._point_to_tokens(rows)
 
-    def _point_to_tokens(self, batch: Batch) -> None:
+    def _point_to_tokens(self, rows: FlatRows) -> None:
         encoder, table = self.adapted.encoder, self.adapted.encoder.table
         if table.embedding_width:
-            positions = torch.arange(self.tokens) - batch.offsets[:-1].repeat_interleave(batch.lengths)
-            self.structure.point(input=embed(encoder.weights, table, batch.ids, positions, batch.types).contiguous())
+            self.structure.point(input=encoder.embed(rows))
         else:
-            types = batch.types.contiguous() if batch.types is not None and table.token_types else None
-            room = torch.empty(self.tokens, table.width, dtype=encoder.dtype)
-            self.structure.point(ids=batch.ids.contiguous(), types=types, input=room)
-        if batch.first_tokens is not None and self.adapted.branches.masks:
-            self.structure.point(token_numbers=_token_numbers(batch, batch.first_tokens))
+            types = np.ascontiguousarray(rows.types) if rows.types is not None and table.token_types else None
+            room = empty((len(rows.ids), table.width), encoder.dtype)
+            self.structure.point(ids=np.ascontiguousarray(rows.ids), types=types, input=room)
+        if rows.first_tokens is not None and self.adapted.branches.dropped:
+            numbers = np.repeat(rows.first_tokens, rows.lengths) + rows.positions
+            self.structure.point(token_numbers=np.ascontiguousarray(numbers))
 
-    def forward(self) -> Float[Tensor, "k n d"]:
+    def forward(self) -> Shaped[np.ndarray, "k n d"]:
         """The last states of the first tokens or of all tokens, concatenated; k is 1 if all adapters share them."""
         encoder = self.adapted.encoder
-        out = torch.empty(self.adapted.adapters, self.states, encoder.table.width, dtype=encoder.dtype)
-        activations = None
+        out = empty((self.adapted.adapters, self.states, encoder.table.width), encoder.dtype)
+        self.activations = None
         if self.backward_follows:
-            size = self.kernels.encoder_bytes(self.structure)
-            activations = self.adapted.take("activations", size, torch.uint8)
-        self.kernels.encoder_forward(self.structure, out, activations)
-        self.activations = activations
+            self.activations = self.adapted.activations(self.kernels.encoder_bytes(self.structure))
+        self.kernels.encoder_forward(self.structure, out, self.activations)
         return out
 
-    def backward(self, grad: Float[Tensor, "k n d"], into: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-        """Write the gradients of each adapter's A and B to ``into``, given the gradient of the last states.
+    def backward(self, grad: Shaped[np.ndarray, "k n d"], into: Structure) -> None:
+        """Write the gradients of each adapter's A and B, given the gradient of the last states.
 
-        Can be called once, because it releases the activations.
+        Args:
+            grad: the gradient, in the arithmetic type.
+            into: see :meth:`AdaptedEncoder.gradients`.
         """
-        activations = self.activations
-        assert activations is not None
-        self.kernels.encoder_backward(self.structure, grad.contiguous(), activations)
-        self.adapted.low_rank_gradients(into)
-        self.activations = None
-        self.adapted.release()
+        assert self.activations is not None
+        self.kernels.encoder_backward(self.structure, np.ascontiguousarray(grad), self.activations)
+        self.kernels.low_rank_gradients(into)
 
 
 def _place(name: str) -> tuple[int, int]:
@@ -250,10 +261,9 @@ def _place(name: str) -> tuple[int, int]:
     return int(layer), LINEARS.index(linear)
 
 
-def _token_numbers(batch: Batch, first_tokens: Int[Tensor, "b"]) -> Int[Tensor, "n"]:
-    lengths = batch.lengths
-    places = torch.arange(len(batch.ids)) - batch.offsets[:-1].repeat_interleave(lengths)
-    return first_tokens.repeat_interleave(lengths) + places
+def _stride(array: np.ndarray) -> int:
+    """Values between two adapters."""
+    return array.strides[0] // array.itemsize
 
 
 def _chunk_tokens(tokens: int) -> int:

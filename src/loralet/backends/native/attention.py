@@ -11,7 +11,9 @@ from torch.autograd.function import once_differentiable
 
 from loralet.backends.native.bindings import Kernels, Structure
 from loralet.backends.native.encoder import TYPES
+from loralet.backends.native.torch_arrays import ARRAY_TYPES, array_of
 from loralet.models.forward import attention
+from loralet.runtime import thread_count
 
 LANES = 16
 """Values per vector of the widest instruction set. Head sizes must be multiples; probabilities are padded to one."""
@@ -48,7 +50,7 @@ class NativeAttention:
 def _supported(query: Tensor, key: Tensor, value: Tensor, heads: int) -> bool:
     tensors = (query, key, value)
     adapters = max(x.shape[0] for x in tensors)
-    alike = all(x.dtype == query.dtype and x.device.type == "cpu" for x in tensors) and query.dtype in TYPES
+    alike = all(x.dtype == query.dtype and x.device.type == "cpu" for x in tensors) and query.dtype in ARRAY_TYPES
     shared_gradient = any(x.requires_grad and x.shape[0] < adapters for x in tensors)
     return alike and not shared_gradient and (query.shape[-1] // heads) % LANES == 0
 
@@ -65,11 +67,11 @@ class _Attention(torch.autograd.Function):
         structure = _structure(query, key, value, lengths, heads)
         adapters = max(x.shape[0] for x in (query, key, value))
         out = query.new_empty(adapters, *query.shape[1:])
-        structure.point(out=out)
+        structure.point(out=array_of(out))
         if any(ctx.needs_input_grad):
             padded = -(-key.shape[2] // LANES) * LANES
             probabilities = query.new_empty(adapters, query.shape[1], heads, query.shape[2], padded)
-            structure.point(probabilities=probabilities)
+            structure.point(probabilities=array_of(probabilities))
             ctx.save_for_backward(query, key, value, lengths, probabilities)
             ctx.heads, ctx.kernels = heads, kernels
         kernels.attention_forward(structure)
@@ -80,12 +82,14 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, lengths, probabilities = ctx.saved_tensors
         structure = _structure(query, key, value, lengths, ctx.heads)
-        structure.point(probabilities=probabilities, grad_out=grad.contiguous())
+        structure.point(probabilities=array_of(probabilities), grad_out=array_of(grad.contiguous()))
         grads = [
             torch.empty_like(x) if wanted else None
             for x, wanted in zip((query, key, value), ctx.needs_input_grad, strict=False)
         ]
-        structure.point(grad_query=grads[0], grad_key=grads[1], grad_value=grads[2])
+        names = ("grad_query", "grad_key", "grad_value")
+        pointers = {name: array_of(x) for name, x in zip(names, grads, strict=True) if x is not None}
+        structure.point(**pointers)
         ctx.kernels.attention_backward(structure)
         return (*grads, None, None, None)
 
@@ -95,16 +99,16 @@ def _structure(query: Tensor, key: Tensor, value: Tensor, lengths: Tensor, heads
     _, rows, queries, width = query.shape
     structure = Structure("Attention")
     structure.set(
-        type=TYPES[query.dtype],
+        type=TYPES[ARRAY_TYPES[query.dtype]],
         adapters=adapters,
         rows=rows,
         queries=queries,
         tokens=key.shape[2],
         heads=heads,
         head_size=width // heads,
-        threads=torch.get_num_threads(),
+        threads=thread_count(),
     )
     for name, x in (("query", query), ("key", key), ("value", value)):
         structure.set(**{f"{name}_per_adapter": int(len(x) == adapters)})
-    structure.point(query=query, key=key, value=value, lengths=lengths)
+    structure.point(query=array_of(query), key=array_of(key), value=array_of(value), lengths=array_of(lengths))
     return structure

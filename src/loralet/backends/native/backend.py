@@ -14,8 +14,9 @@ from loralet.backends.batch import Batch
 from loralet.backends.native.attention import NativeAttention
 from loralet.backends.native.bindings import Structure, load_kernels
 from loralet.backends.native.build import NativeUnavailable
-from loralet.backends.native.encoder import TYPES, PackedEncoder
+from loralet.backends.native.encoder import PackedEncoder
 from loralet.backends.native.program import FullProgram, NativeProgram
+from loralet.backends.native.torch_arrays import ARRAY_TYPES, array_of
 from loralet.backends.torch import DTYPES, TorchBackend, TorchProgram, unsupported_field
 from loralet.models.forward import Attention, Weights
 from loralet.models.table import EncoderTable
@@ -102,7 +103,7 @@ class NativeBackend:
         return BackendInfo(self.name, "cpu", self.kernels.words, DTYPES[dtype], torch.get_num_threads(), reason)
 
     def supports(self, table: EncoderTable, dtype: torch.dtype, method: str = METHOD) -> str | None:
-        if dtype not in TYPES:
+        if dtype not in ARRAY_TYPES:
             return f"it computes in fp32 or bf16, not in {dtype}"
         if method != METHOD:
             return f"it does not know the adapter method {method}"
@@ -137,9 +138,12 @@ class NativeBackend:
         numbers = {name: getattr(course, name) for name in ("clip", "beta1", "beta2", "epsilon")}
         step.set(adapters=adapters, size=size, threads=torch.get_num_threads(), **numbers)
         step.set(correction1=course.correction1, correction2=course.correction2)
-        step.point(parameters=parameters, first=moments[0], second=moments[1], finite=finite)
-        step.point(gradient=gradient.contiguous(), lr=course.lr.contiguous(), decay=course.decay.contiguous())
-        step.point(lr_factors=None if course.lr_factors is None else course.lr_factors.contiguous())
+        step.point(parameters=array_of(parameters), finite=array_of(finite))
+        step.point(first=array_of(moments[0]), second=array_of(moments[1]))
+        step.point(gradient=array_of(gradient.contiguous()), lr=array_of(course.lr.contiguous()))
+        step.point(decay=array_of(course.decay.contiguous()))
+        if course.lr_factors is not None:
+            step.point(lr_factors=array_of(course.lr_factors.contiguous()))
         self.kernels.adamw(step)
 
 
@@ -154,7 +158,8 @@ class NativeEncoder:
 
     def __init__(self, backend: NativeBackend, weights: Weights, table: EncoderTable) -> None:
         self.backend, self.weights, self.table = backend, weights, table
-        self.packed = PackedEncoder(backend.kernels, weights, table)
+        self.dtype = weights["embeddings.word"].dtype
+        self.packed = PackedEncoder(backend.kernels, {name: array_of(t) for name, t in weights.items()}, table)
 
     def program(self, pack: Pack) -> NativeProgram | FullProgram:
         """The program of a pack on this encoder.
@@ -162,7 +167,7 @@ class NativeEncoder:
         Raises:
             ValueError: the adapter method is not supported.
         """
-        reason = self.backend.supports(self.table, self.packed.dtype, pack.method.name)
+        reason = self.backend.supports(self.table, self.dtype, pack.method.name)
         if reason:
             raise ValueError(f"the native backend cannot compute this pack: {reason}")
         if not pack.shape.full:

@@ -1,6 +1,6 @@
-"""Typed Python interface of the compiled kernels: one method per kernel, and structures that keep tensors alive.
+"""Typed Python interface of the compiled kernels: one method per kernel, and structures that keep arrays alive.
 
-Only this module takes the address of a tensor. Addresses come from a :class:`Structure`, which holds every tensor that
+Only this module takes the address of an array. Addresses come from a :class:`Structure`, which holds every array that
 it points to, or from an argument of the calling method. So no operand is freed too early.
 """
 
@@ -11,21 +11,23 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-import torch
+import numpy as np
 from cffi import FFI
-from torch import Tensor
 
+from loralet.backends.native.arrays import BF16, FP32, empty
 from loralet.backends.native.build import INSTRUCTION_SETS, SOURCES, NativeUnavailable, compiled, wanted_instructions
+from loralet.runtime import thread_count
 
 HEADER = SOURCES / "api.h"
 
-TYPES: dict[str, tuple[torch.dtype, ...]] = {
-    "float *": (torch.float32,),
-    "int64_t *": (torch.int64,),
-    "uint8_t *": (torch.bool, torch.uint8),
-    "void *": (torch.float32, torch.bfloat16, torch.uint8),
+TYPES: dict[str, tuple[np.dtype, ...]] = {
+    "float *": (FP32,),
+    "int64_t *": (np.dtype(np.int64),),
+    "uint8_t *": (np.dtype(np.bool_), np.dtype(np.uint8)),
+    "uint16_t *": (BF16,),
+    "void *": (FP32, BF16, np.dtype(np.uint8)),
 }
-"""Tensor types that each pointer type of the header accepts."""
+"""Array types that each pointer type of the header accepts."""
 
 
 @cache
@@ -52,12 +54,12 @@ class Place(NamedTuple):
     """The target of a pointer field.
 
     Args:
-        to: a tensor or structures.
+        to: an array or structures.
         offset: index of the first value or structure.
-        strided: whether the first axis of the tensor may have any stride, which another field of the structure gives.
+        strided: whether the first axis of the array may have any stride, which another field of the structure gives.
     """
 
-    to: Tensor | Structure
+    to: np.ndarray | Structure
     offset: int = 0
     strided: bool = False
 
@@ -81,7 +83,7 @@ class Structure:
     def __init__(self, kind: str, count: int = 1) -> None:
         self.kind, self.count = kind, count
         self.data = declarations().new(f"{kind}[]", count)
-        self._held: dict[tuple[int, str, int | None], Tensor | Structure] = {}
+        self._held: dict[tuple[int, str, int | None], np.ndarray | Structure] = {}
 
     def copy(self) -> Structure:
         """A copy that can be changed independently."""
@@ -96,16 +98,16 @@ class Structure:
         for name, number in numbers.items():
             setattr(one, name, number)
 
-    def point(self, index: int = 0, at: int | None = None, /, **fields: Place | Tensor | Structure | None) -> None:
-        """Point fields to tensors or structures, which are kept alive. None leaves a field null.
+    def point(self, index: int = 0, at: int | None = None, /, **fields: Place | np.ndarray | Structure | None) -> None:
+        """Point fields to arrays or structures, which are kept alive. None leaves a field null.
 
         Args:
             index: index of the structure.
             at: index within an array field.
-            fields: contiguous tensors of the types that the fields point to, or structures.
+            fields: contiguous arrays of the types that the fields point to, or structures.
 
         Raises:
-            ValueError: a tensor has another type, is not contiguous, or is not on the CPU.
+            ValueError: an array has another type or is not contiguous.
         """
         one, pointers, cast = self.data[index], _pointers(self.kind), declarations().cast
         for name, field in fields.items():
@@ -116,46 +118,51 @@ class Structure:
             if isinstance(to, Structure):
                 address = to.data + offset
             else:
-                if to.dtype not in TYPES[pointers[name]] or not (strided or to.is_contiguous()) or not to.is_cpu:
+                if to.dtype not in TYPES[pointers[name]] or not (strided or to.flags.c_contiguous):
                     _refuse(to, pointers[name], name)
                 if strided or offset:
                     _require_inside(to, pointers[name], name, offset)
-                address = cast("void *", to.data_ptr() + offset * to.element_size())
+                address = cast("void *", _data(to) + offset * to.itemsize)
             if at is None:
                 setattr(one, name, address)
             else:
                 getattr(one, name)[at] = address
 
 
-def _require_inside(tensor: Tensor, pointer: str, name: str, offset: int) -> None:
-    """Check that the rows of a tensor are contiguous and that an offset lies within it.
+def _data(array: np.ndarray) -> int:
+    found: int = array.__array_interface__["data"][0]
+    return found
+
+
+def _require_inside(array: np.ndarray, pointer: str, name: str, offset: int) -> None:
+    """Check that the rows of an array are contiguous and that an offset lies within it.
 
     Raises:
         ValueError: see :meth:`Structure.point`.
     """
-    step, dense = 1, True
-    for size, stride in zip(reversed(tensor.shape[1:]), reversed(tensor.stride()[1:]), strict=True):
+    step, dense = array.itemsize, True
+    for size, stride in zip(reversed(array.shape[1:]), reversed(array.strides[1:]), strict=True):
         dense, step = dense and (size == 1 or stride == step), step * size
-    if not dense or (tensor.dim() < 2 and not tensor.is_contiguous()) or not 0 <= offset < max(1, tensor.numel()):
-        _refuse(tensor, pointer, f"{name}, from offset {offset},")
+    if not dense or (array.ndim < 2 and not array.flags.c_contiguous) or not 0 <= offset < max(1, array.size):
+        _refuse(array, pointer, f"{name}, from offset {offset},")
 
 
-def _refuse(tensor: Tensor, pointer: str, name: str) -> NoReturn:
+def _refuse(array: np.ndarray, pointer: str, name: str) -> NoReturn:
+    strides = tuple(stride // array.itemsize for stride in array.strides)
     raise ValueError(
-        f"{name} must be contiguous, on the CPU and a C {pointer}; it is {tensor.dtype} with shape "
-        f"{tuple(tensor.shape)}, strides {tensor.stride()}, on {tensor.device}"
+        f"{name} must be contiguous and a C {pointer}; it is {array.dtype} with shape {array.shape}, strides {strides}"
     )
 
 
-def _address(tensor: Tensor, pointer: str, name: str) -> object:
+def _address(array: np.ndarray, pointer: str, name: str) -> object:
     """The address of a method's argument, which the method keeps alive.
 
     Raises:
         ValueError: see :meth:`Structure.point`.
     """
-    if tensor.dtype not in TYPES[pointer] or not tensor.is_contiguous() or not tensor.is_cpu:
-        _refuse(tensor, pointer, name)
-    return declarations().cast("void *", tensor.data_ptr())
+    if array.dtype not in TYPES[pointer] or not array.flags.c_contiguous:
+        _refuse(array, pointer, name)
+    return declarations().cast("void *", _data(array))
 
 
 class Kernels:
@@ -180,7 +187,7 @@ class Kernels:
 
     def pack_weights(self, packings: Structure) -> None:
         """Pack the weights of several linear layers (``WeightPacking``)."""
-        self._check(self._library.pack_weights(packings.data, packings.count, torch.get_num_threads()))
+        self._check(self._library.pack_weights(packings.data, packings.count, thread_count()))
 
     def encoder_bytes(self, encoder: Structure) -> int:
         """Bytes of activations between the forward and the backward pass of a batch (``Encoder``)."""
@@ -188,19 +195,19 @@ class Kernels:
         self._check(self._library.encoder_bytes(encoder.data, size))
         return int(size[0])
 
-    def encoder_forward(self, encoder: Structure, out: Tensor, activations: Tensor | None) -> None:
+    def encoder_forward(self, encoder: Structure, out: np.ndarray, activations: np.ndarray | None) -> None:
         """Write the last states of a batch (``Encoder``) to ``out``. ``activations`` is needed for a backward pass."""
         memory = declarations().NULL if activations is None else _address(activations, "void *", "activations")
         self._check(self._library.encoder_forward(encoder.data, _address(out, "void *", "out"), memory))
 
-    def encoder_backward(self, encoder: Structure, grad: Tensor, activations: Tensor) -> None:
+    def encoder_backward(self, encoder: Structure, grad: np.ndarray, activations: np.ndarray) -> None:
         """Gradients of the weights (``Encoder``) from the gradient of a batch's last states."""
         memory = _address(activations, "void *", "activations")
         self._check(self._library.encoder_backward(encoder.data, _address(grad, "void *", "grad"), memory))
 
     def low_rank_gradients(self, gradients: Structure) -> None:
         """Gradients of A and B of several linear layers (``LowRankGradients``)."""
-        self._check(self._library.low_rank_gradients(gradients.data, gradients.count, torch.get_num_threads()))
+        self._check(self._library.low_rank_gradients(gradients.data, gradients.count, thread_count()))
 
     def attention_forward(self, attention: Structure) -> None:
         """Attention (``Attention``)."""
@@ -222,7 +229,24 @@ class Kernels:
         """One optimiser step (``AdamW``)."""
         self._check(self._library.adamw(step.data))
 
-    def dropout_factors(self, mask: Structure, index: int, first_token: int, out: Tensor) -> None:
+    def convert(self, values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+        """Values of an element type in another one; the same array if nothing changes and it is contiguous."""
+        values = np.ascontiguousarray(values)
+        if values.dtype == dtype:
+            return values
+        out = empty(values.shape, dtype)
+        if dtype == BF16:
+            status = self._library.narrow_values(
+                _address(values, "float *", "values"), values.size, _address(out, "uint16_t *", "out")
+            )
+        else:
+            status = self._library.widen_values(
+                _address(values, "uint16_t *", "values"), values.size, _address(out, "float *", "out")
+            )
+        self._check(status)
+        return out
+
+    def dropout_factors(self, mask: Structure, index: int, first_token: int, out: np.ndarray) -> None:
         """Write the dropout factors (``Mask``) of a linear layer's input to ``out`` ``[t d]``; for tests."""
         address = _address(out, "float *", "out")
         self._check(self._library.dropout_factors(mask.data, index, first_token, *out.shape, address))
@@ -250,7 +274,8 @@ def _open(path: Path, instructions: str) -> Kernels:
 def load_kernels(instructions: str | None = None, sources: Path = SOURCES) -> Kernels:
     """The kernels for an instruction set, compiled if necessary.
 
-    torch is loaded before the library, so both use the same OpenMP runtime and thread pool.
+    The library and torch use the same OpenMP runtime and thread pool, whichever is loaded first: both name it
+    ``libgomp.so.1``.
 
     Args:
         instructions: one of :data:`loralet.backends.native.build.INSTRUCTION_SETS`; None: the value of

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from loralet.adapters.base import Adapter
-from loralet.adapters.dropout import dropout_keys
+from loralet.adapters.adapter import Adapter
+from loralet.adapters.counters import dropout_keys
 from loralet.backends.native.bindings import Number, Place, Structure
 from loralet.backends.native.encoder import PARTS
 
@@ -13,8 +13,6 @@ RANK_MULTIPLE = 16
 """Ranks are padded to a multiple of this, the values per vector of the widest instruction set."""
 MERGED = 128 * 128
 """Adapters without dropout on linear layers of up to this many weights are merged."""
-NO_MASK: Number = {"keys": (0, 0), "threshold": 0, "factor": 1.0}
-"""The fields of a ``Mask`` without dropout."""
 
 
 def mask_fields(probability: float, keys: tuple[int, int]) -> dict[str, int | float | Sequence[int]]:
@@ -49,24 +47,20 @@ def branch_is_cheaper(rank: int, d_in: int, d_out: int) -> bool:
 
 
 class Branches:
-    """Which adapters of a pack are computed as branches in one step, and their masks.
+    """Which adapters of a pack are computed as branches, and their masks.
 
     Args:
         adapters: the adapters of the pack.
-        step: number of optimiser steps taken before this one; None: no dropout.
+        dropout: whether adapters with dropout apply it.
         backward: whether a backward pass follows; without one, adapters without dropout are merged.
         merged: linear layers on which adapters without dropout are always merged.
     """
 
     def __init__(
-        self, adapters: Sequence[Adapter], step: int | None, backward: bool, merged: Collection[str] = ()
+        self, adapters: Sequence[Adapter], dropout: bool, backward: bool, merged: Collection[str] = ()
     ) -> None:
         self.adapters, self.backward, self.merged = adapters, backward, merged
-        self.masks: dict[int, Number] = {
-            i: mask_fields(a.dropout, dropout_keys(a.seed, step))
-            for i, a in enumerate(adapters)
-            if a.dropout and a.rank and step is not None
-        }
+        self.dropped = [i for i, a in enumerate(adapters) if dropout and a.dropout and a.rank]
 
     def on(self, name: str, d_in: int, d_out: int) -> dict[int, int]:
         """The padded rank of each adapter with a branch on one linear layer.
@@ -80,11 +74,11 @@ class Branches:
             i: padded_rank(adapter.rank)
             for i, adapter in enumerate(self.adapters)
             if name in adapter.linears
-            and (i in self.masks or (cheaper and adapter.rank and branch_is_cheaper(adapter.rank, d_in, d_out)))
+            and (i in self.dropped or (cheaper and adapter.rank and branch_is_cheaper(adapter.rank, d_in, d_out)))
         }
 
     def structure(self, ranks: Mapping[int, int], size: int, packed: Place, grad: Place | None) -> Structure | None:
-        """The ``Branch`` of each adapter on one linear layer; None if there is none.
+        """The ``Branch`` of each adapter on one linear layer, without masks; None if there is none.
 
         Args:
             ranks: see :meth:`on`.
@@ -96,7 +90,16 @@ class Branches:
             return None
         found, begin = Structure("Branch", len(self.adapters)), 0
         for i, rank in ranks.items():
-            found.set(i, rank=rank, mask=self.masks.get(i, NO_MASK))
+            found.set(i, rank=rank)
             found.point(i, packed=packed.after(2 * begin), grad=None if grad is None else grad.after(PARTS * begin))
             begin += rank * size
         return found
+
+    def masks(self, step: int) -> dict[int, Number]:
+        """The ``Mask`` of each adapter with dropout.
+
+        Args:
+            step: number of optimiser steps taken before this one.
+        """
+        chosen = ((i, self.adapters[i]) for i in self.dropped)
+        return {i: mask_fields(adapter.dropout, dropout_keys(adapter.seed, step)) for i, adapter in chosen}

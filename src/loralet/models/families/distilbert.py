@@ -10,7 +10,7 @@ from loralet.models.family import (
     require_heads,
     whole,
 )
-from loralet.models.heads import Pooling
+from loralet.models.pooling import Pooling
 from loralet.models.table import EncoderTable
 
 

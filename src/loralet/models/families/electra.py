@@ -1,7 +1,7 @@
 """ELECTRA (Clark et al. 2020): BERT with word embeddings that may be narrower than the encoder."""
 
 from loralet.models.family import BERT_EMBEDDINGS, BERT_LAYER, BERT_PARTS, Config, Family, HeadNames, bert_like, whole
-from loralet.models.heads import Pooling
+from loralet.models.pooling import Pooling
 from loralet.models.table import EncoderTable
 
 

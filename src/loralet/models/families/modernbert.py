@@ -1,7 +1,7 @@
 """ModernBERT (Warner et al. 2024) and Ettin: pre-norm, GeGLU, rotary positions, local attention, no biases."""
 
 from loralet.models.family import Config, Family, HeadNames, SpecialTokens, number, require_heads, whole
-from loralet.models.heads import Pooling
+from loralet.models.pooling import Pooling
 from loralet.models.table import EncoderTable
 
 HEAD = Pooling("gelu", bias=False, norm=True)

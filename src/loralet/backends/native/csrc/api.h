@@ -155,6 +155,9 @@ int attention_backward(const Attention *attention);
 int head_forward(const Head *head);
 int head_backward(const Head *head);
 int adamw(const AdamW *step);
+/* fp32 to bf16, rounded to nearest, and back. */
+int narrow_values(const float *in, int64_t count, uint16_t *out);
+int widen_values(const uint16_t *in, int64_t count, float *out);
 
 /* For tests. */
 int dropout_factors(const Mask *mask, int64_t index, int64_t first_token, int64_t tokens, int64_t width, float *out);

@@ -18,6 +18,20 @@ int encoder_backward(const Encoder *e, const void *grad_out, void *activations) 
 int attention_forward(const Attention *a) { return OF_TYPE(attention_forward, a->type, a); }
 int attention_backward(const Attention *a) { return OF_TYPE(attention_backward, a->type, a); }
 
+int narrow_values(const float *in, int64_t count, uint16_t *out) {
+  int64_t i = 0;
+  for (; i + LANES <= count; i += LANES) *(half_memory *)(out + i) = narrow(load_fp32(in + i));
+  for (; i < count; i++) out[i] = narrow(splat(in[i]))[0];
+  return OK;
+}
+
+int widen_values(const uint16_t *in, int64_t count, float *out) {
+  int64_t i = 0;
+  for (; i + LANES <= count; i += LANES) store_fp32(out + i, widen(*(const half_memory *)(in + i)));
+  for (; i < count; i++) out[i] = widen((half_memory){0} + in[i])[0];
+  return OK;
+}
+
 /* out [tokens, width]: the factors of a linear layer's input, from token number `first_token` on. For tests. */
 int dropout_factors(const Mask *mask, int64_t index, int64_t first_token, int64_t tokens, int64_t width, float *out) {
   const int64_t place = first_token * width;
