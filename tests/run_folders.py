@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from loralet.adapters.spec import HEAD_ALONE, AdapterSpec
 from loralet.artifacts.artifact import Artifact
 from loralet.atomic import write_json
-from loralet.backends.base import BackendInfo
+from loralet.backends.info import BackendInfo
 from loralet.config import GridOptions, StudyConfig, TrainConfig, TrainingOptions
 from loralet.config.toml import options_text
 from loralet.data.files import Columns

@@ -20,7 +20,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from loralet.adapters.spec import ALL_LINEAR, AdapterSpec, Method, Scaling
 from loralet.artifacts.artifact import Artifact
-from loralet.artifacts.folder import ADAPTER_FILES, save_artifact
+from loralet.artifacts.folder import save_artifact
+from loralet.artifacts.reading import ADAPTER_FILES
 from loralet.config import (
     BackboneOptions,
     ComputeOptions,
@@ -37,7 +38,9 @@ from loralet.data.columns import classes_of, label_column, label_type, memory_da
 from loralet.errors import ConfigError, InputError, TrainingError
 from loralet.events import Checked, Event
 from loralet.hub.backbone import Backbone
-from loralet.inference.predictor import LoadedClassifier, find_adapter, open_adapter, ready
+from loralet.inference.adapters import find_adapter, opened_of
+from loralet.inference.ensemble import Ensemble, ensemble_of
+from loralet.inference.predictor import open_adapter
 from loralet.studies.plan import plan_train
 from loralet.training.corpus import settle
 from loralet.training.packs import resolved
@@ -199,7 +202,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         check_is_fitted(self, "artifact_")
         with using_threads(self.threads):
             loaded = self._loaded()
-            return loaded.task.probabilities(loaded.logits(text_column(X, keep_empty=True))).numpy()
+            found: np.ndarray = loaded.task.probabilities(loaded.logits(text_column(X, keep_empty=True)))
+            return found
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
         """The most probable label of each text, in the original label type; raises as :meth:`predict_proba`."""
@@ -298,16 +302,16 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
     def _hold(self, artifact: Artifact, backbone: Backbone) -> None:
         self.artifact_, self.backbone_ = artifact, backbone
         self.classes_ = classes_of(artifact.labels, artifact.label_type)
-        self._classifier: tuple[ComputeOptions, LoadedClassifier] | None = None
+        self._classifier: tuple[ComputeOptions, Ensemble] | None = None
 
-    def _loaded(self) -> LoadedClassifier:
+    def _loaded(self) -> Ensemble:
         compute = replace(fp32(), backend=self.backend)
         if self._classifier is None or self._classifier[0] != compute:  # set_params may have changed the backend
-            self._classifier = compute, ready(self.artifact_, self.backbone_, compute)
+            self._classifier = compute, ensemble_of({"": opened_of(self.artifact_, self.backbone_)}, compute)
         return self._classifier[1]
 
     def __getstate__(self) -> dict[str, Any]:
-        # The forward pass is a closure and cannot be pickled; it is rebuilt on next use.
+        # The forward pass holds C structures and cannot be pickled; it is rebuilt on next use.
         state: dict[str, Any] = super().__getstate__()
         return state | {"_classifier": None} if "_classifier" in state else state
 

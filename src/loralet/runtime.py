@@ -38,8 +38,26 @@ _without_torch: int | None = None
 """Number of threads set by the user in a process that has not imported torch."""
 
 
+_forked = False
+"""Whether this process is a fork of another. GNU OpenMP does not start its threads again in such a process."""
+
+
+def _mark_as_forked() -> None:
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_mark_as_forked)
+
+
 def thread_count() -> int:
-    """Number of CPU threads: torch's setting if it is imported, else the user's, else one per available core."""
+    """Number of CPU threads: torch's setting if it is imported, else the user's, else one per available core.
+
+    One in a forked process, as those of joblib and multiprocessing, because a second thread would never start there.
+    """
+    if _forked:
+        return 1
     torch = sys.modules.get("torch")
     if torch is not None and hasattr(torch, "get_num_threads"):
         return int(torch.get_num_threads())
@@ -61,33 +79,25 @@ def using_threads(count: int | None) -> Iterator[None]:
     Raises:
         ConfigError: ``count`` is out of range.
     """
+    global _without_torch
     if problems := list(thread_problems(count)):
         raise ConfigError.listing(problems)
-    if count is None:
-        yield
-        return
-    before = _set_threads(count)
+    before, outer = thread_count(), _without_torch
     try:
+        if count is not None:
+            _without_torch = count
+            apply_threads()
         yield
     finally:
-        _set_threads(before)
+        _without_torch = outer
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(before)
 
 
 def apply_threads() -> None:
-    """Give torch, which has just been imported, the number of threads set before."""
-    if _without_torch is not None:
+    """Give torch, if it is imported, the number of threads set by the user."""
+    if _without_torch is not None and "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(_without_torch)
-
-
-def _set_threads(count: int | None) -> int | None:
-    """Set the number of threads; returns the previous setting."""
-    global _without_torch
-    before, _without_torch = _without_torch, count
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        before = torch.get_num_threads()
-        torch.set_num_threads(count or available_cores())
-    return before
 
 
 def thread_problems(count: int | None) -> Iterator[str]:

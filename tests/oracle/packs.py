@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from loralet.adapters.adapter import Adapter
-from loralet.adapters.pack import Pack, PackShape
+from loralet.adapters.layout import PackShape
+from loralet.adapters.pack import Pack
 from loralet.backends.base import Backend
 from loralet.backends.batch import Batch
 from loralet.models.forward import Weights

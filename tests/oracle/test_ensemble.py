@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from loralet import TextClassifier
 from loralet.artifacts.artifact import Artifact
 from loralet.artifacts.folder import save_artifact
 from loralet.config import ComputeOptions, ModelOptions
+from loralet.data.tokens import TextTokenizer, Tokens
 from loralet.inference.ensemble import load_ensemble
 from loralet.models.pooling import HeadKind
 
@@ -80,13 +82,13 @@ def test_a_text_is_tokenised_once_per_tokenizer(tmp_path: Path, monkeypatch: pyt
     ):
         save_artifact(tmp_path / str(i), artifact, pair.ours)
     lengths: list[int] = []
-    plain = module.tokenise
+    plain = module.TextTokenizer.encode
 
-    def counted(texts: object, tokenizer: object, max_length: int) -> object:
-        lengths.append(max_length)
-        return plain(texts, tokenizer, max_length)  # type: ignore[arg-type]
+    def counted(self: TextTokenizer, texts: Sequence[str]) -> Tokens:
+        lengths.append(self.max_length)
+        return plain(self, texts)
 
-    monkeypatch.setattr(module, "tokenise", counted)
+    monkeypatch.setattr(module.TextTokenizer, "encode", counted)
     folders = [tmp_path / "0", tmp_path / "1", tmp_path / "2"]
     list(load_ensemble(folders, ModelOptions(), FP32_ONLY).predict(TEXTS))
     assert lengths == [16, 4]

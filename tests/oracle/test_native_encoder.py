@@ -33,7 +33,8 @@ from loralet.adapters.adapter import Adapter
 from loralet.adapters.pack import Pack
 from loralet.backends.base import AdamWStep, Backend
 from loralet.backends.batch import Batch
-from loralet.backends.native.backend import CONDITIONS, NativeBackend
+from loralet.backends.native.backend import NativeBackend
+from loralet.backends.native.support import CONDITIONS
 from loralet.models.pooling import HeadKind
 from loralet.models.table import EncoderTable
 

@@ -36,7 +36,8 @@ from loralet.artifacts.folder import add_metrics, carried_by_peft, load_artifact
 from loralet.backends.batch import batch_of
 from loralet.errors import HubError, RunError
 from loralet.export.checkpoint import export_bundle, export_hf
-from loralet.inference.predictor import find_adapter, load_classifier, ready
+from loralet.inference.adapters import find_adapter
+from loralet.inference.predictor import load_classifier, ready
 from loralet.models.heads import classify, first_token, pool
 from loralet.tasks.base import Scores
 

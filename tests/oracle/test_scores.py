@@ -28,7 +28,7 @@ def test_cross_entropy_matches_torch() -> None:
     assert torch.allclose(losses, theirs.detach(), atol=1e-6)
     assert leaf.grad is not None
     assert torch.allclose(gradient, leaf.grad, atol=1e-6)
-    checks = task(4).check(logits, labels)
+    checks = task(4).check(logits.numpy(), labels.numpy())
     assert [check.loss for check in checks] == pytest.approx(losses.mean(-1).tolist())
     scores = [check.score for check in checks]
     assert scores == pytest.approx([(logits[k].argmax(-1) == labels).float().mean().item() for k in range(3)])
@@ -38,8 +38,8 @@ def test_cross_entropy_matches_torch() -> None:
 def test_a_score_and_a_check_agree() -> None:
     torch.manual_seed(1)
     logits, labels = torch.randn(50, 3), torch.randint(0, 3, (50,))
-    (check,) = task(3).check(logits[None], labels)
-    scores = task(3).score(logits, labels.numpy())
+    (check,) = task(3).check(logits[None].numpy(), labels.numpy())
+    scores = task(3).score(logits.numpy(), labels.numpy())
     assert (scores["accuracy"], scores.loss) == pytest.approx((check.score, check.loss))
     assert scores.loss == pytest.approx(F.cross_entropy(logits, labels).item(), abs=1e-6)
     plain = task(3).score_predictions(logits.argmax(-1).numpy(), labels.numpy())

@@ -38,7 +38,7 @@ class Scripted(SingleLabel):
 
     script: Iterator[tuple[Check, ...]] = field(default_factory=lambda: iter(()))
 
-    def check(self, logits: Tensor, targets: Tensor) -> list[Check]:
+    def check(self, logits: np.ndarray, targets: np.ndarray) -> list[Check]:
         return list(next(self.script))
 
 
@@ -132,7 +132,7 @@ class Judge(SingleLabel):
 
     script: Iterator[Scores] = field(default_factory=lambda: iter(()))
 
-    def score(self, logits: Tensor, targets: np.ndarray) -> Scores:
+    def score(self, logits: np.ndarray, targets: np.ndarray) -> Scores:
         return next(self.script)
 
 

@@ -103,12 +103,12 @@ def test_the_gradient_passes_torchs_gradcheck() -> None:
 
 def test_a_check_gives_accuracy_and_mean_loss_per_adapter() -> None:
     logits, targets = random_logits(3, 50, CLASSES, torch.float32)
-    checks = TASK.check(logits, targets)
+    checks = TASK.check(logits.numpy(), targets.numpy())
     assert len(checks) == 3
     for check, own in zip(checks, logits, strict=True):
         assert check.score == pytest.approx((own.argmax(1) == targets).float().mean().item())
         assert check.loss == pytest.approx(F.cross_entropy(own, targets).item(), abs=1e-6)
-        scores = TASK.score(own, targets.numpy())
+        scores = TASK.score(own.numpy(), targets.numpy())
         assert (scores["accuracy"], scores.loss) == (pytest.approx(check.score), pytest.approx(check.loss))
 
 
@@ -136,8 +136,8 @@ def test_scores_round_trip_through_json(
 def test_the_scores_of_the_task_round_trip_through_json() -> None:
     logits, targets = random_logits(1, 50, CLASSES, torch.float32)
     for scores in (
-        TASK.score(logits[0], targets.numpy()),
-        TASK.score(logits[0] * torch.nan, targets.numpy()),
+        TASK.score(logits[0].numpy(), targets.numpy()),
+        TASK.score((logits[0] * torch.nan).numpy(), targets.numpy()),
         TASK.score_predictions(logits[0].argmax(1).numpy(), targets.numpy()),
     ):
         assert Scores.from_json(json.loads(json.dumps(scores.to_json()))) == scores
@@ -187,21 +187,21 @@ class Regression:
         apart = logits[..., 0] - targets
         return apart**2, 2 * apart[..., None]
 
-    def check(self, logits: Tensor, targets: Tensor) -> list[Check]:
+    def check(self, logits: np.ndarray, targets: np.ndarray) -> list[Check]:
         return [Check(-error, error) for error in ((logits[..., 0] - targets) ** 2).mean(-1).tolist()]
 
-    def score(self, logits: Tensor, targets: np.ndarray) -> Scores:
-        return self.score_predictions(logits[:, 0].numpy(), targets)
+    def score(self, logits: np.ndarray, targets: np.ndarray) -> Scores:
+        return self.score_predictions(logits[:, 0], targets)
 
     def score_predictions(self, predicted: np.ndarray, targets: np.ndarray) -> Scores:
         error = float(((predicted - targets) ** 2).mean())
         return Scores({"negative_mse": -error}, {}, error)
 
-    def probabilities(self, logits: Tensor) -> Tensor:
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
         return logits
 
-    def average(self, logits: Sequence[Tensor]) -> Tensor:
-        return torch.stack(list(logits)).mean(0)
+    def average(self, logits: Sequence[np.ndarray]) -> np.ndarray:
+        return np.stack(list(logits)).mean(0)
 
     def decode(self, probabilities: Sequence[float]) -> str:
         return f"{probabilities[0]:.2f}"

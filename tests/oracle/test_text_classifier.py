@@ -6,6 +6,7 @@ import json
 import pickle
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import fields
 from inspect import signature
 from pathlib import Path
@@ -27,14 +28,13 @@ import loralet
 from loralet import TextClassifier
 from loralet import classifier as classifier_module
 from loralet.artifacts import folder as adapters
-from loralet.artifacts.artifact import Artifact
 from loralet.cli import main
 from loralet.config import AdapterSpec, ComputeOptions, DataOptions, TrainConfig, TrainingOptions
 from loralet.errors import CheckError, ConfigError, DataError, InputError, RunError, TrainingError
 from loralet.events import Checked
-from loralet.hub.backbone import Backbone
-from loralet.inference import predictor
-from loralet.inference.predictor import LoadedClassifier, load_classifier
+from loralet.inference.adapters import Opened
+from loralet.inference.ensemble import Ensemble, ensemble_of
+from loralet.inference.predictor import load_classifier
 
 WORDS = {"apple": "a b c d", "bird": "h i j k", "cat": "p q r s"}
 
@@ -215,11 +215,11 @@ def test_save_load_and_pickle_give_the_same_probabilities(fitted: TextClassifier
 def test_a_backend_set_after_a_prediction_is_used(fitted: TextClassifier, monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[str] = []
 
-    def ready(artifact: Artifact, backbone: Backbone, compute: ComputeOptions) -> LoadedClassifier:
+    def watched(opened: Mapping[str, Opened], compute: ComputeOptions) -> Ensemble:
         used.append(compute.backend)
-        return predictor.ready(artifact, backbone, compute)
+        return ensemble_of(opened, compute)
 
-    monkeypatch.setattr(classifier_module, "ready", ready)
+    monkeypatch.setattr(classifier_module, "ensemble_of", watched)
     classifier = pickle.loads(pickle.dumps(fitted))
     wanted = classifier.predict_proba(UNSEEN)
     classifier.predict(UNSEEN)

@@ -24,7 +24,8 @@ from stand_ins import KINDS, by_transformers
 from torch import Tensor
 
 from loralet.errors import CheckpointError
-from loralet.hub.backbone import Backbone, fingerprint_of, load_backbone
+from loralet.hub.backbone import Backbone, load_backbone
+from loralet.hub.checkpoint import fingerprint_of
 from loralet.models.families import FAMILIES
 
 HALF = 2**-11

@@ -16,16 +16,19 @@ from packs import make_weights
 
 from loralet import TextClassifier
 from loralet.adapters.adapter import Adapter
-from loralet.adapters.pack import Pack, PackShape
+from loralet.adapters.layout import PackShape
+from loralet.adapters.pack import Pack
 from loralet.backends import choice
-from loralet.backends.base import Backend, BackendInfo
-from loralet.backends.choice import SLOWDOWN, VARIABLE, Chosen, choose_backend, choose_dtype
+from loralet.backends.base import Backend
+from loralet.backends.choice import SLOWDOWN, Chosen, choose_backend, choose_dtype
+from loralet.backends.info import VARIABLE, BackendInfo
 from loralet.backends.native.backend import NativeBackend, NativeUnavailable
 from loralet.backends.torch import TorchBackend
 from loralet.config import ComputeOptions, DataOptions, GridOptions, StudyConfig, TrainingOptions
 from loralet.data.columns import memory_dataset, text_column
 from loralet.errors import ConfigError
 from loralet.events import Event, Stage
+from loralet.inference import engine
 from loralet.models.table import EncoderTable
 from loralet.runs.environment import read_environment
 from loralet.studies.plan import plan_study
@@ -74,6 +77,7 @@ def native(monkeypatch: pytest.MonkeyPatch) -> type[Native]:
         pass
 
     monkeypatch.setattr(choice, "NativeBackend", Own)
+    monkeypatch.setattr(engine, "native_inference", lambda *arguments: None)
     monkeypatch.setattr(choice, "TorchBackend", lambda: TorchBackend(CPU))
     return Own
 

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loralet.backends.batch import batch_of
-from loralet.data.batches import BatchOrder, epoch_batches, gather, sorted_batches
+from loralet.data.batches import BatchOrder, epoch_batches, gather
+from loralet.data.order import sorted_batches
 from loralet.data.tokens import Tokens
 
 row_lengths = st.lists(st.integers(1, 60), min_size=1, max_size=300).map(np.array)

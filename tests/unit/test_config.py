@@ -394,7 +394,7 @@ def test_a_number_of_another_type_is_rejected(tmp_path: Path, value: str) -> Non
     assert read(tmp_path, "[adapter]\nalpha = 1\n").adapter.alpha == 1.0
 
 
-OLD_STUDY = Path(__file__).parents[2] / "docs" / "studies" / "rank-alpha" / "config.toml"
+OLD_STUDY = Path(__file__).parents[1] / "data" / "study-of-schema-1" / "config.toml"
 OLD_TRAIN = """
 data = "news-mini"
 model = "news-tiny"

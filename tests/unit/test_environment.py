@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import loralet
-from loralet.backends.base import BackendInfo
+from loralet.backends.info import BackendInfo
 from loralet.errors import RunError
 from loralet.runs.environment import NAME, SessionBackend, environment, read_environment, write_environment
 

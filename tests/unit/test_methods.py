@@ -13,13 +13,13 @@ from test_cli import WORDS, write_rows
 
 from loralet import TextClassifier
 from loralet.artifacts.folder import load_artifact
-from loralet.backends.choice import VARIABLE
+from loralet.backends.info import VARIABLE
 from loralet.config import StudyConfig, TrainConfig
 from loralet.errors import ConfigError
 from loralet.report.analysis import analyse
 from loralet.runs.environment import read_environment
-from loralet.runs.folder import read_config
 from loralet.runs.results import read_results
+from loralet.runs.sources import read_config
 
 FLAGS = (
     "--models",

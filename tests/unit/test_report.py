@@ -19,7 +19,7 @@ from rich.console import Console, RenderableType
 from run_folders import NASTY, NATIVE, TORCH, change_results, write_data, write_study, write_train
 from safetensors.numpy import load_file, save_file
 
-from loralet.backends.base import BackendInfo
+from loralet.backends.info import BackendInfo
 from loralet.cli import main
 from loralet.commands.report import report_files
 from loralet.report.analysis import Analysis, analyse

@@ -16,7 +16,7 @@ from loralet.runs.results import NAME, DataFacts, Results, RunResult, read_resul
 from loralet.runs.selection import chosen_run, chosen_seeds, with_test_read
 from loralet.tasks.base import Scores
 
-FIRST_SCHEMA = Path(__file__).parents[2] / "docs" / "studies" / "rank-alpha"
+FIRST_SCHEMA = Path(__file__).parents[1] / "data" / "study-of-schema-1"
 SCORES = Scores({"accuracy": 0.75, "macro_f1": 0.5}, {"accuracy": (0.5, 0.875)}, 0.25)
 WITHOUT_LOSS = Scores({"accuracy": 0.5}, {}, None)
 RESULTS = Results(

@@ -49,7 +49,7 @@ def python(code: str, **environment: str) -> list[str]:
         "import loralet\nloralet.TextClassifier",
         "from loralet import load",
         "from loralet.classifier import TextClassifier",
-        "from loralet.cli import main\nmain(['predict', 'nowhere', 'text'])",
+        "from loralet.cli import main\nmain(['average', 'nowhere'])",
     ],
 )
 def test_threads_wait_passively_after_the_import_of_torch(code: str) -> None:
@@ -59,7 +59,7 @@ def test_threads_wait_passively_after_the_import_of_torch(code: str) -> None:
 def test_an_existing_wait_policy_is_kept() -> None:
     for code in (
         "import loralet\nloralet.TextClassifier",
-        "from loralet.cli import main\nmain(['predict', 'nowhere', 'x'])",
+        "from loralet.cli import main\nmain(['average', 'nowhere'])",
     ):
         lines = python(
             f"warnings.simplefilter('error')\n{code}\nprint(os.environ['{POLICY}'])", OMP_WAIT_POLICY="ACTIVE"

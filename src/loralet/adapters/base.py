@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from loralet.adapters.formats import Format
 from loralet.adapters.spec import Method
-from loralet.models.table import LinearLayer
 
 
 @dataclass(frozen=True)
@@ -34,19 +34,13 @@ class Stack:
 class AdapterMethod(Protocol):
     """An adapter method: its tensors on a linear layer, and their effect on the layer.
 
-    A method is stateless. :meth:`shapes` names its tensors. The gradient of padded rows and columns must be zero, so
+    A method is stateless. The gradient of padded rows and columns must be zero, so
     that padding stays zero.
     """
 
     name: Method
-    peft_names: Mapping[str, str]
-    """PEFT's tensor names, relative to the module path, by the method's names."""
-    peft_config: Mapping[str, object]
-    """Entries of the method in PEFT's adapter_config.json."""
-
-    def shapes(self, linear: LinearLayer, rank: int) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of one adapter's tensors on a linear layer."""
-        ...
+    format: Format
+    """Its tensors, and how PEFT stores them."""
 
     def start(self, tensors: Mapping[str, Tensor], weight: Float[Tensor, "o d"], generator: torch.Generator) -> None:
         """Set the initial values of one adapter on one linear layer, in place.

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from loralet.adapters.base import Stack
+from loralet.adapters.formats import FORMATS, Format
 from loralet.adapters.lora import Lora, delta, low_rank
 from loralet.adapters.spec import Method
-from loralet.models.table import LinearLayer
 
 LORA = Lora()
 LEAST_NORM = torch.finfo(torch.float32).tiny
@@ -30,11 +30,7 @@ class Dora:
     """
 
     name: Method = "dora"
-    peft_names: Mapping[str, str] = {**LORA.peft_names, "magnitude": "lora_magnitude_vector"}
-    peft_config: Mapping[str, object] = {"use_dora": True}
-
-    def shapes(self, linear: LinearLayer, rank: int) -> dict[str, tuple[int, ...]]:
-        return {**LORA.shapes(linear, rank), "magnitude": (linear.d_out,)}
+    format: Format = FORMATS["dora"]
 
     def start(self, tensors: Mapping[str, Tensor], weight: Float[Tensor, "o d"], generator: torch.Generator) -> None:
         """Initialise A and B as in LoRA, and the magnitudes to the row norms of the frozen weight."""

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from loralet.adapters.base import Stack, batched_linear
+from loralet.adapters.formats import FORMATS, Format
 from loralet.adapters.spec import Method
-from loralet.models.table import LinearLayer
 
 
 class Lora:
@@ -23,11 +23,7 @@ class Lora:
     """
 
     name: Method = "lora"
-    peft_names: Mapping[str, str] = {"A": "lora_A.weight", "B": "lora_B.weight"}
-    peft_config: Mapping[str, object] = {}
-
-    def shapes(self, linear: LinearLayer, rank: int) -> dict[str, tuple[int, ...]]:
-        return {"A": (rank, linear.d_in), "B": (linear.d_out, rank)}
+    format: Format = FORMATS["lora"]
 
     def start(self, tensors: Mapping[str, Tensor], weight: Float[Tensor, "o d"], generator: torch.Generator) -> None:
         """Draw A from U(-1/sqrt(d), 1/sqrt(d)) (Kaiming-uniform with a = sqrt(5)), as in PEFT; B stays zero."""

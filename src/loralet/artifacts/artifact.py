@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from loralet import __version__
 from loralet.adapters.spec import AdapterSpec
@@ -15,6 +13,9 @@ from loralet.models.pooling import HeadKind, Pooling
 from loralet.records import plain, read_record
 from loralet.tasks.base import Scores, Task
 from loralet.tasks.registry import TASKS
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SCHEMA = 2
 OLDEST_SCHEMA = 1

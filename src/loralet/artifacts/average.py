@@ -99,7 +99,7 @@ def _mean_tensors(artifacts: Sequence[Artifact]) -> dict[str, Tensor]:
     method, scales = METHODS[artifacts[0].adapter.method], [artifact.adapter.scale for artifact in artifacts]
     tensors = {n: torch.stack([a.tensors[n] for a in artifacts]).mean(0) for n in artifacts[0].tensors if is_head(n)}
     for linear in dict.fromkeys(name.rpartition(".")[0] for name in artifacts[0].tensors if not is_head(name)):
-        parts = [{part: a.tensors[f"{linear}.{part}"] for part in method.peft_names} for a in artifacts]
+        parts = [{part: a.tensors[f"{linear}.{part}"] for part in method.format.peft_names} for a in artifacts]
         mean = method.mean(parts, scales)
         if mean is None:
             raise RunError(

@@ -11,41 +11,24 @@ README.md                    the model card
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
-from loralet.adapters.registry import METHODS
-from loralet.artifacts.artifact import Artifact, is_head, read_description, with_metrics
+from loralet.adapters.formats import FORMATS
+from loralet.artifacts.artifact import Artifact, is_head, with_metrics
 from loralet.artifacts.card import card
+from loralet.artifacts.reading import PEFT_PREFIX, head_in_peft, read_artifact
 from loralet.artifacts.verify import verify
 from loralet.atomic import new_file, new_folder, write_json
-from loralet.errors import RunError
 from loralet.hub.backbone import Backbone
 from loralet.hub.tokenizer_config import tokenizer_config
-from loralet.models.families import FAMILIES
 from loralet.models.family import Family
 from loralet.tasks.base import Scores
-
-PEFT_PREFIX = "base_model.model."
-ADAPTER_FILES = (
-    "loralet.json",
-    "adapter_config.json",
-    "adapter_model.safetensors",
-    "adapter_model.bin",
-    "head.safetensors",
-    "config.json",
-    "model.safetensors",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "README.md",
-)
-"""All files that an adapter folder may contain."""
 
 
 def save_artifact(folder: Path, artifact: Artifact, backbone: Backbone) -> None:
@@ -67,7 +50,7 @@ def save_artifact(folder: Path, artifact: Artifact, backbone: Backbone) -> None:
         elif artifact.adapter.rank == 0:
             save_file(head, temporary / "head.safetensors")
         else:
-            in_peft = _head_in_peft(artifact)
+            in_peft = head_in_peft(artifact)
             write_json(temporary / "adapter_config.json", _peft_config(artifact, family, in_peft))
             tensors = {n: t.contiguous() for n, t in artifact.tensors.items() if in_peft or not is_head(n)}
             if not in_peft:
@@ -75,12 +58,6 @@ def save_artifact(folder: Path, artifact: Artifact, backbone: Backbone) -> None:
             named = {_peft_name(name, artifact, family, in_peft): t for name, t in tensors.items()}
             save_file(named, temporary / "adapter_model.safetensors", metadata={"format": "pt"})
         verify(temporary, load_artifact(temporary), artifact, backbone)
-
-
-def _saved(path: Path) -> dict[str, Tensor]:
-    if not path.exists():
-        raise RunError(f"{path} is missing: predictions would be random; copy the folder again, or train again")
-    return load_file(path)
 
 
 def add_metrics(folder: Path, split: str, rows: int, scores: Scores) -> None:
@@ -92,42 +69,14 @@ def add_metrics(folder: Path, split: str, rows: int, scores: Scores) -> None:
 
 
 def load_artifact(folder: Path) -> Artifact:
-    """Read a run's folder.
-
-    Raises:
-        RunError: not an adapter folder, a newer schema, or missing or broken files.
-    """
-    path = folder / "loralet.json"
-    try:
-        artifact = read_description(json.loads(path.read_text(encoding="utf-8")))
-        tensors: dict[str, Tensor] = {}
-        adapted = artifact.role != "full" and artifact.adapter.rank > 0
-        if adapted:
-            saved = _saved(folder / "adapter_model.safetensors")
-            tensors |= {_own_name(name, artifact): tensor for name, tensor in saved.items()}
-        if not (adapted and _head_in_peft(artifact)):
-            tensors |= _saved(folder / "head.safetensors")
-    except FileNotFoundError as error:
-        raise RunError(f"{folder}: not a loralet adapter folder ({error.filename} is missing)") from error
-    except (ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise RunError(f"{folder}: cannot be read as an adapter folder ({error})") from error
-    missing = {"classifier.weight", "classifier.bias"} - tensors.keys()
-    if missing:
-        raise RunError(
-            f"{folder}: {', '.join(sorted(missing))} missing: predictions would be random; "
-            "copy the folder again, or train again"
-        )
-    return replace(artifact, tensors=tensors)
+    """Read a run's folder; errors as for :func:`loralet.artifacts.reading.read_artifact`."""
+    artifact, arrays = read_artifact(folder)
+    return replace(artifact, tensors={name: torch.tensor(array) for name, array in arrays.items()})
 
 
 def carried_by_peft(artifact: Artifact) -> bool:
     """Whether PEFT can load the whole classifier, adapters and head."""
-    return artifact.role == "lora" and artifact.adapter.rank > 0 and _head_in_peft(artifact)
-
-
-def _head_in_peft(artifact: Artifact) -> bool:
-    """Whether this family's ...ForSequenceClassification in transformers has this head, so that PEFT can store it."""
-    return FAMILIES[artifact.architecture].head.in_encoder and artifact.head != "mean"
+    return artifact.role == "lora" and artifact.adapter.rank > 0 and head_in_peft(artifact)
 
 
 def _peft_config(artifact: Artifact, family: Family, in_peft: bool) -> dict[str, object]:
@@ -151,7 +100,7 @@ def _peft_config(artifact: Artifact, family: Family, in_peft: bool) -> dict[str,
         "fan_in_fan_out": False,
         "inference_mode": True,
         "init_lora_weights": True,
-    } | dict(METHODS[spec.method].peft_config)
+    } | dict(FORMATS[spec.method].peft_config)
 
 
 def _peft_name(slot: str, artifact: Artifact, family: Family, in_peft: bool) -> str:
@@ -161,24 +110,7 @@ def _peft_name(slot: str, artifact: Artifact, family: Family, in_peft: bool) -> 
     if slot.startswith("pooler"):
         return prefix + family.tensor(slot)
     linear, _, part = slot.rpartition(".")
-    return f"{prefix}{family.module(linear)}.{METHODS[artifact.adapter.method].peft_names[part]}"
-
-
-def _own_name(peft: str, artifact: Artifact) -> str:
-    """The slot name of a tensor of a PEFT file.
-
-    Raises:
-        KeyError: no slot has this tensor.
-    """
-    family = FAMILIES[artifact.architecture]
-    name = peft.removeprefix(PEFT_PREFIX)
-    if name.startswith("classifier."):
-        return name
-    name = name.removeprefix(family.prefix)
-    for part, theirs in METHODS[artifact.adapter.method].peft_names.items():
-        if name.endswith(f".{theirs}"):
-            return f"{family.linear(name.removesuffix(f'.{theirs}'))}.{part}"
-    return {family.tensor(slot): slot for slot in ("pooler.weight", "pooler.bias")}[name]
+    return f"{prefix}{family.module(linear)}.{FORMATS[artifact.adapter.method].peft_names[part]}"
 
 
 def _save_checkpoint(folder: Path, artifact: Artifact, backbone: Backbone) -> None:

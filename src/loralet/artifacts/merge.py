@@ -45,7 +45,7 @@ def merge(artifact: Artifact, backbone: Backbone) -> Merged:
     wanted = table.tensors() | ({} if artifact.head == "mean" else artifact.pooling.tensors(table.width))
     weights = {name: tensor for name, tensor in backbone.weights.items() if name in wanted}
     for linear in dict.fromkeys(name.rpartition(".")[0] for name in artifact.tensors if not is_head(name)):
-        parts = {part: artifact.tensors[f"{linear}.{part}"] for part in method.peft_names}
+        parts = {part: artifact.tensors[f"{linear}.{part}"] for part in method.format.peft_names}
         weights[f"{linear}.weight"] = method.merge(weights[f"{linear}.weight"], parts, artifact.adapter.scale)
     trained = {name: tensor for name, tensor in artifact.tensors.items() if name.startswith("pooler.")}
     classifier = {name: tensor for name, tensor in artifact.tensors.items() if name.startswith("classifier.")}

@@ -24,11 +24,10 @@ from loralet.adapters.base import AdapterMethod
 from loralet.adapters.registry import METHODS
 from loralet.adapters.spec import AdapterSpec
 from loralet.artifacts.artifact import Artifact
-from loralet.artifacts.folder import PEFT_PREFIX
+from loralet.artifacts.reading import CONFIG, PEFT_PREFIX
 from loralet.errors import RunError
 from loralet.hub.backbone import Backbone, load_backbone, read_head
 
-CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 CLASSIFIER = {"classifier.weight", "classifier.bias"}
 BASE_AS_IT_IS = (True, False, "gaussian", "eva", "orthogonal")
@@ -47,11 +46,6 @@ UNSUPPORTED = {
     "use_bdlora": "block-diagonal LoRA",
 }
 """Keys of adapter_config.json for variants that no adapter method supports."""
-
-
-def is_peft_folder(folder: Path) -> bool:
-    """Whether PEFT, and not loralet, wrote this folder."""
-    return (folder / CONFIG).exists() and not (folder / "loralet.json").exists()
 
 
 def load_peft(folder: Path, labels: Sequence[str] = (), backbone: str = "") -> tuple[Artifact, Backbone]:
@@ -84,8 +78,10 @@ def load_peft(folder: Path, labels: Sequence[str] = (), backbone: str = "") -> t
 
 def method_of(config: Mapping[str, object]) -> AdapterMethod:
     """The adapter method of a PEFT configuration: the most specific method whose entries all match."""
-    fitting = [m for m in METHODS.values() if all(config.get(key) == value for key, value in m.peft_config.items())]
-    return max(fitting, key=lambda method: len(method.peft_config))
+    fitting = [
+        m for m in METHODS.values() if all(config.get(key) == value for key, value in m.format.peft_config.items())
+    ]
+    return max(fitting, key=lambda method: len(method.format.peft_config))
 
 
 @dataclass
@@ -109,7 +105,7 @@ class _Parts:
         name = re.sub(r"\.(modules_to_save\.)?default\b|\.modules_to_save\b", "", key.removeprefix(PEFT_PREFIX))
         slots = base.family.head.tensors()
         prefixed = base.family.prefix + name.removeprefix(base.family.prefix)
-        for part, theirs in self.method.peft_names.items():
+        for part, theirs in self.method.format.peft_names.items():
             if name.endswith(f".{theirs}"):
                 self.modules.setdefault(name.removesuffix(f".{theirs}"), {})[part] = tensor
                 return
@@ -189,7 +185,7 @@ def _assemble(
     slots: dict[str, Tensor] = {}
     on_pooler: dict[str, Tensor] | None = None
     for module, own in parts.modules.items():
-        if set(own) != set(parts.method.peft_names):
+        if set(own) != set(parts.method.format.peft_names):
             problems.append(f"{module} has only some of the adapter's tensors ({', '.join(sorted(own))})")
             continue
         own = own | {"B": own["B"] * _scale(config, module, own["A"].shape[0])}
@@ -246,7 +242,7 @@ def _size_problems(slots: Mapping[str, Tensor], base: Backbone, method: AdapterM
     for name, tensor in slots.items():
         linear, _, part = name.rpartition(".")
         rank = slots[f"{linear}.A"].shape[0]
-        wanted = method.shapes(base.table.linear(linear), rank)[part]
+        wanted = method.format.shapes(base.table.linear(linear), rank)[part]
         if tuple(tensor.shape) != wanted or int(linear.split(".")[1]) >= base.table.layers:
             yield (
                 f"{linear}: {part} has shape {list(tensor.shape)}, which does not fit the base "
@@ -289,7 +285,9 @@ def _filled(
     """Tensors of all targets of all layers, padded with zeros to one rank; neutral for layers without an adapter."""
     filled: dict[str, Tensor] = {}
     for linear in (f"layers.{i}.{target}" for i in range(base.table.layers) for target in targets):
-        tensors = {part: torch.zeros(shape) for part, shape in method.shapes(base.table.linear(linear), rank).items()}
+        tensors = {
+            part: torch.zeros(shape) for part, shape in method.format.shapes(base.table.linear(linear), rank).items()
+        }
         if f"{linear}.A" not in slots:
             method.neutral(tensors, base.weights[f"{linear}.weight"])
         for part, tensor in tensors.items():

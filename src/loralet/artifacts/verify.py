@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from loralet.adapters.adapter import Adapter
-from loralet.adapters.pack import Pack, PackShape
+from loralet.adapters.pack import Pack
 from loralet.artifacts.artifact import Artifact
+from loralet.artifacts.layout import layout_of, settled, unfitting
 from loralet.backends.batch import Batch, batch_of
 from loralet.backends.torch import TorchProgram
-from loralet.errors import CheckError, RunError
+from loralet.errors import CheckError
 from loralet.hub.backbone import Backbone, load_backbone
 from loralet.models.forward import Weights
 from loralet.models.table import EncoderTable
@@ -31,28 +30,16 @@ def pack_of(artifacts: Sequence[Artifact], table: EncoderTable) -> tuple[Pack, F
     Raises:
         RunError: an artifact's tensors do not match its configuration.
     """
-    adapters = [Adapter(a.adapter.rank, a.adapter.scale, 0.0, _linears(a, table), seed=0) for a in artifacts]
-    first = artifacts[0]
-    shape = PackShape(table, first.as_task().outputs, first.head, pooling=first.pooling)
-    pack = Pack(shape, adapters, first.adapter.method)
+    pack = Pack(*layout_of(artifacts, table))
     try:
         return pack, pack.fill([artifact.tensors for artifact in artifacts])
     except ValueError as error:
-        raise RunError(f"{', '.join(a.id for a in artifacts)}: the tensors do not fit the adapter: {error}") from error
-
-
-def _linears(artifact: Artifact, table: EncoderTable) -> tuple[str, ...]:
-    return tuple(f"layers.{i}.{target}" for i in range(table.layers) for target in artifact.adapter.targets)
+        raise unfitting(artifacts, error) from error
 
 
 def load_full(folder: Path, artifact: Artifact) -> tuple[Artifact, Backbone]:
     """Load a fully fine-tuned run: its folder's checkpoint, with trained encoder and pooler, as a frozen backbone."""
-    return _settled(artifact), load_backbone(str(folder))
-
-
-def _settled(artifact: Artifact) -> Artifact:
-    head = {name: tensor for name, tensor in artifact.tensors.items() if name.startswith("classifier")}
-    return replace(artifact, head="mean" if artifact.head == "mean" else "pooler", tensors=head)
+    return settled(artifact), load_backbone(str(folder))
 
 
 def verify(folder: Path, loaded: Artifact, artifact: Artifact, backbone: Backbone) -> None:
@@ -70,9 +57,9 @@ def verify(folder: Path, loaded: Artifact, artifact: Artifact, backbone: Backbon
     if json.loads(json.dumps(loaded.describe())) != json.loads(json.dumps(artifact.describe())):
         raise CheckError(f"{artifact.id}: loralet.json differs after reading it back; nothing was kept")
     if artifact.role == "full":
-        expected = _logits(_settled(artifact), backbone.weights | dict(artifact.tensors), backbone.table)
-        settled, own = load_full(folder, loaded)
-        found = _logits(settled, own.weights, own.table)
+        expected = _logits(settled(artifact), backbone.weights | dict(artifact.tensors), backbone.table)
+        head, own = load_full(folder, loaded)
+        found = _logits(head, own.weights, own.table)
     else:
         expected, found = (_logits(a, backbone.weights, backbone.table) for a in (artifact, loaded))
     if found.shape != expected.shape or not torch.equal(found.view(torch.int32), expected.view(torch.int32)):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,45 +18,15 @@ from torch import Tensor
 
 from loralet.adapters.pack import Pack
 from loralet.backends.batch import Batch
+from loralet.backends.info import BackendInfo, BackendName
 from loralet.models.forward import Attention, Weights
 from loralet.models.table import EncoderTable
-
-BackendName = Literal["torch", "native"]
 
 RowLosses = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """A task's loss per row and its gradient: ``(logits [k b c], targets) -> (losses [k b], gradient [k b c])``."""
 
 Logits = Callable[[Batch], Tensor]
 """A forward pass with fixed parameters, from a batch to logits ``[k b c]``, fp32, on the CPU."""
-
-
-@dataclass(frozen=True)
-class BackendInfo:
-    """The backend's entry in a run folder.
-
-    Args:
-        name: ``torch`` or ``native``.
-        device: ``cpu``, or the GPU's name.
-        instructions: display name of the kernels' instruction set; empty for torch.
-        dtype: type of the encoder's arithmetic: ``fp32`` or ``bf16``.
-        threads: number of CPU threads.
-        reason: why the preferred backend was not used; empty if it was.
-    """
-
-    name: BackendName
-    device: str
-    instructions: str
-    dtype: str
-    threads: int
-    reason: str = ""
-
-    def __str__(self) -> str:
-        """One line, for example ``native, AVX-512 BF16, bf16, 2 threads`` or ``torch: no C compiler found``."""
-        if self.reason:
-            return f"{self.name}: {self.reason}"
-        threads = f"{self.threads} thread{'s' if self.threads != 1 else ''}"
-        parts = [self.name, self.instructions, self.dtype, threads if self.device == "cpu" else self.device]
-        return ", ".join(part for part in parts if part)
 
 
 @runtime_checkable

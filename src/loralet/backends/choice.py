@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 
-from loralet.backends.base import Backend, BackendInfo
+from loralet.backends.base import Backend
+from loralet.backends.info import BackendInfo, wanted_backend
 from loralet.backends.native.backend import NativeBackend, NativeUnavailable
 from loralet.backends.torch import TorchBackend
 from loralet.cpu import cpu_features
 from loralet.errors import ConfigError
 from loralet.models.table import EncoderTable
 
-Choice = Literal["auto", "native", "torch"]
-VARIABLE = "LORALET_BACKEND"
-"""Environment variable that replaces ``--backend`` if that is ``auto``."""
 SLOWDOWN = "training takes about 2.3 times as long"
 """Measured by benchmarks/speed.py: one run, torch backend versus native backend."""
 
@@ -58,11 +54,7 @@ def choose_backend(
     Raises:
         ConfigError: ``native`` is requested but not available, or the variable is not the name of a backend.
     """
-    asked = "--backend native"
-    if wanted == "auto":
-        wanted, asked = os.environ.get(VARIABLE) or "auto", f"{VARIABLE}=native"
-        if wanted not in get_args(Choice):
-            raise ConfigError(f"{VARIABLE} is {wanted!r}: it must be one of {', '.join(get_args(Choice))}")
+    wanted, asked = wanted_backend(wanted)
     plain = TorchBackend()
     if wanted == "torch" or (wanted == "auto" and plain.device.type != "cpu"):
         return _chosen(plain, precision, "")

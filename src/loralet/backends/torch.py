@@ -7,7 +7,6 @@ parallelising every operation costs more in synchronisation than it saves (measu
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import fields
 from functools import partial
 
 import torch
@@ -18,12 +17,13 @@ from loralet.adapters.base import Stack, batched_linear
 from loralet.adapters.dropout import Dropout
 from loralet.adapters.pack import Pack
 from loralet.adapters.registry import METHODS
-from loralet.backends.base import AdamWStep, BackendInfo, BackendName, Logits, RowLosses, memory_errors
+from loralet.backends.base import AdamWStep, Logits, RowLosses, memory_errors
 from loralet.backends.batch import Batch
+from loralet.backends.info import BackendInfo, BackendName
 from loralet.backends.shards import together
 from loralet.models.forward import ACTIVATIONS, Attention, Linear, Padded, Weights, attention, encode, frozen
 from loralet.models.heads import classify, first_token, mean_over_tokens, pool
-from loralet.models.table import EncoderTable
+from loralet.models.table import EncoderTable, unknown_fields
 from loralet.runtime import apply_threads
 
 apply_threads()
@@ -60,12 +60,6 @@ KNOWN = {
 """Fields of the layer table that the forward pass reads."""
 
 
-def unsupported_field(table: EncoderTable, known: set[str]) -> str | None:
-    """The reason to reject a table with fields unknown to a backend, or None."""
-    unknown = [field.name for field in fields(table) if field.name not in known]
-    return f"the encoder's table has {', '.join(unknown)}, which it does not know" if unknown else None
-
-
 class TorchBackend:
     """See :class:`loralet.backends.base.Backend`.
 
@@ -98,7 +92,7 @@ class TorchBackend:
             return f"it does not know the adapter method {method}"
         if table.activation not in ACTIVATIONS:
             return f"activation {table.activation!r} is not one of {', '.join(ACTIVATIONS)}"
-        return unsupported_field(table, KNOWN)
+        return unknown_fields(table, KNOWN)
 
     def load(self, weights: Weights, table: EncoderTable, dtype: torch.dtype) -> TorchEncoder:
         reason = self.supports(table, dtype)

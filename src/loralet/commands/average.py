@@ -16,7 +16,7 @@ from loralet.data.files import Columns
 from loralet.errors import ConfigError, RunError
 from loralet.export.calibration import calibration_rows
 from loralet.hub.backbone import Backbone
-from loralet.inference.ensemble import find_adapters
+from loralet.inference.adapters import find_adapters
 from loralet.inference.predictor import open_adapter, ready
 from loralet.runs.folder import new_run_folder
 from loralet.runs.results import NAME, read_results

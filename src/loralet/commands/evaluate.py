@@ -12,13 +12,13 @@ from loralet.artifacts.artifact import Artifact
 from loralet.config import EvaluateConfig
 from loralet.data.sources import Split, load_labelled
 from loralet.errors import RunError
-from loralet.inference.ensemble import Ensemble, find_adapters, load_ensemble
-from loralet.runs.folder import read_config
+from loralet.inference.adapters import find_adapters
+from loralet.inference.ensemble import Ensemble, load_ensemble
 from loralet.runs.results import NAME, read_results, write_results
 from loralet.runs.selection import with_test_read
+from loralet.runs.sources import columns_of, dataset_of, read_config
 from loralet.runtime import using_threads
 from loralet.tasks.base import Scores
-from loralet.training.corpus import columns_of, dataset_of
 
 
 def evaluate(config: EvaluateConfig) -> None:
@@ -64,7 +64,7 @@ def _names(ensemble: Ensemble) -> str:
 
 
 def _record(ensemble: Ensemble, split: Split, scores: Scores) -> dict[str, object]:
-    infos = {str(group.info): group.info for group in ensemble.groups}
+    infos = {str(group.engine.info): group for group in ensemble.groups}
     return {
         "run": _names(ensemble),
         "data": split.source,

@@ -16,10 +16,11 @@ from loralet.export.checkpoint import export_bundle, export_hf
 from loralet.export.exported import Exported
 from loralet.export.graph import require_onnx
 from loralet.export.onnx import export_onnx
-from loralet.inference.predictor import find_adapter, open_adapter, ready
+from loralet.inference.adapters import find_adapter
+from loralet.inference.predictor import open_adapter, ready
 from loralet.runs.folder import new_run_folder
+from loralet.runs.sources import columns_of
 from loralet.runtime import using_threads
-from loralet.training.corpus import columns_of
 
 
 def export(config: ExportConfig) -> None:

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 from loralet.config import PredictConfig
-from loralet.data.files import SUFFIXES, Columns, read_table
 from loralet.errors import ConfigError, DataError
 from loralet.hub.bundled import DATA, FOLDER
-from loralet.inference.ensemble import find_adapters, load_ensemble
+from loralet.inference.adapters import find_adapters
+from loralet.inference.ensemble import load_ensemble
 from loralet.report.predictions import WRITERS
 from loralet.runtime import using_threads
 
@@ -38,10 +38,14 @@ def predict(config: PredictConfig) -> None:
 
 def _bundled_texts() -> list[str]:
     print(f"· no text given: using the test texts of the bundled {DATA}", file=sys.stderr)
+    from loralet.data.files import Columns, read_table
+
     return list(read_table(FOLDER / DATA / "test.csv", Columns()).texts.to_pylist())
 
 
 def _read_texts(file: str, text_column: str) -> list[str]:
+    from loralet.data.files import SUFFIXES, Columns, read_table  # imports Arrow, which takes a while
+
     if file != "-" and Path(file).suffix.lower() in SUFFIXES:
         table = read_table(Path(file), Columns(text=text_column), labelled=False, keep_empty=True)
         return list(table.texts.to_pylist())

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from loralet.config import PushConfig
 from loralet.export.push import plan_push, upload
-from loralet.inference.predictor import find_adapter
+from loralet.inference.adapters import find_adapter
 
 
 def push(config: PushConfig) -> None:

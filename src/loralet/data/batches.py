@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from loralet.backends.batch import Batch
+from loralet.data.order import flat_rows
 from loralet.data.tokens import Tokens
 
 GROUP = 50
@@ -60,16 +59,6 @@ class BatchOrder:
         return self._epoch[1][place]
 
 
-def sorted_batches(lengths: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
-    """All rows, longest first, in batches of at most ``tokens`` tokens, padding included; for evaluation."""
-    order = np.argsort(-lengths, kind="stable")
-    start = 0
-    while start < len(order):
-        rows = max(1, tokens // int(lengths[order[start]]))
-        yield order[start : start + rows]
-        start += rows
-
-
 def gather(tokens: Tokens, rows: np.ndarray, targets: Tensor | None = None) -> Batch:
     """Make a batch of the given rows, in this order.
 
@@ -78,10 +67,7 @@ def gather(tokens: Tokens, rows: np.ndarray, targets: Tensor | None = None) -> B
         rows: row numbers.
         targets: targets of all rows, for the task's loss; None if only logits are needed.
     """
-    lengths = tokens.starts[rows + 1] - tokens.starts[rows]
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-    places = np.arange(offsets[-1]) + np.repeat(tokens.starts[rows] - offsets[:-1], lengths)
-    ids = torch.from_numpy(tokens.ids[places].astype(np.int64))
-    types = None if tokens.types is None else torch.from_numpy(tokens.types[places].astype(np.int64))
+    flat = flat_rows(tokens, rows)
+    types = None if flat.types is None else torch.from_numpy(flat.types)
     chosen = None if targets is None else targets[torch.from_numpy(rows)]
-    return Batch(ids, torch.from_numpy(offsets), types, chosen)
+    return Batch(torch.from_numpy(flat.ids), torch.from_numpy(flat.offsets), types, chosen)

@@ -7,14 +7,15 @@ them, and the ids of the texts are assembled from the results.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from tokenizers import Tokenizer
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 BYTES = 16 * 2**20
 """Bytes of text processed at once: enough for words to repeat, few enough to limit memory."""
@@ -36,10 +37,9 @@ def frame_of(tokenizer: Tokenizer) -> Frame | None:
     They can if the normalizer and the pre-tokenizer are BERT's, the model is WordPiece, no added token contains a
     space, and special tokens are added only before and after the text.
     """
-    parts = json.loads(tokenizer.to_str())
-    kinds = [(parts[part] or {}).get("type") for part in ("normalizer", "pre_tokenizer", "model")]
+    kinds = [type(part).__name__ for part in (tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.model)]
     if kinds != ["BertNormalizer", "BertPreTokenizer", "WordPiece"] or any(
-        " " in token["content"] for token in parts["added_tokens"]
+        " " in token.content for token in tokenizer.get_added_tokens_decoder().values()
     ):
         return None
     framed, bare = tokenizer.encode("a"), tokenizer.encode("a", add_special_tokens=False)
@@ -60,6 +60,8 @@ def encode_by_word(
         frame: the result of ``frame_of``.
         max_length: largest number of tokens per row, special tokens included.
     """
+    import pyarrow as pa
+
     rows = max(1, int(BYTES * len(texts) / max(1, texts.nbytes)))
     for start in range(0, len(texts), rows):
         part = pa.concat_arrays(texts.slice(start, rows).chunks)
@@ -68,6 +70,8 @@ def encode_by_word(
 
 def _ids_and_ends(texts: pa.StringArray, tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray]:
     """Token ids of all texts without special tokens, and the offset of each text (one more than texts)."""
+    import pyarrow.compute as pc
+
     split = pc.split_pattern(texts, " ")
     words = split.flatten().dictionary_encode()
     pieces = _pieces(words.dictionary, tokenizer).take(words.indices)
@@ -77,6 +81,8 @@ def _ids_and_ends(texts: pa.StringArray, tokenizer: Tokenizer) -> tuple[np.ndarr
 
 def _pieces(words: pa.StringArray, tokenizer: Tokenizer) -> pa.LargeListArray:
     """The token ids of each word."""
+    import pyarrow as pa
+
     ids, owners = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
     sequences = [words.slice(start, WORDS).to_pylist() for start in range(0, len(words), WORDS)]
     for i, encoding in enumerate(tokenizer.encode_batch(sequences, is_pretokenized=True, add_special_tokens=False)):

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 from tokenizers import Tokenizer
 
 from loralet.atomic import new_folder
 from loralet.data.by_word import encode_by_word, frame_of
-from loralet.data.sources import hash_texts
 from loralet.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 CHUNK = 8192
 """Rows per call of a tokenizer that encodes whole texts: enough to use all cores, few enough to limit memory."""
+FEW = 64
+"""Up to this many texts are encoded one by one, without Arrow."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,8 @@ def tokenise(
     """
     if cache is None:
         return _tokenise(texts, tokenizer, max_length, seconds)
+    from loralet.data.sources import hash_texts
+
     digest = hash_texts(texts)
     if seconds is not None:
         digest.update(hash_texts(seconds).digest())
@@ -86,32 +93,76 @@ def tokenise(
     )
 
 
+class TextTokenizer:
+    """A tokenizer prepared for single texts of a maximum length. Threads may use it at the same time.
+
+    Args:
+        tokenizer: its settings for truncation and padding are not used.
+        max_length: largest number of tokens per row, special tokens included.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, max_length: int) -> None:
+        self.max_length = max_length
+        self.tokenizer = tokenizer if not (tokenizer.truncation or tokenizer.padding) else _plain(tokenizer)
+        self.frame = frame_of(self.tokenizer)
+
+    def encode(self, texts: Sequence[str]) -> Tokens:
+        """Token ids of every text."""
+        if len(texts) > FEW:
+            import pyarrow as pa
+
+            return self.encode_column(pa.chunked_array([pa.array(texts, pa.string())]))
+        if self.frame is None:
+            return _tokens_of([encoding.ids for encoding in self._truncating.encode_batch_fast(list(texts))])
+        before, after = self.frame.before, self.frame.after
+        kept = self.max_length - len(before) - len(after)
+        rows = [self.tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
+        return _tokens_of([[*before, *ids[:kept], *after] for ids in rows])
+
+    def encode_column(self, texts: pa.ChunkedArray) -> Tokens:
+        """Token ids of every text of an Arrow column."""
+        if self.frame is not None:
+            parts = list(encode_by_word(texts, self.tokenizer, self.frame, self.max_length))
+        else:
+            parts = list(_encode_by_text(texts, self._truncating))
+        lengths = np.concatenate([np.zeros(1, np.int64), *(lengths for _, lengths in parts)])
+        return Tokens(np.concatenate([np.zeros(0, np.int32), *(ids for ids, _ in parts)]), np.cumsum(lengths))
+
+    @cached_property
+    def _truncating(self) -> Tokenizer:
+        own = _plain(self.tokenizer)
+        own.enable_truncation(self.max_length)
+        return own
+
+
+def _plain(tokenizer: Tokenizer) -> Tokenizer:
+    """A copy without truncation and padding."""
+    copied = Tokenizer.from_str(tokenizer.to_str())
+    copied.no_padding()
+    copied.no_truncation()
+    return copied
+
+
+def _tokens_of(rows: Sequence[Sequence[int]]) -> Tokens:
+    starts = np.cumsum([0, *map(len, rows)], dtype=np.int64)
+    return Tokens(np.fromiter(chain.from_iterable(rows), np.int32, int(starts[-1])), starts)
+
+
 def _tokenise(texts: pa.ChunkedArray, tokenizer: Tokenizer, max_length: int, seconds: pa.ChunkedArray | None) -> Tokens:
-    plain = Tokenizer.from_str(tokenizer.to_str())
-    plain.no_padding()
-    plain.no_truncation()
     if seconds is not None:
-        return _encode_pairs(texts, seconds, plain, max_length)
-    frame = frame_of(plain)
-    parts = list(
-        encode_by_word(texts, plain, frame, max_length) if frame else _encode_by_text(texts, plain, max_length)
-    )
-    lengths = np.concatenate([np.zeros(1, np.int64), *(lengths for _, lengths in parts)])
-    return Tokens(np.concatenate([np.zeros(0, np.int32), *(ids for ids, _ in parts)]), np.cumsum(lengths))
+        return _encode_pairs(texts, seconds, _plain(tokenizer), max_length)
+    return TextTokenizer(tokenizer, max_length).encode_column(texts)
 
 
-def _encode_by_text(
-    texts: pa.ChunkedArray, tokenizer: Tokenizer, max_length: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _encode_by_text(texts: pa.ChunkedArray, tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield concatenated token ids and the number of tokens per row, for some rows at a time. Works with any tokenizer.
 
-    Turns on truncation in ``tokenizer``.
+    The tokenizer truncates.
     """
-    tokenizer.enable_truncation(max_length)
     for start in range(0, len(texts), CHUNK):
         rows = [encoding.ids for encoding in tokenizer.encode_batch_fast(texts.slice(start, CHUNK).to_pylist())]
-        lengths = np.fromiter(map(len, rows), np.int64, len(rows))
-        yield np.fromiter((token for row in rows for token in row), np.int32, int(lengths.sum())), lengths
+        tokens = _tokens_of(rows)
+        yield tokens.ids, tokens.lengths
 
 
 def _encode_pairs(texts: pa.ChunkedArray, seconds: pa.ChunkedArray, tokenizer: Tokenizer, max_length: int) -> Tokens:

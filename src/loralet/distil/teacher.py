@@ -15,7 +15,8 @@ from torch import Tensor
 
 from loralet.atomic import new_folder
 from loralet.backends.torch import MULTIPLE
-from loralet.data.batches import gather, sorted_batches
+from loralet.data.batches import gather
+from loralet.data.order import sorted_batches
 from loralet.data.tokens import Tokens
 from loralet.distil.forward import Arithmetic, narrowed, states
 from loralet.errors import DataError

@@ -8,8 +8,8 @@ from loralet.artifacts.artifact import Artifact
 from loralet.data.files import Columns
 from loralet.data.sources import Split, load_labelled
 from loralet.errors import DataError, HubError, RunError
-from loralet.runs.folder import read_config
 from loralet.runs.results import read_results
+from loralet.runs.sources import read_config
 from loralet.training.corpus import load_corpus
 
 

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from loralet.artifacts.merge import Merged
-from loralet.data.batches import gather, sorted_batches
+from loralet.data.batches import gather
+from loralet.data.order import sorted_batches
 from loralet.data.tokens import Tokens
 from loralet.errors import ConfigError
 from loralet.models.forward import Padded, encode, frozen
@@ -115,7 +116,7 @@ def write_int8(source: Path, path: Path) -> None:
     prepared.unlink()
 
 
-def onnx_logits(path: Path, tokens: Tokens) -> Tensor:
+def onnx_logits(path: Path, tokens: Tokens) -> np.ndarray:
     """Logits ``[m c]`` of every row, in order, computed by onnxruntime on the CPU."""
     import onnxruntime
 
@@ -128,7 +129,7 @@ def onnx_logits(path: Path, tokens: Tokens) -> Tensor:
         mask = (torch.arange(batch.ids.shape[1]) < batch.lengths[:, None]).long()
         (logits,) = session.run(["logits"], {"input_ids": batch.ids.numpy(), "attention_mask": mask.numpy()})
         out |= dict(zip(rows.tolist(), logits, strict=True))
-    return torch.from_numpy(np.stack([out[i] for i in range(len(tokens))]))
+    return np.stack([out[i] for i in range(len(tokens))])
 
 
 @contextmanager

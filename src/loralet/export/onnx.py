@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
 from loralet.artifacts.artifact import Artifact
 from loralet.artifacts.card import export_card
@@ -49,7 +48,7 @@ def export_onnx(
         rows = _tokens(calibration, artifact, classifier)
         expected = logits_of(classifier.backend, classifier.forward, rows, 1)[0]
         sample = rows if len(rows) <= CHECKED_ROWS else _first(rows, CHECKED_ROWS)
-        apart = float((onnx_logits(temporary / "model.onnx", sample) - expected[: len(sample)]).abs().max())
+        apart = float(np.abs(onnx_logits(temporary / "model.onnx", sample) - expected[: len(sample)]).max())
         if not apart <= TOLERANCE:
             raise CheckError(
                 f"{artifact.id}: the graph's logits differ from the run's by {apart:.2g}, above {TOLERANCE:g}; "
@@ -64,7 +63,7 @@ def export_onnx(
 
 
 def _gate(
-    folder: Path, rows: Tokens, expected: Tensor, calibration: Split, classifier: LoadedClassifier
+    folder: Path, rows: Tokens, expected: np.ndarray, calibration: Split, classifier: LoadedClassifier
 ) -> tuple[Gate, str]:
     """Quantise, evaluate both graphs on the same rows, and keep the 8-bit graph if it is accurate enough."""
     path, task = folder / "model.int8.onnx", classifier.task

@@ -1,26 +1,25 @@
-"""Several trained runs as one classifier: the mean of their probabilities."""
+"""One or more trained runs as one classifier: the mean of their probabilities. torch is imported only if needed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pyarrow as pa
-import torch
-from torch import Tensor
+import numpy as np
 
 from loralet.artifacts.artifact import Artifact
-from loralet.artifacts.verify import pack_of
-from loralet.backends.base import Backend, BackendInfo, Logits
-from loralet.backends.choice import choose_backend
-from loralet.config import ComputeOptions, ModelOptions, SeveralRuns
-from loralet.data.tokens import Tokens, tokenise
+from loralet.config import ComputeOptions, ModelOptions
+from loralet.data.tokens import TextTokenizer, Tokens
 from loralet.errors import RunError
-from loralet.hub.backbone import Backbone
-from loralet.inference.evaluation import logits_of
-from loralet.inference.predictor import CHUNK, Prediction, find_adapter, open_adapter, predictions
+from loralet.inference.adapters import Opened, read_adapter
+from loralet.inference.engine import Engine, open_engine
+from loralet.inference.predictions import CHUNK, Prediction, predictions
 from loralet.tasks.base import Task
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -28,24 +27,22 @@ class Group:
     """Members computed as one pack: same backbone, kind of head, adapter method and maximum length.
 
     Args:
-        backend, info: the compute backend and its description.
-        forward: their forward pass.
-        backbone: the shared backbone.
-        max_length: number of tokens to which texts are truncated.
+        engine: their forward pass.
+        tokenizer: their tokenizer, with the number of tokens to which texts are truncated.
         orders: for each member, the index of each of the ensemble's labels among its own.
     """
 
-    backend: Backend
-    info: BackendInfo
-    forward: Logits
-    backbone: Backbone
-    max_length: int
-    orders: tuple[Tensor, ...]
+    engine: Engine
+    tokenizer: TextTokenizer
+    orders: tuple[np.ndarray, ...]
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """One or more runs with the same labels; ``task`` has the labels in the order of the first run."""
+    """One or more runs with the same labels; ``task`` has the labels in the order of the first run.
+
+    Threads may use it at the same time.
+    """
 
     artifacts: tuple[Artifact, ...]
     groups: tuple[Group, ...]
@@ -56,81 +53,75 @@ class Ensemble:
         """Label names."""
         return self.task.labels
 
-    def logits(self, texts: pa.ChunkedArray) -> Tensor:
+    def logits(self, texts: Sequence[str] | pa.ChunkedArray) -> np.ndarray:
         """Logits ``[m c]`` whose probabilities are the mean of the members', in the order of the texts."""
-        tokens: dict[tuple[str, int], Tokens] = {}
-        members: list[Tensor] = []
+        tokens: dict[int, Tokens] = {}
+        members: list[np.ndarray] = []
         for group in self.groups:
-            key = (group.backbone.tokenizer.to_str(), group.max_length)
+            key = id(group.tokenizer)
             if key not in tokens:
-                tokens[key] = tokenise(texts, group.backbone.tokenizer, group.max_length)
-            logits = logits_of(group.backend, group.forward, tokens[key], len(group.orders))
+                tokens[key] = _encode(group.tokenizer, texts)
+            logits = group.engine.logits(tokens[key])
             members += [own[:, order] for own, order in zip(logits, group.orders, strict=True)]
-        return self.task.average(members)
+        return members[0] if len(members) == 1 else self.task.average(members)
 
     def predict(self, texts: Sequence[str]) -> Iterator[Prediction]:
         """Predictions in the order of the texts."""
         for start in range(0, len(texts), CHUNK):
             chunk = texts[start : start + CHUNK]
-            logits = self.logits(pa.chunked_array([pa.array(chunk, pa.string())]))
-            yield from predictions(self.task, chunk, self.task.probabilities(logits))
+            yield from predictions(self.task, chunk, self.task.probabilities(self.logits(chunk)))
 
 
-def find_adapters(runs: SeveralRuns) -> list[Path]:
-    """The adapter folders of an ensemble.
-
-    Raises:
-        RunError: an adapter does not exist or is given twice.
-        HubError: see :func:`loralet.inference.predictor.find_adapter`.
-    """
-    folder = Path(runs.one.folder)
-    found = [find_adapter(folder, name) for name in runs.runs or (runs.one.run,)]
-    found += [find_adapter(Path(other)) for other in runs.also]
-    resolved = [path.resolve() for path in found]
-    twice = sorted({str(path) for path, place in zip(found, resolved, strict=True) if resolved.count(place) > 1})
-    if twice:
-        raise RunError(f"{', '.join(twice)}: given twice; give each run once")
-    return found
+def _encode(tokenizer: TextTokenizer, texts: Sequence[str] | pa.ChunkedArray) -> Tokens:
+    return tokenizer.encode_column(texts) if hasattr(texts, "chunks") else tokenizer.encode(texts)
 
 
 def load_ensemble(adapters: Sequence[Path], options: ModelOptions, compute: ComputeOptions) -> Ensemble:
-    """Load adapter folders. Adapters that share a backbone are computed in one pass.
+    """Load adapter folders; errors as for :func:`ensemble_of`, and those of :func:`read_adapter`.
 
     Args:
         adapters: the folders.
-        options: how to load them, see :func:`loralet.inference.predictor.open_adapter`.
+        options: label names, in the order of the logits, and the path of the backbone.
+        compute: backend, precision and threads.
+    """
+    return ensemble_of({str(adapter): read_adapter(adapter, options) for adapter in adapters}, compute)
+
+
+def ensemble_of(opened: Mapping[str, Opened], compute: ComputeOptions) -> Ensemble:
+    """Combine runs. Those that share a backbone are computed in one pass.
+
+    Args:
+        opened: the runs by name, for messages.
         compute: backend, precision and threads.
 
     Raises:
-        RunError: the labels differ, or an adapter cannot be read.
+        RunError: the labels differ, or a run's tensors do not match its configuration.
         ConfigError: the requested backend is not available.
-        CheckpointError, HubError: a backbone cannot be loaded.
     """
-    opened = {str(adapter): open_adapter(adapter, options) for adapter in adapters}
-    _check_labels({name: artifact.labels for name, (artifact, _) in opened.items()})
-    shared: dict[tuple[object, ...], list[tuple[Artifact, Backbone]]] = {}
-    for artifact, found in opened.values():
-        form = (artifact.head, artifact.pooling, artifact.max_length, artifact.adapter.method)
-        shared.setdefault((found.fingerprint, found.tokenizer.to_str(), *form), []).append((artifact, found))
-    artifacts = tuple(artifact for artifact, _ in opened.values())
-    task = artifacts[0].as_task()
-    groups = tuple(_group([a for a, _ in members], members[0][1], task, compute) for members in shared.values())
-    return Ensemble(artifacts, groups, task)
+    _check_labels({name: one.artifact.labels for name, one in opened.items()})
+    shared: dict[tuple[object, ...], list[Opened]] = {}
+    for one in opened.values():
+        form = (one.artifact.head, one.artifact.pooling, one.artifact.adapter.method)
+        shared.setdefault((one.checkpoint.fingerprint, *_reading(one, len(opened)), *form), []).append(one)
+    artifacts = tuple(one.artifact for one in opened.values())
+    task, tokenizers, groups = artifacts[0].as_task(), dict[tuple[str, int], TextTokenizer](), list[Group]()
+    for members in shared.values():
+        first, key = members[0], _reading(members[0], len(opened))
+        if key not in tokenizers:
+            tokenizers[key] = TextTokenizer(first.checkpoint.tokenizer, first.artifact.max_length)
+        orders = tuple(_order(member.artifact.labels, task.labels) for member in members)
+        groups.append(Group(open_engine(members, compute), tokenizers[key], orders))
+    return Ensemble(artifacts, tuple(groups), task)
 
 
-def _group(artifacts: Sequence[Artifact], backbone: Backbone, task: Task, compute: ComputeOptions) -> Group:
-    first = artifacts[0]
-    chosen = choose_backend(backbone.table, compute.precision, compute.backend, [first.adapter.method])
-    pack, parameters = pack_of(artifacts, backbone.table)
-    encoder = chosen.backend.load(backbone.weights, backbone.table, chosen.dtype)
-    forward = encoder.program(pack).logits(parameters.to(chosen.backend.device))
-    orders = tuple(_order(artifact.labels, task.labels) for artifact in artifacts)
-    return Group(chosen.backend, chosen.info, forward, backbone, first.max_length, orders)
+def _reading(one: Opened, members: int) -> tuple[str, int]:
+    """How a run reads texts: its tokenizer, if there are others to compare it with, and its maximum length."""
+    return one.checkpoint.tokenizer.to_str() if members > 1 else "", one.artifact.max_length
 
 
-def _order(own: Sequence[str], wanted: Sequence[str]) -> Tensor:
+def _order(own: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
     """The index of each wanted label among a member's own. Equal lists may contain a label twice."""
-    return torch.arange(len(own)) if own == wanted else torch.tensor([own.index(label) for label in wanted])
+    return np.arange(len(own)) if own == wanted else np.array([own.index(label) for label in wanted])
 
 
 def _check_labels(labels: Mapping[str, Sequence[str]]) -> None:

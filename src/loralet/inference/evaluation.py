@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from loralet.backends.base import Backend, Logits
-from loralet.data.batches import gather, sorted_batches
+from loralet.data.batches import gather
+from loralet.data.order import sorted_batches
 from loralet.data.tokens import Tokens
 
 BATCH_TOKENS = 8192
 """Tokens of one evaluation batch, summed over all adapters: enough for full speed, few enough for the CPU cache."""
 
 
-def logits_of(backend: Backend, forward: Logits, tokens: Tokens, adapters: int) -> Float[Tensor, "k m c"]:
+def logits_of(backend: Backend, forward: Logits, tokens: Tokens, adapters: int) -> Float[np.ndarray, "k m c"]:
     """Logits of every row for every adapter, in the order of the rows, on the CPU.
 
     Args:
@@ -25,7 +24,7 @@ def logits_of(backend: Backend, forward: Logits, tokens: Tokens, adapters: int) 
         adapters: k; the more adapters, the fewer rows per batch.
     """
     rows = list(sorted_batches(tokens.lengths, max(1, BATCH_TOKENS // adapters)))
-    logits = torch.cat(list(backend.map(forward, (gather(tokens, own) for own in rows))), dim=1)
-    out = torch.empty_like(logits)
-    out[:, torch.from_numpy(np.concatenate(rows))] = logits
+    logits = np.concatenate([part.numpy() for part in backend.map(forward, (gather(tokens, own) for own in rows))], 1)
+    out = np.empty_like(logits)
+    out[:, np.concatenate(rows)] = logits
     return out

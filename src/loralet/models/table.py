@@ -7,8 +7,10 @@ check of backends are derived from this table.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
+ACTIVATION_NAMES = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu")
+"""Activations of the feed-forward layer, see :data:`loralet.models.forward.ACTIVATIONS`."""
 FUSED = "query-key-value"
 """Name of the linear layer that computes query, key and value in one product."""
 
@@ -193,3 +195,9 @@ class EncoderTable:
             own["output"] = own["inner"] or has["output"]
             yield Ownership(frozenset(name for name, flag in own.items() if flag), live)
             live = own["output"]
+
+
+def unknown_fields(table: EncoderTable, known: Collection[str]) -> str | None:
+    """The reason why a backend that knows only these fields must reject the table; None if it knows all."""
+    unknown = [field.name for field in fields(table) if field.name not in known]
+    return f"the encoder's table has {', '.join(unknown)}, which it does not know" if unknown else None

@@ -10,8 +10,9 @@ import numpy as np
 from torch import Tensor
 
 from loralet.artifacts.artifact import Artifact
-from loralet.artifacts.folder import ADAPTER_FILES, load_artifact
-from loralet.artifacts.peft import is_peft_folder, load_peft
+from loralet.artifacts.folder import load_artifact
+from loralet.artifacts.peft import load_peft
+from loralet.artifacts.reading import ADAPTER_FILES, is_peft_folder
 from loralet.data.files import SUFFIXES, Columns
 from loralet.data.sources import Split, load_dataset
 from loralet.errors import HubError, RunError, UserError

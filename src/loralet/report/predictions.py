@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from loralet.inference.predictor import Prediction
+from loralet.inference.predictions import Prediction
 
 Write = Callable[[Iterable[Prediction], Sequence[str], TextIO], None]
 """Function that writes predictions. Its second argument is the label names in the order of the probabilities."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from loralet.backends.base import BackendInfo
+from loralet.backends.info import BackendInfo
 from loralet.report.analysis import Analysis
 from loralet.runs.environment import Environment, SessionBackend
 from loralet.training.loop import FEWEST_STEPS, USUAL_EPOCHS

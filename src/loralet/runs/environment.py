@@ -15,7 +15,7 @@ import torch
 
 from loralet import __version__
 from loralet.atomic import write_json
-from loralet.backends.base import BackendInfo
+from loralet.backends.info import BackendInfo
 from loralet.cpu import cpu_model
 from loralet.errors import RunError
 from loralet.records import plain, read_record

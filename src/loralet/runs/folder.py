@@ -17,14 +17,11 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from safetensors.numpy import save_file
 
 from loralet.artifacts.artifact import Artifact
 from loralet.artifacts.folder import add_metrics, save_artifact
 from loralet.atomic import new_file
-from loralet.config import StudyConfig, TrainConfig
-from loralet.config.toml import read_options
 from loralet.errors import RunError
 from loralet.events import Event, event_line
 from loralet.hub.backbone import Backbone
@@ -89,10 +86,10 @@ class RunFolder:
         if (self.folder / "adapters" / run / "loralet.json").exists():
             add_metrics(self.folder / "adapters" / run, split, rows, scores)
 
-    def save_predictions(self, tensors: Mapping[str, Tensor]) -> None:
+    def save_predictions(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Write predictions.safetensors."""
         with new_file(self.folder / PREDICTIONS) as temporary:
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
+            save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary)
 
     def save_results(self, results: Results) -> None:
         """Write results.json."""
@@ -120,17 +117,3 @@ def read_predictions(folder: Path) -> tuple[np.ndarray, dict[str, np.ndarray], d
         return targets, tensors, given | {run: values.argmax(1) for run, values in tensors.items()}
     except (SafetensorError, KeyError) as error:
         raise RunError(f"{path}: cannot be read as predictions ({error})") from error
-
-
-def read_config(folder: Path, kind: str) -> StudyConfig | TrainConfig:
-    """The options of a run folder.
-
-    Args:
-        folder: the run folder.
-        kind: ``study`` or ``train``, from the results.
-
-    Raises:
-        ConfigError: config.toml cannot be read.
-    """
-    path = folder / "config.toml"
-    return read_options(path, StudyConfig) if kind == "study" else read_options(path, TrainConfig)

@@ -17,8 +17,9 @@ from loralet.artifacts.artifact import read_description
 from loralet.config import StudyConfig, TrainConfig
 from loralet.errors import RunError
 from loralet.runs.environment import Environment, read_environment
-from loralet.runs.folder import PREDICTIONS, read_config, read_predictions
+from loralet.runs.folder import PREDICTIONS, read_predictions
 from loralet.runs.results import Results, read_results
+from loralet.runs.sources import read_config
 
 WEIGHTS = ("adapter_model.safetensors", "head.safetensors", "model.safetensors")
 """The files of an adapter folder that contain trained tensors."""

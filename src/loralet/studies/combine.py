@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
+import numpy as np
 
 from loralet.artifacts.artifact import Artifact
 from loralet.artifacts.average import average
@@ -32,7 +32,7 @@ class Candidates:
 
     session: Session
     rows: tuple[Row, ...]
-    logits: Tensor
+    logits: np.ndarray
 
     def seeds(self) -> list[list[Row]]:
         """The runs of each configuration with several seeds."""
@@ -79,7 +79,7 @@ def _is_candidate(row: Row) -> bool:
     return row.run.role == "lora" and bool(row.tensors) and row.status not in LEFT
 
 
-def measure_ensembles(rows: Sequence[Row], probabilities: dict[str, Tensor], task: Task) -> None:
+def measure_ensembles(rows: Sequence[Row], probabilities: dict[str, np.ndarray], task: Task) -> None:
     """Score the ensembles on the test rows.
 
     Args:
@@ -89,8 +89,9 @@ def measure_ensembles(rows: Sequence[Row], probabilities: dict[str, Tensor], tas
     """
     for row in rows:
         if row.run.role == "ensemble":
-            together = task.average([probabilities[member].log() for member in row.members])
-            row.test = task.score(together, probabilities[TARGETS].numpy())
+            with np.errstate(divide="ignore"):
+                together = task.average([np.log(probabilities[member]) for member in row.members])
+            row.test = task.score(together, probabilities[TARGETS])
             probabilities[row.run.id] = task.probabilities(together)
 
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor
-
 from loralet.errors import TrainingError
 from loralet.events import Event, Stage
 from loralet.runs.environment import SessionBackend
@@ -169,12 +166,12 @@ def _read_test(
         return 0
     tell(Stage(f"reading the test split: {len(corpus.dataset.test):,} rows, once"))
     test, task = corpus.dataset.test.read(), corpus.dataset.task
-    predictions: dict[str, Tensor] = {TARGETS: torch.from_numpy(test.targets)}
+    predictions = {TARGETS: test.targets}
     for row in rows:
         if row.predict:
             predicted = row.predict(test.texts.to_pylist())
             row.test = task.score_predictions(predicted, test.targets)
-            predictions[PREDICTED + row.run.id] = torch.from_numpy(predicted)
+            predictions[PREDICTED + row.run.id] = predicted
     for model, session in sessions.items():
         own = [row for row in rows if row.run.model == model and row.tensors]
         tokens = split_rows(test, session.backbone, plan.reading.max_length)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import pyarrow as pa
 from jaxtyping import Float, Int
-from torch import Tensor
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,10 @@ class BaselineKind(Protocol):
 
 
 class Task(Protocol):
-    """The meaning of labels. A task has a fixed set of labels; targets are one numpy row per text."""
+    """The meaning of labels. A task has a fixed set of labels; targets are one numpy row per text.
+
+    Only :meth:`row_losses` computes with torch.
+    """
 
     @property
     def name(self) -> str:
@@ -195,11 +200,11 @@ class Task(Protocol):
         """Each row's loss in nats ``[k b]``, and its gradient with respect to the logits ``[k b c]``."""
         ...
 
-    def check(self, logits: Float[Tensor, "k m c"], targets: Tensor) -> list[Check]:
+    def check(self, logits: Float[np.ndarray, "k m c"], targets: np.ndarray) -> list[Check]:
         """Evaluate each adapter's logits during training."""
         ...
 
-    def score(self, logits: Float[Tensor, "m c"], targets: np.ndarray) -> Scores:
+    def score(self, logits: Float[np.ndarray, "m c"], targets: np.ndarray) -> Scores:
         """All metrics of one adapter's logits."""
         ...
 
@@ -207,11 +212,11 @@ class Task(Protocol):
         """All metrics of predicted targets, without a loss."""
         ...
 
-    def probabilities(self, logits: Float[Tensor, "*axes c"]) -> Float[Tensor, "*axes c"]:
+    def probabilities(self, logits: Float[np.ndarray, "*axes c"]) -> Float[np.ndarray, "*axes c"]:
         """Probabilities of logits."""
         ...
 
-    def average(self, logits: Sequence[Float[Tensor, "m c"]]) -> Float[Tensor, "m c"]:
+    def average(self, logits: Sequence[Float[np.ndarray, "m c"]]) -> Float[np.ndarray, "m c"]:
         """Logits of an ensemble: their probabilities are the mean of the members' probabilities."""
         ...
 

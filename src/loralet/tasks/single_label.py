@@ -5,17 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite, log
+from math import isfinite
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import torch
 from jaxtyping import Float, Int
-from torch import Tensor
 
 from loralet.errors import DataError, listed_rows
 from loralet.tasks.base import BaselineKind, Check, RawLabels, Scores
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NUMBER = re.compile(r"0|-?[1-9]\d*")
 """An integer in plain notation."""
@@ -118,20 +118,20 @@ class SingleLabel:
         gradient = logarithms.exp()
         return losses, gradient.scatter_add_(-1, chosen, gradient.new_full((1, 1, 1), -1.0).expand_as(chosen))
 
-    def check(self, logits: Float[Tensor, "k m c"], targets: Tensor) -> list[Check]:
-        right = (logits.argmax(-1) == targets).float().mean(-1)
+    def check(self, logits: Float[np.ndarray, "k m c"], targets: np.ndarray) -> list[Check]:
+        right = (logits.argmax(-1) == targets).mean(-1)
         return [Check(*pair) for pair in zip(right.tolist(), self._mean_losses(logits, targets), strict=True)]
 
-    def score(self, logits: Float[Tensor, "m c"], targets: np.ndarray) -> Scores:
-        (loss,) = self._mean_losses(logits[None], torch.from_numpy(targets))
-        return self._scores(logits.argmax(-1).numpy(), targets, loss if isfinite(loss) else None)
+    def score(self, logits: Float[np.ndarray, "m c"], targets: np.ndarray) -> Scores:
+        (loss,) = self._mean_losses(logits[None], targets)
+        return self._scores(logits.argmax(-1), targets, loss if isfinite(loss) else None)
 
     def score_predictions(self, predicted: np.ndarray, targets: np.ndarray) -> Scores:
         return self._scores(predicted, targets, None)
 
-    def _mean_losses(self, logits: Float[Tensor, "k m c"], targets: Tensor) -> list[float]:
-        chosen = logits.gather(-1, targets.expand(logits.shape[:-1])[..., None])[..., 0]
-        means: list[float] = (logits.logsumexp(-1) - chosen).mean(-1).tolist()
+    def _mean_losses(self, logits: Float[np.ndarray, "k m c"], targets: np.ndarray) -> list[float]:
+        chosen = log_softmax(logits)[:, np.arange(len(targets)), targets]
+        means: list[float] = (-chosen.mean(-1, dtype=np.float64)).tolist()
         return means
 
     def _scores(self, predicted: np.ndarray, targets: np.ndarray, loss: float | None) -> Scores:
@@ -151,14 +151,25 @@ class SingleLabel:
         ends = (float(interval.low), float(interval.high))
         return Scores(dict(zip(self.metrics, numbers, strict=True)), {"accuracy": ends}, loss)
 
-    def probabilities(self, logits: Float[Tensor, "*axes c"]) -> Float[Tensor, "*axes c"]:
-        return logits.softmax(-1)
+    def probabilities(self, logits: Float[np.ndarray, "*axes c"]) -> Float[np.ndarray, "*axes c"]:
+        found: np.ndarray = np.exp(log_softmax(logits))
+        return found
 
-    def average(self, logits: Sequence[Float[Tensor, "m c"]]) -> Float[Tensor, "m c"]:
-        return torch.stack([member.log_softmax(-1) for member in logits]).logsumexp(0) - log(len(logits))
+    def average(self, logits: Sequence[Float[np.ndarray, "m c"]]) -> Float[np.ndarray, "m c"]:
+        members = np.stack([log_softmax(member) for member in logits])
+        found: np.ndarray = np.logaddexp.reduce(members, axis=0) - np.log(members.dtype.type(len(logits)))
+        return found
 
     def decode(self, probabilities: Sequence[float]) -> str:
         return self.labels[max(range(len(probabilities)), key=probabilities.__getitem__)]
+
+
+def log_softmax(logits: Float[np.ndarray, "*axes c"]) -> Float[np.ndarray, "*axes c"]:
+    """Logarithms of the softmax over the last axis, in the type of the logits."""
+    with np.errstate(invalid="ignore"):  # logits of a run that diverged
+        shifted = logits - logits.max(-1, keepdims=True)
+        found: np.ndarray = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return found
 
 
 def _numbers(raw: RawLabels, values: list[int | str]) -> np.ndarray:
@@ -167,6 +178,9 @@ def _numbers(raw: RawLabels, values: list[int | str]) -> np.ndarray:
     Raises:
         DataError: a label is not in ``values``.
     """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     wanted, labels = pa.array(values), raw.values
     if labels.type != wanted.type:
         labels, wanted = labels.cast(pa.string()), wanted.cast(pa.string())

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from loralet.cache import cache_folder
-from loralet.config import ColumnOptions, DataOptions
-from loralet.data.files import Columns
-from loralet.data.sources import Dataset, Split, load_dataset
+from loralet.config import DataOptions
+from loralet.data.sources import Dataset, Split
 from loralet.data.splits import carve, sample
 from loralet.data.tokens import Tokens, tokenise
 from loralet.errors import DataError
 from loralet.hub.backbone import Backbone
+from loralet.runs.sources import dataset_of
 
 
 @dataclass(frozen=True)
@@ -46,16 +46,6 @@ class CorpusRows:
     train: Rows
     validation: Rows
     sample: Rows
-
-
-def columns_of(options: ColumnOptions) -> Columns:
-    """Convert column options for the data readers."""
-    return Columns(options.text_column, options.label_column, options.columns)
-
-
-def dataset_of(source: str, options: DataOptions) -> Dataset:
-    """Load a data set with these options; raises the errors of :func:`loralet.data.sources.load_dataset`."""
-    return load_dataset(source, columns_of(options.columns), options.label_names, options.drop_overlap)
 
 
 def load_corpus(source: str, options: DataOptions, sample_size: int) -> Corpus:

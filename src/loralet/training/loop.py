@@ -201,7 +201,9 @@ def check(state: TrainingState, validation: Rows, target: float) -> list[Checked
     forward = state.program.logits(state.parameters)
     logits = logits_of(state.backend, forward, validation.tokens, len(state.active))
     events: list[Checked] = []
-    for i, (s, found) in enumerate(zip(state.active, state.task.check(logits, validation.targets), strict=True)):
+    for i, (s, found) in enumerate(
+        zip(state.active, state.task.check(logits, validation.targets.numpy()), strict=True)
+    ):
         rank = rank_of(found.score, found.loss)
         best = s.best_rank is None or rank > s.best_rank
         s.stale = 0 if best else s.stale + 1

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from loralet.adapters.pack import Pack, PackShape
+from loralet.adapters.layout import PackShape
+from loralet.adapters.pack import Pack
 from loralet.adapters.spec import HEAD_ALONE, AdapterSpec
 from loralet.errors import ConfigError
 from loralet.models.pooling import HeadKind, Pooling

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from loralet.adapters.pack import Pack
 from loralet.artifacts.artifact import Artifact, ArtifactRole, Measured, Provenance
-from loralet.backends.base import Backend, BackendInfo, LoadedEncoder
+from loralet.backends.base import Backend, LoadedEncoder
 from loralet.backends.choice import choose_backend
+from loralet.backends.info import BackendInfo
 from loralet.config import ComputeOptions, DataOptions, TrainingOptions
 from loralet.errors import CheckpointError
 from loralet.events import Event, Stage
@@ -152,16 +153,16 @@ class Session:
         loaded = self.on(pack)
         return TrainingState.start(loaded.backend, loaded.encoder, self.task, pack, runs, self.training.weight_decay)
 
-    def logits(self, runs: Sequence[Run], tensors: Sequence[Mapping[str, Tensor]], rows: Rows) -> Tensor:
+    def logits(self, runs: Sequence[Run], tensors: Sequence[Mapping[str, Tensor]], rows: Rows) -> np.ndarray:
         """Logits ``[k m c]`` of runs with these tensors; runs that share an encoder and fit share a forward pass."""
-        pieces: dict[int, Tensor] = {}
+        pieces: dict[int, np.ndarray] = {}
         for members in self._shared(runs):
             pack = self.pack([runs[i] for i in members])
             loaded = self.on(pack)
             parameters = pack.fill([tensors[i] for i in members]).to(loaded.backend.device)
             forward = loaded.encoder.program(pack).logits(parameters)
             pieces |= dict(zip(members, logits_of(loaded.backend, forward, rows.tokens, len(members)), strict=True))
-        return torch.stack([pieces[i] for i in range(len(runs))])
+        return np.stack([pieces[i] for i in range(len(runs))])
 
     def _shared(self, runs: Sequence[Run]) -> list[list[int]]:
         """Positions of the runs by forward pass. A fully fine-tuned run has an encoder, and so a pass, to itself."""

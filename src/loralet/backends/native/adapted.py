@@ -12,10 +12,12 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from loralet.adapters.adapter import Adapter
+from loralet.adapters.layout import Layout
 from loralet.backends.native.arrays import FP32, empty
 from loralet.backends.native.bindings import Place, Structure
 from loralet.backends.native.branches import Branches
-from loralet.backends.native.encoder import LINEARS, PARTS, FlatRows, PackedEncoder
+from loralet.backends.native.encoder import LINEARS, PARTS, PackedEncoder
+from loralet.backends.rows import FlatRows
 from loralet.models.pooling import Read
 from loralet.runtime import thread_count
 
@@ -38,6 +40,20 @@ class LowRank:
     a: Float[np.ndarray, "k r i"]
     b: Float[np.ndarray, "k o r"]
     scale: Float[np.ndarray, "k"]
+
+
+def low_rank_of(layout: Layout, arrays: Mapping[str, np.ndarray]) -> dict[str, LowRank]:
+    """The matrices of each adapted linear layer.
+
+    Args:
+        layout: the parameter layout.
+        arrays: the parameters by slot name.
+    """
+    scales = {
+        name: np.array([a.scale if name in a.linears else 0.0 for a in layout.adapters], np.float32)
+        for name in layout.adapted
+    }
+    return {name: LowRank(arrays[f"{name}.A"], arrays[f"{name}.B"], scale) for name, scale in scales.items()}
 
 
 class AdaptedEncoder:
@@ -211,7 +227,7 @@ class EncoderPass:
         self.structure.set(
             adapters=adapted.adapters,
             rows=len(rows),
-            threads=thread_count(),
+            threads=_threads(len(rows.ids), adapted.backward),
             cls_only=int(adapted.read == "first"),
             backward=int(adapted.backward),
             lowest_adapted=adapted.lowest,
@@ -264,6 +280,11 @@ def _place(name: str) -> tuple[int, int]:
 def _stride(array: np.ndarray) -> int:
     """Values between two adapters."""
     return array.strides[0] // array.itemsize
+
+
+def _threads(tokens: int, backward: bool) -> int:
+    """Number of threads: one for a few tokens without a backward pass, as waking another takes longer."""
+    return 1 if tokens < CHUNK_TOKENS // 2 and not backward else thread_count()
 
 
 def _chunk_tokens(tokens: int) -> int:

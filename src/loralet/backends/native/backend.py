@@ -2,78 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from loralet.adapters.pack import Pack
-from loralet.backends.base import AdamWStep, BackendInfo, BackendName
+from loralet.backends.base import AdamWStep
 from loralet.backends.batch import Batch
+from loralet.backends.info import BackendInfo, BackendName
 from loralet.backends.native.attention import NativeAttention
 from loralet.backends.native.bindings import Structure, load_kernels
 from loralet.backends.native.build import NativeUnavailable
 from loralet.backends.native.encoder import PackedEncoder
 from loralet.backends.native.program import FullProgram, NativeProgram
+from loralet.backends.native.support import METHOD, unsupported
 from loralet.backends.native.torch_arrays import ARRAY_TYPES, array_of
-from loralet.backends.torch import DTYPES, TorchBackend, TorchProgram, unsupported_field
+from loralet.backends.torch import DTYPES, TorchBackend, TorchProgram
 from loralet.models.forward import Attention, Weights
 from loralet.models.table import EncoderTable
 
 __all__ = ["NativeBackend", "NativeEncoder", "NativeUnavailable"]
-
-Condition = Callable[[EncoderTable], str | None]
-"""Checks one field of a table: the reason why the kernels do not support it, or None."""
-
-METHOD = "lora"
-WIDTH, HEAD_SIZE, FEED_FORWARD = 32, 16, 16
-"""Sizes must be multiples of these."""
-
-
-def _any(table: EncoderTable) -> None:
-    return None
-
-
-def _only(field: str, value: object) -> Condition:
-    def condition(table: EncoderTable) -> str | None:
-        found = getattr(table, field)
-        return None if found == value else f"{field} is {found!r}, it supports only {value!r}"
-
-    return condition
-
-
-def _multiple(what: str, size: Callable[[EncoderTable], int], of: int) -> Condition:
-    def condition(table: EncoderTable) -> str | None:
-        return f"{what} {size(table)} is not a multiple of {of}" if size(table) % of else None
-
-    return condition
-
-
-CONDITIONS: Mapping[str, Condition] = {
-    "layers": _any,
-    "width": _multiple("width", lambda table: table.width, WIDTH),
-    "heads": _multiple("the head size", lambda table: table.width // table.heads, HEAD_SIZE),
-    "feed_forward": _multiple("the feed-forward width", lambda table: table.feed_forward, FEED_FORWARD),
-    "vocabulary": _any,
-    "positions": _any,
-    "token_types": _any,
-    "embedding_width": _any,
-    "first_position": _any,
-    "activation": _only("activation", "gelu"),
-    "epsilon": _any,
-    "norm_first": _only("norm_first", False),
-    "linear_bias": _only("linear_bias", True),
-    "norm_bias": _only("norm_bias", True),
-    "fused_attention": _only("fused_attention", False),
-    "gated": _only("gated", False),
-    "rotary_base": _only("rotary_base", 0.0),
-    "local_rotary_base": _only("local_rotary_base", 0.0),
-    "local_window": _only("local_window", 0),
-    "global_every": _only("global_every", 1),
-    "relative_buckets": _only("relative_buckets", 0),
-}
-"""A check for every field of the table that the kernels know. Tables with other fields are rejected."""
 
 
 class NativeBackend:
@@ -105,10 +55,7 @@ class NativeBackend:
     def supports(self, table: EncoderTable, dtype: torch.dtype, method: str = METHOD) -> str | None:
         if dtype not in ARRAY_TYPES:
             return f"it computes in fp32 or bf16, not in {dtype}"
-        if method != METHOD:
-            return f"it does not know the adapter method {method}"
-        reasons = (condition(table) for condition in CONDITIONS.values())
-        return unsupported_field(table, set(CONDITIONS)) or next(filter(None, reasons), None)
+        return unsupported(table, method)
 
     def load(self, weights: Weights, table: EncoderTable, dtype: torch.dtype) -> NativeEncoder:
         reason = self.supports(table, dtype)

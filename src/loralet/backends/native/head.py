@@ -12,7 +12,7 @@ from loralet.adapters.counters import head_index
 from loralet.backends.native.arrays import FP32, empty
 from loralet.backends.native.bindings import Kernels, Place, Structure
 from loralet.backends.native.branches import head_masks
-from loralet.backends.native.encoder import FlatRows
+from loralet.backends.rows import FlatRows
 from loralet.models.pooling import HeadKind, Pooling
 from loralet.models.table import EncoderTable
 from loralet.runtime import thread_count

@@ -12,7 +12,7 @@ from torch import Tensor
 from loralet.adapters.pack import Pack
 from loralet.backends.base import Logits, RowLosses, memory_errors
 from loralet.backends.batch import Batch
-from loralet.backends.native.adapted import AdaptedEncoder, EncoderPass, LowRank
+from loralet.backends.native.adapted import AdaptedEncoder, EncoderPass, low_rank_of
 from loralet.backends.native.encoder import PackedEncoder
 from loralet.backends.native.head import NativeHead, kernel_has
 from loralet.backends.native.torch_arrays import array_of, rows_of, tensor_of
@@ -131,20 +131,6 @@ def _native_head(pack: Pack, encoder: PackedEncoder, arrays: Mapping[str, np.nda
     if not kernel_has(pack.shape.head, pack.shape.pooling):
         return None
     return NativeHead(encoder.kernels, pack.shape.head, arrays, encoder.pooler)
-
-
-def low_rank_of(pack: Pack, arrays: Mapping[str, np.ndarray]) -> dict[str, LowRank]:
-    """The matrices of each adapted linear layer.
-
-    Args:
-        pack: the parameter layout.
-        arrays: the parameters by slot name.
-    """
-    scales = {
-        name: np.array([a.scale if name in a.linears else 0.0 for a in pack.adapters], np.float32)
-        for name in pack.adapted
-    }
-    return {name: LowRank(arrays[f"{name}.A"], arrays[f"{name}.B"], scale) for name, scale in scales.items()}
 
 
 class FullProgram:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from loralet.backends.batch import Batch
 from loralet.backends.native.arrays import BF16, FP32
-from loralet.backends.native.encoder import FlatRows
+from loralet.backends.rows import FlatRows
 
 ARRAY_TYPES = {torch.float32: FP32, torch.bfloat16: BF16}
 """Arithmetic types in torch, and the kernels' element types."""

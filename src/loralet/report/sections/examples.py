@@ -14,7 +14,7 @@ from loralet.errors import UserError
 from loralet.report.sections.base import ShownRuns
 from loralet.report.statistics import suspected_labels
 from loralet.runs.record import Record
-from loralet.training.corpus import dataset_of
+from loralet.runs.sources import dataset_of
 
 SHOWN = 10
 """Number of rows of each kind."""

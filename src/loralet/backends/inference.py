@@ -1,0 +1,64 @@
+"""The choice of a backend for prediction. torch is imported only if the native backend cannot be used."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from loralet.adapters.layout import Layout
+from loralet.backends.info import wanted_backend
+from loralet.backends.native.build import NativeUnavailable
+from loralet.backends.native.inference import NativeInference
+from loralet.cpu import cpu_features
+
+__all__ = ["NativeInference", "native_inference"]
+
+GPU_DEVICES = (Path("/dev/nvidia0"), Path("/dev/kfd"))
+"""Device files of GPUs that torch may support."""
+
+
+def native_inference(
+    arrays: Mapping[str, np.ndarray],
+    layout: Layout,
+    parameters: Float[np.ndarray, "k n"],
+    method: str,
+    precision: str = "auto",
+    wanted: str = "auto",
+) -> NativeInference | None:
+    """The forward pass in C, or None if torch is to be used: it is requested, there is a GPU, or the kernels are not
+    available or do not support the pack.
+
+    Args:
+        arrays: the encoder's frozen tensors in fp32.
+        layout, parameters: the pack.
+        method: its adapter method.
+        precision, wanted: see :func:`loralet.backends.choice.choose_backend`.
+
+    Raises:
+        ConfigError: ``LORALET_BACKEND`` is not the name of a backend.
+    """
+    wanted, _ = wanted_backend(wanted)
+    if wanted == "torch" or (wanted == "auto" and may_have_gpu()) or not NativeInference.supports(layout, method):
+        return None
+    try:
+        return NativeInference(arrays, layout, parameters, bf16_of(precision))
+    except NativeUnavailable:
+        return None
+
+
+def bf16_of(precision: str) -> bool:
+    """Whether the kernels compute in bf16.
+
+    Args:
+        precision: ``fp32``, ``bf16``, or ``auto``: bf16 if the CPU has bf16 arithmetic.
+    """
+    return precision == "bf16" or (precision == "auto" and bool(cpu_features() & {"avx512bf16", "amx-bf16"}))
+
+
+def may_have_gpu() -> bool:
+    """Whether torch may find a GPU; it is not imported to find out."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES") != "" and any(path.exists() for path in GPU_DEVICES)

@@ -1,0 +1,185 @@
+"""Find and read trained runs, without torch, except for adapters of PEFT."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from loralet.artifacts.artifact import Artifact
+from loralet.artifacts.layout import settled
+from loralet.artifacts.reading import ADAPTER_FILES, is_peft_folder, read_artifact
+from loralet.config import ModelOptions, SeveralRuns
+from loralet.errors import CheckpointError, HubError, RunError
+from loralet.hub import client
+from loralet.hub.checkpoint import Checkpoint, read_checkpoint
+from loralet.runs.results import read_results
+from loralet.runs.selection import chosen_run
+from loralet.tasks.single_label import require_no_exchange
+
+if TYPE_CHECKING:
+    from loralet.hub.backbone import Backbone
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A trained run and its encoder, as read from their folders.
+
+    Args:
+        artifact: the run, without tensors.
+        arrays: its tensors by slot name.
+        checkpoint: the encoder.
+    """
+
+    artifact: Artifact
+    arrays: Mapping[str, np.ndarray]
+    checkpoint: Checkpoint
+
+
+def find_adapter(folder: Path, run: str = "") -> Path:
+    """Find an adapter folder.
+
+    Args:
+        folder: a run folder (the run chosen on validation, or ``run``), an adapter folder, or a hub id.
+        run: id of a run of a study.
+
+    Raises:
+        RunError: the folder does not exist, or has no finished run or no run of that name.
+        HubError: a name of the form owner/name that is neither a folder nor an adapter on the hub.
+    """
+    if not folder.is_dir():
+        owner, _, name = folder.as_posix().partition("/")
+        if not name or Path(owner).exists() or not client.is_hub_id(folder.as_posix()):
+            raise RunError(f"{folder}: no such folder")
+        return client.fetch(folder.as_posix(), _wanted)
+    if (folder / "loralet.json").exists() or is_peft_folder(folder):
+        if run and run != folder.name:
+            raise RunError(f"{folder} is one adapter, not a study; remove --run")
+        return folder
+    if (folder / "config.json").exists():
+        raise RunError(f"{folder}: no trained classifier; a base model alone would only guess")
+    results = read_results(folder)
+    adapters = folder / "adapters"
+    run = run or chosen_run(results).id
+    if (adapters / run).is_dir() and not (adapters / run / "loralet.json").exists():
+        raise RunError(
+            f"{adapters / run}: loralet.json is missing, so the labels are unknown; "
+            "copy the run folder again, or train again"
+        )
+    if not (adapters / run / "loralet.json").exists():
+        known = sorted(path.name for path in adapters.iterdir()) if adapters.is_dir() else []
+        raise RunError(f"{folder} has no trained run {run!r}; it has: {', '.join(known) or 'none'}")
+    return adapters / run
+
+
+def _wanted(names: Sequence[str]) -> list[str]:
+    """The files to fetch from an adapter's repository; empty if the repository has no adapter."""
+    found = {"loralet.json", "adapter_config.json"} & set(names)
+    return [name for name in names if name in ADAPTER_FILES] if found else []
+
+
+def find_adapters(runs: SeveralRuns) -> list[Path]:
+    """The adapter folders of an ensemble.
+
+    Raises:
+        RunError: an adapter does not exist or is given twice.
+        HubError: see :func:`find_adapter`.
+    """
+    folder = Path(runs.one.folder)
+    found = [find_adapter(folder, name) for name in runs.runs or (runs.one.run,)]
+    found += [find_adapter(Path(other)) for other in runs.also]
+    resolved = [path.resolve() for path in found]
+    twice = sorted({str(path) for path, place in zip(found, resolved, strict=True) if resolved.count(place) > 1})
+    if twice:
+        raise RunError(f"{', '.join(twice)}: given twice; give each run once")
+    return found
+
+
+def read_adapter(adapter: Path, options: ModelOptions = ModelOptions()) -> Opened:
+    """Read an adapter folder of loralet or PEFT, and its backbone.
+
+    Args:
+        adapter: the folder.
+        options: label names, in the order of the logits, and the path of the backbone.
+
+    Raises:
+        RunError: the folder cannot be read, or it was trained on another backbone.
+        DataError: one of the adapter's own labels is given as the name of another label.
+        CheckpointError, HubError: the backbone cannot be loaded.
+    """
+    labels, source = options.label_names, options.source
+    if is_peft_folder(adapter):
+        with _backbone_named(adapter, source.backbone):
+            return _read_peft(adapter, labels, source.backbone)
+    artifact, arrays = read_artifact(adapter)
+    if labels:
+        artifact = _renamed(adapter, artifact, labels)
+    if artifact.role == "full":
+        head = {name: array for name, array in arrays.items() if name.startswith("classifier")}
+        return Opened(settled(artifact), head, read_checkpoint(str(adapter)))
+    with _backbone_named(adapter, source.backbone):
+        found = read_checkpoint(source.backbone or artifact.backbone)
+    if found.fingerprint != artifact.backbone_fingerprint and not source.any_backbone:
+        raise RunError(
+            f"{adapter}: trained on another model than {found.name} "
+            f"(fingerprint {artifact.backbone_fingerprint[:12]}, found {found.fingerprint[:12]}), so its predictions "
+            "would be meaningless. --any-backbone (force=True in Python) loads it anyway"
+        )
+    return Opened(artifact, arrays, found)
+
+
+def _renamed(adapter: Path, artifact: Artifact, labels: Sequence[str]) -> Artifact:
+    """The artifact with other label names.
+
+    Raises:
+        RunError: another number of names than labels.
+        DataError: see :func:`read_adapter`.
+    """
+    if len(labels) != len(artifact.labels):
+        raise RunError(
+            f"{adapter}: {len(labels)} label names given, but the classifier has {len(artifact.labels)} labels "
+            f"({', '.join(artifact.labels)})"
+        )
+    require_no_exchange(str(adapter), artifact.labels, labels)
+    return replace(artifact, labels=tuple(labels), label_type="str")
+
+
+def _read_peft(adapter: Path, labels: Sequence[str], backbone: str) -> Opened:
+    from loralet.artifacts.peft import load_peft  # imports torch
+
+    artifact, found = load_peft(adapter, labels, backbone)
+    return opened_of(artifact, found)
+
+
+def opened_of(artifact: Artifact, backbone: Backbone) -> Opened:
+    """A run in memory; the arrays share memory with its tensors."""
+    arrays = {name: tensor.detach().float().cpu().numpy() for name, tensor in artifact.tensors.items()}
+    weights = {name: tensor.numpy() for name, tensor in backbone.weights.items()}
+    found = Checkpoint(
+        backbone.name,
+        backbone.family,
+        backbone.table,
+        weights,
+        backbone.tokenizer,
+        backbone.fingerprint,
+        backbone.config,
+    )
+    return Opened(replace(artifact, tensors={}), arrays, found)
+
+
+@contextmanager
+def _backbone_named(adapter: Path, given: str) -> Iterator[None]:
+    """If the adapter's own backbone cannot be loaded, extend the error with how to set another path."""
+    try:
+        yield
+    except (CheckpointError, HubError) as error:
+        if given:
+            raise
+        raise type(error)(
+            f"{adapter}: the backbone cannot be loaded ({error}); "
+            "if it is at another path, set --backbone (backbone=... in Python)"
+        ) from error

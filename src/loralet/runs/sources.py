@@ -1,0 +1,34 @@
+"""The options and the data of a run folder, without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from loralet.config import ColumnOptions, DataOptions, StudyConfig, TrainConfig
+from loralet.config.toml import read_options
+from loralet.data.files import Columns
+from loralet.data.sources import Dataset, load_dataset
+
+
+def read_config(folder: Path, kind: str) -> StudyConfig | TrainConfig:
+    """The options of a run folder.
+
+    Args:
+        folder: the run folder.
+        kind: ``study`` or ``train``, from the results.
+
+    Raises:
+        ConfigError: config.toml cannot be read.
+    """
+    path = folder / "config.toml"
+    return read_options(path, StudyConfig) if kind == "study" else read_options(path, TrainConfig)
+
+
+def columns_of(options: ColumnOptions) -> Columns:
+    """Convert column options for the data readers."""
+    return Columns(options.text_column, options.label_column, options.columns)
+
+
+def dataset_of(source: str, options: DataOptions) -> Dataset:
+    """Load a data set with these options; raises the errors of :func:`loralet.data.sources.load_dataset`."""
+    return load_dataset(source, columns_of(options.columns), options.label_names, options.drop_overlap)
