@@ -38,7 +38,7 @@ test: setup-dev  ## set up, then all tests with coverage
 # The tests of the kernels that fit into two minutes, in the best instruction set of this machine or in LORALET_ISA. The
 # compiler must not run under the preloaded runtime.
 BEST_ISA := from loralet.backends.native.build import available_instructions; print(available_instructions()[0])
-KERNELS := native_attention native_head native_adamw native_memory native_encoder dropout
+KERNELS := native_tiles native_attention native_head native_adamw native_memory native_encoder dropout
 KERNEL_TESTS := $(KERNELS:%=tests/oracle/test_%.py)
 SANITIZER := $(shell $(CC) -print-file-name=libasan.so 2>/dev/null)
 

@@ -22,12 +22,13 @@ def describe_machine() -> dict[str, object]:
     """CPU, precision, versions and commit.
 
     ``instructions`` is the instruction set of the native backend, None if it is not available. ``dtype`` is the choice
-    of ``--precision auto``.
+    of ``--precision auto`` for an encoder that the native backend supports.
     """
+    native, plain = native_backend(), TorchBackend()
     return {
         "cpu": cpu_model(),
         "instructions": native_instructions(),
-        "dtype": DTYPES[choose_dtype("auto", TorchBackend().device)],
+        "dtype": DTYPES[choose_dtype("auto", native if native and plain.device.type == "cpu" else plain)],
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -37,12 +38,18 @@ def describe_machine() -> dict[str, object]:
     }
 
 
-def native_instructions() -> str | None:
-    """The instruction set of the native backend; None if it is not available."""
+def native_backend() -> NativeBackend | None:
+    """The native backend; None if it is not available."""
     try:
-        return NativeBackend().info(torch.float32).instructions
+        return NativeBackend()
     except NativeUnavailable:
         return None
+
+
+def native_instructions() -> str | None:
+    """The instruction set of the native backend; None if it is not available."""
+    native = native_backend()
+    return native.info(torch.float32).instructions if native else None
 
 
 def _version(name: str) -> str | None:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
 from loralet.backends.base import Backend
 from loralet.backends.native.backend import NativeBackend, NativeUnavailable
-from loralet.backends.native.build import wanted_instructions
-from loralet.backends.torch import TorchBackend
+from loralet.backends.native.build import FORCED, wanted_instructions
+from loralet.backends.torch import DTYPES, TorchBackend
+
+EMULATED = "amx-emulated"
+"""The kernels for AMX with tiles emulated in C. In fp32 they use no tiles and equal those of ``portable``."""
+
+
+def instructions_under_test() -> list[str]:
+    """The instruction sets of this machine and the emulated one, or only the one set by ``LORALET_ISA``."""
+    return wanted_instructions() + ([] if os.environ.get(FORCED) else [EMULATED])
 
 
 def _native() -> list[NativeBackend]:
-    """One backend per instruction set, or the one set by ``LORALET_ISA``; empty without a compiler."""
+    """One backend per instruction set; empty without a compiler."""
     try:
-        return [NativeBackend(name) for name in wanted_instructions()]
+        return [NativeBackend(name) for name in instructions_under_test()]
     except NativeUnavailable:
         return []
 
@@ -30,5 +40,15 @@ BACKENDS: list[Backend] = [ORACLE, *NATIVE, *([TorchBackend()] if torch.cuda.is_
 
 each_native = pytest.mark.parametrize("backend", NATIVE, ids=backend_id)
 """Run a test for each instruction set of this machine. Skipped without a compiler."""
+each_native_and_type = pytest.mark.parametrize(
+    ("dtype", "backend"),
+    [
+        pytest.param(dtype, backend, id=f"{name}-{backend_id(backend)}")
+        for dtype, name in DTYPES.items()
+        for backend in NATIVE
+        if dtype == torch.bfloat16 or backend.kernels.instructions != EMULATED
+    ],
+)
+"""The same for each arithmetic type, but for fp32 with emulated tiles, which is not different from ``portable``."""
 each_backend = pytest.mark.parametrize("backend", BACKENDS, ids=backend_id)
 """Run a test for each backend of this machine."""

@@ -1,4 +1,4 @@
-"""The CPU's name and features, read without torch: the lowest supported release, 2.10, does not report them."""
+"""The CPU's name, vendor and features, read without torch: the lowest supported release, 2.10, does not report them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 ON_X86 = platform.machine().lower() in ("x86_64", "amd64")
 DESCRIPTION = Path("/proc/cpuinfo")
 """Description of the CPU on Linux."""
+AMD = "AuthenticAMD"
+"""The name by which AMD's CPUs identify their vendor."""
 
 
 def cpu_model(described: Path = DESCRIPTION) -> str:
@@ -23,6 +25,15 @@ def cpu_model(described: Path = DESCRIPTION) -> str:
         return platform.processor() or platform.machine()
     numbers = [f"{name} {facts[key]}" for name, key in (("family", "cpu family"), ("model", "model")) if key in facts]
     return facts["model name"] + (f" ({', '.join(numbers)})" if numbers else "")
+
+
+def cpu_vendor(described: Path = DESCRIPTION) -> str:
+    """The name by which the CPU identifies its vendor, such as :data:`AMD`; empty if it is not known.
+
+    Args:
+        described: path of the CPU description on Linux.
+    """
+    return _facts(described).get("vendor_id", "")
 
 
 def cpu_features(described: Path = DESCRIPTION) -> frozenset[str]:

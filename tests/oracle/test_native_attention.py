@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from backends import each_native
+from backends import each_native, each_native_and_type
 from torch import Tensor
 
 from loralet.backends.native.backend import NativeBackend
@@ -31,8 +31,7 @@ def operands(
     return [x.requires_grad_(x.shape[0] == max(axes)) for x in found]
 
 
-@each_native
-@pytest.mark.parametrize("dtype", list(TOLERANCE), ids=["fp32", "bf16"])
+@each_native_and_type
 @pytest.mark.parametrize(("heads", "size"), [(2, 16), (2, 64), (1, 48)])
 @pytest.mark.parametrize("axes", [(1, 1, 1), (3, 1, 3), (3, 3, 3), (1, 3, 1)], ids=str)
 @pytest.mark.parametrize("queries", [1, 37])

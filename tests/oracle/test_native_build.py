@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from backends import NATIVE, each_native
+from backends import NATIVE, each_native, instructions_under_test
 
 from loralet.backends.choice import choose_backend
-from loralet.backends.native import build
+from loralet.backends.native import bindings, build
 from loralet.backends.native.backend import NativeBackend, NativeUnavailable
-from loralet.backends.native.bindings import Place, Structure, declarations, load_kernels
+from loralet.backends.native.bindings import Kernels, Place, Structure, declarations, load_kernels
 from loralet.backends.native.build import (
     COMPILERS,
     FORCED,
@@ -25,6 +25,7 @@ from loralet.backends.native.build import (
     compiled,
     wanted_instructions,
 )
+from loralet.cpu import ON_X86, cpu_features
 from loralet.errors import ConfigError
 from loralet.models.table import EncoderTable
 
@@ -69,9 +70,44 @@ def test_an_unsupported_instruction_set_is_rejected(monkeypatch: pytest.MonkeyPa
         NativeBackend("avx512-bf16")
 
 
+def test_emulated_tiles_are_used_only_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "cpu_features", frozenset)
+    monkeypatch.delenv(FORCED, raising=False)
+    assert wanted_instructions() == ["portable"]
+    assert wanted_instructions("amx-emulated") == ["amx-emulated"]
+    monkeypatch.setenv(FORCED, "amx-emulated")
+    assert wanted_instructions() == ["amx-emulated"]
+
+
+@needs_compiler
+@pytest.mark.skipif(not ON_X86, reason="AMX compiles only on x86")
+@pytest.mark.skipif("amx-tile" in cpu_features(), reason="this CPU has AMX")
+def test_amx_is_refused_on_a_cpu_without_it(tmp_path: Path) -> None:
+    library, flags = tmp_path / "tiles.so", ("-mamx-tile", "-mamx-bf16", "-fPIC", "-shared")
+    command = [COMPILER, *flags, str(SOURCES / "tiles.c"), "-o", str(library)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("the compiler does not have this instruction set")
+    assert not Kernels(library, "amx").allow_tiles()
+
+
+@needs_compiler
+def test_if_the_operating_system_refuses_amx_the_next_instruction_set_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(FORCED, raising=False)
+    monkeypatch.setattr(bindings, "wanted_instructions", lambda name: [name] if name else ["amx", "portable"])
+    monkeypatch.setattr(bindings, "compiled", lambda name, sources: compiled("portable", sources))
+    monkeypatch.setattr(Kernels, "allow_tiles", lambda self: self.instructions != "amx")
+    words = f"{INSTRUCTION_SETS['portable'].words} (the operating system refuses AMX)"
+    backend = NativeBackend()
+    assert (backend.kernels.instructions, backend.kernels.words) == ("portable", words)
+    assert str(backend.info(torch.float32)) == f"native, {words}, fp32, 1 thread"
+    assert NativeBackend("portable").kernels.words == INSTRUCTION_SETS["portable"].words
+    with pytest.raises(NativeUnavailable, match=r"^the operating system refuses AMX$"):
+        NativeBackend("amx")
+
+
 def test_an_unknown_instruction_set_is_an_error_with_any_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(FORCED, "sse9")
-    words = "^LORALET_ISA=sse9 is not one of avx512-bf16, avx512, avx2, portable$"
+    words = "^LORALET_ISA=sse9 is not one of amx, avx512-bf16, avx512, avx2, portable, amx-emulated$"
     with pytest.raises(ConfigError, match=words):
         NativeBackend()
     with pytest.raises(ConfigError, match=words):
@@ -157,7 +193,11 @@ def test_without_openmp_the_kernels_still_compile(folder: Path) -> None:
 
 
 @needs_compiler
-@pytest.mark.parametrize("element", [[], ["-DELEMENT_BF16"]], ids=["fp32", "bf16"])
+@pytest.mark.parametrize(
+    "element",
+    [[], ["-DELEMENT_BF16"], ["-DELEMENT_BF16", "-DLORALET_EMULATE_TILES"]],
+    ids=["fp32", "bf16", "bf16-tiles"],
+)
 def test_every_header_compiles_on_its_own(element: list[str]) -> None:
     for header in sorted(SOURCES.glob("*.h")):
         command = [COMPILER, *STRICT, *element, "-fsyntax-only", "-x", "c", str(header)]
@@ -253,6 +293,6 @@ def test_an_array_of_the_wrong_type_is_rejected(field: str, target: np.ndarray |
 
 @needs_compiler
 def test_this_machine_has_kernels() -> None:
-    """Without kernels, all tests of them would be skipped silently."""
-    assert [backend.kernels.instructions for backend in NATIVE] == wanted_instructions()
+    """Without kernels, all tests of them would be skipped silently. Set LORALET_ISA if AMX is refused."""
+    assert [backend.kernels.instructions for backend in NATIVE] == instructions_under_test()
     assert build.SECONDS >= 60

@@ -9,7 +9,7 @@ from functools import cache
 
 import pytest
 import torch
-from backends import ORACLE, each_backend, each_native
+from backends import ORACLE, each_backend, each_native, each_native_and_type
 from packs import (
     BATCH,
     LENGTHS,
@@ -38,8 +38,6 @@ from loralet.backends.native.support import CONDITIONS
 from loralet.models.pooling import HeadKind
 from loralet.models.table import EncoderTable
 
-DTYPES = pytest.mark.parametrize("dtype", list(TOLERANCE), ids=["fp32", "bf16"])
-
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
@@ -58,8 +56,7 @@ def expected(kind: str, head: HeadKind, targets: str, dtype: torch.dtype) -> tup
     return case, compute(ORACLE, case)
 
 
-@each_native
-@DTYPES
+@each_native_and_type
 @pytest.mark.parametrize("head", ["pooler", "trained-pooler", "mean"])
 @pytest.mark.parametrize("targets", TARGETS)
 @pytest.mark.parametrize("kind", TABLES)
@@ -149,8 +146,7 @@ def dropped(kind: str, head: HeadKind, targets: str, dtype: torch.dtype) -> tupl
     return case, compute(ORACLE, case, step=5)
 
 
-@each_native
-@DTYPES
+@each_native_and_type
 @pytest.mark.parametrize("head", ["pooler", "mean"])
 @pytest.mark.parametrize("targets", [name for name in TARGETS if name != "none"])
 @pytest.mark.parametrize("kind", ["bert", "distilbert", "one-layer"])
@@ -261,8 +257,7 @@ def test_packs_share_one_encoder_sequentially(backend: NativeBackend) -> None:
         assert torch.equal(gradient, compute(backend, case).gradient)
 
 
-@each_native
-@DTYPES
+@each_native_and_type
 def test_full_fine_tuning_matches_torch(dtype: torch.dtype, backend: NativeBackend) -> None:
     """torch computes the gradients, with attention in C; evaluation runs entirely in C."""
     case = make_case(dtype=dtype, adapters=[Adapter(0, 0.0, 0.0, (), 0)], head_dropout=0.2, full=True)

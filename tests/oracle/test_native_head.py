@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from backends import ORACLE, each_native
+from backends import ORACLE, each_native, each_native_and_type
 from packs import BATCH, LENGTHS, PLAIN, TOLERANCE, apart, compute, cross_entropy, evaluate, make_batch, make_case
 from torch import Tensor
 
@@ -16,10 +16,9 @@ from loralet.models.pooling import HeadKind, Pooling
 HEADS = pytest.mark.parametrize("head", ["pooler", "trained-pooler", "mean"])
 
 
-@each_native
+@each_native_and_type
 @HEADS
 @pytest.mark.parametrize("targets", ["query-value", "none"])
-@pytest.mark.parametrize("dtype", list(TOLERANCE), ids=["fp32", "bf16"])
 def test_head_dropout_matches_torch(dtype: torch.dtype, targets: str, head: HeadKind, backend: NativeBackend) -> None:
     case = make_case(head=head, targets=targets, dtype=dtype, head_dropout=0.3)
     ours, theirs, other = compute(backend, case, step=5), compute(ORACLE, case, step=5), compute(backend, case, step=6)

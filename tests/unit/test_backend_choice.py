@@ -19,12 +19,17 @@ from loralet.adapters.adapter import Adapter
 from loralet.adapters.layout import PackShape
 from loralet.adapters.pack import Pack
 from loralet.backends import choice
+from loralet.backends import torch as torch_backend
 from loralet.backends.base import Backend
 from loralet.backends.choice import SLOWDOWN, Chosen, choose_backend, choose_dtype
 from loralet.backends.info import VARIABLE, BackendInfo
+from loralet.backends.native import backend as native_backend
+from loralet.backends.native import support
 from loralet.backends.native.backend import NativeBackend, NativeUnavailable
+from loralet.backends.native.bindings import Kernels
 from loralet.backends.torch import TorchBackend
 from loralet.config import ComputeOptions, DataOptions, GridOptions, StudyConfig, TrainingOptions
+from loralet.cpu import AMD
 from loralet.data.columns import memory_dataset, text_column
 from loralet.errors import ConfigError
 from loralet.events import Event, Stage
@@ -112,7 +117,7 @@ def test_native_is_the_first_choice_on_a_cpu(native: type[Native]) -> None:
 
 
 def test_torch_is_used_on_request(native: type[Native], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose_backend(TABLE, wanted="torch").info == TorchBackend(CPU).info(choose_dtype("auto", CPU))
+    assert choose_backend(TABLE, wanted="torch").info == TorchBackend(CPU).info(choose_dtype("auto", TorchBackend(CPU)))
     monkeypatch.setenv(VARIABLE, "native")
     assert choose_backend(TABLE, wanted="torch").info.name == "torch", "the option takes precedence over the variable"
 
@@ -217,18 +222,62 @@ def test_a_backend_in_one_line(info: BackendInfo, line: str) -> None:
     assert Chosen(TorchBackend(CPU), torch.float32, info).announcement == f"backend: {line}"
 
 
+INTEL = "GenuineIntel"
+
+
+def described(monkeypatch: pytest.MonkeyPatch, vendor: str, *features: str) -> None:
+    """Let the CPU have this vendor and these features."""
+    for module in (support, torch_backend):
+        monkeypatch.setattr(module, "cpu_vendor", lambda: vendor)
+    monkeypatch.setattr(torch_backend, "cpu_features", lambda: set(features))
+
+
 @pytest.mark.parametrize(
-    ("has", "dtype"),
-    [({"avx512bf16"}, torch.bfloat16), ({"amx-bf16"}, torch.bfloat16), ({"avx2"}, torch.float32)],
+    ("vendor", "features", "dtype"),
+    [
+        (AMD, {"avx512bf16"}, torch.bfloat16),
+        (INTEL, {"avx512bf16"}, torch.float32),
+        (INTEL, {"avx512bf16", "amx-bf16"}, torch.bfloat16),
+        (AMD, {"avx2"}, torch.float32),
+        ("", {"bf16"}, torch.float32),
+    ],
 )
-def test_auto_is_bf16_if_the_cpu_supports_it(
-    monkeypatch: pytest.MonkeyPatch, native: type[Native], has: set[str], dtype: torch.dtype
+def test_auto_is_bf16_in_torch_where_it_is_faster(
+    monkeypatch: pytest.MonkeyPatch, native: type[Native], vendor: str, features: set[str], dtype: torch.dtype
 ) -> None:
-    monkeypatch.setattr(choice, "cpu_features", lambda: has)
-    assert choose_dtype("auto", CPU) == choose_backend(TABLE).dtype == dtype
-    assert choose_backend(TABLE, "fp32").dtype == torch.float32
+    described(monkeypatch, vendor, *features)
+    assert choose_dtype("auto", TorchBackend(CPU)) == choose_backend(TABLE, wanted="torch").dtype == dtype
+    assert choose_backend(TABLE, "fp32", "torch").dtype == torch.float32
     assert choose_backend(TABLE, "bf16").dtype == torch.bfloat16
     assert choose_backend(TABLE, "bf16", "torch").info.dtype == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("instructions", "vendor", "dtype"),
+    [
+        ("amx", INTEL, torch.bfloat16),
+        ("avx512-bf16", AMD, torch.bfloat16),
+        ("avx512-bf16", INTEL, torch.float32),
+        ("avx512-bf16", "", torch.float32),
+        ("avx512", AMD, torch.float32),
+        ("avx2", AMD, torch.float32),
+        ("portable", AMD, torch.float32),
+        ("amx-emulated", AMD, torch.float32),
+    ],
+)
+def test_auto_is_bf16_where_the_instruction_set_in_use_computes_it_faster(
+    monkeypatch: pytest.MonkeyPatch, instructions: str, vendor: str, dtype: torch.dtype
+) -> None:
+    """Whatever else the CPU has."""
+    described(monkeypatch, vendor, "avx512bf16", "amx-bf16")
+    kernels = Kernels.__new__(Kernels)
+    kernels.instructions, kernels.note = instructions, ""
+    monkeypatch.setattr(native_backend, "load_kernels", lambda name: kernels)
+    monkeypatch.setattr(choice, "TorchBackend", lambda: TorchBackend(CPU))
+    chosen = choose_backend(TABLE)
+    assert (chosen.backend.name, chosen.dtype) == ("native", dtype)
+    assert choose_backend(TABLE, "fp32").dtype == torch.float32
+    assert choose_backend(TABLE, "bf16").dtype == torch.bfloat16
 
 
 TEXTS = [" ".join(pair) for pair in zip("abcdefgh" * 3, "hgfedcba" * 3, strict=True)]

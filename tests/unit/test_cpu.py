@@ -1,4 +1,4 @@
-"""The CPU's name and features: read from Linux's description, and equal to what torch reports."""
+"""The CPU's name, vendor and features: read from Linux's description, and equal to what torch reports."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from loralet.cpu import ON_X86, cpu_features, cpu_model
+from loralet.cpu import AMD, ON_X86, cpu_features, cpu_model, cpu_vendor
 
 GENOA = """processor\t: 0
 vendor_id\t: AuthenticAMD
@@ -47,6 +47,14 @@ def test_a_description_without_a_model_name_is_read(described: Path) -> None:
     described.write_text(GRAVITON, encoding="utf-8")
     assert cpu_features(described) == {"fp", "asimd", "bf16"}
     assert cpu_model(described)
+
+
+def test_the_vendor_is_that_of_the_first_core(described: Path, tmp_path: Path) -> None:
+    assert cpu_vendor(described) == AMD
+    described.write_text("vendor_id\t: GenuineIntel\n", encoding="utf-8")
+    assert cpu_vendor(described) == "GenuineIntel"
+    described.write_text(GRAVITON, encoding="utf-8")
+    assert cpu_vendor(described) == cpu_vendor(tmp_path / "missing") == ""
 
 
 def test_other_systems_ask_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

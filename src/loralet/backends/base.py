@@ -76,6 +76,11 @@ class Backend(Protocol):
     name: BackendName
     device: torch.device
 
+    @property
+    def fastest_dtype(self) -> torch.dtype:
+        """The type of ``--precision auto``: bf16 where it is the faster arithmetic, else fp32."""
+        ...
+
     def info(self, dtype: torch.dtype, reason: str = "") -> BackendInfo:
         """The backend's entry in a run folder."""
         ...

@@ -11,7 +11,6 @@ from loralet.backends.base import Backend
 from loralet.backends.info import BackendInfo, wanted_backend
 from loralet.backends.native.backend import NativeBackend, NativeUnavailable
 from loralet.backends.torch import TorchBackend
-from loralet.cpu import cpu_features
 from loralet.errors import ConfigError
 from loralet.models.table import EncoderTable
 
@@ -46,7 +45,7 @@ def choose_backend(
 
     Args:
         table: the encoder's layer table.
-        precision: ``fp32``, ``bf16``, or ``auto``: bf16 if the device computes it natively.
+        precision: ``fp32``, ``bf16``, or ``auto``: the faster of the two on the backend.
         wanted: ``native``, ``torch``, or ``auto``: the environment variable ``LORALET_BACKEND`` if set, else torch if
             there is a GPU, else native if it supports the session, else torch.
         methods: adapter methods that the session needs.
@@ -64,7 +63,7 @@ def choose_backend(
         if wanted == "native":
             raise ConfigError(f"{asked}: {error}") from error
         return _chosen(plain, precision, f"{error}; {SLOWDOWN}")
-    dtype = choose_dtype(precision, native.device)
+    dtype = choose_dtype(precision, native)
     reasons = (native.supports(table, dtype, method) for method in methods)
     reason = next(filter(None, reasons), None)
     if reason is None:
@@ -75,20 +74,17 @@ def choose_backend(
 
 
 def _chosen(backend: Backend, precision: str, reason: str) -> Chosen:
-    dtype = choose_dtype(precision, backend.device)
+    dtype = choose_dtype(precision, backend)
     return Chosen(backend, dtype, backend.info(dtype, reason))
 
 
-def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
+def choose_dtype(precision: str, backend: Backend) -> torch.dtype:
     """The type of the encoder's arithmetic.
 
     Args:
-        precision: ``fp32``, ``bf16``, or ``auto``: bf16 if the device has bf16 arithmetic (AVX512-BF16, AMX, or a GPU
-            that reports it).
-        device: the device that computes the encoder.
+        precision: ``fp32``, ``bf16``, or ``auto``: the faster of the two.
+        backend: the backend that computes the encoder.
     """
-    if precision != "auto":
-        return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    return torch.bfloat16 if cpu_features() & {"avx512bf16", "amx-bf16"} else torch.float32
+    if precision == "auto":
+        return backend.fastest_dtype
+    return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]

@@ -13,7 +13,6 @@ from loralet.adapters.layout import Layout
 from loralet.backends.info import wanted_backend
 from loralet.backends.native.build import NativeUnavailable
 from loralet.backends.native.inference import NativeInference
-from loralet.cpu import cpu_features
 
 __all__ = ["NativeInference", "native_inference"]
 
@@ -45,18 +44,9 @@ def native_inference(
     if wanted == "torch" or (wanted == "auto" and may_have_gpu()) or not NativeInference.supports(layout, method):
         return None
     try:
-        return NativeInference(arrays, layout, parameters, bf16_of(precision))
+        return NativeInference(arrays, layout, parameters, precision)
     except NativeUnavailable:
         return None
-
-
-def bf16_of(precision: str) -> bool:
-    """Whether the kernels compute in bf16.
-
-    Args:
-        precision: ``fp32``, ``bf16``, or ``auto``: bf16 if the CPU has bf16 arithmetic.
-    """
-    return precision == "bf16" or (precision == "auto" and bool(cpu_features() & {"avx512bf16", "amx-bf16"}))
 
 
 def may_have_gpu() -> bool:

@@ -21,6 +21,7 @@ from loralet.backends.base import AdamWStep, Logits, RowLosses, memory_errors
 from loralet.backends.batch import Batch
 from loralet.backends.info import BackendInfo, BackendName
 from loralet.backends.shards import together
+from loralet.cpu import AMD, cpu_features, cpu_vendor
 from loralet.models.forward import ACTIVATIONS, Attention, Linear, Padded, Weights, attention, encode, frozen
 from loralet.models.heads import classify, first_token, mean_over_tokens, pool
 from loralet.models.table import EncoderTable, unknown_fields
@@ -80,6 +81,15 @@ class TorchBackend:
     def parts(self) -> int:
         """Parts of a batch that are computed in parallel; one on a GPU, which is limited by kernel launches."""
         return SHARDS if self.device.type == "cpu" else 1
+
+    @property
+    def fastest_dtype(self) -> torch.dtype:
+        if self.device.type == "cuda":
+            bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            has = cpu_features()
+            bf16 = "amx-bf16" in has or ("avx512bf16" in has and cpu_vendor() == AMD)
+        return torch.bfloat16 if bf16 else torch.float32
 
     def info(self, dtype: torch.dtype, reason: str = "") -> BackendInfo:
         device = "cpu" if self.device.type == "cpu" else torch.cuda.get_device_name(self.device)

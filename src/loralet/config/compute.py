@@ -20,7 +20,7 @@ class ComputeOptions:
     backend: BackendChoice = "auto"
     """Compute backend: native (C kernels), torch, or auto: the fastest that supports the model."""
     precision: Precision = "auto"
-    """Precision of the encoder; auto uses bf16 if the CPU or GPU computes it natively."""
+    """Precision of the encoder; auto uses bf16 where it is the faster arithmetic."""
     threads: int | None = None
     """Number of CPU threads; torch's default if not set."""
 

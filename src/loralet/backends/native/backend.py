@@ -17,11 +17,12 @@ from loralet.backends.native.bindings import Structure, load_kernels
 from loralet.backends.native.build import NativeUnavailable
 from loralet.backends.native.encoder import PackedEncoder
 from loralet.backends.native.program import FullProgram, NativeProgram
-from loralet.backends.native.support import METHOD, unsupported
+from loralet.backends.native.support import METHOD, bf16_is_faster, unsupported
 from loralet.backends.native.torch_arrays import ARRAY_TYPES, array_of
 from loralet.backends.torch import DTYPES, TorchBackend, TorchProgram
 from loralet.models.forward import Attention, Weights
 from loralet.models.table import EncoderTable
+from loralet.runtime import thread_count
 
 __all__ = ["NativeBackend", "NativeEncoder", "NativeUnavailable"]
 
@@ -49,8 +50,13 @@ class NativeBackend:
     def attention(self) -> Attention:
         return self._attention
 
+    @property
+    def fastest_dtype(self) -> torch.dtype:
+        """See :func:`loralet.backends.native.support.bf16_is_faster`."""
+        return torch.bfloat16 if bf16_is_faster(self.kernels.instructions) else torch.float32
+
     def info(self, dtype: torch.dtype, reason: str = "") -> BackendInfo:
-        return BackendInfo(self.name, "cpu", self.kernels.words, DTYPES[dtype], torch.get_num_threads(), reason)
+        return BackendInfo(self.name, "cpu", self.kernels.words, DTYPES[dtype], thread_count(), reason)
 
     def supports(self, table: EncoderTable, dtype: torch.dtype, method: str = METHOD) -> str | None:
         if dtype not in ARRAY_TYPES:
@@ -83,7 +89,7 @@ class NativeBackend:
         step = Structure("AdamW")
         adapters, size = parameters.shape
         numbers = {name: getattr(course, name) for name in ("clip", "beta1", "beta2", "epsilon")}
-        step.set(adapters=adapters, size=size, threads=torch.get_num_threads(), **numbers)
+        step.set(adapters=adapters, size=size, threads=thread_count(), **numbers)
         step.set(correction1=course.correction1, correction2=course.correction2)
         step.point(parameters=array_of(parameters), finite=array_of(finite))
         step.point(first=array_of(moments[0]), second=array_of(moments[1]))

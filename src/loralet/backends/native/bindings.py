@@ -171,19 +171,26 @@ class Kernels:
     Args:
         path: the compiled library.
         instructions: its instruction set.
+        note: why a better instruction set is not used; empty if there is none, or if it cannot be compiled.
 
     Raises:
         OSError: the library cannot be loaded.
     """
 
-    def __init__(self, path: Path, instructions: str) -> None:
-        self.instructions = instructions
+    def __init__(self, path: Path, instructions: str, note: str = "") -> None:
+        self.instructions, self.note = instructions, note
         self._library = declarations().dlopen(str(path))
 
     @property
     def words(self) -> str:
         """Display name of the instruction set."""
-        return INSTRUCTION_SETS[self.instructions].words
+        return INSTRUCTION_SETS[self.instructions].words + (f" ({self.note})" if self.note else "")
+
+    def allow_tiles(self) -> bool:
+        """Ask the operating system for the right to use tiles; True if these kernels use none."""
+        allowed = declarations().new("int64_t *")
+        self._check(self._library.allow_tiles(allowed))
+        return bool(allowed[0])
 
     def pack_weights(self, packings: Structure) -> None:
         """Pack the weights of several linear layers (``WeightPacking``)."""
@@ -251,6 +258,10 @@ class Kernels:
         address = _address(out, "float *", "out")
         self._check(self._library.dropout_factors(mask.data, index, first_token, *out.shape, address))
 
+    def product(self, product: Structure) -> None:
+        """A matrix product (``Product``); for tests."""
+        self._check(self._library.product(product.data))
+
     def fail_allocation_after(self, allocations: int) -> None:
         """Make one allocation fail after the given number of successful ones; below 0: none fails. For tests."""
         self._check(self._library.fail_allocation_after(allocations))
@@ -266,9 +277,21 @@ class Kernels:
             raise MemoryError("the native backend ran out of memory; use a smaller batch or fewer runs per pack")
 
 
+REFUSED = "the operating system refuses AMX"
+
+
 @cache
-def _open(path: Path, instructions: str) -> Kernels:
-    return Kernels(path, instructions)
+def _open(path: Path, instructions: str, note: str) -> Kernels:
+    """Load a library once per process.
+
+    Raises:
+        NativeUnavailable: the library uses tiles, and the operating system refuses them.
+        OSError: the library cannot be loaded.
+    """
+    kernels = Kernels(path, instructions, note)
+    if not kernels.allow_tiles():
+        raise NativeUnavailable(REFUSED)
+    return kernels
 
 
 def load_kernels(instructions: str | None = None, sources: Path = SOURCES) -> Kernels:
@@ -285,10 +308,11 @@ def load_kernels(instructions: str | None = None, sources: Path = SOURCES) -> Ke
     Raises:
         NativeUnavailable: there are no kernels; the message gives the reason.
     """
-    failures = []
+    failures: list[NativeUnavailable] = []
     for name in wanted_instructions(instructions):
+        note = REFUSED if any(str(failure) == REFUSED for failure in failures) else ""
         try:
-            return _open(compiled(name, sources), name)
+            return _open(compiled(name, sources), name, note)
         except NativeUnavailable as failure:
             failures.append(failure)
         except OSError as error:

@@ -47,16 +47,19 @@ class InstructionSet:
         words: display name.
         features: required CPU features (:func:`loralet.cpu.cpu_features`).
         flags: compiler flags.
+        emulated: whether it is slow and only for tests: never chosen automatically, but available by name everywhere.
     """
 
     words: str
     features: tuple[str, ...]
     flags: tuple[str, ...]
+    emulated: bool = False
 
 
 _AVX2 = ("avx2", "fma", "f16c")
 _AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512dq", "avx512vl")
 _AVX512_BF16 = (*_AVX512, "avx512bf16")
+_AMX = (*_AVX512_BF16, "amx-tile", "amx-bf16")
 _WIDE = "-mprefer-vector-width=512"
 
 
@@ -65,20 +68,24 @@ def _flags(features: Sequence[str], *more: str) -> tuple[str, ...]:
 
 
 INSTRUCTION_SETS = {
+    "amx": InstructionSet("AMX", _AMX, _flags(_AMX, _WIDE)),
     "avx512-bf16": InstructionSet("AVX-512 BF16", _AVX512_BF16, _flags(_AVX512_BF16, _WIDE)),
     "avx512": InstructionSet("AVX-512", _AVX512, _flags(_AVX512, _WIDE)),
     "avx2": InstructionSet("AVX2", _AVX2, _flags(_AVX2)),
     "portable": InstructionSet(
         "NEON" if platform.machine().lower() in ("arm64", "aarch64") else "portable C", (), () if ON_X86 else NATIVE
     ),
+    "amx-emulated": InstructionSet("emulated AMX", (), ("-O2", "-DLORALET_EMULATE_TILES"), emulated=True),
 }
-"""Best first. ``portable`` is the baseline of all 64-bit CPUs on x86, and ``-march=native`` elsewhere."""
+"""Best first. ``portable`` is the baseline of all 64-bit CPUs on x86, and ``-march=native`` elsewhere.
+
+``amx-emulated`` is the code for AMX with tiles emulated in C (``csrc/tiles.h``)."""
 
 
 def available_instructions() -> list[str]:
-    """The instruction sets that this CPU supports, best first; the last is ``portable``."""
+    """The instruction sets that this CPU supports, best first; the last is ``portable``. Without emulated ones."""
     has = cpu_features() if ON_X86 else frozenset[str]()
-    return [name for name, one in INSTRUCTION_SETS.items() if has.issuperset(one.features)]
+    return [name for name, one in INSTRUCTION_SETS.items() if has.issuperset(one.features) and not one.emulated]
 
 
 def wanted_instructions(name: str | None = None) -> list[str]:
@@ -95,7 +102,7 @@ def wanted_instructions(name: str | None = None) -> list[str]:
     where = "" if name else f"{FORCED}="
     if forced not in INSTRUCTION_SETS:
         raise ConfigError(f"{where}{forced} is not one of {', '.join(INSTRUCTION_SETS)}")
-    if forced not in available:
+    if forced not in available and not INSTRUCTION_SETS[forced].emulated:
         raise NativeUnavailable(f"{where}{forced}: this machine has {', '.join(available)}")
     return [forced]
 

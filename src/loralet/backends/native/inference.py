@@ -14,7 +14,7 @@ from loralet.backends.native.arrays import BF16, FP32
 from loralet.backends.native.bindings import load_kernels
 from loralet.backends.native.encoder import PackedEncoder
 from loralet.backends.native.head import NativeHead, kernel_has
-from loralet.backends.native.support import unsupported
+from loralet.backends.native.support import bf16_is_faster, unsupported
 from loralet.backends.rows import FlatRows
 from loralet.runtime import thread_count
 
@@ -26,7 +26,7 @@ class NativeInference:
         arrays: the encoder's frozen tensors in fp32.
         layout: the parameter layout.
         parameters: the parameters.
-        bf16: compute in bf16 instead of fp32.
+        precision: ``fp32``, ``bf16``, or ``auto``: the faster of the two.
 
     Raises:
         NativeUnavailable: there are no kernels.
@@ -37,10 +37,11 @@ class NativeInference:
         arrays: Mapping[str, np.ndarray],
         layout: Layout,
         parameters: Float[np.ndarray, "k n"],
-        bf16: bool,
+        precision: str,
     ) -> None:
-        self.kernels, self.layout, self.bf16 = load_kernels(), layout, bf16
-        dtype = BF16 if bf16 else FP32
+        self.kernels, self.layout = load_kernels(), layout
+        self.bf16 = precision == "bf16" or (precision == "auto" and bf16_is_faster(self.kernels.instructions))
+        dtype = BF16 if self.bf16 else FP32
         weights = {name: self.kernels.convert(array, dtype) for name, array in arrays.items()}
         encoder = PackedEncoder(self.kernels, weights, layout.shape.table)
         tensors = layout.split_array(parameters)

@@ -143,6 +143,14 @@ typedef struct {
   uint8_t *finite;         /* [k]; cleared if the norm of the gradient is not finite; 0: the row is not changed */
 } AdamW;
 
+/* A matrix product, for tests: out [m, n] = a b (or +=) for a [m, k], or [k, m] if `transposed`, and b [k, n]. In bf16,
+   k is even unless `transposed`. n is a multiple of 16, and so is m if `transposed`. */
+typedef struct {
+  int64_t type, m, n, k, transposed, add;
+  const void *a, *b;
+  float *out;
+} Product;
+
 /* All packings have the same type and number of adapters. Without `low_rank` that number is 1. */
 int pack_weights(const WeightPacking *packings, int64_t count, int64_t threads);
 int encoder_bytes(const Encoder *encoder, int64_t *bytes);
@@ -159,7 +167,12 @@ int adamw(const AdamW *step);
 int narrow_values(const float *in, int64_t count, uint16_t *out);
 int widen_values(const uint16_t *in, int64_t count, float *out);
 
+/* Ask the operating system for the right to use tiles; needed once per process, before any other kernel. `allowed` is 1
+   if they can be used, or if these kernels use none. */
+int allow_tiles(int64_t *allowed);
+
 /* For tests. */
+int product(const Product *product);
 int dropout_factors(const Mask *mask, int64_t index, int64_t first_token, int64_t tokens, int64_t width, float *out);
 int fail_allocation_after(int64_t allocations); /* one fails after this many successful ones; below 0: none fails */
 int live_allocations(int64_t *count);           /* unreleased blocks, without the threads' workspaces */

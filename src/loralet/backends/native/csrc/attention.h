@@ -56,9 +56,8 @@ static inline void softmax_backward(int64_t padded, float scale, const float *dp
 /* out [n, size] = p^T x for p [m, padded] and x [m, size]. */
 static inline void transposed_product(int64_t m, int64_t n, int64_t size, int64_t row, const element *p, int64_t padded,
                                       const element *x, element *out, unit *left, unit *right, float *result) {
-  interleave(m, padded, p, padded, left, padded);
-  Packed packed = pack_rows(m, size, x, row, right);
-  matmul_packed(n, size, packed.units, left, 1, padded, packed, 0, 0, result, size, 0);
+  Left transposed = pack_left(m, padded, p, padded, left);
+  matmul_left(n, transposed, pack_rows(m, size, x, row, right), result, size, 0);
   store_rows(n, size, result, out, row);
 }
 
@@ -112,6 +111,7 @@ int TYPED(attention_forward)(const Attention *a) {
   int status = OK;
 #pragma omp parallel num_threads((int)a->threads)
   {
+    tile_configure();
     char *workspace = thread_workspace(bytes + (int64_t)sizeof(element) * square);
     if (!workspace) note_failure(&status);
 #pragma omp for schedule(dynamic, 4)
@@ -125,6 +125,7 @@ int TYPED(attention_forward)(const Attention *a) {
                      head_part(a, &h, a->value, a->value_per_adapter, a->tokens), p, out, (float *)workspace);
       clear_head_rows(a, out, h.m, a->queries);
     }
+    tile_release();
   }
   return status;
 }
@@ -135,6 +136,7 @@ int TYPED(attention_backward)(const Attention *a) {
   int status = OK;
 #pragma omp parallel num_threads((int)a->threads)
   {
+    tile_configure();
     float *workspace = thread_workspace(head_bytes(a->tokens, a->head_size));
     if (!workspace) note_failure(&status);
 #pragma omp for schedule(dynamic, 4)
@@ -154,6 +156,7 @@ int TYPED(attention_backward)(const Attention *a) {
       clear_head_rows(a, grad_k, h.n, a->tokens);
       clear_head_rows(a, grad_v, h.n, a->tokens);
     }
+    tile_release();
   }
   return status;
 }

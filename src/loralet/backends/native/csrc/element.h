@@ -16,6 +16,7 @@ typedef uvec unit_vec;
 static inline vec load(const element *p) { return widen(*(const half_memory *)p); }
 static inline void store(element *p, vec v) { *(half_memory *)p = narrow(v); }
 static inline unit_vec load_units(const unit *p) { return (unit_vec) * (const uvec_memory *)p; }
+static inline void store_units(unit *p, unit_vec v) { *(uvec_memory *)p = (uvec_memory)v; }
 static inline unit_vec splat_unit(unit value) { return (unit_vec){0} + value; }
 static inline vec multiply_add(vec sums, unit_vec a, unit_vec b) { return dot_pairs(sums, a, b); }
 

@@ -80,6 +80,7 @@ int TYPED(encoder_forward)(const Encoder *e, void *out, void *activations) {
   {
     Workspace w = make_workspace(e, &x);
     if (!w.sums) note_failure(&status);
+    tile_configure();
     char *block = NULL; /* the activations of a chunk, if no backward pass follows */
     int64_t size = 0;
 #pragma omp for schedule(dynamic, 1)
@@ -97,6 +98,7 @@ int TYPED(encoder_forward)(const Encoder *e, void *out, void *activations) {
       else
         note_failure(&status);
     }
+    tile_release();
     release(block);
   }
   release(starts);
@@ -121,32 +123,40 @@ static inline void clear_gradients(const Encoder *e, int64_t part) {
     }
 }
 
-/* Gradients of the adapted weights from the gradient of the last states, which has their shape. Chunk i belongs to part
-   i % parts, so the order of summation does not depend on the number of threads. */
+/* One part of the gradients, from the chunks i with i % parts == part. */
+static inline void part_backward(const Encoder *e, int64_t part, const element *grad_out, char *activations,
+                                 const Workspace *w) {
+  clear_gradients(e, part);
+  for (int64_t row = 0, i = 0, at = 0; row < e->rows; i++) {
+    Chunk c = chunk_at(e, row);
+    StateRows rows = state_rows(e, &c);
+    for (int64_t adapter = 0; adapter < e->adapters && i % e->parts == part; adapter++) {
+      const element *grad = grad_out + (adapter * rows.all + rows.first) * e->width;
+      for (int64_t j = 0; j < rows.count * e->width; j += LANES) store_fp32(w->dy + j, load(grad + j));
+      for (int64_t layer = e->layers - 1; layer >= e->lowest_adapted; layer--)
+        layer_backward(e, &c, layer, adapter, part, activations + at, w);
+    }
+    at += chunk_bytes(e, &c), row += c.rows;
+  }
+}
+
+/* Gradients of the adapted weights from the gradient of the last states, which has their shape. The parts do not depend
+   on the number of threads, so the order of summation does not. */
 int TYPED(encoder_backward)(const Encoder *e, const void *grad_out, void *activations) {
   Extent x = extent_of(e);
   int status = OK;
-#pragma omp parallel for schedule(static, 1) num_threads((int)e->threads)
-  for (int64_t part = 0; part < e->parts; part++) {
-    Workspace w = make_workspace(e, &x);
-    if (!w.sums) {
-      note_failure(&status);
-      continue;
+#pragma omp parallel num_threads((int)e->threads)
+  {
+    tile_configure();
+#pragma omp for schedule(static, 1)
+    for (int64_t part = 0; part < e->parts; part++) {
+      Workspace w = make_workspace(e, &x);
+      if (w.sums)
+        part_backward(e, part, grad_out, activations, &w);
+      else
+        note_failure(&status);
     }
-    clear_gradients(e, part);
-    int64_t i = 0, at = 0;
-    for (int64_t row = 0; row < e->rows; i++) {
-      Chunk c = chunk_at(e, row);
-      StateRows rows = state_rows(e, &c);
-      char *base = (char *)activations + at;
-      for (int64_t adapter = 0; adapter < e->adapters && i % e->parts == part; adapter++) {
-        const element *grad = (const element *)grad_out + (adapter * rows.all + rows.first) * e->width;
-        for (int64_t j = 0; j < rows.count * e->width; j += LANES) store_fp32(w.dy + j, load(grad + j));
-        for (int64_t layer = e->layers - 1; layer >= e->lowest_adapted; layer--)
-          layer_backward(e, &c, layer, adapter, part, base, &w);
-      }
-      at += chunk_bytes(e, &c), row += c.rows;
-    }
+    tile_release();
   }
   return status;
 }

@@ -17,6 +17,7 @@ int encoder_backward(const Encoder *e, const void *grad_out, void *activations) 
 }
 int attention_forward(const Attention *a) { return OF_TYPE(attention_forward, a->type, a); }
 int attention_backward(const Attention *a) { return OF_TYPE(attention_backward, a->type, a); }
+int product(const Product *p) { return OF_TYPE(product, p->type, p); }
 
 int narrow_values(const float *in, int64_t count, uint16_t *out) {
   int64_t i = 0;

@@ -1,21 +1,22 @@
 /* Matrix products, and the functions that pack operands.
 
    `matmul` and `matmul_packed` are the only entry points to the micro-kernels. The left operand is read unit by unit,
-   with any strides. The right operand is read row by row, in vectors of units: `matmul` takes plain rows,
-   `matmul_packed` takes panels, in which consecutive reads are adjacent in memory. A row of the result does not depend
-   on the other rows. */
+   with any strides; in tiles (tile_matmul.h), its units must be adjacent. The right operand is read row by row, in
+   vectors of units: `matmul` takes plain rows, `matmul_packed` takes panels, in which consecutive reads are adjacent in
+   memory. A row of the result does not depend on the other rows. */
 #ifndef LORALET_MATMUL_H
 #define LORALET_MATMUL_H
 
 #include <string.h>
 
 #include "element.h"
+#include "tile_matmul.h"
 
-#define CONSTANT_FOLDED static inline __attribute__((always_inline))
+#ifndef TILES
 
 /* `rows` rows by `columns` vectors of a product over k units, in registers. Both are constants after inlining. */
-CONSTANT_FOLDED void matmul_tile(const int rows, const int columns, int64_t k, const unit *a, int64_t a_row,
-                                 int64_t a_column, const unit *b, int64_t b_row, float *c, int64_t c_row, int add) {
+CONSTANT_FOLDED void matmul_block(const int rows, const int columns, int64_t k, const unit *a, int64_t a_row,
+                                  int64_t a_column, const unit *b, int64_t b_row, float *c, int64_t c_row, int add) {
   vec sums[MR][NR];
 #pragma GCC unroll 6
   for (int x = 0; x < rows; x++)
@@ -44,14 +45,14 @@ CONSTANT_FOLDED void matmul_panel(const int columns, int64_t m, int64_t k, const
                                   int64_t a_column, const unit *b, int64_t b_row, float *c, int64_t c_row, int add) {
   int64_t i = 0;
   for (; i + MR <= m; i += MR)
-    matmul_tile(MR, columns, k, a + i * a_row, a_row, a_column, b, b_row, c + i * c_row, c_row, add);
+    matmul_block(MR, columns, k, a + i * a_row, a_row, a_column, b, b_row, c + i * c_row, c_row, add);
   a += i * a_row, c += i * c_row;
   switch (m - i) {
-    case 5: matmul_tile(5, columns, k, a, a_row, a_column, b, b_row, c, c_row, add); break;
-    case 4: matmul_tile(4, columns, k, a, a_row, a_column, b, b_row, c, c_row, add); break;
-    case 3: matmul_tile(3, columns, k, a, a_row, a_column, b, b_row, c, c_row, add); break;
-    case 2: matmul_tile(2, columns, k, a, a_row, a_column, b, b_row, c, c_row, add); break;
-    case 1: matmul_tile(1, columns, k, a, a_row, a_column, b, b_row, c, c_row, add); break;
+    case 5: matmul_block(5, columns, k, a, a_row, a_column, b, b_row, c, c_row, add); break;
+    case 4: matmul_block(4, columns, k, a, a_row, a_column, b, b_row, c, c_row, add); break;
+    case 3: matmul_block(3, columns, k, a, a_row, a_column, b, b_row, c, c_row, add); break;
+    case 2: matmul_block(2, columns, k, a, a_row, a_column, b, b_row, c, c_row, add); break;
+    case 1: matmul_block(1, columns, k, a, a_row, a_column, b, b_row, c, c_row, add); break;
   }
 }
 
@@ -67,6 +68,17 @@ static inline void matmul_columns(int64_t columns, int64_t m, int64_t k, const u
     case 1: matmul_panel(1, m, k, a, a_row, a_column, b, b_row, c, c_row, add); break;
   }
 }
+
+#else
+
+/* The left operand must be one whose units are adjacent. `pack_left` returns one. */
+static inline void matmul_columns(int64_t columns, int64_t m, int64_t k, const unit *a, int64_t a_row, int64_t a_column,
+                                  const unit *b, int64_t b_row, float *c, int64_t c_row, int add) {
+  if (a_column != 1) __builtin_trap();
+  tile_columns(columns, m, k, a, a_row, b, b_row, c, c_row, add);
+}
+
+#endif
 
 /* C [m, n] = A [m, k units] B [k units, n], or C += A B if `add`. n is a multiple of LANES. `_row` and `_column` are
    the strides between rows and between units. */
@@ -118,6 +130,37 @@ static inline void interleave(int64_t rows, int64_t columns, const element *in, 
 #else
   for (int64_t i = 0; i < rows; i++) memcpy(out + i * out_row, in + i * in_row, sizeof(unit) * columns);
 #endif
+}
+
+/* A left operand: its strides between rows and between units. */
+typedef struct {
+  const unit *data;
+  int64_t row, column;
+} Left;
+
+/* Units between the rows of `pack_left`, for matrices of up to `rows` rows. */
+static inline int64_t left_row(int64_t rows) {
+#ifdef TILES
+  return round_up(units_of(rows));
+#else
+  return units_of(rows);
+#endif
+}
+
+/* Pack the transpose of a matrix [rows, columns] as a left operand, [columns, left_row(rows)] units. */
+static inline Left pack_left(int64_t rows, int64_t columns, const element *in, int64_t in_row, unit *out) {
+#ifdef TILES
+  transpose_pairs(rows, columns, in, in_row, out, left_row(rows));
+  return (Left){out, left_row(rows), 1};
+#else
+  interleave(rows, columns, in, in_row, out, columns);
+  return (Left){out, 1, columns};
+#endif
+}
+
+/* C [m, columns of B] = A B (or +=) for a left operand, from its first row on. */
+static inline void matmul_left(int64_t m, Left a, Packed b, float *c, int64_t c_row, int add) {
+  matmul_packed(m, b.columns, b.units, a.data, a.row, a.column, b, 0, 0, c, c_row, add);
 }
 
 /* Pack a matrix [rows, columns] into panels of a right operand: PAIR consecutive rows become one row of units. */

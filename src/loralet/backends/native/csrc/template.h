@@ -5,6 +5,7 @@
 #include "attention.h"
 #include "encoder.h"
 #include "pack_weights.h"
+#include "product.h"
 #include "typed.h"
 
 #endif

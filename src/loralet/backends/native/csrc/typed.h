@@ -10,7 +10,8 @@
   int encoder_forward_##type(const Encoder *encoder, void *out, void *activations);             \
   int encoder_backward_##type(const Encoder *encoder, const void *grad_out, void *activations); \
   int attention_forward_##type(const Attention *attention);                                     \
-  int attention_backward_##type(const Attention *attention);
+  int attention_backward_##type(const Attention *attention);                                    \
+  int product_##type(const Product *product);
 
 DECLARE_TYPED(fp32)
 DECLARE_TYPED(bf16)

@@ -9,10 +9,11 @@
 #include <immintrin.h>
 #endif
 
-/* LANES: values per vector. MR rows by NR vectors of a product stay in registers (see matmul.h): the sums, NR vectors
-   of the right operand and one vector of the left operand use 29 of 32 registers, or 15 of 16. */
+/* LANES: values per vector; 16 with tiles (tiles.h). MR rows by NR vectors of a product stay in registers (see
+   matmul.h): the sums, NR vectors of the right operand and one vector of the left operand use 29 of 32 registers, or
+   15 of 16. */
 #define MR 6
-#if defined __AVX512F__
+#if defined __AVX512F__ || (defined ELEMENT_BF16 && defined LORALET_EMULATE_TILES)
 #define LANES 16
 #define NR 4
 #elif defined __AVX2__
@@ -25,6 +26,9 @@
 #define LANES 4
 #define NR 2
 #endif
+
+/* For functions whose constant arguments must be constants after inlining. */
+#define CONSTANT_FOLDED static inline __attribute__((always_inline))
 
 /* Columns of a panel of a packed right operand. */
 #define PANEL (NR * LANES)

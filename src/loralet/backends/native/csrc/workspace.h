@@ -106,7 +106,7 @@ typedef struct {
 
 static inline Workspace workspace_layout(const Encoder *e, const Extent *x, Arena *r) {
   int64_t d = e->width, widest = larger(e->feed_forward, d), row = (int64_t)sizeof(element) * d;
-  int64_t packed = (int64_t)sizeof(unit) * units_of(x->tokens) * larger(widest, e->branch_rank);
+  int64_t packed = (int64_t)sizeof(unit) * left_row(x->tokens) * larger(widest, e->branch_rank);
   int64_t heads = larger(head_bytes(x->longest, d / e->heads), 4 * BLOCK_ROWS * e->branch_rank);
   int branch = e->branch_rank != 0;
   Workspace w = {0};
@@ -141,9 +141,8 @@ static inline Workspace make_workspace(const Encoder *e, const Extent *x) {
 /* grad [o, d] += dy^T x for dy [n, o] and x [n, d]. `_row` is the distance between rows. */
 static inline void add_weight_gradient(int64_t n, int64_t o, const element *dy, int64_t dy_row, int64_t d,
                                        const element *x, int64_t x_row, float *grad, const Workspace *w) {
-  interleave(n, o, dy, dy_row, w->left, o);
-  Packed packed = pack_rows(n, d, x, x_row, w->right);
-  matmul_packed(o, d, packed.units, w->left, 1, o, packed, 0, 0, grad, d, 1);
+  Left left = pack_left(n, o, dy, dy_row, w->left);
+  matmul_left(o, left, pack_rows(n, d, x, x_row, w->right), grad, d, 1);
 }
 
 #endif
