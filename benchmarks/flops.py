@@ -12,10 +12,6 @@ from loralet.models.table import EncoderTable, LinearLayer, Ownership
 
 SIZE = 2048
 """Rows and columns of the large matrices."""
-PROBE = 256
-"""Rows and columns of the matrices that show whether large ones would take too long."""
-SLOW = 10.0
-"""GFLOP/s below which the large matrices are not multiplied."""
 
 
 def flops(pack: Pack, lengths: np.ndarray, backward: bool) -> float:
@@ -92,19 +88,11 @@ def matmul_rates() -> dict[str, float]:
 
 
 def _rate(dtype: torch.dtype) -> float:
-    """The best of the products of one second."""
-    found = max(_product(dtype, PROBE) for _ in range(20))
-    if found < SLOW:
-        return found
-    started = time.perf_counter()
+    """The best of the products of one second, at least of one."""
+    a, b = (torch.randn(SIZE, SIZE).to(dtype) for _ in range(2))
+    started, times = time.perf_counter(), [float("inf")]
     while time.perf_counter() - started < 1:
-        found = max(found, _product(dtype, SIZE))
-    return found
-
-
-def _product(dtype: torch.dtype, size: int) -> float:
-    a, b = (torch.randn(size, size).to(dtype) for _ in range(2))
-    a @ b  # creates the kernels
-    started = time.perf_counter()
-    a @ b
-    return 2 * size**3 / (time.perf_counter() - started) / 1e9
+        before = time.perf_counter()
+        a @ b
+        times.append(time.perf_counter() - before)
+    return 2 * SIZE**3 / min(times) / 1e9
