@@ -7,9 +7,10 @@ CORE_TESTS := $(addprefix tests/oracle/,test_encoder.py test_lora.py test_adapte
   $(addprefix tests/unit/,test_cpu.py test_environment.py test_files.py test_cli.py)
 DATA ?=
 MODEL ?=
+MINILM ?=
 ARGS ?=
 
-.PHONY: setup setup-dev study test test-lowest sanitize lint format docs bench clean help
+.PHONY: setup setup-dev study test test-lowest sanitize lint format docs bench bench-matrix clean help
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -87,6 +88,11 @@ bench: setup-dev  ## run the benchmarks, about an hour, and write docs/benchmark
 	$(BIN)/python benchmarks/speed.py $(DATA) $(MODEL)
 	$(BIN)/python benchmarks/start_up.py $(DATA) $(MODEL)
 	$(BIN)/python benchmarks/defaults.py $(DATA) $(MODEL)
+	$(BIN)/python scripts/benchmark_tables.py
+
+bench-matrix: setup-dev  ## run the speed matrix, hours, and write its tables (DATA=..., MODEL=folder, MINILM=folder of MiniLM-L6, ARGS=...)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all,test,lint,bench]'
+	$(BIN)/python benchmarks/matrix.py $(DATA) $(MODEL) $(if $(MINILM),--minilm $(MINILM)) $(ARGS)
 	$(BIN)/python scripts/benchmark_tables.py
 
 clean:  ## remove what the targets made, runs excepted

@@ -1,22 +1,26 @@
-"""The contenders of the speed benchmark by name. As a script, run one of them and print one line of JSON.
+"""The contenders of the speed benchmarks by name. As a script, run one of them and print one line of JSON.
 
     python benchmarks/contenders.py NAME DATA MODEL [--steps 150]
 
-speed.py and compare.py run this script to give each contender its own process.
+speed.py, matrix.py and compare.py run this script to give each contender its own process.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import ours
 import peers
+import serving
+from flops import matmul_rates
 from ours import FP32, GRID, TORCH
-from work import EVERY, Measured, Work
+from work import BATCH, EVERY, SAMPLE, Measured, Work
 
-CONTENDERS: dict[str, Callable[[Work], Measured]] = {
+Contenders = Mapping[str, Callable[[Work], Measured]]
+
+CONTENDERS: Contenders = {
     "Trainer + PEFT, padded to 128": lambda w: peers.train(w, peers.PADDED),
     "Trainer + PEFT, dynamic padding": peers.train,
     "Trainer + PEFT, dynamic padding, bf16": lambda w: peers.train(w, peers.BF16),
@@ -27,33 +31,73 @@ CONTENDERS: dict[str, Callable[[Work], Measured]] = {
     "loralet, one run, torch backend": lambda w: ours.train_pack(w, compute=TORCH),
     "loralet, pack of nine (rows x runs)": lambda w: ours.train_pack(w, GRID),
     "Trainer + PEFT, dynamic padding, check every 50 steps": lambda w: peers.train(w, peers.CHECKED),
-    "loralet, pack of nine, check every 50 steps (rows x runs)": lambda w: ours.train_pack(w, GRID, eval_every=EVERY),
+    "loralet, pack of nine, check every 50 steps (rows x runs)": lambda w: ours.train_pack(w, GRID, checks=True),
     "evaluation, Trainer + PEFT, dynamic padding": peers.evaluate,
     "evaluation, loralet": ours.evaluate,
     "evaluation, loralet, fp32": lambda w: ours.evaluate(w, FP32),
-    "texts to labels, transformers pipeline": peers.pipeline,
+    "texts to labels, transformers pipeline": serving.pipeline,
     "texts to labels, loralet": ours.predict,
     "texts to labels, loralet, fp32": lambda w: ours.predict(w, FP32),
-    "texts to labels, ONNX Runtime": peers.onnx,
+    "texts to labels, ONNX Runtime": serving.onnx,
     "fitting TF-IDF + linear SVM": peers.linear_model,
     "fitting fastText, word bigrams": peers.fasttext,
     "loralet, default options, to 85 % on the validation sample": lambda w: ours.train_to(w, 0.85),
     "loralet, default options, to 89 % on the validation sample": lambda w: ours.train_to(w, 0.89),
 }
-"""Contenders with loralet in their name run in loralet's environment (:func:`process.run_contender`)."""
+"""Contenders of speed.py. Those with loralet in their name run in its environment (:func:`process.run_contender`)."""
+
+MATRIX: Contenders = {
+    "training, Trainer + PEFT": peers.train,
+    "training, Trainer + PEFT, bf16": lambda w: peers.train(w, peers.BF16),
+    "one run, loralet": ours.train_pack,
+    "one run, loralet, fp32": lambda w: ours.train_pack(w, compute=FP32),
+    "one run, loralet, torch backend": lambda w: ours.train_pack(w, compute=TORCH),
+    "nine runs, loralet": lambda w: ours.train_pack(w, GRID),
+    "nine runs, loralet, fp32": lambda w: ours.train_pack(w, GRID, FP32),
+    "nine runs, loralet, torch backend": lambda w: ours.train_pack(w, GRID, TORCH),
+    "training with checks, Trainer + PEFT": lambda w: peers.train(w, peers.CHECKED),
+    "training with checks, Trainer + PEFT, bf16": lambda w: peers.train(w, peers.CHECKED_BF16),
+    "nine runs with checks, loralet": lambda w: ours.train_pack(w, GRID, checks=True),
+    "nine runs with checks, loralet, fp32": lambda w: ours.train_pack(w, GRID, FP32, checks=True),
+    "nine runs with checks, loralet, torch backend": lambda w: ours.train_pack(w, GRID, TORCH, checks=True),
+    "evaluation, Trainer + PEFT": peers.evaluate,
+    "evaluation, Trainer + PEFT, bf16": lambda w: peers.evaluate(w, peers.BF16),
+    "evaluation, loralet": ours.evaluate,
+    "evaluation, loralet, fp32": lambda w: ours.evaluate(w, FP32),
+    "texts to labels, transformers pipeline": serving.pipeline,
+    "texts to labels, transformers pipeline, bf16": lambda w: serving.pipeline(w, bf16=True),
+    "texts to labels, ONNX Runtime": lambda w: serving.graph_labels(w, serving.onnx_graph),
+    "texts to labels, ONNX Runtime, int8": lambda w: serving.graph_labels(w, serving.onnx_graph, serving.INT8_GRAPH),
+    "texts to labels, OpenVINO": lambda w: serving.graph_labels(w, serving.openvino_graph),
+    "texts to labels, loralet": ours.predict,
+    "texts to labels, loralet, fp32": lambda w: ours.predict(w, FP32),
+    "one warm text, transformers pipeline": serving.pipeline_one_text,
+    "one warm text, ONNX Runtime": lambda w: serving.graph_one_text(w, serving.onnx_graph),
+    "one warm text, loralet": ours.one_text,
+    "matrix products": lambda w: matmul_rates(),
+}
+"""Contenders of matrix.py."""
 
 
 def main() -> None:
     """Run one contender."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", choices=CONTENDERS)
+    parser.add_argument("name", choices=dict.fromkeys((*CONTENDERS, *MATRIX)), metavar="NAME")
     parser.add_argument("data")
     parser.add_argument("model")
     parser.add_argument("--steps", type=int, default=150, help="optimiser steps per training")
-    parser.add_argument("--rows", type=int, default=1000, help="texts for the transformers pipeline")
-    arguments = parser.parse_args()
-    work = Work(arguments.data, arguments.model, arguments.steps, arguments.rows)
-    print(json.dumps(CONTENDERS[arguments.name](work)))
+    parser.add_argument("--rows", type=int, default=0, help="validation rows and texts (default: all)")
+    parser.add_argument("--batch", type=int, default=BATCH, help="rows per training step")
+    parser.add_argument("--every", type=int, default=EVERY, help="steps between two checks")
+    parser.add_argument("--sample", type=int, default=SAMPLE, help="validation rows of a check")
+    parser.add_argument("--prepared", default="", help="folder written by prepare.py")
+    parser.add_argument("--matrix", action="store_true", help="run the contender of matrix.py, on exactly these rows")
+    given = parser.parse_args()
+    contenders = MATRIX if given.matrix else CONTENDERS
+    if given.name not in contenders:
+        parser.error(f"argument name: invalid choice: {given.name!r}")
+    sizes = {name: getattr(given, name) for name in ("steps", "rows", "batch", "every", "sample", "prepared")}
+    print(json.dumps(contenders[given.name](Work(given.data, given.model, **sizes, exact=given.matrix))))
 
 
 if __name__ == "__main__":

@@ -1,17 +1,27 @@
-"""loralet in the speed benchmark: training, evaluation, texts to labels, time to an accuracy."""
+"""loralet in the speed benchmarks: training, evaluation, texts to labels, one text, time to an accuracy."""
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from work import BATCH, EVERY, LENGTH, Measured, Work, measured
+import numpy as np
+from flops import flops
+from instructions import has_bf16
+from work import BATCH, EVERY, LENGTH, TEXT, Measured, Work, latency, measured, timed
 
+from loralet.adapters.pack import Pack
 from loralet.adapters.spec import AdapterSpec
+from loralet.artifacts.folder import load_artifact
+from loralet.artifacts.verify import pack_of
+from loralet.backends.native.build import FORCED
 from loralet.config import ComputeOptions, DataOptions, TrainConfig, TrainingOptions
 from loralet.data.tokens import tokenise
 from loralet.events import Checked, Stepped
+from loralet.hub.backbone import load_backbone
 from loralet.inference.evaluation import logits_of
 from loralet.runs.run import Run
 from loralet.training.corpus import Corpus
@@ -24,18 +34,26 @@ NEVER = 10**9
 ONE = ((16, 64.0),)
 GRID = tuple((rank, alpha) for rank in (4, 16, 32) for alpha in (64.0, 256.0, 512.0))
 """Rank and alpha of each run of a pack."""
-AUTO = ComputeOptions()
+OF_FORCED = "auto" if has_bf16(os.environ.get(FORCED)) else "fp32"
+"""``auto``; fp32 if an instruction set without bf16 arithmetic is forced, as auto is on a CPU with that set."""
+AUTO = ComputeOptions(precision=OF_FORCED)
 FP32 = ComputeOptions(precision="fp32")
-TORCH = ComputeOptions(backend="torch")
+TORCH = ComputeOptions(backend="torch", precision=OF_FORCED)
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A pack before its first step, with its data and session."""
+    """A pack before its first step, with its data, session and runs."""
 
     corpus: Corpus
     session: Session
+    runs: Sequence[Run]
     state: TrainingState
+
+    @property
+    def precision(self) -> Measured:
+        """Whether the encoder is computed in bf16."""
+        return {"bf16": float(self.session.on(self.state.pack).info.dtype == "bf16")}
 
 
 def grid_run(model: str, rank: int = 16, alpha: float = 64.0, dropout: float = 0.0) -> Run:
@@ -47,25 +65,44 @@ def open_pack(work: Work, runs: Sequence[Run], training: TrainingOptions, comput
     """Load the data and the model, tokenise, choose a backend, and create the pack."""
     corpus = work.corpus()
     session = open_session(work.model, corpus, training, DataOptions(max_length=LENGTH), compute, lambda event: None)
-    return Opened(corpus, session, session.start([resolved(run, session.backbone.table) for run in runs]))
+    settled = [resolved(run, session.backbone.table) for run in runs]
+    return Opened(corpus, session, settled, session.start(settled))
 
 
 def train_pack(
     work: Work,
     cells: Sequence[tuple[int, float]] = ONE,
     compute: ComputeOptions = AUTO,
-    eval_every: int = NEVER,
+    checks: bool = False,
     dropout: float = 0.0,
 ) -> Measured:
-    """Train a pack. Rows are counted once per run."""
+    """Train a pack. Rows are counted once per run. Exact work without checks ends with the last step."""
     runs = [grid_run(work.model, rank, alpha, dropout) for rank, alpha in cells]
-    training = TrainingOptions(steps=work.steps, eval_every=eval_every)
+    training = TrainingOptions(steps=work.steps, eval_every=work.every if checks else NEVER, batch_size=work.batch)
     opened = open_pack(work, runs, training, compute)
-    rows = opened.session.rows
+    rows, pack = opened.session.rows, opened.state.pack
+    if work.exact:
+        _take_one_step(opened, training)
     started, seen = time.perf_counter(), 0
     for event in train(opened.state, rows.train, rows.sample, training, 0):
         seen += event.rows * len(event.runs) if isinstance(event, Stepped) else 0
-    return measured(seen, time.perf_counter() - started)
+        if work.exact and not checks and isinstance(event, Stepped) and event.step == work.steps:
+            break
+    found = measured(seen, time.perf_counter() - started)
+    if work.exact:
+        total = flops(pack, rows.train.tokens.lengths, backward=True)
+        rounds = -(-work.steps // work.every) if checks else 0
+        total += rounds * flops(pack, rows.sample.tokens.lengths, backward=False)
+        found["flops_per_row"] = total / seen
+    return found | opened.precision
+
+
+def _take_one_step(opened: Opened, training: TrainingOptions) -> None:
+    """Take the first step of the same pack, and drop it."""
+    state, rows = opened.session.start(opened.runs), opened.session.rows
+    for event in train(state, rows.train, rows.sample, training, 0):
+        if isinstance(event, Stepped):
+            return
 
 
 def evaluate(work: Work, compute: ComputeOptions = AUTO) -> Measured:
@@ -74,9 +111,8 @@ def evaluate(work: Work, compute: ComputeOptions = AUTO) -> Measured:
     state, tokens = opened.state, opened.session.rows.validation.tokens
     forward = state.program.logits(state.parameters)
     logits_of(state.backend, forward, tokens, 1)
-    started = time.perf_counter()
-    logits_of(state.backend, forward, tokens, 1)
-    return measured(len(tokens), time.perf_counter() - started)
+    found = timed(lambda: logits_of(state.backend, forward, tokens, 1), len(tokens), work)
+    return found | forward_flops(state.pack, tokens.lengths) | opened.precision
 
 
 def predict(work: Work, compute: ComputeOptions = AUTO) -> Measured:
@@ -86,9 +122,34 @@ def predict(work: Work, compute: ComputeOptions = AUTO) -> Measured:
     tokenizer = opened.session.backbone.tokenizer
     forward = state.program.logits(state.parameters)
     logits_of(state.backend, forward, tokenise(texts.slice(0, 64), tokenizer, LENGTH), 1)
-    started = time.perf_counter()
-    task.probabilities(logits_of(state.backend, forward, tokenise(texts, tokenizer, LENGTH), 1)).tolist()
-    return measured(len(texts), time.perf_counter() - started)
+
+    def run() -> None:
+        task.probabilities(logits_of(state.backend, forward, tokenise(texts, tokenizer, LENGTH), 1)).tolist()
+
+    lengths = opened.session.rows.validation.tokens.lengths
+    return timed(run, len(texts), work) | forward_flops(state.pack, lengths) | opened.precision
+
+
+def forward_flops(pack: Pack, lengths: np.ndarray) -> Measured:
+    """Operations per row of a forward pass over texts of these lengths."""
+    return {"flops_per_row": flops(pack, lengths, backward=False) / len(lengths)}
+
+
+def kept_predictor(adapter: Path) -> Callable[[str], object]:
+    """The function that classifies one text with a loaded adapter folder."""
+    from loralet import TextClassifier
+
+    classifier = TextClassifier.load(adapter)
+    return lambda text: classifier.predict([text])[0]
+
+
+def one_text(work: Work) -> Measured:
+    """Classify one text at a time with a kept predictor."""
+    adapter = Path(work.prepared) / "adapter"
+    found = latency(kept_predictor(adapter))
+    backbone = load_backbone(work.model)
+    lengths = np.array([len(backbone.tokenizer.encode(TEXT).ids)])
+    return found | forward_flops(pack_of([load_artifact(adapter)], backbone.table)[0], lengths)
 
 
 def train_to(work: Work, accuracy: float) -> Measured:

@@ -1,4 +1,4 @@
-"""The peers of loralet: Trainer + PEFT, the transformers pipeline, ONNX Runtime, a linear model, and fastText.
+"""The peers of loralet in training and evaluation: Trainer + PEFT, a linear model, and fastText.
 
 Each function imports its own libraries, because the memory of each contender is measured.
 """
@@ -10,13 +10,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from ours import grid_run, open_pack
-from work import BATCH, EVERY, LENGTH, Measured, Work, measured
+from work import LENGTH, Measured, Work, measured, timed
 
-from loralet.config import DataOptions, TrainingOptions
 from loralet.data.sources import Split
-from loralet.data.tokens import tokenise
-from loralet.training.session import Row, make_artifact
 
 
 @dataclass(frozen=True)
@@ -26,8 +22,8 @@ class Recipe:
     Args:
         padded: pad every text to 128 tokens; otherwise batch texts of similar length and pad each batch to its longest.
         lora: train r16 alpha 64 on query and value with PEFT; otherwise all parameters of the model.
-        bf16: use the Trainer's automatic mixed precision.
-        eval_every: steps between two checks on the validation sample; None: no checks.
+        bf16: use the Trainer's automatic mixed precision, and bf16 weights in an evaluation without training.
+        checks: evaluate on the validation sample every ``Work.every`` steps.
         lr: peak learning rate.
         dropout: dropout on the adapters' input.
         seed: seed of the run.
@@ -36,7 +32,7 @@ class Recipe:
     padded: bool = False
     lora: bool = True
     bf16: bool = False
-    eval_every: int | None = None
+    checks: bool = False
     lr: float = 5e-5
     dropout: float = 0.1
     seed: int = 0
@@ -46,7 +42,8 @@ DYNAMIC = Recipe()
 PADDED = Recipe(padded=True)
 BF16 = Recipe(bf16=True)
 FULL = Recipe(lora=False, lr=3e-4)
-CHECKED = Recipe(eval_every=EVERY)
+CHECKED = Recipe(checks=True)
+CHECKED_BF16 = Recipe(checks=True, bf16=True)
 
 
 @dataclass
@@ -111,20 +108,21 @@ def open_trainer(work: Work, recipe: Recipe) -> PeerRun:
     arguments = transformers.TrainingArguments(
         output_dir=str(work.folder),
         max_steps=work.steps,
-        per_device_train_batch_size=BATCH,
+        per_device_train_batch_size=work.batch,
         per_device_eval_batch_size=64,
         learning_rate=recipe.lr,
         seed=recipe.seed,
         use_cpu=True,
         bf16=recipe.bf16,
+        bf16_full_eval=recipe.bf16,
         report_to=[],
         save_strategy="no",
         logging_strategy="no",
         disable_tqdm=True,
         train_sampling_strategy="random" if padded else "group_by_length",
         dataloader_pin_memory=False,
-        eval_strategy="steps" if recipe.eval_every else "no",
-        eval_steps=recipe.eval_every,
+        eval_strategy="steps" if recipe.checks else "no",
+        eval_steps=work.every if recipe.checks else None,
     )
     trainer = transformers.Trainer(
         model=model,
@@ -141,54 +139,20 @@ def open_trainer(work: Work, recipe: Recipe) -> PeerRun:
 def train(work: Work, recipe: Recipe = DYNAMIC) -> Measured:
     """Train with the Trainer. Its start-up time is not counted."""
     run = open_trainer(work, recipe)
+    if work.exact:
+        run.trainer.args.max_steps = 1
+        run.trainer.train()
+        run.trainer.args.max_steps = work.steps
+        run.trainer.optimizer = run.trainer.lr_scheduler = None
     run.trainer.train()
-    return measured(work.steps * BATCH, run.clock["end"] - run.clock["begin"])
+    return measured(work.steps * work.batch, run.clock["end"] - run.clock["begin"])
 
 
-def evaluate(work: Work) -> Measured:
+def evaluate(work: Work, recipe: Recipe = DYNAMIC) -> Measured:
     """Compute the logits of all validation rows, tokenised in advance, with the Trainer."""
-    run = open_trainer(work, DYNAMIC)
+    run = open_trainer(work, recipe)
     run.trainer.predict(run.validation)
-    started = time.perf_counter()
-    run.trainer.predict(run.validation)
-    return measured(len(run.validation), time.perf_counter() - started)
-
-
-def pipeline(work: Work) -> Measured:
-    """Texts to labels with the transformers pipeline in batches of 32."""
-    import transformers
-
-    transformers.utils.logging.set_verbosity_error()
-    corpus = work.corpus()
-    texts, labels = corpus.validation.texts.to_pylist()[: work.rows], len(corpus.dataset.task.labels)
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(work.model, num_labels=labels)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(work.model)
-    classify = transformers.pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
-    classify(texts[:64], batch_size=32, truncation=True, max_length=LENGTH)
-    started = time.perf_counter()
-    classify(texts, batch_size=32, truncation=True, max_length=LENGTH)
-    return measured(len(texts), time.perf_counter() - started)
-
-
-def onnx(work: Work) -> Measured:
-    """Texts to probabilities, including tokenising, with ONNX Runtime and the graph exported by loralet.
-
-    Texts of similar length are batched and loralet tokenises, which is the fastest form of this peer.
-    """
-    from loralet.artifacts.merge import merge
-    from loralet.export.graph import onnx_logits, write_onnx
-
-    opened = open_pack(work, [grid_run(work.model)], TrainingOptions())
-    session, state, texts = opened.session, opened.state, opened.corpus.validation.texts
-    run, tokenizer = state.active[0].run, session.backbone.tokenizer
-    row = Row(run, tensors=state.pack.extract(state.parameters, 0))
-    artifact = make_artifact(row, session, opened.corpus, work.data, DataOptions(max_length=LENGTH))
-    path = work.folder / "peer.onnx"
-    write_onnx(merge(artifact, session.backbone), path)
-    onnx_logits(path, tokenise(texts.slice(0, 64), tokenizer, LENGTH))
-    started = time.perf_counter()
-    session.task.probabilities(onnx_logits(path, tokenise(texts, tokenizer, LENGTH))).tolist()
-    return measured(len(texts), time.perf_counter() - started)
+    return timed(lambda: run.trainer.predict(run.validation), len(run.validation), work)
 
 
 def linear_model(work: Work) -> Measured:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,18 +18,21 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class Arguments:
-    """Arguments of ``contenders.py``: data, backbone and optimiser steps."""
+    """Arguments of ``contenders.py``: data, backbone, optimiser steps, and further options."""
 
     data: str
     model: str
     steps: int
+    options: tuple[str, ...] = ()
 
 
 class UnknownContenderError(Exception):
     """The checkout has no contender of that name."""
 
 
-def run_contender(name: str, arguments: Arguments, checkout: Path = ROOT) -> Measured:
+def run_contender(
+    name: str, arguments: Arguments, checkout: Path = ROOT, variables: Mapping[str, str] | None = None
+) -> Measured:
     """Run one contender once, on the CPU, without the hub.
 
     loralet runs with passively waiting OpenMP threads, as from its command line. The peers run with torch's defaults.
@@ -37,6 +41,7 @@ def run_contender(name: str, arguments: Arguments, checkout: Path = ROOT) -> Mea
         name: name of the contender.
         arguments: its arguments.
         checkout: checkout of loralet whose ``benchmarks/contenders.py`` and ``src`` are used.
+        variables: further environment variables.
 
     Raises:
         UnknownContenderError: the checkout has no contender of that name.
@@ -44,13 +49,15 @@ def run_contender(name: str, arguments: Arguments, checkout: Path = ROOT) -> Mea
     """
     script = checkout / "benchmarks" / "contenders.py"
     command = [sys.executable, str(script), name, arguments.data, arguments.model, "--steps", str(arguments.steps)]
+    command += arguments.options
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {
             FOLDER: folder,
-            "PYTHONPATH": str(checkout / "src"),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(checkout / "src"), os.environ.get("PYTHONPATH")])),
             "HF_HUB_OFFLINE": "1",
             "TOKENIZERS_PARALLELISM": "true",
             "CUDA_VISIBLE_DEVICES": "",
+            **(variables or {}),
         }
         if "loralet" in name:
             environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
