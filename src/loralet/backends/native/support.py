@@ -69,7 +69,7 @@ def unsupported(table: EncoderTable, method: str = METHOD) -> str | None:
 
 
 def bf16_is_faster(instructions: str) -> bool:
-    """Whether the kernels of an instruction set are faster in bf16 than in fp32: with AMX, and with AVX-512 BF16 on AMD.
+    """Whether the kernels of an instruction set are faster in bf16 than in fp32: AMX, and AVX-512 BF16 on AMD.
 
     On Intel, a bf16 dot product has no higher rate than two fp32 products (3,508 rows/s against 3,867, dev/LOG.md).
     """

@@ -1,0 +1,142 @@
+"""Check a wheel on a machine without a compiler: install it, train, predict, and look at the loaded libraries.
+
+The wheel is installed into a new virtual environment. Its dependencies are not: a .pth file adds the packages of an
+existing environment, because installing torch takes minutes. PATH contains only the new environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import venv
+from dataclasses import dataclass
+from pathlib import Path
+
+ROWS = [("my parcel has not arrived", "delivery"), ("the invoice shows the wrong amount", "billing")] * 20
+LIBRARIES = """
+import json, sys
+from pathlib import Path
+import loralet
+from loralet.backends.native.bindings import load_kernels
+from loralet.backends.native.build import available_instructions, prebuilt
+ready = {name: str(prebuilt(name)) for name in available_instructions() if prebuilt(name)}
+for name in ready:
+    load_kernels(name).live_allocations()
+if ready:
+    import torch  # after the kernels, as in a process that needs torch later
+maps = Path("/proc/self/maps")
+mapped = {line.split()[-1] for line in maps.read_text().splitlines() if "/" in line} if maps.exists() else set()
+json.dump({"package": loralet.__file__, "prebuilt": ready, "mapped": sorted(mapped)}, sys.stdout)
+"""
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A wheel in a new environment.
+
+    Args:
+        folder: temporary folder, which contains the environment.
+    """
+
+    folder: Path
+
+    @property
+    def programs(self) -> Path:
+        return self.folder / "venv" / ("Scripts" if os.name == "nt" else "bin")
+
+    def run(self, program: str, *arguments: str | Path) -> str:
+        """The output of a program of the environment, with nothing else on PATH and an empty cache."""
+        private = ("PYTHON", "LORALET_", "VIRTUAL_ENV")
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(private)}
+        environment |= {"PATH": str(self.programs), "LORALET_CACHE": str(self.folder / "cache"), "HF_HUB_OFFLINE": "1"}
+        environment["PYTHONUTF8"] = "1"
+        command = [str(self.programs / program), *map(str, arguments)]
+        done = subprocess.run(
+            command, cwd=self.folder, env=environment, capture_output=True, encoding="utf-8", check=False
+        )
+        if done.returncode:
+            sys.exit(f"{program} {' '.join(map(str, arguments))[:200]}: exit status {done.returncode}\n{done.stderr}")
+        return done.stdout + done.stderr if program == "loralet" else done.stdout
+
+
+def install(wheel: Path, packages: Path, folder: Path) -> Installed:
+    """Install a wheel into a new environment.
+
+    Args:
+        wheel: the wheel.
+        packages: site-packages of the environment that has the dependencies.
+        folder: temporary folder.
+    """
+    venv.create(folder / "venv", with_pip=True)
+    new = Installed(folder)
+    new.run("python", "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel.resolve())
+    site = new.run("python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
+    # Only after pip, which would find loralet there if it is installed.
+    Path(site, "dependencies.pth").write_text(f"{packages}\n", encoding="utf-8")
+    return new
+
+
+def check_commands(new: Installed, backend: str) -> None:
+    """Train on a small table with the expected backend, and predict."""
+    lines = ["text,label", *(f"{text} {number},{label}" for number, (text, label) in enumerate(ROWS))]
+    table = new.folder / "tickets.csv"
+    table.write_text("\n".join(lines), encoding="utf-8")
+    shown = new.run("loralet", "train", table, "--out", new.folder / "run", "--steps", "20")
+    announced = [line for line in shown.splitlines() if line.startswith("backend: ")]
+    print(*announced, sep="\n")
+    require(
+        bool(announced) and announced[0].startswith(f"backend: {backend}"), f"the backend is not {backend}\n{shown}"
+    )
+    predicted = new.run("loralet", "predict", new.folder / "run", "where is my parcel")
+    print(predicted.strip())
+    require("delivery" in predicted, "the prediction is not delivery")
+
+
+def check_libraries(new: Installed, backend: str) -> None:
+    """Every prebuilt library for this CPU loads, and there is one OpenMP runtime, that of torch."""
+    found = json.loads(new.run("python", "-c", LIBRARIES))
+    require(Path(found["package"]).is_relative_to(new.folder.resolve()), f"loralet is {found['package']}")
+    require(bool(found["prebuilt"]) == (backend == "native"), f"prebuilt: {found['prebuilt']}")
+    require(not (new.folder / "cache" / "native").exists(), "a library was compiled")
+    print("prebuilt:", ", ".join(Path(path).name for path in found["prebuilt"].values()) or "none")
+    if found["prebuilt"]:
+        runtimes = [path for path in found["mapped"] if Path(path).name.startswith("libgomp")]
+        print("OpenMP:", *runtimes)
+        require(len(runtimes) == 1 and Path(runtimes[0]).parts[-3] == "torch", "the runtime is not that of torch")
+
+
+def require(condition: bool, message: str) -> None:
+    """End with a message if a condition is false."""
+    if not condition:
+        sys.exit(f"check_wheel: {message}")
+
+
+def main() -> None:
+    """Check one wheel."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("wheel", type=Path)
+    parser.add_argument("--backend", default="native", choices=["native", "torch"], help="expected backend")
+    parser.add_argument(
+        "--packages",
+        type=Path,
+        default=Path(sysconfig.get_path("purelib")),
+        help="site-packages with torch and the other dependencies (default: of this Python)",
+    )
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        new = install(arguments.wheel, arguments.packages.resolve(), Path(temporary))
+        found = [name for name in ("cc", "gcc", "clang") if shutil.which(name, path=str(new.programs))]
+        require(not found, f"a compiler is on PATH: {found}")
+        check_commands(new, arguments.backend)
+        check_libraries(new, arguments.backend)
+    print(f"{arguments.wheel.name}: checked")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,244 @@
+"""Where the kernels are loaded from: the wheel, the cache, the compiler, in this order; and what is never loaded."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from test_native_build import COMPILER, TABLE, compiler_of, needs_compiler
+
+from loralet.backends.choice import choose_backend
+from loralet.backends.native import build
+from loralet.backends.native.bindings import Kernels, _load
+from loralet.backends.native.build import (
+    BASELINE,
+    FORCED,
+    INSTRUCTION_SETS,
+    NATIVE,
+    SANITIZE,
+    InstructionSet,
+    NativeUnavailable,
+    compiled,
+    find_compiler,
+    is_private,
+    prebuild,
+    prebuilt,
+    prebuilt_instructions,
+)
+from loralet.backends.native.openmp import RUNTIME
+
+pytestmark = needs_compiler
+NO_COMPILER = r"no C compiler found \(cc, gcc, clang\)"
+OTHER_USER = 54321
+TORCH = Path(torch.__file__).parent / "lib"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, the only compiler on PATH, which logs its calls, an empty wheel, and the source ``one.c``."""
+    for name in ("bin", "wheel", "csrc"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("LORALET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr(build, "PREBUILT", tmp_path / "wheel")
+    (tmp_path / "csrc" / "one.c").write_text("int one;", encoding="utf-8")
+    compiler_of(tmp_path, f'echo "$@" >> {tmp_path}/log; exec {COMPILER} "$@"')
+    return tmp_path
+
+
+def calls(folder: Path) -> int:
+    """Number of compiler calls."""
+    return len((folder / "log").read_text(encoding="utf-8").splitlines()) if (folder / "log").exists() else 0
+
+
+def prebuilt_in(folder: Path) -> Path:
+    return prebuild("portable", folder / "wheel", folder / "csrc")
+
+
+def compiled_in(folder: Path) -> Path:
+    return compiled("portable", folder / "csrc")
+
+
+def load_in(folder: Path) -> Kernels:
+    return _load("portable", folder / "csrc")
+
+
+def without_compiler(folder: Path) -> None:
+    (folder / "bin" / "cc").unlink()
+
+
+def test_the_library_of_the_wheel_is_loaded_first(folder: Path) -> None:
+    cached = compiled_in(folder)
+    cached.write_bytes(b"no library")
+    library = prebuilt_in(folder)
+    before = calls(folder)
+    load_in(folder)
+    assert calls(folder) == before
+    library.unlink()
+    with pytest.raises(NativeUnavailable, match="the compiled kernels cannot be loaded"):
+        load_in(folder)
+
+
+def test_without_a_compiler_the_library_of_the_wheel_is_loaded(folder: Path) -> None:
+    library = prebuilt_in(folder)
+    without_compiler(folder)
+    assert prebuilt("portable", folder / "csrc") == library
+    assert load_in(folder).instructions == "portable"
+    assert not (folder / "cache").exists()
+
+
+def test_without_a_compiler_the_library_of_the_cache_is_loaded(folder: Path) -> None:
+    cached = compiled_in(folder)
+    without_compiler(folder)
+    assert compiled_in(folder) == cached
+    assert load_in(folder).instructions == "portable"
+    (folder / "csrc" / "one.c").write_text("int two;", encoding="utf-8")
+    with pytest.raises(NativeUnavailable, match=f"^{NO_COMPILER}$"):
+        compiled_in(folder)
+
+
+def test_each_compiler_has_a_library_and_the_newest_is_used_without_one(folder: Path) -> None:
+    first = compiled_in(folder)
+    compiler_of(folder, f'exec {COMPILER} "$@" # another version')
+    second = compiled_in(folder)
+    assert first != second
+    without_compiler(folder)
+    os.utime(first, ns=(1, 1))
+    assert compiled_in(folder) == second
+    os.utime(second, ns=(0, 0))
+    assert compiled_in(folder) == first
+
+
+@pytest.mark.parametrize("change", ["source", "flags", "sanitizer"])
+def test_a_library_of_other_sources_or_flags_is_ignored(
+    change: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prebuilt_in(folder)
+    if change == "source":
+        (folder / "csrc" / "one.c").write_text("int two;", encoding="utf-8")
+    elif change == "flags":
+        monkeypatch.setattr(build, "FAST", ("-O0",))
+    else:
+        monkeypatch.setenv(SANITIZE, "1")
+    assert prebuilt("portable", folder / "csrc") is None
+    without_compiler(folder)
+    with pytest.raises(NativeUnavailable, match=f"^{NO_COMPILER}$"):
+        load_in(folder)
+
+
+def test_a_library_of_the_wheel_that_cannot_be_loaded_is_compiled_again(folder: Path) -> None:
+    prebuilt_in(folder).write_bytes(b"no library")
+    before = calls(folder)
+    assert load_in(folder).instructions == "portable"
+    assert calls(folder) > before
+    without_compiler(folder)
+    assert load_in(folder).instructions == "portable"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU needs no kernels")
+def test_torch_is_chosen_with_every_reason(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_compiler(folder)
+    monkeypatch.setenv(FORCED, "portable")
+    (folder / "wheel" / build.prebuilt_name("portable")).write_bytes(b"no library")
+    chosen = choose_backend(TABLE)
+    assert chosen.backend.name == "torch"
+    begin, _, rest = chosen.announcement.partition("; ")
+    assert begin.startswith("backend: torch: the prebuilt kernels cannot be loaded (")
+    assert rest.startswith("no C compiler found (cc, gcc, clang); training takes")
+
+
+def test_a_library_that_others_can_write_is_not_loaded(folder: Path) -> None:
+    for mode in (0o775, 0o757):
+        path = compiled_in(folder)
+        path.chmod(mode)
+        before = calls(folder)
+        assert compiled_in(folder) == path
+        assert calls(folder) > before
+        assert path.stat().st_mode & 0o777 == 0o755
+    path.chmod(0o775)
+    without_compiler(folder)
+    with pytest.raises(NativeUnavailable, match=NO_COMPILER):
+        compiled_in(folder)
+
+
+def test_the_library_of_another_user_is_not_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = compiled_in(folder)
+    assert is_private(path)
+    if os.getuid() == 0:
+        os.chown(path, OTHER_USER, -1)
+    else:
+        monkeypatch.setattr(os, "getuid", lambda: OTHER_USER)
+    assert not is_private(path)
+    assert not is_private(folder / "missing")
+
+
+def test_a_compiled_library_is_private_with_any_umask(folder: Path) -> None:
+    before = os.umask(0o002)
+    try:
+        assert is_private(compiled_in(folder))
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.parametrize("path", [".", "bin", "{bin}", ":", "bin:{bin}:."])
+def test_a_compiler_in_the_current_folder_is_not_found(
+    path: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", path.format(bin=folder / "bin"))
+    for current in (folder, folder / "bin"):
+        monkeypatch.chdir(current)
+        absolute = "{bin}" in path and current == folder
+        assert find_compiler() == (folder / "bin" / "cc" if absolute else None)
+
+
+def test_a_wheel_has_every_instruction_set_of_the_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(INSTRUCTION_SETS, "amx-emulated", InstructionSet("emulated", (), (), emulated=True))
+    expected = [name for name, one in INSTRUCTION_SETS.items() if not one.emulated]
+    assert "amx-emulated" not in expected
+    assert prebuilt_instructions() == (expected if build.ON_X86 else ["portable"])
+    monkeypatch.setattr(build, "ON_X86", False)
+    assert prebuilt_instructions() == ["portable"]
+
+
+def test_a_wheel_does_not_depend_on_the_cpu_of_the_build_machine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(INSTRUCTION_SETS, "portable", InstructionSet("NEON", (), NATIVE))
+    prebuilt_in(folder)
+    log = (folder / "log").read_text(encoding="utf-8")
+    assert "native" not in log
+    assert all(flag in log for flag in (*BASELINE, "-fopenmp"))
+
+
+def test_a_wheel_has_no_kernels_without_openmp_or_a_compiler(folder: Path) -> None:
+    compiler_of(folder, f'case "$*" in *-fopenmp*) echo no OpenMP >&2; exit 1;; esac; exec {COMPILER} "$@"')
+    with pytest.raises(NativeUnavailable, match=r"cc: no OpenMP"):
+        prebuilt_in(folder)
+    without_compiler(folder)
+    with pytest.raises(NativeUnavailable, match=f"^{NO_COMPILER}$"):
+        prebuilt_in(folder)
+    assert not list((folder / "wheel").iterdir())
+
+
+@pytest.mark.skipif(not (TORCH / RUNTIME).exists(), reason="torch has no libgomp.so.1 here")
+def test_the_kernels_use_the_openmp_runtime_of_torch() -> None:
+    code = """
+import sys
+from pathlib import Path
+from loralet.backends.native.bindings import load_kernels
+load_kernels("portable")
+assert "torch" not in sys.modules
+import torch
+lines = Path("/proc/self/maps").read_text().splitlines()
+print(*sorted({line.split()[-1] for line in lines if "libgomp" in line}), sep="\\n")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == [str(TORCH / RUNTIME)], done.stderr
+
+
+def test_the_build_hook_needs_no_torch() -> None:
+    code = "import sys; sys.modules['torch'] = None; from loralet.backends.native.build import prebuild"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stderr
