@@ -64,6 +64,7 @@ lint: setup-dev  ## set up, then linters, types, import layers, generated pages
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/command_reference.py --check
+	$(BIN)/python scripts/kernel_api.py --check
 	$(BIN)/python scripts/benchmark_tables.py --check
 
 docs: setup-dev  ## set up, then the documentation as a site, in build/site

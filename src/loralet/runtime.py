@@ -90,14 +90,14 @@ def using_threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         _without_torch = outer
-        if "torch" in sys.modules:
-            sys.modules["torch"].set_num_threads(before)
+        if torch := sys.modules.get("torch"):
+            torch.set_num_threads(before)
 
 
 def apply_threads() -> None:
     """Give torch, if it is imported, the number of threads set by the user."""
-    if _without_torch is not None and "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(_without_torch)
+    if _without_torch is not None and (torch := sys.modules.get("torch")):
+        torch.set_num_threads(_without_torch)
 
 
 def thread_problems(count: int | None) -> Iterator[str]:

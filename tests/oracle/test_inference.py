@@ -25,11 +25,7 @@ TEXTS = ["a b c x", "h i", "p q r s z y x", "", "b", "k j i h " * 30] * 5
 LABELS = ["apple", "bird", "cat", "apple", "bird", "cat"] * 5
 BLOCKED = """
 import sys
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {blocked!r}:
-            raise ImportError(f"{{name}} is blocked")
-sys.meta_path.insert(0, Blocked())
+sys.modules.update(dict.fromkeys({blocked!r}))
 from loralet.cli import main
 main()
 """
@@ -64,7 +60,7 @@ def test_a_command_needs_no_torch(command: str, adapter: Path, tmp_path: Path) -
     assert ("probability" if command == "predict" else "accuracy") in done.stdout
     refused = run(code, command, str(adapter), *given, "--backend", "torch")
     assert refused.returncode != 0
-    assert "torch is blocked" in refused.stderr
+    assert "import of torch halted" in refused.stderr
 
 
 @native

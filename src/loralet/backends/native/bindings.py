@@ -6,14 +6,15 @@ it points to, or from an argument of the calling method. So no operand is freed 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import numpy as np
-from cffi import FFI
 
+from loralet.backends.native import api
 from loralet.backends.native.arrays import BF16, FP32, empty
 from loralet.backends.native.build import (
     INSTRUCTION_SETS,
@@ -25,6 +26,9 @@ from loralet.backends.native.build import (
 )
 from loralet.backends.native.openmp import load_openmp
 from loralet.runtime import thread_count
+
+if TYPE_CHECKING:
+    from cffi import FFI
 
 HEADER = SOURCES / "api.h"
 
@@ -38,13 +42,33 @@ TYPES: dict[str, tuple[np.dtype, ...]] = {
 """Array types that each pointer type of the header accepts."""
 
 
+def header() -> str:
+    """The content of ``csrc/api.h``."""
+    return HEADER.read_text(encoding="utf-8")
+
+
+def digest_of(text: str) -> str:
+    """The hash by which ``api.py`` names the header that it was made from."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def parse(text: str) -> FFI:
+    """The declarations of a header. Lines that begin with # are skipped."""
+    from cffi import FFI
+
+    ffi = FFI()
+    ffi.cdef("\n".join(line for line in text.splitlines() if not line.startswith("#")))
+    return ffi
+
+
 @cache
 def declarations() -> FFI:
-    """The structures and functions of ``csrc/api.h``."""
-    ffi = FFI()
-    lines = HEADER.read_text(encoding="utf-8").splitlines()
-    ffi.cdef("\n".join(line for line in lines if not line.startswith("#")))
-    return ffi
+    """The structures and functions of ``csrc/api.h``: from ``api.py`` if that is up to date, else parsed."""
+    text = header()
+    if digest_of(text) == api.HEADER:
+        made: FFI = api.ffi
+        return made
+    return parse(text)
 
 
 @cache
