@@ -37,6 +37,11 @@ OTHER_USER = 54321
 TORCH = Path(torch.__file__).parent / "lib"
 
 
+EXPORTED = '__attribute__((visibility("default")))'
+LIBRARY = f"{EXPORTED} int allow_tiles(long *allowed) {{ *allowed = 1; return 0; }}"
+"""The smallest library that can be loaded."""
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache, the only compiler on PATH, which logs its calls, an empty wheel, and the source ``one.c``."""
@@ -45,7 +50,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LORALET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setattr(build, "PREBUILT", tmp_path / "wheel")
-    (tmp_path / "csrc" / "one.c").write_text("int one;", encoding="utf-8")
+    (tmp_path / "csrc" / "one.c").write_text(LIBRARY, encoding="utf-8")
     compiler_of(tmp_path, f'echo "$@" >> {tmp_path}/log; exec {COMPILER} "$@"')
     return tmp_path
 
@@ -64,7 +69,7 @@ def compiled_in(folder: Path) -> Path:
 
 
 def load_in(folder: Path) -> Kernels:
-    return _load("portable", folder / "csrc")
+    return _load("portable", folder / "csrc", "")
 
 
 def without_compiler(folder: Path) -> None:
@@ -96,7 +101,7 @@ def test_without_a_compiler_the_library_of_the_cache_is_loaded(folder: Path) -> 
     without_compiler(folder)
     assert compiled_in(folder) == cached
     assert load_in(folder).instructions == "portable"
-    (folder / "csrc" / "one.c").write_text("int two;", encoding="utf-8")
+    (folder / "csrc" / "one.c").write_text(f"{LIBRARY} int two;", encoding="utf-8")
     with pytest.raises(NativeUnavailable, match=f"^{NO_COMPILER}$"):
         compiled_in(folder)
 
@@ -119,7 +124,7 @@ def test_a_library_of_other_sources_or_flags_is_ignored(
 ) -> None:
     prebuilt_in(folder)
     if change == "source":
-        (folder / "csrc" / "one.c").write_text("int two;", encoding="utf-8")
+        (folder / "csrc" / "one.c").write_text(f"{LIBRARY} int two;", encoding="utf-8")
     elif change == "flags":
         monkeypatch.setattr(build, "FAST", ("-O0",))
     else:
