@@ -78,9 +78,19 @@ def test_all_text_formats_give_equal_tables(tmp_path: Path, name: str, raw: str)
     assert content(read_table(write(tmp_path / name, raw.replace("dog", "hen")), Columns())) == [ROWS[0], ("a hen", 0)]
 
 
-@pytest.mark.parametrize(
-    "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())]
-)
+def has_string_views() -> bool:
+    """Whether this release of Arrow converts strings to string views; those without write no Parquet files of them."""
+    try:
+        pa.array(["a"]).cast(pa.string_view())
+    except pa.ArrowNotImplementedError:
+        return False
+    return True
+
+
+STRINGS = [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())]
+
+
+@pytest.mark.parametrize("kind", [*STRINGS, *([pa.string_view()] if has_string_views() else [])])
 @pytest.mark.parametrize("whole", [pa.int8(), pa.int64(), pa.uint16()])
 def test_parquet_gives_an_equal_table(tmp_path: Path, kind: pa.DataType, whole: pa.DataType) -> None:
     texts, labels = pa.array([text for text, _ in ROWS]).cast(kind), pa.array([label for _, label in ROWS], whole)

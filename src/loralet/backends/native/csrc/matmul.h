@@ -122,8 +122,8 @@ static inline void interleave(int64_t rows, int64_t columns, const element *in, 
     const element *even = in + i * in_row, *odd = even + in_row;
     unit *to = out + i / 2 * out_row;
     for (int64_t j = 0; j < columns; j += LANES) {
-      uvec low = __builtin_convertvector(*(const half_memory *)(even + j), uvec);
-      uvec high = i + 1 < rows ? __builtin_convertvector(*(const half_memory *)(odd + j), uvec) : (uvec){0};
+      uvec low = zero_extend(*(const half_memory *)(even + j));
+      uvec high = i + 1 < rows ? zero_extend(*(const half_memory *)(odd + j)) : (uvec){0};
       *(uvec_memory *)(to + j) = (uvec_memory)(low | (high << 16));
     }
   }

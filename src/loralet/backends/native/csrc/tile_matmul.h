@@ -168,15 +168,8 @@ static inline void tile_columns(int64_t columns, int64_t m, int64_t k, const uni
 /* The pairs of adjacent elements of two rows. Null: zeros. */
 static inline unit_vec pair_rows(const element *even, const element *odd) {
   if (!even) return (unit_vec){0};
-#ifdef __AVX512F__
-  __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)even));
-  if (!odd) return (unit_vec)low;
-  __m512i high = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)odd));
-  return (unit_vec)_mm512_or_si512(low, _mm512_slli_epi32(high, 16));
-#else
-  uvec low = __builtin_convertvector(*(const half_memory *)even, uvec);
-  return odd ? low | __builtin_convertvector(*(const half_memory *)odd, uvec) << 16 : low;
-#endif
+  uvec low = zero_extend(*(const half_memory *)even);
+  return odd ? low | zero_extend(*(const half_memory *)odd) << 16 : low;
 }
 
 /* Transpose TILE rows of TILE units. */

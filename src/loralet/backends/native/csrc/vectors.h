@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#ifdef __AVX512F__
+#ifdef __AVX2__
 #include <immintrin.h>
 #endif
 
@@ -64,8 +64,19 @@ static inline float vector_sum(vec v) {
 }
 #endif
 
+/* 16 bits to 32. GCC 12 compiles the conversion of vectors through memory. */
+static inline uvec zero_extend(half_memory h) {
+#if defined __AVX512F__
+  return (uvec)_mm512_cvtepu16_epi32((__m256i)h);
+#elif defined __AVX2__ && LANES == 8
+  return (uvec)_mm256_cvtepu16_epi32((__m128i)h);
+#else
+  return __builtin_convertvector(h, uvec);
+#endif
+}
+
 /* bf16 is the upper half of an fp32; rounding is to nearest, ties to even. */
-static inline vec widen(half_memory h) { return (vec)(__builtin_convertvector(h, uvec) << 16); }
+static inline vec widen(half_memory h) { return (vec)(zero_extend(h) << 16); }
 static inline half_memory narrow(vec v) {
 #ifdef __AVX512BF16__
   return (half_memory)_mm512_cvtneps_pbh((__m512)v);
