@@ -7,6 +7,7 @@ from loralet.runtime import prepare_runtime, using_threads
 
 prepare_runtime()  # before torch is imported
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
@@ -45,6 +46,9 @@ from loralet.studies.plan import plan_train
 from loralet.training.corpus import settle
 from loralet.training.packs import resolved
 from loralet.training.session import make_artifact, open_session, train_pack
+
+LOGGER = logging.getLogger("loralet")
+"""Tells a Python user which backend trains; a warning if it is not the preferred one."""
 
 Listen = Callable[[Event], None]
 
@@ -184,6 +188,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
             session = open_session(
                 config.model, corpus, config.training, config.reading, config.compute, tell, plan.methods(config.model)
             )
+            for info in (used.backend for used in session.backends):
+                LOGGER.log(logging.WARNING if info.reason else logging.INFO, "backend: %s", info)
             row = train_pack(session, [resolved(run, session.backbone.table) for run in plan.runs], tell)[0]
         if not row.tensors:
             raise TrainingError("the run diverged before its first check; lower the learning rate")

@@ -395,3 +395,19 @@ def test_a_classifier_trained_on_one_backend_loads_on_another(
     loaded = TextClassifier.load(tmp_path / "adapter")
     assert loaded.get_params()["backend"] == "auto"
     assert (loaded.predict_proba(TEXTS) == wanted).all()
+
+
+@pytest.mark.usefixtures("_unavailable")
+def test_a_fallback_is_told_to_a_python_user(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    TextClassifier(str(place / "one"), steps=1).fit(TEXTS, ["no", "yes"] * (len(TEXTS) // 2))
+    (record,) = [record for record in caplog.records if record.name == "loralet"]
+    assert (record.levelname, record.getMessage()) == ("WARNING", f"backend: torch: {WHY}; {SLOWDOWN}")
+
+
+def test_predictions_name_their_backend(place: Path, native: type[Native]) -> None:
+    assert command(place, *TRAIN, "--precision", "fp32", "--out", "named").returncode == 0
+    for arguments in (("predict", "named", "a b"), ("evaluate", "named", "rows.csv")):
+        done = command(place, *arguments, "--threads", "1")
+        assert "· backend: native, AVX2, fp32, 1 thread" in done.stderr.splitlines()
+        done = command(place, *arguments, "--threads", "1", "--backend", "torch")
+        assert "· backend: torch, fp32, 1 thread" in done.stderr.splitlines()

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from loralet.artifacts.artifact import Artifact
+from loralet.commands.predict import announce
 from loralet.config import EvaluateConfig
 from loralet.data.sources import Split, load_labelled
 from loralet.errors import RunError
@@ -26,6 +27,7 @@ def evaluate(config: EvaluateConfig) -> None:
     with using_threads(config.compute.threads):
         adapters = find_adapters(config.runs)
         ensemble = load_ensemble(adapters, config.model, config.compute)
+        announce(ensemble.backends)
         if config.rows.data:
             split = load_labelled(config.rows.data, columns_of(config.rows.columns), ensemble.task)
         else:
@@ -64,12 +66,11 @@ def _names(ensemble: Ensemble) -> str:
 
 
 def _record(ensemble: Ensemble, split: Split, scores: Scores) -> dict[str, object]:
-    infos = {str(group.engine.info): group for group in ensemble.groups}
     return {
         "run": _names(ensemble),
         "data": split.source,
         "rows": len(split),
-        "backend": "; ".join(infos),
+        "backend": "; ".join(ensemble.backends),
     } | scores.to_json()
 
 

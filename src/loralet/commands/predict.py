@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from loralet.config import PredictConfig
@@ -28,12 +29,19 @@ def predict(config: PredictConfig) -> None:
         elif not texts:
             texts = _read_texts(given.file or "-", given.text_column)
         ensemble = load_ensemble(adapters, config.model, config.compute)
+        announce(ensemble.backends)
         if len(adapters) > 1:
             members = ", ".join(artifact.id for artifact in ensemble.artifacts)
             print(f"· mean probability of {members}", file=sys.stderr)
         elif not runs.one.run and not runs.runs and adapters[0] != Path(runs.one.folder):
             print(f"· using {ensemble.artifacts[0].id}, the run chosen on validation", file=sys.stderr)
         WRITERS[config.format](ensemble.predict(texts), ensemble.labels, sys.stdout)
+
+
+def announce(backends: Sequence[str]) -> None:
+    """Print the compute backends to the standard error stream."""
+    for backend in backends:
+        print(f"· backend: {backend}", file=sys.stderr)
 
 
 def _bundled_texts() -> list[str]:

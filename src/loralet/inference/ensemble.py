@@ -53,6 +53,11 @@ class Ensemble:
         """Label names."""
         return self.task.labels
 
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """The compute backends, each as one line."""
+        return tuple(dict.fromkeys(str(group.engine.info) for group in self.groups))
+
     def logits(self, texts: Sequence[str] | pa.ChunkedArray) -> np.ndarray:
         """Logits ``[m c]`` whose probabilities are the mean of the members', in the order of the texts."""
         tokens: dict[int, Tokens] = {}

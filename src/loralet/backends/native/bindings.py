@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, cast
 
 import numpy as np
 
@@ -24,11 +24,9 @@ from loralet.backends.native.build import (
     prebuilt,
     wanted_instructions,
 )
+from loralet.backends.native.cdata import CData, Declarations
 from loralet.backends.native.openmp import load_openmp
 from loralet.runtime import thread_count
-
-if TYPE_CHECKING:
-    from cffi import FFI
 
 HEADER = SOURCES / "api.h"
 
@@ -52,22 +50,21 @@ def digest_of(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def parse(text: str) -> FFI:
+def parse(text: str) -> Declarations:
     """The declarations of a header. Lines that begin with # are skipped."""
     from cffi import FFI
 
     ffi = FFI()
     ffi.cdef("\n".join(line for line in text.splitlines() if not line.startswith("#")))
-    return ffi
+    return cast(Declarations, ffi)
 
 
 @cache
-def declarations() -> FFI:
+def declarations() -> Declarations:
     """The structures and functions of ``csrc/api.h``: from ``api.py`` if that is up to date, else parsed."""
     text = header()
     if digest_of(text) == api.HEADER:
-        made: FFI = api.ffi
-        return made
+        return cast(Declarations, api.ffi)
     return parse(text)
 
 
@@ -141,7 +138,7 @@ class Structure:
         Raises:
             ValueError: an array has another type or is not contiguous.
         """
-        one, pointers, cast = self.data[index], _pointers(self.kind), declarations().cast
+        one, pointers = self.data[index], _pointers(self.kind)
         for name, field in fields.items():
             if field is None:
                 continue
@@ -154,11 +151,11 @@ class Structure:
                     _refuse(to, pointers[name], name)
                 if strided or offset:
                     _require_inside(to, pointers[name], name, offset)
-                address = cast("void *", _data(to) + offset * to.itemsize)
+                address = declarations().cast("void *", _data(to) + offset * to.itemsize)
             if at is None:
                 setattr(one, name, address)
             else:
-                getattr(one, name)[at] = address
+                cast(CData, getattr(one, name))[at] = address
 
 
 def _data(array: np.ndarray) -> int:
@@ -186,7 +183,7 @@ def _refuse(array: np.ndarray, pointer: str, name: str) -> NoReturn:
     )
 
 
-def _address(array: np.ndarray, pointer: str, name: str) -> object:
+def _address(array: np.ndarray, pointer: str, name: str) -> CData:
     """The address of a method's argument, which the method keeps alive.
 
     Raises:
@@ -287,8 +284,8 @@ class Kernels:
 
     def dropout_factors(self, mask: Structure, index: int, first_token: int, out: np.ndarray) -> None:
         """Write the dropout factors (``Mask``) of a linear layer's input to ``out`` ``[t d]``; for tests."""
-        address = _address(out, "float *", "out")
-        self._check(self._library.dropout_factors(mask.data, index, first_token, *out.shape, address))
+        (tokens, width), address = out.shape, _address(out, "float *", "out")
+        self._check(self._library.dropout_factors(mask.data, index, first_token, tokens, width, address))
 
     def product(self, product: Structure) -> None:
         """A matrix product (``Product``); for tests."""
