@@ -1,7 +1,7 @@
 """CPU settings of this process: OpenMP wait policy and thread count, for the command line and the Python class.
 
-OpenMP reads its wait policy when torch is imported. Spinning threads slow down other programs on the same machine
-severely (dev/LOG.md), so the policy is set to passive before that import.
+OpenMP reads its wait policy when torch or the kernels are loaded. Spinning threads slow down other programs on the same
+machine severely (dev/LOG.md), so the policy is set to passive before that.
 """
 
 from __future__ import annotations
@@ -82,10 +82,12 @@ def using_threads(count: int | None) -> Iterator[None]:
     global _without_torch
     if problems := list(thread_problems(count)):
         raise ConfigError.listing(problems)
-    before, outer = thread_count(), _without_torch
+    torch = sys.modules.get("torch")
+    before, outer = torch.get_num_threads() if torch else thread_count(), _without_torch
+    wanted = 1 if _forked else count  # torch uses OpenMP too
     try:
-        if count is not None:
-            _without_torch = count
+        if wanted is not None:
+            _without_torch = wanted
             apply_threads()
         yield
     finally:

@@ -12,10 +12,11 @@ from torch import Tensor
 from loralet.adapters.adapter import Adapter
 from loralet.adapters.counters import dropout_keys, head_index, linear_index
 from loralet.adapters.dropout import Dropout, keep_factors
+from loralet.backends.native.arrays import BF16, FP32
 from loralet.backends.native.backend import NativeBackend
 from loralet.backends.native.bindings import Structure
 from loralet.backends.native.branches import mask_fields
-from loralet.backends.native.torch_arrays import array_of
+from loralet.backends.native.torch_arrays import array_of, tensor_of
 from loralet.models.table import EncoderTable
 
 TABLE = EncoderTable(layers=3, width=64, heads=2, feed_forward=96, vocabulary=50, positions=80)
@@ -82,3 +83,16 @@ def test_an_adapter_has_the_same_masks_in_a_pack_and_alone() -> None:
     assert Dropout(TABLE, adapters, 7).head_factors(torch.arange(4), 64) is None
     assert pack.applies("layers.0.query")
     assert not pack.applies("layers.0.key")
+
+
+@each_native
+def test_values_are_rounded_to_bf16_as_in_torch(backend: NativeBackend) -> None:
+    """Ties to even; infinities and NaN stay what they are."""
+    bits = torch.tensor([0x7FFFFFFF, 0x7F800001, 0x7F800000, 0x3F808000, 0x3F818000, 0x3F80FFFF, 0x7F7FFFFF, 1, 0])
+    values = torch.cat([bits.to(torch.int32).view(torch.float32), torch.randn(100)])
+    values = torch.cat([values, -values])
+    found = tensor_of(backend.kernels.convert(values.numpy(), BF16)).float()
+    assert torch.equal(found.nan_to_num(7.0), values.bfloat16().float().nan_to_num(7.0))
+    assert torch.equal(
+        tensor_of(backend.kernels.convert(array_of(values.bfloat16()), FP32)).nan_to_num(7.0), found.nan_to_num(7.0)
+    )

@@ -85,3 +85,11 @@ def test_mean_over_tokens_excludes_padding() -> None:
     for row, length in enumerate(lengths):
         assert torch.allclose(ours[:, row], states[:, row, :length].mean(1), atol=1e-6)
     assert not torch.allclose(ours[:, 1], states[:, 1].mean(1), atol=1e-3)
+
+
+def test_probabilities_of_logits_that_are_not_finite_are_not_finite() -> None:
+    """Without a warning: a diverged run has such logits."""
+    logits = np.array([[np.nan, 0.0, 1.0], [0.0, 1.0, 2.0]], np.float32)
+    for found in (task(3).probabilities(logits), np.exp(task(3).average([logits, logits]))):
+        assert np.isnan(found[0]).all()
+        assert found[1] == pytest.approx(torch.softmax(torch.tensor(logits[1]), 0).numpy(), abs=1e-6)

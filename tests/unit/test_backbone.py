@@ -409,3 +409,17 @@ def test_safetensors_written_by_hand_with_metadata(tmp_path: Path) -> None:
     before = load_backbone(str(folder)).fingerprint
     save_file(load_file(folder / "model.safetensors"), folder / "model.safetensors", metadata={"format": "pt"})
     assert load_backbone(str(folder)).fingerprint == before
+
+
+def test_tensors_of_other_types_do_not_matter(tmp_path: Path) -> None:
+    """A checkpoint may contain buffers of any type that the encoder does not need."""
+    folder = to_safetensors(prajjwal(tmp_path / "a"))
+    before = load_backbone(str(folder)).fingerprint
+    tensors = load_file(folder / "model.safetensors")
+    extra = {str(kind): torch.zeros(2, dtype=kind) for kind in (torch.bool, torch.int8, torch.int16, torch.uint16)}
+    extra |= {"wide": torch.zeros(2, dtype=torch.float64), "eight": torch.zeros(2).to(torch.float8_e4m3fn)}
+    save_file(tensors | extra, folder / "model.safetensors")
+    assert load_backbone(str(folder)).fingerprint == before
+    torch.save(tensors | extra, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    assert load_backbone(str(folder)).fingerprint == before

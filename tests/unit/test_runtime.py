@@ -13,9 +13,9 @@ import torch
 from checkpoints import prajjwal
 from command_line import command
 
-from loralet import TextClassifier
+from loralet import TextClassifier, runtime
 from loralet.errors import ConfigError
-from loralet.runtime import MOST_THREADS, POLICY, thread_problems, using_threads
+from loralet.runtime import MOST_THREADS, POLICY, thread_count, thread_problems, using_threads
 
 WATCH = """
 import os, sys, warnings
@@ -149,3 +149,15 @@ def test_a_number_of_threads_set_after_fitting_is_checked(tmp_path: Path) -> Non
         with pytest.raises(ConfigError, match=f"threads is {count}: it must be from 1 to 1024"):
             fitted.set_params(threads=count).predict(texts)
     assert torch.get_num_threads() == before
+
+
+def test_a_forked_process_uses_one_thread_and_restores_torchs_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        monkeypatch.setattr(runtime, "_forked", True)
+        with using_threads(None):
+            assert thread_count() == torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from loralet.backends.native.inference import NativeInference
 
 __all__ = ["NativeInference", "native_inference"]
 
-GPU_DEVICES = (Path("/dev/nvidia0"), Path("/dev/kfd"))
-"""Device files of GPUs that torch may support."""
+GPU_DEVICES = ("nvidia[0-9]*", "kfd", "dxg")
+"""Device files in /dev of GPUs that torch may support."""
 
 
 def native_inference(
@@ -51,4 +52,7 @@ def native_inference(
 
 def may_have_gpu() -> bool:
     """Whether torch may find a GPU; it is not imported to find out."""
-    return os.environ.get("CUDA_VISIBLE_DEVICES") != "" and any(path.exists() for path in GPU_DEVICES)
+    if torch := sys.modules.get("torch"):
+        return bool(torch.cuda.is_available())
+    devices = any(any(Path("/dev").glob(pattern)) for pattern in GPU_DEVICES)
+    return devices and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1")

@@ -22,7 +22,7 @@ class ComputeOptions:
     precision: Precision = "auto"
     """Precision of the encoder; auto uses bf16 where it is the faster arithmetic."""
     threads: int | None = None
-    """Number of CPU threads; torch's default if not set."""
+    """Number of CPU threads; one per core if not set."""
 
     def problems(self) -> Iterator[str]:
         choices = {"backend": BackendChoice, "precision": Precision}

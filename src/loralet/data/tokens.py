@@ -115,7 +115,7 @@ class TextTokenizer:
         if self.frame is None:
             return _tokens_of([encoding.ids for encoding in self._truncating.encode_batch_fast(list(texts))])
         before, after = self.frame.before, self.frame.after
-        kept = self.max_length - len(before) - len(after)
+        kept = max(0, self.max_length - len(before) - len(after))
         rows = [self.tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
         return _tokens_of([[*before, *ids[:kept], *after] for ids in rows])
 

@@ -9,8 +9,13 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, deserialize, safe_open
 
-TYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "I64": np.int64, "I32": np.int32, "U8": np.uint8}
-"""Types of safetensors files that are read, without bf16."""
+TYPES: dict[str, np.dtype] = {
+    **{f"F{bits}": np.dtype(f"float{bits}") for bits in (16, 32, 64)},
+    **{f"I{bits}": np.dtype(f"int{bits}") for bits in (8, 16, 32, 64)},
+    **{f"U{bits}": np.dtype(f"uint{bits}") for bits in (8, 16, 32, 64)},
+    "BOOL": np.dtype(np.bool_),
+}
+"""Types of safetensors files that are read, without bf16. Tensors of other types, such as fp8, are skipped."""
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
@@ -32,15 +37,14 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         if set(types.values()) <= TYPES.keys():
             return {name: file.get_tensor(name) for name in types}
     # numpy has no bf16, so the library does not convert it.
-    return {name: _array(name, **tensor) for name, tensor in deserialize(path.read_bytes())}  # type: ignore[no-untyped-call]
+    found = deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
+    return {name: _array(**tensor) for name, tensor in found if tensor["dtype"] in (*TYPES, "BF16")}
 
 
-def _array(name: str, dtype: str, shape: list[int], data: bytes) -> np.ndarray:
+def _array(dtype: str, shape: list[int], data: bytes) -> np.ndarray:
     if dtype == "BF16":
         bits = np.frombuffer(data, np.uint16).astype(np.uint32) << 16
         return bits.view(np.float32).reshape(shape)
-    if dtype not in TYPES:
-        raise ValueError(f"{name} has the type {dtype}, which is not supported")
     return np.frombuffer(data, TYPES[dtype]).reshape(shape)
 
 
@@ -58,5 +62,5 @@ def _plain(tensor: object) -> np.ndarray:
     import torch
 
     assert isinstance(tensor, torch.Tensor)
-    plain: np.ndarray = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
+    plain: np.ndarray = (tensor.float() if tensor.is_floating_point() else tensor).detach().numpy()
     return plain

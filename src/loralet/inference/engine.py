@@ -17,6 +17,7 @@ from loralet.config import ComputeOptions
 from loralet.data.order import flat_rows, sorted_batches
 from loralet.data.tokens import Tokens
 from loralet.inference.adapters import Opened
+from loralet.runtime import apply_threads
 
 BATCH_TOKENS = 8192
 """Tokens of one batch, summed over all adapters: enough for full speed, few enough for the CPU cache."""
@@ -64,6 +65,7 @@ def open_engine(members: Sequence[Opened], compute: ComputeOptions) -> Engine:
         ConfigError: the requested backend is not available.
         RunError: a run's tensors do not match its configuration.
     """
+    apply_threads()  # reading a pickled backbone or an adapter of PEFT imports torch
     artifacts, checkpoint = [member.artifact for member in members], members[0].checkpoint
     shape, adapters, method = layout_of(artifacts, checkpoint.table)
     layout = Layout(shape, adapters, method)

@@ -157,7 +157,8 @@ class SingleLabel:
 
     def average(self, logits: Sequence[Float[np.ndarray, "m c"]]) -> Float[np.ndarray, "m c"]:
         members = np.stack([log_softmax(member) for member in logits])
-        found: np.ndarray = np.logaddexp.reduce(members, axis=0) - np.log(members.dtype.type(len(logits)))
+        with np.errstate(invalid="ignore"):  # a member that diverged
+            found: np.ndarray = np.logaddexp.reduce(members, axis=0) - np.log(members.dtype.type(len(logits)))
         return found
 
     def decode(self, probabilities: Sequence[float]) -> str:

@@ -10,4 +10,4 @@ ffi = _cffi_backend.FFI('loralet.backends.native.api',
     _typenames = (b'\x00\x00\x00\x3CAdamW',b'\x00\x00\x00\x3DAttention',b'\x00\x00\x00\x41Branch',b'\x00\x00\x00\x42Encoder',b'\x00\x00\x00\x43Head',b'\x00\x00\x00\x45Layer',b'\x00\x00\x00\x47LowRank',b'\x00\x00\x00\x48LowRankGradients',b'\x00\x00\x00\x49Mask',b'\x00\x00\x00\x4AProduct',b'\x00\x00\x00\x4BWeightPacking'),
 )
 
-HEADER = "6d295f08b1c7af72ee546c989c5b1a01d7093f4669821d65a2254f3a163beb04"
+HEADER = "639cca527ae36f67a206c4b8d6824021cb8bdf2096a5074671a89867881d6e24"

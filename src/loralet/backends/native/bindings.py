@@ -288,7 +288,7 @@ class Kernels:
         self._check(self._library.dropout_factors(mask.data, index, first_token, tokens, width, address))
 
     def product(self, product: Structure) -> None:
-        """A matrix product (``Product``); for tests."""
+        """A matrix product (``Product``)."""
         self._check(self._library.product(product.data))
 
     def fail_allocation_after(self, allocations: int) -> None:
@@ -309,6 +309,10 @@ class Kernels:
 REFUSED = "the operating system refuses AMX"
 
 
+class TilesRefused(NativeUnavailable):
+    """The operating system refuses AMX, so another instruction set is used."""
+
+
 @cache
 def _open(path: Path, instructions: str, note: str) -> Kernels:
     """Load a library once per process.
@@ -320,7 +324,7 @@ def _open(path: Path, instructions: str, note: str) -> Kernels:
     load_openmp()
     kernels = Kernels(path, instructions, note)
     if not kernels.allow_tiles():
-        raise NativeUnavailable(REFUSED)
+        raise TilesRefused(REFUSED)
     return kernels
 
 
@@ -338,6 +342,8 @@ def _load(instructions: str, sources: Path, note: str) -> Kernels:
         reason = f"the prebuilt kernels cannot be loaded ({error}); "
     try:
         return _open(compiled(instructions, sources), instructions, note)
+    except TilesRefused:
+        raise
     except NativeUnavailable as failure:
         raise NativeUnavailable(f"{reason}{failure}") from failure
     except OSError as error:
@@ -360,7 +366,7 @@ def load_kernels(instructions: str | None = None, sources: Path = SOURCES) -> Ke
     """
     failures: list[NativeUnavailable] = []
     for name in wanted_instructions(instructions):
-        note = REFUSED if any(str(failure) == REFUSED for failure in failures) else ""
+        note = REFUSED if any(isinstance(failure, TilesRefused) for failure in failures) else ""
         try:
             return _load(name, sources, note)
         except NativeUnavailable as failure:

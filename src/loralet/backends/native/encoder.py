@@ -92,8 +92,17 @@ class PackedEncoder:
         x = x - x.mean(-1, keepdims=True)
         x = x / np.sqrt((x * x).mean(-1, keepdims=True) + np.float32(table.epsilon))
         x = self._rounded(x * self._fp32("embeddings.norm.weight") + self._fp32("embeddings.norm.bias"))
-        projected = x @ self._fp32("embeddings.projection.weight").T + self._fp32("embeddings.projection.bias")
-        return self.kernels.convert(projected, self.dtype)
+        return self.kernels.convert(self._projected(x), self.dtype)
+
+    def _projected(self, x: np.ndarray) -> np.ndarray:
+        """The projection, in the kernels: numpy's product has threads of its own and depends on the other rows."""
+        out, product = empty((len(x), self.table.width), FP32), Structure("Product")
+        product.set(type=TYPES[FP32], m=len(x), n=self.table.width, k=self.table.embedding_width)
+        weight = np.ascontiguousarray(self._fp32("embeddings.projection.weight").T)
+        product.point(a=np.ascontiguousarray(x), b=weight, out=out)
+        self.kernels.product(product)
+        out += self._fp32("embeddings.projection.bias")
+        return out
 
     def _rounded(self, values: np.ndarray) -> np.ndarray:
         """fp32 values, rounded to the arithmetic type."""

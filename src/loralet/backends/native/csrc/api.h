@@ -143,7 +143,7 @@ typedef struct {
   uint8_t *finite;         /* [k]; cleared if the norm of the gradient is not finite; 0: the row is not changed */
 } AdamW;
 
-/* A matrix product, for tests: out [m, n] = a b (or +=) for a [m, k], or [k, m] if `transposed`, and b [k, n]. In bf16,
+/* A matrix product: out [m, n] = a b (or +=) for a [m, k], or [k, m] if `transposed`, and b [k, n]. In bf16,
    k is even unless `transposed`. n is a multiple of 16, and so is m if `transposed`. */
 typedef struct {
   int64_t type, m, n, k, transposed, add;
@@ -171,8 +171,9 @@ int widen_values(const uint16_t *in, int64_t count, float *out);
    if they can be used, or if these kernels use none. */
 int allow_tiles(int64_t *allowed);
 
-/* For tests. */
 int product(const Product *product);
+
+/* For tests. */
 int dropout_factors(const Mask *mask, int64_t index, int64_t first_token, int64_t tokens, int64_t width, float *out);
 int fail_allocation_after(int64_t allocations); /* one fails after this many successful ones; below 0: none fails */
 int live_allocations(int64_t *count);           /* unreleased blocks, without the threads' workspaces */

@@ -81,8 +81,8 @@ static inline half_memory narrow(vec v) {
 #ifdef __AVX512BF16__
   return (half_memory)_mm512_cvtneps_pbh((__m512)v);
 #else
-  uvec u = (uvec)v;
-  return __builtin_convertvector((u + 0x7fffu + ((u >> 16) & 1u)) >> 16, half_memory);
+  uvec u = (uvec)v, nan = (uvec)(v != v), rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  return __builtin_convertvector((nan & ((u >> 16) | 0x40u)) | (~nan & rounded), half_memory);
 #endif
 }
 
