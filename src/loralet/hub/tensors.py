@@ -32,7 +32,8 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         if set(types.values()) <= TYPES.keys():
             return {name: file.get_tensor(name) for name in types}
     # numpy has no bf16, so the library does not convert it.
-    return {name: _array(name, **tensor) for name, tensor in deserialize(path.read_bytes())}  # type: ignore[no-untyped-call]
+    found = deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
+    return {name: _array(name, **tensor) for name, tensor in found}
 
 
 def _array(name: str, dtype: str, shape: list[int], data: bytes) -> np.ndarray:
