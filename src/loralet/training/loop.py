@@ -25,7 +25,7 @@ from loralet.training.optimizer import AdamW, schedule
 
 STAY = Exits()
 USUAL_EPOCHS, FEWEST_STEPS = 3, 500
-"""Default length of training; three epochs of a few hundred rows are too few steps (dev/LOG.md)."""
+"""Default length of training; three epochs of a few hundred rows are too few steps."""
 
 
 @dataclass
