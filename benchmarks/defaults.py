@@ -26,8 +26,9 @@ from peers import Recipe, open_trainer, trainer_rows
 from work import BATCH, FOLDER, Work
 
 from loralet.atomic import write_json
+from loralet.backends.info import BackendChoice
 from loralet.config import ComputeOptions, TrainingOptions
-from loralet.config.compute import BackendChoice, Precision
+from loralet.config.compute import Precision
 from loralet.data import batches
 from loralet.training.packs import adapter_run
 

@@ -1,4 +1,4 @@
-"""Stand-ins for the model families, as transformers writes them: one entry of STAND_INS for each family."""
+"""Small checkpoints of every model family, as transformers writes them; STAND_INS has one entry per family."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tokenizers.implementations import ByteLevelBPETokenizer
 def by_transformers(
     folder: Path, kind: str, seed: int = 0, headed: bool = True, rows: int = 0, positions: int = 66, **config: Any
 ) -> Path:
-    """A checkpoint that transformers' save_pretrained wrote, with random weights and the tokenizer files of its kind.
+    """A checkpoint with random weights, written by transformers' save_pretrained, with the tokenizer files of its kind.
 
     Args:
-        folder: is made.
+        folder: folder to create.
         kind: one of ``KINDS``.
-        headed: saved with the head it is pretrained with, so that names carry the kind's prefix; else the bare encoder.
+        headed: save it with its pretraining head, so that tensor names have the kind's prefix; else the bare encoder.
         rows: rows of the word embedding; 0: as many as the vocabulary has tokens.
         positions: rows of the position table.
         config: further keys of its configuration.
@@ -41,7 +41,7 @@ def by_transformers(
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
-            # About its first value: what transformers begins with (norms 1, biases 0) would hide a swapped pair.
+            # Random values: with the initial values (norms 1, biases 0), swapped tensors would not be noticed.
             parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
     model.save_pretrained(folder)
     return folder
@@ -68,7 +68,7 @@ def write_byte_level(folder: Path) -> int:
 
 
 def write_unigram(folder: Path) -> int:
-    """XLM-RoBERTa's tokenizer.json, which holds SentencePiece's Unigram model; the number of tokens."""
+    """XLM-RoBERTa's tokenizer.json, which contains SentencePiece's Unigram model; the number of tokens."""
     special = ["<s>", "<pad>", "</s>", "<unk>"]
     pieces = ["▁", *(f"▁{word}" for word in WORDS), *(piece[2:] for piece in PIECES if len(piece) > 3)]
     letters = [*LETTERS, *LETTERS.upper(), *"0123456789", *MARKS, "é", "ï", "ü"]
@@ -91,7 +91,7 @@ def write_unigram(folder: Path) -> int:
 
 
 def write_framed_word_piece(folder: Path) -> int:
-    """MPNet's files: BERT's whole vocabulary behind the tokens that stand around a text; the number of tokens."""
+    """MPNet's files: its special tokens, followed by BERT's vocabulary; the number of tokens."""
     tokens = ["<s>", "<pad>", "</s>", "<unk>", *vocabulary(), "<mask>"]
     tokenizer = Tokenizer(models.WordPiece({token: i for i, token in enumerate(tokens)}, unk_token="[UNK]"))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
@@ -138,7 +138,7 @@ def character_map(replaced: Mapping[str, str]) -> bytes:
     """SentencePiece's ``precompiled_charsmap``: a double-array trie over the bytes, then the replacements.
 
     A unit of the array is a label (bits 0-7), a flag for a value (bit 8) and an offset (from bit 10). The children of a
-    node lie in a block of 256 units of its own; a value lies at the block's beginning.
+    node are in a separate block of 256 units; the value of a node is the first unit of its block.
     """
     texts, places = b"", {}
     for old, new in replaced.items():
@@ -156,7 +156,7 @@ def character_map(replaced: Mapping[str, str]) -> bytes:
 
 
 def write_tokenizer_config(folder: Path, kind: str, first: str, last: str, padding: str, mask: str, **own: Any) -> None:
-    """A tokenizer_config.json beside a tokenizer.json."""
+    """Write a tokenizer_config.json next to tokenizer.json."""
     tokens = {"cls_token": first, "sep_token": last, "pad_token": padding, "mask_token": mask}
     config = {"model_max_length": 512, "tokenizer_class": kind} | tokens | own
     (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
@@ -164,18 +164,18 @@ def write_tokenizer_config(folder: Path, kind: str, first: str, last: str, paddi
 
 @dataclass(frozen=True)
 class StandIn:
-    """What the small checkpoint of one family is made of.
+    """The small checkpoint of one family.
 
     Args:
         transformers: beginning of the names of its classes in transformers.
         pretrained: ending of the class with the head that it is pretrained with.
-        tokenizer: writes its tokenizer files to a folder and returns the number of tokens.
-        config: keys of its configuration: its sizes, and what the published ones set.
+        tokenizer: writes its tokenizer files to a folder; returns the number of tokens.
+        config: keys of its configuration: sizes, and values that published checkpoints set.
         padding: id of the padding token.
         first_position: row of the position table that the first token reads.
         adapted: a linear layer, as the ``target_modules`` of PEFT name it.
         pooled: whether the bare encoder has a pooler.
-        refused: why the native backend does not compute it; empty: it does.
+        refused: why the native backend does not support it; empty if it does.
     """
 
     transformers: str
@@ -192,7 +192,7 @@ class StandIn:
 SIZES = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
 MODERN_IDS = {"cls_token_id": 345, "sep_token_id": 346, "pad_token_id": 347, "bos_token_id": 345, "eos_token_id": 346}
 FAIRSEQ = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "layer_norm_eps": 1e-5}
-"""What the configurations of RoBERTa and its relatives share."""
+"""Configuration keys shared by RoBERTa and related families."""
 
 STAND_INS = {
     "bert": StandIn("Bert", "ForPreTraining", pooled=True),

@@ -3,6 +3,7 @@
 # ruff: noqa: E402
 from __future__ import annotations
 
+from loralet.backends.info import BackendChoice
 from loralet.runtime import prepare_runtime, using_threads
 
 prepare_runtime()  # before torch is imported
@@ -34,7 +35,7 @@ from loralet.config import (
     TrainingOptions,
 )
 from loralet.config.commands import fp32
-from loralet.config.compute import BackendChoice, Precision
+from loralet.config.compute import Precision
 from loralet.data.columns import classes_of, label_column, label_type, memory_dataset, text_column
 from loralet.errors import ConfigError, InputError, TrainingError
 from loralet.events import Checked, Event

@@ -1,4 +1,4 @@
-"""The encoder against transformers' models, over checkpoints that transformers wrote and loralet read."""
+"""The encoder, compared with transformers' models on checkpoints that transformers wrote."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from loralet.models.heads import mean_over_tokens, pool
 from loralet.models.pooling import Pooling
 
 CLOSE = 1e-5
-"""Absolute, on states of size about one: fp32 sums of a few dozen terms in another order, through two layers."""
+"""Absolute, for states of about one: fp32 sums of a few dozen terms in another order, over two layers."""
 SAME = 1e-6
 """Absolute and relative: the same sums of the same row in a matrix of another height."""
 FAR = 1e-3
@@ -65,7 +65,7 @@ def theirs(folder: Path, kind: str, ids: Tensor, lengths: Tensor) -> Any:
 
 
 def difference(a: Tensor, b: Tensor, lengths: Tensor) -> float:
-    """The largest, over the tokens that count."""
+    """The largest absolute difference between two outputs, without padding."""
     kept = torch.arange(a.shape[1]) < lengths[:, None]
     return float((a - b)[kept].abs().max())
 
@@ -97,7 +97,7 @@ class TestAgainstTransformers:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_long_texts(kind: str, tmp_path: Path) -> None:
-    """Longer than any distance that a relative position bias or a local window tells apart."""
+    """Texts longer than any distance that a relative position bias or a local window distinguishes."""
     folder = by_transformers(tmp_path / "a", kind, positions=302)
     backbone = load_backbone(str(folder))
     ids, lengths = batch(backbone, (300, 5, 140), padding=STAND_INS[kind].padding)
@@ -201,10 +201,10 @@ class TestByItself:
         before = states(backbone, ids, lengths)
         silent = []
         for name in backbone.table.tensors():
-            # Noise, as a constant would add the same to all features, which the next norm takes away.
+            # Noise: a constant adds the same value to all features, which the next norm removes.
             noise = torch.randn(backbone.weights[name].shape, generator=torch.Generator().manual_seed(3))
             other = replace(backbone, weights=backbone.weights | {name: backbone.weights[name] + noise})
             if difference(states(other, ids, lengths), before, lengths) < FAR:
                 silent.append(name)
-        # A key's bias adds the same to all scores of a query, and softmax does not see it.
+        # The bias of a key adds the same value to all scores of a query, which leaves the softmax unchanged.
         assert silent == [name for name in backbone.table.tensors() if name.endswith(".key.bias")]

@@ -10,7 +10,8 @@ from packs import CLASSES, PLAIN, make_batch, make_weights, random_parameters
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from loralet.adapters.base import Adapter
+from loralet.adapters.adapter import Adapter
+from loralet.adapters.base import Stack
 from loralet.adapters.pack import Pack, PackShape
 from loralet.models.forward import Linear, encode, frozen
 from loralet.models.heads import classify, first_token, pool
@@ -33,7 +34,7 @@ def counted(pack: Pack, backward: bool) -> int:
             tensors = pack.split(parameters)
             stacks, plain = pack.stacks(tensors), frozen(weights)
 
-            def linear(name: str, x: Tensor, stacks: dict = stacks, plain: Linear = plain) -> Tensor:  # type: ignore[type-arg]
+            def linear(name: str, x: Tensor, stacks: dict[str, Stack] = stacks, plain: Linear = plain) -> Tensor:
                 if name not in stacks:
                     return plain(name, x)
                 dropped = x.expand(len(pack.adapters), *x.shape[1:])

@@ -23,10 +23,10 @@ def updated(backend: Backend, count: int, clip: float, factors: Tensor | None) -
     took = []
     for step, gradient in enumerate(gradients):
         corrections = 1 - 0.9 ** (step + 1), (1 - 0.999 ** (step + 1)) ** 0.5
-        sound = torch.tensor([True, True, True, False])
+        finite = torch.tensor([True, True, True, False])
         course = AdamWStep(lr * 0.5, decay, clip, 0.9, 0.999, 1e-8, *corrections, lr_factors=factors)
-        backend.adamw(parameters, gradient, moments, course, sound)
-        took.append(sound)
+        backend.adamw(parameters, gradient, moments, course, finite)
+        took.append(finite)
     return start, torch.stack([parameters, *moments]), torch.stack(took)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from packs import BATCH, LENGTHS, PLAIN, TOLERANCE, apart, compute, cross_entrop
 from torch import Tensor
 
 from loralet.backends.native.backend import NativeBackend
+from loralet.backends.native.head import POOLING, kernel_has
 from loralet.models.pooling import HeadKind, Pooling
 
 HEADS = pytest.mark.parametrize("head", ["pooler", "trained-pooler", "mean"])
@@ -73,6 +74,24 @@ def test_an_unsupported_pooler_is_computed_in_torch(pooling: Pooling, trained: b
     for name, own in case.pack.split(theirs.gradient).items():
         assert apart(case.pack.split(ours.gradient)[name], own) <= 1e-5, name
     assert apart(evaluate(backend, case), evaluate(ORACLE, case)) <= TOLERANCE[torch.float32]
+
+
+@dataclass(frozen=True)
+class LaterPooling(Pooling):
+    """A pooler with a field unknown to the kernels."""
+
+    scale: float = 1.0
+
+
+def test_an_unknown_field_of_the_pooler_is_rejected() -> None:
+    assert set(POOLING) == {field.name for field in fields(Pooling)}
+    heads: tuple[HeadKind, ...] = ("pooler", "trained-pooler")
+    for head in heads:
+        assert kernel_has(head, Pooling())
+        assert kernel_has(head, Pooling(epsilon=1e-12))
+        assert not kernel_has(head, LaterPooling())
+        assert not kernel_has(head, Pooling("relu"))
+    assert kernel_has("mean", LaterPooling()), "the mean has no pooler"
 
 
 @each_native

@@ -1,8 +1,10 @@
-"""The commit in environment.json is that of loralet's checkout, never that of the user's repository."""
+"""The checkout: its commit in environment.json, never that of the user's repository, and the width of its lines."""
 
 from __future__ import annotations
 
+import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,16 @@ import pytest
 from loralet.runs.checkout import source_commit
 from loralet.runs.environment import environment
 
+ROOT = Path(__file__).parents[2]
+WIDTH = 120
+GENERATED = (
+    "src/loralet/backends/native/api.py",
+    "docs/benchmarks.md",
+    "docs/reference/commands.md",
+    "docs/studies/rank-alpha/",
+    "src/loralet/bundled/",
+)
+"""Files, and folders with a trailing slash, whose lines a program writes."""
 OURS = '[project]\nname = "loralet"\n'
 
 
@@ -75,3 +87,35 @@ def test_without_git_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_the_environment_of_a_run_contains_the_commit() -> None:
     assert environment().commit == source_commit()
+
+
+def prose(lines: list[str]) -> Iterator[tuple[int, str]]:
+    """The lines of a Markdown file outside tables and code blocks, with their numbers."""
+    inside = False
+    for number, line in enumerate(lines, 1):
+        if line.lstrip().startswith("```"):
+            inside = not inside
+        elif not inside and not line.lstrip().startswith("|"):
+            yield number, line
+
+
+def too_wide(name: str, text: str) -> list[str]:
+    """The places of the lines that are too wide. A line with a single word, such as a link, cannot be wrapped."""
+    lines = text.split("\n")
+    chosen = prose(lines) if name.endswith(".md") else enumerate(lines, 1)
+    return [f"{name}:{number}" for number, line in chosen if len(line) > WIDTH and re.search(r"\S\s+\S", line)]
+
+
+def test_wide_lines_are_found() -> None:
+    wide = "word " * 30
+    assert too_wide("a.py", f"short\n{wide}\n") == ["a.py:2"]
+    assert too_wide("a.md", f"{wide}\n| {wide} |\n```\n{wide}\n```\n{wide}") == ["a.md:1", "a.md:6"]
+
+
+def test_lines_have_at_most_120_columns() -> None:
+    if source_commit() is None:
+        pytest.skip("not a checkout")
+    names = git(ROOT, "ls-files", "*.py", "*.h", "*.c", "*.toml", "*.md").splitlines()
+    assert "README.md" in names
+    texts = {name: (ROOT / name).read_text(encoding="utf-8") for name in names if not name.startswith(GENERATED)}
+    assert [place for name, text in texts.items() for place in too_wide(name, text)] == []

@@ -120,6 +120,19 @@ def test_the_best_of_many_runs_are_shown() -> None:
     assert len(text.splitlines()) <= 15
 
 
+def test_equal_scores_are_ordered_by_validation_loss() -> None:
+    made, names = Progress(), ("a", "b", "c", "d")
+    made.update(PackStarted(names, 100, 32, 432), 0.0)
+    made.update(Stepped(1, names, (0.1, 0.2, 0.3, 0.4), 1.0, 32), 1.0)
+    for name, score, loss in (("a", 0.5, 0.9), ("b", 0.5, 0.7), ("c", 0.4, 0.1)):
+        made.update(Checked(1, name, score, loss, 100, True), 1.0)
+    assert [line.id for line in made.lines(3)] == ["b", "a", "c"]
+    shown, file = view(terminal=False)
+    shown.progress = made
+    assert "validation 0.500 (b)" in shown._step_line()
+    assert file.getvalue() == ""
+
+
 def view(terminal: bool, quiet: bool = False, clock: list[float] | None = None) -> tuple[ProgressView, io.StringIO]:
     file = io.StringIO()
     times = clock if clock is not None else [0.0]

@@ -106,6 +106,32 @@ def test_seeds_are_those_of_one_ratio(tmp_path: Path) -> None:
     assert chosen_seeds(replace(RESULTS, runs=(*runs[:2], *better))) == ["16.0-0", "16.0-1"]
 
 
+def test_seeds_are_chosen_like_the_winner_of_a_report() -> None:
+    """Diverged seeds count first, then the mean score, the mean loss, and the number of parameters."""
+    first = RESULTS.runs[1]
+
+    def group(name: str, scores: Scores, rank: int, status: str = "finished", parameters: int = 100) -> list[RunResult]:
+        adapter = AdapterSpec(rank=rank)
+        runs = [
+            replace(first, id=f"{name}{seed}", adapter=adapter, seed=seed, validation=scores, status="finished")
+            for seed in range(3)
+        ]
+        return [replace(run, trainable_parameters=parameters) for run in (*runs[:2], replace(runs[2], status=status))]
+
+    def chosen(*groups: list[RunResult]) -> list[str]:
+        return chosen_seeds(replace(RESULTS, runs=tuple(run for runs in groups for run in runs)))
+
+    good, better = Scores({"accuracy": 0.8}, {}, 0.5), Scores({"accuracy": 0.9}, {}, 0.5)
+    assert chosen(group("a", good, 4), group("b", better, 8)) == ["b0", "b1", "b2"]
+    assert chosen(group("a", good, 4), group("b", better, 8, "diverged")) == ["a0", "a1", "a2"]
+    assert chosen(group("b", better, 8, "diverged")) == ["b0", "b1"]
+    assert chosen(group("b", better, 8, "halved"), group("a", good, 4)) == ["b0", "b1"]
+    surer = replace(good, loss=0.4)
+    assert chosen(group("a", good, 4), group("b", surer, 8)) == ["b0", "b1", "b2"]
+    assert chosen(group("a", good, 4), group("b", replace(good, loss=None), 8)) == ["a0", "a1", "a2"]
+    assert chosen(group("a", good, 4), group("b", good, 8, parameters=99)) == ["b0", "b1", "b2"]
+
+
 def test_results_of_the_first_schema_are_read() -> None:
     raw = json.loads((FIRST_SCHEMA / NAME).read_text(encoding="utf-8"))
     assert raw["schema"] == 1

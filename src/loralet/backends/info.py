@@ -9,7 +9,8 @@ from typing import Literal, get_args
 from loralet.errors import ConfigError
 
 BackendName = Literal["torch", "native"]
-Choice = Literal["auto", "native", "torch"]
+BackendChoice = Literal["auto", "native", "torch"]
+"""Every value of ``--backend``."""
 VARIABLE = "LORALET_BACKEND"
 """Environment variable that replaces ``--backend`` if that is ``auto``."""
 
@@ -55,6 +56,6 @@ def wanted_backend(wanted: str) -> tuple[str, str]:
     if wanted != "auto":
         return wanted, "--backend native"
     given = os.environ.get(VARIABLE) or "auto"
-    if given not in get_args(Choice):
-        raise ConfigError(f"{VARIABLE} is {given!r}: it must be one of {', '.join(get_args(Choice))}")
+    if given not in get_args(BackendChoice):
+        raise ConfigError(f"{VARIABLE} is {given!r}: it must be one of {', '.join(get_args(BackendChoice))}")
     return given, f"{VARIABLE}=native"

@@ -23,7 +23,7 @@ def write_reports(config: ReportConfig) -> tuple[list[Path], str]:
         ConfigError: a path is a folder, or an existing file whose extension is not that of a report.
         RunError: see :func:`loralet.report.analysis.analyse`.
     """
-    folder = Path(config.folder)
+    folder = Path(config.run.folder)
     html, md = report_files(folder, config.out, config.format)
     places = [(html, ".html"), (md, ".md"), (Path(config.json) if config.json else None, ".json")]
     taken = [str(path) for path, _ in places if path and path.is_dir()]

@@ -14,7 +14,7 @@ from loralet.runs.results import read_results
 
 def show(config: ShowConfig) -> None:
     """Print the results table of a run folder."""
-    folder, console = Path(config.folder), table_console()
+    folder, console = Path(config.run.folder), table_console()
     results = read_results(folder)
     recorded = read_environment(folder).backends if (folder / ENVIRONMENT).exists() else ()
     console.print(results_table(results, console.width, backend_lines(recorded)))

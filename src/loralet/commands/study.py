@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 from loralet.commands.report import say_reports, write_reports
-from loralet.config import Interface, Planning, ReportConfig, StudyConfig, TrainConfig
+from loralet.config import Interface, Planning, ReportConfig, RunFolderOption, StudyConfig, TrainConfig
 from loralet.config.toml import options_text
 from loralet.events import Event, Finished, Stage
 from loralet.hub.bundled import bundled
@@ -26,7 +26,7 @@ def study(config: StudyConfig, interface: Interface, planning: Planning) -> None
     """Train a grid, print its results table and, if requested, write its report. A dry run only prints the plan."""
     path = _carry_out(plan_study(config), config, interface, planning.dry_run)
     if path and planning.report:
-        written = write_reports(ReportConfig(str(path)))
+        written = write_reports(ReportConfig(RunFolderOption(str(path))))
         if not interface.json_events:
             say_reports(written)
 

@@ -16,6 +16,7 @@ from loralet.config.commands import (
     PredictConfig,
     PushConfig,
     ReportConfig,
+    RunFolderOption,
     ShowConfig,
     Upload,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "Preset",
     "PushConfig",
     "ReportConfig",
+    "RunFolderOption",
     "Schedule",
     "SeveralRuns",
     "ShowConfig",

@@ -24,6 +24,14 @@ def fp32() -> ComputeOptions:
 
 
 @dataclass(frozen=True)
+class RunFolderOption:
+    """A run folder."""
+
+    folder: Annotated[Positional[str], arg(metavar="RUN")]
+    """Run folder."""
+
+
+@dataclass(frozen=True)
 class EvaluateConfig:
     """Options of ``loralet evaluate``."""
 
@@ -82,16 +90,14 @@ class AverageConfig:
 class ShowConfig:
     """Options of ``loralet show``."""
 
-    folder: Annotated[Positional[str], arg(metavar="RUN")]
-    """Run folder."""
+    run: RunFolderOption
 
 
 @dataclass(frozen=True)
 class ReportConfig:
     """Options of ``loralet report``."""
 
-    folder: Annotated[Positional[str], arg(metavar="RUN")]
-    """Run folder."""
+    run: RunFolderOption
     out: str = ""
     """File of the report; report.html and report.md in the run folder if empty."""
     format: Literal["html", "md", "both"] = "both"

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from loralet.backends.info import BackendChoice
 from loralet.config.limits import choice_problems
 from loralet.runtime import thread_problems
 
-BackendChoice = Literal["auto", "native", "torch"]
 Precision = Literal["auto", "fp32", "bf16"]
 
 

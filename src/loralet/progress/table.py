@@ -13,6 +13,7 @@ from rich.text import Text
 
 from loralet.events import Checked, Event, Halved, PackStarted, Planned, PlannedPack, RunEnded, Stepped
 from loralet.progress.plan import counted, duration
+from loralet.ranking import Rank, rank_of
 
 WINDOW = 50
 """Number of steps over which the pace is averaged. A larger value reacts more slowly when runs leave the pack."""
@@ -31,6 +32,7 @@ class RunLine:
         step: optimiser steps taken.
         loss: batch loss of the last step.
         last, best: scores of the last and the best check on the validation sample; None before the first check.
+        last_loss, best_loss: losses of the same checks.
         best_step: step of the best check.
         ended: how the run ended; empty while it trains.
     """
@@ -40,6 +42,8 @@ class RunLine:
     loss: float | None = None
     last: float | None = None
     best: float | None = None
+    last_loss: float | None = None
+    best_loss: float | None = None
     best_step: int = 0
     ended: str = ""
 
@@ -87,9 +91,9 @@ class Progress:
                 self.runs[run].step, self.runs[run].loss = event.step, loss
         elif isinstance(event, Checked):
             line = self.runs[event.run]
-            line.last = event.score
+            line.last, line.last_loss = event.score, event.loss
             if event.best:
-                line.best, line.best_step = event.score, event.step
+                line.best, line.best_loss, line.best_step = event.score, event.loss, event.step
         elif isinstance(event, RunEnded):
             self.runs[event.run].ended = event.status
 
@@ -132,11 +136,14 @@ class Progress:
         lines = list(self.runs.values())
         if len(lines) <= most:
             return lines
-        return sorted(lines, key=_place)[:most]
+        return sorted(lines, key=_rank, reverse=True)[:most]
 
 
-def _place(line: RunLine) -> tuple[float, float]:
-    return -(line.best if line.best is not None else -1.0), line.loss or float("inf")
+def _rank(line: RunLine) -> tuple[bool, Rank]:
+    """Sort key of a run by its best check, or by its batch loss before its first check; see :func:`rank_of`."""
+    if line.best is None:
+        return False, rank_of(0.0, line.loss)
+    return True, rank_of(line.best, line.best_loss)
 
 
 HEADINGS = ("run", "step", "loss", "last", "best", "at", "")
@@ -177,9 +184,9 @@ def draw(progress: Progress, height: int) -> RenderableType:
         justify = "left" if heading in ("run", "") else "right"
         table.add_column(heading, justify=justify, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
     shown = progress.lines(max(3, min(MOST_RUNS, height - OTHER_LINES)))
-    top = max((line.best for line in progress.runs.values() if line.best is not None), default=None)
+    top = max((_rank(line) for line in progress.runs.values() if line.best is not None), default=None)
     for line in shown:
-        ended, leads = line.ended not in ("", "finished"), top is not None and line.best == top
+        ended, leads = line.ended not in ("", "finished"), _rank(line) == top
         table.add_row(*cells(line), style="dim" if ended else "bold green" if leads else "")
     rest = len(progress.runs) - len(shown)
     more = [Text(f"and {counted(rest, 'run')} below the best {len(shown)}", style="dim")] if rest else []

@@ -26,6 +26,7 @@ from loralet.events import (
 )
 from loralet.progress.plan import duration, plan_text
 from loralet.progress.table import Progress, draw, halving_text
+from loralet.ranking import rank_of
 
 LINE_EVERY = 10.0
 """Seconds between two progress lines if the output is not a terminal."""
@@ -142,10 +143,10 @@ class ProgressView:
             f"loss {sum(losses) / max(1, len(losses)):.3f}",
             f"{progress.rows_per_second:,.0f} rows x runs/s",
         ]
-        known = [(line.last, line.id) for line in progress.runs.values() if line.last is not None]
+        known = [(rank_of(line.last, line.last_loss), line) for line in progress.runs.values() if line.last is not None]
         if known:
-            best, run = max(known, key=lambda pair: pair[0])
-            parts.append(f"validation {best:.3f}" + (f" ({run})" if len(known) > 1 else ""))
+            _, best = max(known, key=lambda pair: pair[0])
+            parts.append(f"validation {best.last:.3f}" + (f" ({best.id})" if len(known) > 1 else ""))
         return " · ".join([*parts, f"{progress.seconds_left or 0:.0f} s left"])
 
     def _advance(self, event: Advanced, now: float) -> None:

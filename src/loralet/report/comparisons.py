@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from loralet.ranking import Rank
 from loralet.report.configurations import Comparison, Configuration, right_rows
 from loralet.report.statistics import Paired, holm, paired, pareto
 from loralet.runs.record import Record
 from loralet.runs.run import TRAINED
-from loralet.runs.selection import rank_of
+from loralet.runs.selection import Means, rank_of_configuration
 
 COSTS = ("trainable", "bytes", "seconds")
 """Cost fields of a configuration. Each has a Pareto front against accuracy."""
@@ -50,17 +51,14 @@ def compare_with_winner(record: Record, rows: list[Configuration]) -> list[Confi
 
 
 def choose(rows: Sequence[Configuration]) -> Configuration | None:
-    """The best configuration on validation; None if no row has validation scores.
-
-    The criteria are the share of diverged seeds (smaller is better), then :func:`loralet.runs.selection.rank_of` of the
-    means over seeds.
+    """The best configuration on validation (:func:`loralet.runs.selection.rank_of_configuration`); None if no row has
+    validation scores.
     """
     return max((row for row in rows if row.validation is not None), key=_rank, default=None)
 
 
-def _rank(row: Configuration) -> tuple[float, tuple[float, float, int]]:
-    assert row.validation is not None
-    return -row.diverged, rank_of(row.validation, row.validation_loss, row.trainable)
+def _rank(row: Configuration) -> tuple[float, Rank]:
+    return rank_of_configuration(Means(row.validation, row.validation_loss, row.diverged, row.trainable))
 
 
 def _pairs(record: Record, best: Configuration, row: Configuration) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from loralet.report.statistics import Convergence, accuracy_interval, converged,
 from loralet.runs.record import Record
 from loralet.runs.results import RunResult
 from loralet.runs.run import TRAINED, Role
+from loralet.runs.selection import Setting, means_of, setting_of
 
 ALPHA_LEVEL = 0.05
 """Significance level for corrected p-values."""
@@ -201,13 +202,11 @@ def configurations(
         models: the model of each backbone name.
         kind: the task's section, which computes task-specific metrics.
     """
-    grouped: dict[
-        tuple[str | None, Role, AdapterSpec | None, float | None, float | None], dict[int | None, RunResult]
-    ] = {}
+    grouped: dict[tuple[str | None, Setting], dict[int | None, RunResult]] = {}
     duplicates: list[str] = []
     for run in record.results.runs:
         model = models[run.model].label if run.model else None
-        members = grouped.setdefault((model, run.role, run.adapter, run.learning_rate, run.lr_ratio), {})
+        members = grouped.setdefault((model, setting_of(run)), {})
         if run.seed in members:
             duplicates.append(run.id)
         else:
@@ -264,9 +263,8 @@ def setting_text(adapter: AdapterSpec, name: str) -> str:
 
 def _configuration(record: Record, model: str | None, runs: Sequence[RunResult], kind: SectionKind) -> Configuration:
     """One configuration, without its name."""
-    first, ids, metric = runs[0], tuple(run.id for run in runs), record.results.selection
+    first, ids, means = runs[0], tuple(run.id for run in runs), means_of(runs, record.results.selection)
     trained = first.role in TRAINED
-    validated = [run.validation for run in runs if run.validation]
     files = [record.adapters[i] for i in ids if i in record.adapters]
     steps = [run.steps or 0 for run in runs]
     taken = sum(steps)
@@ -286,15 +284,15 @@ def _configuration(record: Record, model: str | None, runs: Sequence[RunResult],
         lr_ratio=first.lr_ratio,
         runs=ids,
         seeds=tuple(run.seed for run in runs if run.seed is not None),
-        validation=_mean([scores[metric] for scores in validated]),
-        validation_loss=_mean([scores.loss for scores in validated]),
+        validation=means.score,
+        validation_loss=means.loss,
         test=_accuracy(record, runs),
         measures=kind.measure(record, runs),
         convergence=convergence,
         rows=reached * batch if reached is not None else None,
         to_target_seconds=reached * per_step if reached is not None and per_step is not None else None,
         spikes=_mean([float(loss_spikes(record.losses[i])) for i in ids if i in record.losses]) if trained else None,
-        diverged=ended.count("diverged") / len(runs),
+        diverged=means.diverged,
         trainable=first.trainable_parameters,
         total=first.total_parameters,
         bytes=round(fmean(f.bytes for f in files)) if files else None,

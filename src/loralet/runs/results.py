@@ -93,7 +93,7 @@ class Results:
 
     Args:
         kind: ``train`` or ``study``.
-        task: name of the task.
+        task: name of the task; missing in schema 1, as is ``selection``.
         selection: the metric that selects among runs.
         data: the training data.
         runs: one row per run, including baselines.

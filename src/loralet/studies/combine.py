@@ -14,9 +14,10 @@ from loralet.artifacts.artifact import Artifact
 from loralet.artifacts.average import average
 from loralet.errors import RunError
 from loralet.events import Stage
+from loralet.ranking import Rank
 from loralet.runs.folder import TARGETS, RunFolder
 from loralet.runs.run import Role, Run
-from loralet.runs.selection import LEFT, Rank, over_seeds, rank_of_scores
+from loralet.runs.selection import LEFT, over_seeds, rank_of_scores
 from loralet.studies.plan import Plan
 from loralet.tasks.base import Task
 from loralet.training.corpus import Corpus

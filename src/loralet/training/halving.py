@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from loralet.events import Checked
-from loralet.runs.selection import rank_of
+from loralet.ranking import rank_of
 
 RUNGS = (1 / 8, 1 / 4, 1 / 2)
 """Fractions of the steps after which the worse half of the runs leaves.
@@ -35,7 +35,7 @@ def rungs_of(steps: int) -> tuple[int, ...]:
 
 
 def ranking(checks: Sequence[Checked]) -> list[Checked]:
-    """The checks of one step, best first (:func:`loralet.runs.selection.rank_of`); ties keep the order of the pack."""
+    """The checks of one step, best first (:func:`loralet.ranking.rank_of`); ties keep the order of the pack."""
     return sorted(checks, key=lambda check: rank_of(check.score, check.loss), reverse=True)
 
 

@@ -16,8 +16,8 @@ from loralet.config import TrainingOptions
 from loralet.data.batches import BatchOrder, gather
 from loralet.events import Checked, Event, Halved, PackStarted, RunEnded, Status, Stepped
 from loralet.inference.evaluation import logits_of
+from loralet.ranking import Rank, rank_of
 from loralet.runs.run import Run
-from loralet.runs.selection import Rank, rank_of
 from loralet.tasks.base import Task
 from loralet.training.corpus import Rows
 from loralet.training.halving import Exits, halve, has_enough
@@ -25,7 +25,7 @@ from loralet.training.optimizer import AdamW, schedule
 
 STAY = Exits()
 USUAL_EPOCHS, FEWEST_STEPS = 3, 500
-"""Default length of training; three epochs of a few hundred rows are too few steps (dev/LOG.md)."""
+"""Default length of training; three epochs of a few hundred rows are too few steps."""
 
 
 @dataclass
@@ -36,7 +36,7 @@ class RunState:
         run: the configuration.
         best: tensors at the best check so far (:meth:`loralet.adapters.pack.Pack.extract`).
         last: tensors when the run left the pack.
-        best_rank: rank of the best check (:func:`loralet.runs.selection.rank_of`); None before the first check.
+        best_rank: rank of the best check (:func:`loralet.ranking.rank_of`); None before the first check.
         stale: number of checks since the best check.
         steps: optimiser steps when the run left the pack.
         converged_step: step of the first check at or above the target score.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -17,10 +18,28 @@ from loralet.models.pooling import HeadKind, Pooling
 from loralet.models.table import EncoderTable
 from loralet.runtime import thread_count
 
+POOLING: Mapping[str, frozenset[object] | None] = {
+    "activation": frozenset({"tanh"}),
+    "bias": frozenset({True}),
+    "norm": frozenset({False}),
+    "epsilon": None,  # that of the norm
+}
+"""For every field of a pooler that the kernels know, the supported values; None: any. Other fields are rejected."""
+HEADS: frozenset[HeadKind] = frozenset({"mean", "pooler", "trained-pooler"})
+
 
 def kernel_has(head: HeadKind, pooling: Pooling) -> bool:
     """Whether the kernels support a head: the mean over tokens, or a BERT pooler."""
-    return head == "mean" or (pooling.activation == "tanh" and pooling.bias and not pooling.norm)
+    if head not in HEADS:
+        return False
+    return head == "mean" or all(
+        field.name in POOLING and _allows(POOLING[field.name], getattr(pooling, field.name))
+        for field in fields(pooling)
+    )
+
+
+def _allows(values: frozenset[object] | None, value: object) -> bool:
+    return values is None or value in values
 
 
 class NativeHead:

@@ -108,7 +108,7 @@ static inline void matmul_packed(int64_t m, int64_t n, int64_t k, const unit *a,
   }
 }
 
-/* C [m, columns of B] = A B (or +=) for contiguous rows of elements: the first columns of A [m, a_row], and all of B. */
+/* C [m, columns of B] = A B (or +=) for contiguous rows of elements: the first columns of A [m, a_row], all of B. */
 static inline void matmul_rows(int64_t m, const element *a, int64_t a_row, Packed b, float *c, int64_t c_row, int add) {
   matmul_packed(m, b.columns, b.units, as_units(a), a_row / PAIR, 1, b, 0, 0, c, c_row, add);
 }
