@@ -36,7 +36,10 @@ def backend_id(backend: Backend) -> str:
 
 ORACLE = TorchBackend(torch.device("cpu"))
 NATIVE = _native()
-BACKENDS: list[Backend] = [ORACLE, *NATIVE, *([TorchBackend()] if torch.cuda.is_available() else [])]
+GPU = [TorchBackend()] if torch.cuda.is_available() else []
+BACKENDS: list[Backend] = [ORACLE, *NATIVE, *GPU]
+FEW: list[Backend] = [ORACLE, *NATIVE[:1], *GPU]
+"""torch and the best instruction set of this machine, for slow tests."""
 
 each_native = pytest.mark.parametrize("backend", NATIVE, ids=backend_id)
 """Run a test for each instruction set of this machine. Skipped without a compiler."""
@@ -52,3 +55,5 @@ each_native_and_type = pytest.mark.parametrize(
 """The same for each arithmetic type, but for fp32 with emulated tiles, which is not different from ``portable``."""
 each_backend = pytest.mark.parametrize("backend", BACKENDS, ids=backend_id)
 """Run a test for each backend of this machine."""
+each_of_few = pytest.mark.parametrize("backend", FEW, ids=backend_id)
+"""Run a slow test with torch and the best instruction set of this machine only."""

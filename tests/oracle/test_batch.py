@@ -10,17 +10,27 @@ import pyarrow as pa
 import pytest
 import torch
 import transformers
+from backends import each_backend
 from hypothesis import given
 from hypothesis import strategies as st
 from models import CLASSES, VOCABULARY, Pair, batch, make_pair
-from programs import TASK, pack_for, run_of
+from programs import (
+    batch_logits,
+    batch_losses,
+    in_parts,
+    pack_for,
+    program_of,
+    run_of,
+    torch_program_of,
+)
 from stand_ins import KINDS, by_transformers
 from tolerances import FP32
 from torch import Tensor
 from torch.nn import functional as F
 
+from loralet.adapters.pack import Pack
+from loralet.backends.base import Backend
 from loralet.backends.batch import Batch, batch_of
-from loralet.backends.torch import TorchProgram
 from loralet.data.batches import gather
 from loralet.data.tokens import Tokens, tokenise
 from loralet.hub.backbone import Backbone, load_backbone
@@ -37,12 +47,12 @@ def labelled(seed: int = 1) -> Batch:
     return batch_of(ids, lengths, labels)
 
 
-def three_adapters(pair: Pair) -> tuple[TorchProgram, Tensor]:
-    """A program of three adapters with random tensors."""
+def three_adapters(pair: Pair) -> tuple[Pack, Tensor]:
+    """A pack of three adapters with random tensors."""
     pack = pack_for(pair, [run_of(seed=i, rank=4, alpha=8.0, targets=("query", "output")) for i in range(3)])
     parameters = pack.start(pair.ours.weights)
     parameters += 0.1 * torch.randn(parameters.shape, generator=torch.Generator().manual_seed(0))
-    return TorchProgram(pack, pair.ours.weights), parameters
+    return pack, parameters
 
 
 LISTS = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=6), min_size=1, max_size=7)
@@ -80,9 +90,10 @@ def test_a_part_contains_its_rows_and_padding_is_empty(
         assert not types[length:].any()
 
 
-def test_row_weights_match_torch_cross_entropy(pair: Pair) -> None:
+@each_backend
+def test_row_weights_match_torch_cross_entropy(pair: Pair, backend: Backend) -> None:
     """Three adapters: equal row weights, class weights as in CrossEntropyLoss(weight=...), and random weights."""
-    program, parameters = three_adapters(pair)
+    pack, parameters = three_adapters(pair)
     plain = labelled()
     assert plain.targets is not None
     by_class, by_row = torch.tensor([1.0, 0.2, 3.0, 0.0]), torch.rand(10, generator=torch.Generator().manual_seed(2))
@@ -90,7 +101,7 @@ def test_row_weights_match_torch_cross_entropy(pair: Pair) -> None:
     weighted = replace(plain, row_weights=weights)
 
     leaf = parameters.clone().requires_grad_()
-    logits = program.differentiable_logits(leaf, plain)
+    logits = torch_program_of(pair, pack).differentiable_logits(leaf, plain)
     single = F.cross_entropy(logits[2], plain.targets, reduction="none")
     expected = torch.stack(
         [
@@ -100,28 +111,26 @@ def test_row_weights_match_torch_cross_entropy(pair: Pair) -> None:
         ]
     )
     (wanted,) = torch.autograd.grad(expected.sum(), leaf)
-    for parts in (1, 2, 3):
-        program.parts = parts
-        losses, gradient = program.losses_and_gradient(parameters, weighted, TASK.row_losses)
+    for program in in_parts(program_of(pair, pack, backend), 1, 2, 3):
+        losses, gradient = batch_losses(program, parameters, weighted)
         assert (losses - expected.detach()).abs().max() <= FP32
         assert (gradient - wanted).abs().max() <= FP32
         assert wanted.abs().amax(1).min() > 1e-2
-    program.parts = 1
-    losses, gradient = program.losses_and_gradient(parameters, plain, TASK.row_losses)
+    losses, _ = batch_losses(program_of(pair, pack, backend), parameters, plain)
     assert (losses - expected.detach()).abs()[1:].min() > 1e-3
 
 
-def test_rows_with_zero_weight_are_ignored(pair: Pair) -> None:
+@each_backend
+def test_rows_with_zero_weight_are_ignored(pair: Pair, backend: Backend) -> None:
     """An adapter with weights on some rows has the loss of those rows; without any weight, its loss is zero."""
-    program, parameters = three_adapters(pair)
+    pack, parameters = three_adapters(pair)
     plain = labelled()
     weights = torch.ones(3, 10)
     weights[0, 4:], weights[1] = 0.0, 0.0
-    for parts in (1, 2):
-        program.parts = parts
-        losses, gradient = program.losses_and_gradient(parameters, replace(plain, row_weights=weights), TASK.row_losses)
-        first, own = program.losses_and_gradient(parameters, plain.take(torch.arange(4)), TASK.row_losses)
-        whole, every = program.losses_and_gradient(parameters, plain, TASK.row_losses)
+    for program in in_parts(program_of(pair, pack, backend), 1, 2):
+        losses, gradient = batch_losses(program, parameters, replace(plain, row_weights=weights))
+        first, own = batch_losses(program, parameters, plain.take(torch.arange(4)))
+        whole, every = batch_losses(program, parameters, plain)
         assert (losses[0] - first[0]).abs() <= FP32
         assert (gradient[0] - own[0]).abs().max() <= FP32
         assert (losses[0] - whole[0]).abs() > 1e-3
@@ -156,7 +165,8 @@ def test_token_types_match_transformers(kind: str, tmp_path: Path) -> None:
     assert (theirs - plain)[kept].abs().max() > 1e-2
 
 
-def test_a_program_uses_the_token_types_of_the_batch(pair: Pair) -> None:
+@each_backend
+def test_a_program_uses_the_token_types_of_the_batch(pair: Pair, backend: Backend) -> None:
     pack = pack_for(pair, [run_of(rank=4, alpha=8.0, targets=("query",))])
     parameters = pack.start(pair.ours.weights)
     head = {"classifier.weight": pair.theirs.classifier.weight, "classifier.bias": pair.theirs.classifier.bias}
@@ -167,10 +177,9 @@ def test_a_program_uses_the_token_types_of_the_batch(pair: Pair) -> None:
     with torch.no_grad():
         theirs = pair.theirs(ids, attention_mask=mask, token_type_ids=types, labels=labels)
         plain = pair.theirs(ids, attention_mask=mask).logits
-    for parts in (1, 2):
-        program = TorchProgram(pack, pair.ours.weights, parts)
-        assert (program.logits(parameters)(typed)[0] - theirs.logits).abs().max() <= FP32
-        losses, _ = program.losses_and_gradient(parameters, typed, TASK.row_losses)
+    for program in in_parts(program_of(pair, pack, backend), 1, 2):
+        assert (batch_logits(program, parameters, typed)[0] - theirs.logits).abs().max() <= FP32
+        losses, _ = batch_losses(program, parameters, typed)
         assert (losses - theirs.loss).abs().max() <= FP32
     assert (theirs.logits - plain).abs().max() > 1e-3
 
@@ -230,7 +239,8 @@ def test_cached_pairs_are_equal_and_separate_from_other_texts(pair: Pair, tmp_pa
     assert not np.array_equal(turned.ids, fresh.ids)
 
 
-def test_logits_of_a_text_pair_match_transformers(pair: Pair) -> None:
+@each_backend
+def test_logits_of_a_text_pair_match_transformers(pair: Pair, backend: Backend) -> None:
     assert set("abc") < set(VOCABULARY)
     firsts, seconds = ["a b c", "w1 w2", "x", "a b c d e f g h i j k l m n"], ["d e", "w3 w4 w5 w6", "y z", "w7 w8 w9"]
     found = tokenise(
@@ -241,7 +251,7 @@ def test_logits_of_a_text_pair_match_transformers(pair: Pair) -> None:
     pack = pack_for(pair, [run_of(rank=0)])
     head = {"classifier.weight": pair.theirs.classifier.weight, "classifier.bias": pair.theirs.classifier.bias}
     parameters = pack.fill([{name: tensor.detach() for name, tensor in head.items()}])
-    ours = TorchProgram(pack, pair.ours.weights).logits(parameters)(gather(found, np.array([2, 0, 3, 1])))[0]
+    ours = batch_logits(program_of(pair, pack, backend), parameters, gather(found, np.array([2, 0, 3, 1])))[0]
     with torch.no_grad():
         theirs = pair.theirs(**given).logits
         untyped = pair.theirs(given["input_ids"], attention_mask=given["attention_mask"]).logits

@@ -10,7 +10,7 @@ import pytest
 import torch
 from models import CLASSES, Pair, batch, make_pair
 from peft import LoraConfig, PeftModel, get_peft_model
-from programs import CPU, logits_of, losses_and_gradient, pack_for, program_of, run_of
+from programs import CPU, logits_of, losses_and_gradient, pack_for, program_of, run_of, torch_program_of
 from test_adapters import trained
 from test_lora import PEFT_TARGETS
 from tolerances import FP32, FP32_TRAINED
@@ -155,7 +155,7 @@ def test_dropout_matches_peft_with_the_same_masks(pair: Pair) -> None:
     expected = model(ids, attention_mask=mask).logits
     F.cross_entropy(expected, labels).backward()
 
-    program = program_of(pair, pack)
+    program = torch_program_of(pair, pack)
     logits = program.differentiable_logits(parameters, own_batch, step)[0]
     assert (logits - expected).abs().max() <= FP32
     assert (logits - program.differentiable_logits(parameters, own_batch)[0]).abs().max() > 1e-2

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from backends import each_backend
 from hypothesis import given
 from hypothesis import strategies as st
 from models import VOCABULARY, Pair, batch, make_pair
 from peft import LoraConfig, get_peft_model
-from programs import TASK, losses_and_gradient, pack_for, run_of
+from programs import TASK, batch_losses, in_parts, losses_and_gradient, pack_for, program_of, run_of
 from test_pack import RUNS, rows
 from tolerances import FP32, FP32_TRAINED
 from torch import Tensor, nn
@@ -23,8 +24,9 @@ from loralet.adapters.counters import dropout_keys, head_index, linear_index
 from loralet.adapters.dropout import Dropout, keep_factors
 from loralet.adapters.spec import TARGETS
 from loralet.backends import torch as torch_backend
+from loralet.backends.base import Backend
 from loralet.backends.batch import Batch, batch_of
-from loralet.backends.torch import TorchBackend, TorchProgram
+from loralet.backends.torch import TorchBackend
 from loralet.config import TrainingOptions
 from loralet.data.batches import gather
 from loralet.models.table import EncoderTable
@@ -219,8 +221,8 @@ class Masked(nn.Module):
         return x * self.factors
 
 
-@pytest.mark.parametrize("parts", [1, 2])
-def test_peft_with_these_masks_gives_the_same_losses_and_gradients(tmp_path: Path, parts: int) -> None:
+@each_backend
+def test_peft_with_these_masks_gives_the_same_losses_and_gradients(tmp_path: Path, backend: Backend) -> None:
     pair = make_pair(tmp_path)
     ids, lengths, mask, labels = batch()
     dropout, head, step, seed, width = 0.3, 0.2, 11, 4, pair.ours.table.width
@@ -250,20 +252,21 @@ def test_peft_with_these_masks_gives_the_same_losses_and_gradients(tmp_path: Pat
     loss = F.cross_entropy(model(ids, attention_mask=mask).logits, labels)
     gradients = dict(zip(theirs, torch.autograd.grad(loss, list(theirs.values())), strict=True))
 
-    program = TorchProgram(pack, pair.ours.weights, parts)
     parameters = pack.fill([{name: t.detach() for name, t in theirs.items()}])
-    losses, gradient = losses_and_gradient(program, parameters, ids, lengths, labels, step)
-    assert losses.tolist() == pytest.approx([loss.item()], abs=FP32)
-    for name, own in pack.split(gradient).items():
-        assert (own[0] - gradients[name]).abs().max() <= FP32, name
-        assert gradients[name].abs().max() > 10 * FP32
-    other, _ = losses_and_gradient(program, parameters, ids, lengths, labels, step + 1)
-    none, _ = losses_and_gradient(program, parameters, ids, lengths, labels)
-    assert (other - losses).abs() > 1e-3
-    assert (none - losses).abs() > 1e-3
+    for program in in_parts(program_of(pair, pack, backend), 1, 2):
+        losses, gradient = losses_and_gradient(program, parameters, ids, lengths, labels, step)
+        assert losses.tolist() == pytest.approx([loss.item()], abs=FP32)
+        for name, own in pack.split(gradient).items():
+            assert (own[0] - gradients[name]).abs().max() <= FP32, name
+            assert gradients[name].abs().max() > 10 * FP32
+        other, _ = losses_and_gradient(program, parameters, ids, lengths, labels, step + 1)
+        none, _ = losses_and_gradient(program, parameters, ids, lengths, labels)
+        assert (other - losses).abs() > 1e-3
+        assert (none - losses).abs() > 1e-3
 
 
-def test_dropout_on_one_adapter_does_not_change_the_others(pair: Pair) -> None:
+@each_backend
+def test_dropout_on_one_adapter_does_not_change_the_others(pair: Pair, backend: Backend) -> None:
     ids, lengths, _, labels = batch()
     calm = [run_of(seed=i, rank=4, alpha=8.0, targets=("query", "output")) for i in range(3)]
     wild = [calm[0], replace(calm[1], adapter=replace(calm[1].adapter, dropout=0.5)), calm[2]]
@@ -272,7 +275,7 @@ def test_dropout_on_one_adapter_does_not_change_the_others(pair: Pair) -> None:
         pack = pack_for(pair, runs)
         parameters = pack.start(pair.ours.weights)
         parameters += 0.1 * torch.randn(parameters.shape, generator=torch.Generator().manual_seed(0))
-        program = TorchProgram(pack, pair.ours.weights)
+        program = program_of(pair, pack, backend)
         found.append(losses_and_gradient(program, parameters, ids, lengths, labels, step=0))
     (losses, gradient), (other_losses, other_gradient) = found
     for i in (0, 2):
@@ -308,17 +311,18 @@ def test_training_with_dropout_does_not_depend_on_the_number_of_parts(
         assert max(float((alone[i][name] - without[i][name]).abs().max()) for name in without[i]) > 1e-3
 
 
-def test_masks_of_a_row_depend_on_its_batch_and_step(pair: Pair) -> None:
+@each_backend
+def test_masks_of_a_row_depend_on_its_batch_and_step(pair: Pair, backend: Backend) -> None:
     """Tokens are counted per batch: the masks of a row depend on the preceding rows of its batch and on the step."""
     data = rows(12, 3)
     pack = pack_for(pair, [run_of(rank=4, alpha=8.0, dropout=0.5, targets=("query",))])
-    program = TorchProgram(pack, pair.ours.weights)
+    program = program_of(pair, pack, backend)
     parameters = pack.start(pair.ours.weights)
     parameters += 0.1 * torch.randn(parameters.shape, generator=torch.Generator().manual_seed(0))
 
     def loss(numbers: list[int], step: int) -> float:
         own = gather(data.tokens, torch.tensor(numbers).numpy(), data.targets)
-        return program.losses_and_gradient(parameters, own, TASK.row_losses, step)[0].item()
+        return batch_losses(program, parameters, own, step)[0].item()
 
     assert loss([0, 1, 2], 4) == loss([0, 1, 2], 4)
     assert loss([0, 1, 2], 4) != loss([0, 1, 2], 5)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 import torch
+from backends import each_backend
 from models import Pair, make_pair
 from programs import CPU, TASK, run_of
 from test_pack import rows
@@ -16,6 +17,7 @@ from loralet.adapters.adapter import Adapter
 from loralet.adapters.layout import PackShape
 from loralet.adapters.pack import Pack
 from loralet.adapters.spec import HEAD_ALONE
+from loralet.backends.base import Backend
 from loralet.config import ComputeOptions, TrainingOptions
 from loralet.runs.run import Run
 from loralet.training.corpus import CorpusRows
@@ -36,11 +38,18 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return make_pair(tmp_path_factory.mktemp("model"))
 
 
-def session_of(pair: Pair, memory: int = 10**9) -> Session:
+def loaded_by(backend: Backend, pair: Pair) -> Loaded:
+    encoder = backend.load(pair.ours.weights, pair.ours.table, torch.float32)
+    return Loaded(backend, encoder, backend.info(torch.float32))
+
+
+def session_of(pair: Pair, memory: int = 10**9, backend: Backend = CPU) -> Session:
+    """A session whose LoRA packs this backend computes, and whose DoRA packs it computes too if it supports them."""
     corpus = CorpusRows(rows(40, 0), rows(60, 1), rows(30, 1))
-    loaded = Loaded(CPU, CPU.load(pair.ours.weights, pair.ours.table, torch.float32), CPU.info(torch.float32))
+    dora = backend if backend.supports(pair.ours.table, torch.float32, "dora") is None else CPU
+    loaded = {"lora": loaded_by(backend, pair), "dora": loaded_by(dora, pair)}
     options = TrainingOptions(steps=12, batch_size=4, eval_every=1, schedule="constant")
-    return Session(pair.ours, {"lora": loaded, "dora": loaded}, corpus, TASK, options, ComputeOptions(), memory)
+    return Session(pair.ours, loaded, corpus, TASK, options, ComputeOptions(), memory)
 
 
 def states(session: Session, runs: list[Run]) -> list[Mapping[str, Tensor]]:
@@ -54,9 +63,10 @@ def states(session: Session, runs: list[Run]) -> list[Mapping[str, Tensor]]:
     return found
 
 
+@each_backend
 @pytest.mark.parametrize("memory", [10**9, 1], ids=["together", "apart"])
-def test_logits_of_several_runs_are_those_of_each_alone(pair: Pair, memory: int) -> None:
-    session = session_of(pair, memory)
+def test_logits_of_several_runs_are_those_of_each_alone(pair: Pair, memory: int, backend: Backend) -> None:
+    session = session_of(pair, memory, backend)
     runs = [FULL, *(resolved(run, pair.ours.table) for run in ADAPTED), FULL]
     tensors, validation = states(session, runs), session.rows.validation
     every = session.logits(runs, tensors, validation)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from backends import each_backend
 from models import CLASSES, Pair, batch, make_pair
 from peft import LoraConfig, PeftModel, get_peft_model
-from programs import CPU, logits_of, losses_and_gradient, pack_for, program_of, run_of
+from programs import logits_of, losses_and_gradient, pack_for, program_of, run_of, torch_program_of
 from tolerances import FP32, FP32_TRAINED
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,6 +18,7 @@ from loralet.adapters.base import batched_linear
 from loralet.adapters.lora import Lora
 from loralet.adapters.pack import Pack
 from loralet.adapters.spec import TARGETS, resolve_targets
+from loralet.backends.base import Backend
 from loralet.backends.batch import batch_of
 from loralet.runs.run import Run
 from loralet.training.optimizer import AdamW
@@ -61,9 +63,12 @@ def filled(pair: Pair, run: Run, tensors: dict[str, Tensor]) -> tuple[Pack, Tens
     return pack, pack.fill([{name: tensor.detach() for name, tensor in tensors.items()}])
 
 
+@each_backend
 @pytest.mark.parametrize("targets", list(PEFT_TARGETS), ids=["query-value", "all-linear"])
 @pytest.mark.parametrize("scaling", ["alpha/r", "rslora"])
-def test_forward_gradient_and_twenty_steps(pair: Pair, targets: tuple[str, ...], scaling: str) -> None:
+def test_forward_gradient_and_twenty_steps(
+    pair: Pair, targets: tuple[str, ...], scaling: str, backend: Backend
+) -> None:
     torch.manual_seed(3)
     rank, alpha, lr = 8, 16.0, 2e-3
     model = peft_of(pair, targets, rank, alpha, scaling == "rslora")
@@ -74,7 +79,7 @@ def test_forward_gradient_and_twenty_steps(pair: Pair, targets: tuple[str, ...],
                 tensor.normal_(0, 0.05)
     run = run_of(lr, rank=rank, alpha=alpha, targets=targets, scaling=scaling)
     pack, parameters = filled(pair, run, theirs)
-    program = program_of(pair, pack)
+    program = program_of(pair, pack, backend)
     assert set(pack.split(parameters)) == set(theirs)
     ids, lengths, mask, labels = batch()
 
@@ -89,7 +94,9 @@ def test_forward_gradient_and_twenty_steps(pair: Pair, targets: tuple[str, ...],
     losses, gradient = losses_and_gradient(program, parameters, ids, lengths, labels)
     assert losses.tolist() == pytest.approx([loss.item()], abs=FP32)
     leaf = parameters.clone().requires_grad_()
-    own_loss = F.cross_entropy(program.differentiable_logits(leaf, batch_of(ids, lengths))[0], labels)
+    own_loss = F.cross_entropy(
+        torch_program_of(pair, pack).differentiable_logits(leaf, batch_of(ids, lengths))[0], labels
+    )
     (by_torch,) = torch.autograd.grad(own_loss, leaf)
     for found in (gradient, by_torch):
         for name, own in pack.split(found).items():
@@ -99,15 +106,17 @@ def test_forward_gradient_and_twenty_steps(pair: Pair, targets: tuple[str, ...],
             assert (own[0] - reference).abs().max() <= FP32, name
 
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr, weight_decay=0.0)
-    own_optimiser = AdamW.start(parameters, torch.tensor([lr]), pack.decay(0.0))
-    before = parameters.clone()
+    before, device = parameters.clone(), backend.device
+    parameters = parameters.to(device)
+    own_optimiser = AdamW.start(parameters, torch.tensor([lr], device=device), pack.decay(0.0).to(device))
     for step in range(20):
         ids, lengths, mask, labels = batch(seed=step)
         optimiser.zero_grad()
         F.cross_entropy(model(ids, attention_mask=mask).logits, labels).backward()
         optimiser.step()
         _, gradient = losses_and_gradient(program, parameters, ids, lengths, labels)
-        own_optimiser.update(CPU, parameters, gradient, 1.0)
+        own_optimiser.update(backend, parameters, gradient.to(device), 1.0)
+    parameters = parameters.cpu()
     assert (parameters - before).abs().max() > lr
     for name, own in pack.split(parameters).items():
         # Factor 5: with near-zero gradients, Adam's first steps amplify rounding.

@@ -7,12 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from backends import FEW, backend_id, each_backend, each_of_few
 from models import CLASSES, VOCABULARY, Pair, make_pair
 from programs import CPU, TASK, pack_for, run_of
 from tolerances import FP32_TRAINED
 from torch import Tensor
 
 from loralet.adapters.spec import TARGETS
+from loralet.backends.base import Backend
+from loralet.backends.native.backend import NativeBackend
 from loralet.config import TrainingOptions
 from loralet.data.tokens import Tokens
 from loralet.events import Checked, RunEnded, Stepped
@@ -47,18 +50,31 @@ DORA = [replace(run, adapter=replace(run.adapter, method="dora")) if run.adapter
 """The same runs with DoRA; the linear probe shares their pack."""
 PLUS = [replace(run, lr_ratio=ratio) for run, ratio in zip(RUNS, (4.0, 1.0, 16.0, 8.0, 0.5), strict=True)]
 """The same runs with different learning rates of B (LoRA+)."""
-each_method = pytest.mark.parametrize("runs", [RUNS, DORA, PLUS], ids=["lora", "dora", "lora-plus"])
+METHODS = {"lora": RUNS, "dora": DORA, "lora-plus": PLUS}
+each_method = pytest.mark.parametrize("runs", METHODS.values(), ids=METHODS)
+each_method_and_backend = pytest.mark.parametrize(
+    ("runs", "backend"),
+    [
+        pytest.param(runs, backend, id=f"{name}-{backend_id(backend)}")
+        for name, runs in METHODS.items()
+        for backend in FEW
+        if name != "dora" or not isinstance(backend, NativeBackend)
+    ],
+)
+"""Each method with each backend that supports it: only torch computes DoRA."""
 OPTIONS = TrainingOptions(steps=50, batch_size=8, eval_every=10, head_dropout=0.1, weight_decay=0.01)
 
 
-def start(pair: Pair, runs: list[Run], head_dropout: float = 0.1, weight_decay: float = 0.0) -> TrainingState:
+def start(
+    pair: Pair, runs: list[Run], head_dropout: float = 0.1, weight_decay: float = 0.0, backend: Backend = CPU
+) -> TrainingState:
     pack = pack_for(pair, runs, head_dropout=head_dropout)
-    encoder = CPU.load(pair.ours.weights, pair.ours.table, torch.float32)
-    return TrainingState.start(CPU, encoder, TASK, pack, runs, weight_decay)
+    encoder = backend.load(pair.ours.weights, pair.ours.table, torch.float32)
+    return TrainingState.start(backend, encoder, TASK, pack, runs, weight_decay)
 
 
-def carry_out(pair: Pair, runs: list[Run], options: TrainingOptions) -> TrainingState:
-    state = start(pair, runs, options.head_dropout, options.weight_decay)
+def carry_out(pair: Pair, runs: list[Run], options: TrainingOptions, backend: Backend = CPU) -> TrainingState:
+    state = start(pair, runs, options.head_dropout, options.weight_decay, backend)
     for _ in train(state, rows(100, 0), rows(40, 1), options, seed=5):
         pass
     return state
@@ -86,24 +102,24 @@ def test_initial_values_equal_those_of_a_pack_of_one(pair: Pair, runs: list[Run]
     assert not together[0]["layers.0.query.B"].any()
 
 
-@each_method
-def test_fifty_steps_match_a_pack_of_one(pair: Pair, runs: list[Run]) -> None:
-    together = carry_out(pair, runs, OPTIONS)
+@each_method_and_backend
+def test_fifty_steps_match_a_pack_of_one(pair: Pair, runs: list[Run], backend: Backend) -> None:
+    together = carry_out(pair, runs, OPTIONS, backend)
     for run in runs:
-        own, alone = ended(together, run), ended(carry_out(pair, [run], OPTIONS), run)
+        own, alone = ended(together, run), ended(carry_out(pair, [run], OPTIONS, backend), run)
         assert own.keys() == alone.keys()
         worst = max(float((own[name] - alone[name]).abs().max()) for name in own)
         assert worst <= FP32_TRAINED, (run.id, worst)
     first, last = (
         ended(together, runs[0]),
-        ended(carry_out(pair, [runs[0]], TrainingOptions(steps=49, batch_size=8)), runs[0]),
+        ended(carry_out(pair, [runs[0]], TrainingOptions(steps=49, batch_size=8), backend), runs[0]),
     )
     assert max(float((first[n] - last[n]).abs().max()) for n in first) > FP32_TRAINED
 
 
-@each_method
-def test_padded_ranks_stay_exactly_zero(pair: Pair, runs: list[Run]) -> None:
-    state = start(pair, runs, weight_decay=0.01)
+@each_method_and_backend
+def test_padded_ranks_stay_exactly_zero(pair: Pair, runs: list[Run], backend: Backend) -> None:
+    state = start(pair, runs, weight_decay=0.01, backend=backend)
     pack = state.pack
     for event in train(state, rows(100, 0), rows(40, 1), OPTIONS, seed=5):
         if isinstance(event, Stepped) and event.step == 40:
@@ -121,21 +137,25 @@ def test_padded_ranks_stay_exactly_zero(pair: Pair, runs: list[Run]) -> None:
                 assert tensors[f"{name}.magnitude"][i].any() == bool(rank)
 
 
+@each_of_few
 @pytest.mark.parametrize("runs", [RUNS, PLUS], ids=["lora", "lora-plus"])
-def test_a_run_that_leaves_does_not_change_the_others(pair: Pair, runs: list[Run]) -> None:
+def test_a_run_that_leaves_does_not_change_the_others(pair: Pair, runs: list[Run], backend: Backend) -> None:
     wild = run_of(1e8, 9, rank=8, alpha=1e30, targets=("query", "value"))
-    state = carry_out(pair, [runs[0], wild, runs[2]], OPTIONS)
+    state = carry_out(pair, [runs[0], wild, runs[2]], OPTIONS, backend)
     assert {s.run.id: s.status for s in state.ended}[wild.id] == "diverged"
     for run in (runs[0], runs[2]):
-        own, alone = ended(state, run), ended(carry_out(pair, [run], OPTIONS), run)
+        own, alone = ended(state, run), ended(carry_out(pair, [run], OPTIONS, backend), run)
         assert max(float((own[name] - alone[name]).abs().max()) for name in own) <= FP32_TRAINED
     assert all(t.isfinite().all() for t in ended(state, wild).values())
 
 
-def test_early_stopping_keeps_the_best_state_and_records_the_first_check_at_target(pair: Pair) -> None:
+@each_backend
+def test_early_stopping_keeps_the_best_state_and_records_the_first_check_at_target(
+    pair: Pair, backend: Backend
+) -> None:
     runs = [RUNS[1], RUNS[3]]
     options = TrainingOptions(steps=400, batch_size=8, eval_every=5, patience=3, target_score=0.4)
-    state = start(pair, runs)
+    state = start(pair, runs, backend=backend)
     checks: dict[str, list[Checked]] = {run.id: [] for run in runs}
     for event in train(state, rows(100, 0), rows(40, 1), options, seed=5):
         if isinstance(event, Checked):
@@ -151,10 +171,11 @@ def test_early_stopping_keeps_the_best_state_and_records_the_first_check_at_targ
         assert s.best_rank == max(rank_of(check.score, check.loss) for check in checks[s.run.id])
 
 
-def test_full_fine_tuning_changes_every_tensor(pair: Pair) -> None:
+@each_backend
+def test_full_fine_tuning_changes_every_tensor(pair: Pair, backend: Backend) -> None:
     run = Run("full", "m", "full", lr=1e-3)
-    state = carry_out(pair, [run], TrainingOptions(steps=5, batch_size=8))
-    learned = ended(state, run)
+    state = carry_out(pair, [run], TrainingOptions(steps=5, batch_size=8), backend)
+    learned = {name: tensor.cpu() for name, tensor in ended(state, run).items()}
     assert learned.keys() - {"classifier.weight", "classifier.bias"} == pair.ours.weights.keys()
     still = [name for name, weight in pair.ours.weights.items() if torch.equal(learned[name], weight)]
     assert still == []

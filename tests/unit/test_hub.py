@@ -85,8 +85,8 @@ class User:
         outcomes: Mapping[str, Any] = answer["outcomes"]
         return outcomes
 
-    def runs(self, hub: str, script: str, *arguments: str, **environment: str) -> str:
-        """Output of a new process."""
+    def runs(self, hub: str, script: str, *arguments: str, limit: int = PROCESS_LIMIT, **environment: str) -> str:
+        """Output of a new process, which is ended after ``limit`` seconds."""
         clean = {
             k: v
             for k, v in os.environ.items()
@@ -103,7 +103,7 @@ class User:
         here.mkdir(exist_ok=True)
         command = [sys.executable, "-W", "error", "-c", script, *arguments]
         done = subprocess.run(
-            command, env=clean | own | environment, cwd=here, capture_output=True, text=True, timeout=PROCESS_LIMIT
+            command, env=clean | own | environment, cwd=here, capture_output=True, text=True, timeout=limit
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
