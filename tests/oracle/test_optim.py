@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from backends import ORACLE, each_backend
-from tolerances import FP32, NATIVE_SECOND_MOMENT
+from tolerances import FP32
 from transformers import get_scheduler
 
 from loralet.backends.base import AdamWStep, Backend
-from loralet.backends.native.backend import NativeBackend
 from loralet.training.optimizer import AdamW, schedule
 
 
@@ -98,8 +97,7 @@ def test_clipped_steps_match_torch_for_each_adapter(clip: float, backend: Backen
         assert (ours[row] - parameter.detach()).abs().max() <= FP32
         state = theirs.state[parameter]
         assert (exp_avg[row] - state["exp_avg"]).abs().max() <= FP32
-        share = NATIVE_SECOND_MOMENT if isinstance(backend, NativeBackend) else 0.0
-        assert ((exp_avg_sq[row] - state["exp_avg_sq"]).abs() <= FP32 + share * state["exp_avg_sq"]).all()
+        assert (exp_avg_sq[row] - state["exp_avg_sq"]).abs().max() <= FP32
 
 
 @each_backend

@@ -8,6 +8,3 @@ FP32_TRAINED = 1e-5
 
 EXACT = 0.0
 """The same values from the same operations."""
-
-NATIVE_SECOND_MOMENT = 2e-5
-"""Of AdamW's second moment, relative: the kernels compute 1 - beta2 in fp32, which is 1.3e-5 smaller than 0.001."""

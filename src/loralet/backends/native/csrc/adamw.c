@@ -18,11 +18,12 @@ static float norm(const float *x, int64_t size) {
 /* `factors`: factors of one adapter's learning rate, or null. */
 static inline void adamw_row(const AdamW *a, int64_t adapter, float shrink, const float *factors) {
   const float *g = a->gradient + adapter * a->size, *decay = a->decay, rate = a->lr[adapter];
+  const float beta2 = (float)a->beta2, rest1 = (float)(1 - a->beta1), rest2 = (float)(1 - a->beta2);
   float *p = a->parameters + adapter * a->size, *m = a->first + adapter * a->size, *v = a->second + adapter * a->size;
   for (int64_t i = 0; i < a->size; i++) {
     float x = g[i] * shrink, lr = factors ? rate * factors[i] : rate;
-    m[i] += (1 - a->beta1) * (x - m[i]);
-    v[i] = a->beta2 * v[i] + (1 - a->beta2) * x * x;
+    m[i] += rest1 * (x - m[i]);
+    v[i] = beta2 * v[i] + rest2 * x * x;
     p[i] = p[i] * (1 - lr * decay[i]) - lr / a->correction1 * m[i] / (sqrtf(v[i]) / a->correction2 + a->epsilon);
   }
 }

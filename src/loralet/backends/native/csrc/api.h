@@ -133,7 +133,8 @@ typedef struct {
 /* One step of AdamW (Loshchilov and Hutter 2019, algorithm 2) on k rows of `size` parameters. Clipping is per row. */
 typedef struct {
   int64_t adapters, size, threads;
-  float clip, beta1, beta2, epsilon, correction1, correction2;
+  double beta1, beta2;
+  float clip, epsilon, correction1, correction2;
   float *parameters;
   const float *gradient;
   float *first, *second;   /* moments */
