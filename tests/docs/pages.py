@@ -24,6 +24,8 @@ class Snippet:
         found = []
         for line in self.code.splitlines():
             words = shlex.split(line, comments=True)
+            if not words:  # a comment
+                continue
             assert Path(words[0]).name == "loralet", line
             target = None
             if ">" in words:
