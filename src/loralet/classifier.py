@@ -3,7 +3,6 @@
 # ruff: noqa: E402
 from __future__ import annotations
 
-from loralet.backends.info import BackendChoice
 from loralet.runtime import prepare_runtime, using_threads
 
 prepare_runtime()  # before torch is imported
@@ -24,6 +23,7 @@ from loralet.adapters.spec import ALL_LINEAR, AdapterSpec, Method, Scaling
 from loralet.artifacts.artifact import Artifact
 from loralet.artifacts.folder import save_artifact
 from loralet.artifacts.reading import ADAPTER_FILES
+from loralet.backends.info import BackendChoice
 from loralet.config import (
     BackboneOptions,
     ComputeOptions,

@@ -17,6 +17,7 @@ from loralet.hub.backbone import Backbone, load_backbone
 from loralet.models.forward import ACTIVATIONS, Padded, encode, frozen
 from loralet.models.heads import mean_over_tokens, pool
 from loralet.models.pooling import Pooling
+from loralet.models.table import ACTIVATION_NAMES
 
 CLOSE = 1e-5
 """Absolute, for states of about one: fp32 sums of a few dozen terms in another order, over two layers."""
@@ -208,3 +209,7 @@ class TestByItself:
                 silent.append(name)
         # The bias of a key adds the same value to all scores of a query, which leaves the softmax unchanged.
         assert silent == [name for name in backbone.table.tensors() if name.endswith(".key.bias")]
+
+
+def test_the_forward_pass_has_every_activation_that_a_checkpoint_may_name() -> None:
+    assert tuple(ACTIVATIONS) == ACTIVATION_NAMES

@@ -15,7 +15,7 @@ from backends import NATIVE, each_native, instructions_under_test
 from loralet.backends.choice import choose_backend
 from loralet.backends.native import bindings, build
 from loralet.backends.native.backend import NativeBackend, NativeUnavailable
-from loralet.backends.native.bindings import Kernels, Place, Structure, declarations, load_kernels
+from loralet.backends.native.bindings import HEADER, Kernels, Place, Structure, declarations, load_kernels
 from loralet.backends.native.build import (
     COMPILERS,
     FORCED,
@@ -25,6 +25,7 @@ from loralet.backends.native.build import (
     compiled,
     wanted_instructions,
 )
+from loralet.backends.native.cdata import Library
 from loralet.cpu import ON_X86, cpu_features
 from loralet.errors import ConfigError
 from loralet.models.table import EncoderTable
@@ -248,6 +249,12 @@ def test_structure_layouts_match_the_compiler(tmp_path: Path) -> None:
         expected.append(f"{kind} {declarations().sizeof(kind)}")
         expected += [f"{name} {offset} {size}" for name, offset, size in fields_of(kind)]
     assert told == expected
+
+
+def test_the_types_of_the_library_name_every_function_of_the_header() -> None:
+    declared = set(re.findall(r"^int (\w+)\(", HEADER.read_text(encoding="utf-8"), re.MULTILINE))
+    typed = {name for name, value in vars(Library).items() if callable(value) and not name.startswith("_")}
+    assert typed == declared
 
 
 def test_only_the_library_takes_addresses() -> None:

@@ -34,8 +34,7 @@ class Stack:
 class AdapterMethod(Protocol):
     """An adapter method: its tensors on a linear layer, and their effect on the layer.
 
-    A method is stateless. The gradient of padded rows and columns must be zero, so
-    that padding stays zero.
+    A method is stateless. The gradient of padded rows and columns must be zero, so that padding stays zero.
     """
 
     name: Method

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from loralet.artifacts.artifact import Artifact
-from loralet.commands.predict import announce
+from loralet.commands.backends import announce
 from loralet.config import EvaluateConfig
 from loralet.data.sources import Split, load_labelled
 from loralet.errors import RunError

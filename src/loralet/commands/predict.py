@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import codecs
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
+from loralet.commands.backends import announce
 from loralet.config import PredictConfig
 from loralet.errors import ConfigError, DataError
 from loralet.hub.bundled import DATA, FOLDER
@@ -36,12 +36,6 @@ def predict(config: PredictConfig) -> None:
         elif not runs.one.run and not runs.runs and adapters[0] != Path(runs.one.folder):
             print(f"· using {ensemble.artifacts[0].id}, the run chosen on validation", file=sys.stderr)
         WRITERS[config.format](ensemble.predict(texts), ensemble.labels, sys.stdout)
-
-
-def announce(backends: Sequence[str]) -> None:
-    """Print the compute backends to the standard error stream."""
-    for backend in backends:
-        print(f"· backend: {backend}", file=sys.stderr)
 
 
 def _bundled_texts() -> list[str]:

@@ -14,13 +14,10 @@ from loralet.artifacts.layout import layout_of, unfitting
 from loralet.backends.inference import NativeInference, native_inference
 from loralet.backends.info import BackendInfo
 from loralet.config import ComputeOptions
-from loralet.data.order import flat_rows, sorted_batches
+from loralet.data.order import BATCH_TOKENS, flat_rows, sorted_batches
 from loralet.data.tokens import Tokens
 from loralet.inference.adapters import Opened
 from loralet.runtime import apply_threads
-
-BATCH_TOKENS = 8192
-"""Tokens of one batch, summed over all adapters: enough for full speed, few enough for the CPU cache."""
 
 
 class Engine(Protocol):

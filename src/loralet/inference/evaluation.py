@@ -7,11 +7,8 @@ from jaxtyping import Float
 
 from loralet.backends.base import Backend, Logits
 from loralet.data.batches import gather
-from loralet.data.order import sorted_batches
+from loralet.data.order import BATCH_TOKENS, sorted_batches
 from loralet.data.tokens import Tokens
-
-BATCH_TOKENS = 8192
-"""Tokens of one evaluation batch, summed over all adapters: enough for full speed, few enough for the CPU cache."""
 
 
 def logits_of(backend: Backend, forward: Logits, tokens: Tokens, adapters: int) -> Float[np.ndarray, "k m c"]:

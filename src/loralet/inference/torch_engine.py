@@ -43,6 +43,9 @@ def torch_engine(
         members: the runs.
         parameters: their parameters.
         compute: backend and precision.
+
+    Raises:
+        ConfigError: the requested backend is not available.
     """
     backbone = backbone_of(members[0].checkpoint)
     shape, adapters, method = layout_of([member.artifact for member in members], backbone.table)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from loralet.inference.evaluation import BATCH_TOKENS
+from loralet.data.order import BATCH_TOKENS
 from loralet.models.pooling import HeadKind, Pooling
 from loralet.models.table import EncoderTable, LinearLayer
 from loralet.runs.run import Run

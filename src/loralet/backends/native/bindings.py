@@ -128,7 +128,7 @@ class Structure:
             setattr(one, name, number)
 
     def point(self, index: int = 0, at: int | None = None, /, **fields: Place | np.ndarray | Structure | None) -> None:
-        """Point fields to arrays or structures, which are kept alive. None leaves a field null.
+        """Point fields to arrays or structures, which are kept alive. None leaves a field as it is.
 
         Args:
             index: index of the structure.

@@ -38,7 +38,7 @@ def padded_rank(rank: int) -> int:
 def branch_is_cheaper(rank: int, d_in: int, d_out: int) -> bool:
     """Whether a training step is cheaper with a branch than with merged weights.
 
-    A branch costs ``6 r (d_in + d_out)`` multiply-adds per token: A and B in the forward pass, in the gradient of the
+    A branch costs ``3 r (d_in + d_out)`` multiply-adds per token: A and B in the forward pass, in the gradient of the
     input, and in their own gradients. A merged adapter costs the gradient of the dense weight, ``d_in d_out``, and
     packing in every step. Up to :data:`MERGED` weights, merging is faster although it counts more operations
     (dev/LOG.md).
