@@ -31,8 +31,8 @@ class Option:
     text: str
 
 
-def help_texts(kind: type[Any]) -> dict[str, str]:
-    """The docstring of each field of a dataclass."""
+def docstrings(kind: type[Any]) -> dict[str, str]:
+    """The docstrings of the fields of a dataclass."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
     body = tree.body[0].body  # type: ignore[attr-defined]  # a class
     texts: dict[str, str] = {}
@@ -44,34 +44,36 @@ def help_texts(kind: type[Any]) -> dict[str, str]:
 
 def options_of(kind: type[Any], default: Any = None) -> Iterator[Option]:
     """The options of a class, including those of nested classes, in order."""
-    hints, texts = get_type_hints(kind, include_extras=True), help_texts(kind)
+    hints, texts = get_type_hints(kind, include_extras=True), docstrings(kind)
     for field in dataclasses.fields(kind):
         value = _default(field) if default is None else getattr(default, field.name)
         inner = _plain(hints[field.name])
         if dataclasses.is_dataclass(inner):
             yield from options_of(inner, None if value is MISSING else value)  # type: ignore[arg-type]
         else:
-            positional, metavar, aliases = _marks(hints[field.name])
+            positional, metavar, aliases, text = _marks(hints[field.name])
+            text = text or field.metadata.get("help") or texts[field.name]
             flag = f"--{field.name.replace('_', '-')}"
             flag = f"{flag} / --no{flag[1:]}" if inner is bool and value is True else flag
             name = metavar if positional else ", ".join([flag, *aliases])
-            yield Option(name, _values(inner), _shown(value), texts[field.name])
+            yield Option(name, _values(inner), _shown(value), text)
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
     return field.default_factory() if field.default_factory is not MISSING else field.default
 
 
-def _marks(hint: Any) -> tuple[bool, str, tuple[str, ...]]:
-    """Whether an option is positional, its metavar, and its aliases."""
-    positional, metavar, aliases = False, "", ()
+def _marks(hint: Any) -> tuple[bool, str, tuple[str, ...], str]:
+    """Whether an option is positional, its metavar, its aliases, and its help if that is a mark too."""
+    positional, metavar, aliases, text = False, "", (), ""
     while get_origin(hint) is Annotated:
         hint, *marks = get_args(hint)
         for mark in marks:
             metavar = getattr(mark, "metavar", None) or metavar
             aliases = tuple(getattr(mark, "aliases", None) or aliases)
+            text = getattr(mark, "help", None) or text
             positional = positional or "ositional" in str(mark)
-    return positional or bool(metavar), metavar, aliases
+    return positional or bool(metavar), metavar, aliases, text
 
 
 def _plain(hint: Any) -> Any:

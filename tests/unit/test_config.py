@@ -9,7 +9,9 @@ import math
 import random
 import re
 import typing
+from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from hypothesis import strategies as st
 
 import loralet
 from loralet import config as module
-from loralet.adapters.spec import ALL_LINEAR, TARGETS, resolve_targets
+from loralet.adapters.spec import ALL_LINEAR, TARGETS, TARGETS_HELP, resolve_targets
 from loralet.cli import COMMANDS, parse
 from loralet.config import (
     AdapterSpec,
@@ -555,34 +557,71 @@ def test_the_source_defines_every_option_class() -> None:
     )
 
 
-def docstrings(kind: str) -> dict[str, str]:
-    """The docstring of each option of a class, without nested classes."""
-    body, classes, found = option_classes()[kind].body, set(option_classes()), dict[str, str]()
-    for field, after in zip(body, [*body[1:], ast.Pass()], strict=True):
-        if not isinstance(field, ast.AnnAssign) or ast.unparse(field.annotation) in classes:
-            continue
-        assert isinstance(field.target, ast.Name)
-        assert isinstance(after, ast.Expr), f"{kind}.{field.target.id} has no docstring"
-        assert isinstance(after.value, ast.Constant), f"{kind}.{field.target.id} has no docstring"
-        assert isinstance(after.value.value, str)
-        found[field.target.id] = after.value.value
+def field_docstrings(kind: ast.ClassDef) -> dict[str, str]:
+    """The docstrings of the fields of a class."""
+    return {
+        field.target.id: after.value.value
+        for field, after in pairwise(kind.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(after, ast.Expr)
+        and isinstance(after.value, ast.Constant)
+        and isinstance(after.value.value, str)
+    }
+
+
+def helps(kind: str) -> dict[str, list[str]]:
+    """The helps of each option of a class, without nested classes: docstring, mark of the type, metadata."""
+    owner = getattr(module, kind)
+    hints, written = typing.get_type_hints(owner, include_extras=True), field_docstrings(option_classes()[kind])
+    found = {}
+    for field in dataclasses.fields(owner):
+        texts = [written.get(field.name), field.metadata.get("help")]
+        texts += [getattr(mark, "help", None) for mark in getattr(hints[field.name], "__metadata__", ())]
+        if not dataclasses.is_dataclass(hints[field.name]) or any(texts):
+            found[field.name] = [text for text in texts if text]
     return found
 
 
 @pytest.mark.parametrize("kind", sorted(option_classes()))
-def test_every_option_has_a_docstring(kind: str) -> None:
-    found = docstrings(kind)
-    for name, words in found.items():
-        assert words.endswith("."), f"{kind}.{name}: a sentence ends with a full stop"
-        assert "\n" not in words, f"{kind}.{name}: one line, as --help shows it"
+def test_every_option_has_one_help(kind: str) -> None:
+    found = helps(kind)
+    for name, texts in found.items():
+        assert len(texts) == 1, f"{kind}.{name} has {len(texts)} helps"
+        assert texts[0].endswith("."), f"{kind}.{name}: a sentence ends with a full stop"
+        assert "\n" not in texts[0], f"{kind}.{name}: one line, as --help shows it"
     hints = typing.get_type_hints(getattr(module, kind))
     nested = {name for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
     assert found.keys() | nested == hints.keys()
     assert not found.keys() & nested
 
 
+def written_helps(source: str) -> Iterator[str]:
+    """The helps in a source text: docstrings of the fields of classes, and values named ``help``."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ClassDef):
+            yield from field_docstrings(node).values()
+        elif isinstance(node, ast.Call):
+            yield from (ast.literal_eval(keyword.value) for keyword in node.keywords if keyword.arg == "help")
+        elif isinstance(node, ast.Dict):
+            named = zip(node.keys, node.values, strict=True)
+            yield from (ast.literal_eval(v) for k, v in named if isinstance(k, ast.Constant) and k.value == "help")
+
+
+def test_every_help_is_written_once() -> None:
+    found = [text for path in OPTION_FILES for text in written_helps(path.read_text(encoding="utf-8"))]
+    assert {text: count for text, count in Counter(found).items() if count > 1} == {}
+    shown = {text for kind in option_classes() for texts in helps(kind).values() for text in texts}
+    assert set(found) == shown, "all helps are found, and none is unused"
+
+
+def test_the_help_of_the_targets_names_all_of_them() -> None:
+    listed = TARGETS_HELP["help"].partition(": ")[2].removesuffix(".").replace(" or ", " ").split(", ")
+    assert listed == [*TARGETS, ALL_LINEAR]
+
+
 @pytest.mark.parametrize("name", sorted(COMMANDS))
-def test_every_option_of_a_command_has_one_name_and_its_docstring_is_its_help(
+def test_every_option_of_a_command_has_one_name_and_its_help_is_shown(
     name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = [leaf for part in COMMANDS[name].parts for leaf in leaves(part)]
@@ -594,7 +633,7 @@ def test_every_option_of_a_command_has_one_name_and_its_docstring_is_its_help(
     assert caught.value.code == 0
     shown = " ".join(re.sub("[\u2500-\u257f]", " ", capsys.readouterr().out).split())
     for owner in {type_of(part, path) for part in COMMANDS[name].parts for path, _ in leaves(part)}:
-        for option, words in docstrings(owner.__name__).items():
+        for option, (words,) in helps(owner.__name__).items():
             assert shown.count(" ".join(words.replace("``", "`").split())) == 1 or shown.count(words) == 1, (
                 option,
                 words,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from loralet.models.table import FUSED
@@ -22,6 +22,11 @@ TARGETS = ("query", "key", "value", "attention-output", "intermediate", "output"
 """The linear layers of one encoder layer, as named by ``--targets``."""
 ALL_LINEAR = "all-linear"
 
+TARGETS_HELP = {
+    "help": "Linear layers to adapt: query, key, value, attention-output, intermediate, output, or all-linear."
+}
+"""Help of ``--targets``, of one adapter and of a grid. tyro reads it from the field's metadata."""
+
 
 @dataclass(frozen=True)
 class AdapterSpec:
@@ -35,8 +40,7 @@ class AdapterSpec:
     """Numerator of the adapter's scale."""
     dropout: float = 0.0
     """Dropout rate of the adapter's input."""
-    targets: tuple[str, ...] = (ALL_LINEAR,)
-    """Linear layers to adapt: query, key, value, attention-output, intermediate, output, or all-linear."""
+    targets: tuple[str, ...] = field(default=(ALL_LINEAR,), metadata=TARGETS_HELP)
     scaling: Scaling = "alpha/r"
     """Scale of the adapter: alpha / rank, or alpha / sqrt(rank) (rslora)."""
 

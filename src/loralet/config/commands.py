@@ -16,6 +16,7 @@ from loralet.config.compute import ComputeOptions
 from loralet.config.data import ColumnOptions, LabelledRows, TextInput
 from loralet.config.presets import Preset
 from loralet.config.selection import BackboneOptions, ModelOptions, OneRun, SeveralRuns
+from loralet.config.shared import OUTPUT_FORMAT, Private
 
 
 def fp32() -> ComputeOptions:
@@ -39,8 +40,7 @@ class EvaluateConfig:
     rows: LabelledRows = field(default_factory=LabelledRows)
     model: ModelOptions = field(default_factory=ModelOptions)
     compute: ComputeOptions = field(default_factory=fp32)
-    format: Literal["table", "json"] = "table"
-    """Output format."""
+    format: Annotated[Literal["table", "json"], OUTPUT_FORMAT] = "table"
 
     def problems(self) -> Iterator[str]:
         for part in (self.runs, self.rows, self.compute):
@@ -55,8 +55,7 @@ class PredictConfig:
     input: TextInput = field(default_factory=TextInput)
     model: ModelOptions = field(default_factory=ModelOptions)
     compute: ComputeOptions = field(default_factory=fp32)
-    format: Literal["table", "jsonl", "csv"] = "table"
-    """Output format."""
+    format: Annotated[Literal["table", "jsonl", "csv"], OUTPUT_FORMAT] = "table"
 
     def problems(self) -> Iterator[str]:
         for part in (self.runs, self.compute):
@@ -126,8 +125,7 @@ class ExportConfig:
     compute: ComputeOptions = field(default_factory=fp32)
     push: str = ""
     """Upload the export to this repository on the hub (owner/name)."""
-    private: bool = False
-    """Make the repository private."""
+    private: Private = False
     dry_run: bool = False
     """With --push: print what would be uploaded, without uploading."""
 
@@ -146,8 +144,7 @@ class Upload:
 
     repo: Annotated[Positional[str], arg(metavar="ID")]
     """Repository on the hub: owner/name. It is created if it does not exist."""
-    private: bool = False
-    """Make the repository private."""
+    private: Private = False
     dry_run: bool = False
     """Print what would be uploaded, without uploading."""
 
@@ -166,8 +163,7 @@ class InspectConfig:
 
     paths: Annotated[Positional[tuple[str, ...]], arg(metavar="PATH")] = ()
     """Models, adapters, run folders, data sets or hub ids; weights of several models are compared."""
-    format: Literal["table", "json"] = "table"
-    """Output format."""
+    format: Annotated[Literal["table", "json"], OUTPUT_FORMAT] = "table"
 
     def problems(self) -> Iterator[str]:
         if not self.paths:

@@ -9,14 +9,14 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from loralet.config.limits import seed_problems, twice
+from loralet.config.shared import MaxLength, TextColumn
 
 
 @dataclass(frozen=True)
 class ColumnOptions:
     """Which columns of a table to read."""
 
-    text_column: str = ""
-    """Text column; detected by common names if empty."""
+    text_column: TextColumn = ""
     label_column: str = ""
     """Label column; detected by common names if empty."""
     columns: tuple[str, ...] = ()
@@ -47,8 +47,7 @@ class TextInput:
     """Texts to classify; if none, --file or standard input, one per line (on a terminal: news-mini)."""
     file: str = ""
     """File of texts: CSV, TSV, JSONL or Parquet with a text column, or one text per line; - is standard input."""
-    text_column: str = ""
-    """Text column; detected by common names if empty."""
+    text_column: TextColumn = ""
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,7 @@ class DataOptions:
     """Seed of the validation split and of the validation sample."""
     drop_overlap: bool = False
     """Drop training rows whose text is also in the test split or the given validation split."""
-    max_length: int = 128
-    """Maximum text length in tokens, including special tokens; longer texts are truncated."""
+    max_length: MaxLength = 128
 
     def problems(self) -> Iterator[str]:
         yield from self.columns.problems()

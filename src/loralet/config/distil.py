@@ -10,6 +10,7 @@ from tyro.conf import Positional, arg
 
 from loralet.config.compute import ComputeOptions
 from loralet.config.limits import rate_problems, student_problems
+from loralet.config.shared import MaxLength, TextColumn
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,7 @@ class DistillConfig:
     """Larger encoder: hub id or folder."""
     text: tuple[str, ...] = ()
     """Files of texts: CSV, TSV, JSONL or Parquet with a text column, or one text per line. Labels are ignored."""
-    text_column: str = ""
-    """Text column; detected by common names if empty."""
+    text_column: TextColumn = ""
     out: str = ""
     """Folder for the student."""
     layers: int = 2
@@ -48,8 +48,7 @@ class DistillConfig:
     """Peak learning rate of the second phase."""
     batch_size: int = 64
     """Texts per step."""
-    max_length: int = 128
-    """Maximum text length in tokens, including special tokens; longer texts are truncated."""
+    max_length: MaxLength = 128
     held_out: float = 0.02
     """Fraction of the texts held out for evaluation after every epoch."""
     seed: int = 0

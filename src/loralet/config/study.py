@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import arg
 
-from loralet.adapters.spec import Method, Scaling, number_problems, target_problems
+from loralet.adapters.spec import TARGETS_HELP, Method, Scaling, number_problems, target_problems
 from loralet.config.compute import ComputeOptions
 from loralet.config.data import DataOptions
 from loralet.config.limits import rate_problems, seed_problems, sets_of_targets, twice
+from loralet.config.shared import TrainingData
 from loralet.config.training import TrainingOptions
 
 
@@ -36,8 +37,7 @@ class GridOptions:
     """Ratios of the learning rate of B and all vectors to that of A (LoRA+)."""
     dropouts: Annotated[tuple[float, ...], arg(aliases=("--dropout",))] = (0.0,)
     """Dropout rates of the grid, for the adapters' input."""
-    targets: tuple[str, ...] = ("query", "value")
-    """Linear layers to adapt: query, key, value, attention-output, intermediate, output, or all-linear."""
+    targets: tuple[str, ...] = field(default=("query", "value"), metadata=TARGETS_HELP)
     target_sets: tuple[str, ...] = ()
     """Sets of targets, names joined by +, such as query+value all-linear; replaces targets."""
     scalings: Annotated[tuple[Scaling, ...], arg(aliases=("--scaling",))] = ("alpha/r",)
@@ -75,8 +75,7 @@ class GridOptions:
 class StudyConfig:
     """Options of ``loralet study``."""
 
-    data: Annotated[Positional[str], arg(metavar="DATA")] = "news-mini"
-    """CSV, TSV, JSONL or Parquet file, folder with train/validation/test files, hub data set, or news-mini."""
+    data: TrainingData = "news-mini"
     out: str = ""
     """Folder for the study; named by date under runs/ if empty."""
     grid: GridOptions = field(default_factory=GridOptions)

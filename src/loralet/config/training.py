@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Annotated, Literal, get_args
 
-from tyro.conf import Positional, arg
+from tyro.conf import arg
 
 from loralet.adapters.spec import AdapterSpec
 from loralet.config.compute import ComputeOptions
 from loralet.config.data import DataOptions
 from loralet.config.limits import choice_problems, rate_problems, seed_problems
+from loralet.config.shared import TrainingData
 
 Head = Literal["pooler", "trained-pooler", "mean"]
 Schedule = Literal["linear", "cosine", "constant"]
@@ -73,8 +74,7 @@ class TrainingOptions:
 class TrainConfig:
     """Options of ``loralet train``."""
 
-    data: Annotated[Positional[str], arg(metavar="DATA")] = "news-mini"
-    """CSV, TSV, JSONL or Parquet file, folder with train/validation/test files, hub data set, or news-mini."""
+    data: TrainingData = "news-mini"
     model: str = "news-tiny"
     """Backbone: a hub id, a folder, or the bundled news-tiny."""
     out: str = ""

@@ -1,0 +1,26 @@
+"""Options of several classes: type, marks and help of each. Every class has its own default.
+
+The help of ``targets`` is in :mod:`loralet.adapters.spec`, which must not import tyro.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+TrainingData = Annotated[
+    Positional[str],
+    arg(
+        metavar="DATA",
+        help="CSV, TSV, JSONL or Parquet file, folder with train/validation/test files, hub data set, or news-mini.",
+    ),
+]
+TextColumn = Annotated[str, arg(help="Text column; detected by common names if empty.")]
+MaxLength = Annotated[
+    int, arg(help="Maximum text length in tokens, including special tokens; longer texts are truncated.")
+]
+Private = Annotated[bool, arg(help="Make the repository private.")]
+
+OUTPUT_FORMAT = arg(help="Output format.")
+"""Help of ``--format``; each command has its own formats."""
