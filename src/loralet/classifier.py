@@ -44,6 +44,7 @@ from loralet.inference.adapters import find_adapter, opened_of
 from loralet.inference.ensemble import Ensemble, ensemble_of
 from loralet.inference.predictor import open_adapter
 from loralet.studies.plan import plan_train
+from loralet.tasks.single_label import SingleLabel
 from loralet.training.corpus import settle
 from loralet.training.packs import resolved
 from loralet.training.session import make_artifact, open_session, train_pack
@@ -184,7 +185,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
                 self.listen(event)
 
         with using_threads(self.threads):
-            data = memory_dataset(texts, numbers, [str(value) for value in classes.tolist()])
+            data = memory_dataset(texts, numbers, SingleLabel(tuple(map(str, classes.tolist()))))
             corpus = settle(data, config.reading, self.validation_sample)
             session = open_session(
                 config.model, corpus, config.training, config.reading, config.compute, tell, plan.methods(config.model)

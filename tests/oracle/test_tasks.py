@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from models import CLASSES, Pair, make_pair
 from programs import CPU, TASK, run_of
+from safetensors.numpy import save_file
 from tolerances import FP32, FP32_TRAINED
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,8 +23,10 @@ from loralet.adapters.dropout import Dropout
 from loralet.backends.batch import Batch
 from loralet.config import TrainingOptions
 from loralet.data.batches import BatchOrder, gather
+from loralet.data.columns import memory_dataset, text_column
 from loralet.data.tokens import Tokens
 from loralet.events import Checked, Event, RunEnded
+from loralet.runs.folder import PREDICTIONS, TARGETS, read_predictions
 from loralet.runs.selection import rank_of
 from loralet.tasks.base import BaselineKind, Check, RawLabels, Scores, Task
 from loralet.tasks.registry import TASKS
@@ -164,6 +168,7 @@ class Regression:
 
     labels: tuple[str, ...] = ("value",)
     name = "regression"
+    problem_type = "regression"
     selection = "negative_mse"
     metrics = ("negative_mse",)
     outputs = 1
@@ -200,11 +205,26 @@ class Regression:
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         return logits
 
+    def predicted(self, scores: np.ndarray) -> np.ndarray:
+        return scores[:, 0]
+
     def average(self, logits: Sequence[np.ndarray]) -> np.ndarray:
         return np.stack(list(logits)).mean(0)
 
     def decode(self, probabilities: Sequence[float]) -> str:
         return f"{probabilities[0]:.2f}"
+
+
+def test_saved_predictions_are_read_as_the_task_decodes_them(tmp_path: Path) -> None:
+    """Classes are the columns with the highest probability; values are the outputs themselves."""
+    scores = np.array([[0.2, 0.7], [0.9, 0.3]])
+    save_file({TARGETS: np.zeros(2), "run": scores}, tmp_path / PREDICTIONS)
+    assert read_predictions(tmp_path, SingleLabel(("a", "b")))[2]["run"].tolist() == [1, 0]
+    assert read_predictions(tmp_path, Regression())[2]["run"].tolist() == [0.2, 0.9]
+
+
+def test_rows_given_in_python_keep_their_task() -> None:
+    assert isinstance(memory_dataset(text_column(["a", "b"]), np.zeros(2), Regression()).task, Regression)
 
 
 def valued_rows(count: int, seed: int) -> Rows:

@@ -38,6 +38,7 @@ from loralet.models.table import EncoderTable
 from loralet.runs.environment import read_environment
 from loralet.studies.plan import plan_study
 from loralet.studies.study import prepare
+from loralet.tasks.single_label import SingleLabel
 from loralet.training.corpus import settle
 from loralet.training.session import open_session
 
@@ -361,7 +362,7 @@ def test_each_model_of_a_study_has_a_backend(
 
 def test_methods_with_the_same_backend_share_its_weights_and_output_line(place: Path, native: type[Native]) -> None:
     numbers = np.arange(len(TEXTS)) % 2
-    corpus = settle(memory_dataset(text_column(TEXTS), numbers, ["no", "yes"]), DataOptions(), 8)
+    corpus = settle(memory_dataset(text_column(TEXTS), numbers, SingleLabel(("no", "yes"))), DataOptions(), 8)
     events: list[Event] = []
     options = (TrainingOptions(), DataOptions(), ComputeOptions(precision="fp32"), events.append)
     session = open_session(str(place / "one"), corpus, *options, methods=("lora", "other"))

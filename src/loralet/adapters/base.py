@@ -1,17 +1,36 @@
-"""The protocol of adapter methods, and code shared by all methods."""
+"""The protocol of adapter methods, and code shared by all methods. Nothing here imports torch before it computes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
-from loralet.adapters.formats import Format
 from loralet.adapters.spec import Method
+from loralet.models.table import LinearLayer
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Format:
+    """The storage of an adapter method.
+
+    Args:
+        shapes: names and shapes of one adapter's tensors on a linear layer, given its rank.
+        peft_names: PEFT's tensor names, relative to the module path, by the method's names.
+        peft_config: entries of the method in PEFT's adapter_config.json.
+    """
+
+    shapes: Callable[[LinearLayer, int], Shapes]
+    peft_names: Mapping[str, str]
+    peft_config: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,6 +101,14 @@ class AdapterMethod(Protocol):
         """
         ...
 
+    def rank(self, tensors: Mapping[str, Tensor]) -> int:
+        """The rank of one adapter, from its tensors on a linear layer, without padding."""
+        ...
+
+    def scaled(self, tensors: Mapping[str, Tensor], factor: float) -> dict[str, Tensor]:
+        """Tensors of the adapter of scale 1 that changes a layer as these tensors do with the scale ``factor``."""
+        ...
+
     def mean(self, members: Sequence[Mapping[str, Tensor]], scales: Sequence[float]) -> dict[str, Tensor] | None:
         """Tensors of one adapter on a linear layer whose update is exactly the mean of the members' updates.
 
@@ -110,6 +137,8 @@ def batched_linear(
     x: Float[Tensor, "j b t d"], weight: Float[Tensor, "k o d"], bias: Float[Tensor, "o"] | None
 ) -> Float[Tensor, "k b t o"]:
     """``x W^T + b`` with one W per adapter; j is k, or 1 if all adapters share x."""
+    import torch
+
     k, o, d = weight.shape
     if k == x.shape[0] == 1:  # the batched product would copy the bias to every row
         return torch.nn.functional.linear(x, weight[0], bias)

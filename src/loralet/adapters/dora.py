@@ -6,20 +6,28 @@ As in section 4.3 of the paper and in PEFT, the backward pass treats the norm as
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
 from jaxtyping import Float
-from torch import Tensor
-from torch.nn import functional as F
 
-from loralet.adapters.base import Stack
-from loralet.adapters.formats import FORMATS, Format
+from loralet.adapters.base import Format, Shapes, Stack
 from loralet.adapters.lora import Lora, delta, low_rank
 from loralet.adapters.spec import Method
+from loralet.models.table import LinearLayer
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 LORA = Lora()
-LEAST_NORM = torch.finfo(torch.float32).tiny
+LEAST_NORM = float(np.finfo(np.float32).tiny)
 """Lower bound of norms, so that a row of zeros stays zero instead of becoming NaN."""
+
+
+def shapes(linear: LinearLayer, rank: int) -> Shapes:
+    """LoRA's tensors and the magnitudes ``[o]`` on a linear layer."""
+    return {**LORA.format.shapes(linear, rank), "magnitude": (linear.d_out,)}
 
 
 class Dora:
@@ -30,7 +38,9 @@ class Dora:
     """
 
     name: Method = "dora"
-    format: Format = FORMATS["dora"]
+    format: Format = Format(
+        shapes, {**LORA.format.peft_names, "magnitude": "lora_magnitude_vector"}, {"use_dora": True}
+    )
 
     def start(self, tensors: Mapping[str, Tensor], weight: Float[Tensor, "o d"], generator: torch.Generator) -> None:
         """Initialise A and B as in LoRA, and the magnitudes to the row norms of the frozen weight."""
@@ -38,7 +48,7 @@ class Dora:
         self.neutral(tensors, weight)
 
     def neutral(self, tensors: Mapping[str, Tensor], weight: Float[Tensor, "o d"]) -> None:
-        tensors["magnitude"].copy_(torch.linalg.vector_norm(weight.float(), dim=1))
+        tensors["magnitude"].copy_(vector_norms(weight.float()))
 
     def effective(self, weight: Float[Tensor, "o d"], stack: Stack) -> Float[Tensor, "k o d"]:
         updated = weight.float() + delta(stack)
@@ -53,9 +63,17 @@ class Dora:
         stack: Stack,
     ) -> Float[Tensor, "k b t o"]:
         """As in PEFT: the frozen output of x, plus the change by magnitude and adapter, computed from ``dropped``."""
+        from torch.nn import functional as F
+
         factor = factors(weight.float() + delta(stack), stack)[:, None, None]
         change = (factor - 1).to(x.dtype) * F.linear(dropped, weight) + factor.to(x.dtype) * low_rank(dropped, stack)
         return F.linear(x, weight, bias) + change
+
+    def rank(self, tensors: Mapping[str, Tensor]) -> int:
+        return LORA.rank(tensors)
+
+    def scaled(self, tensors: Mapping[str, Tensor], factor: float) -> dict[str, Tensor]:
+        return LORA.scaled(tensors, factor)
 
     def mean(self, members: Sequence[Mapping[str, Tensor]], scales: Sequence[float]) -> dict[str, Tensor] | None:
         """None: a mean of normalised weights is not a single DoRA adapter."""
@@ -68,10 +86,19 @@ class Dora:
 
 def factors(updated: Float[Tensor, "k o d"], stack: Stack) -> Float[Tensor, "k o"]:
     """``magnitude / norm`` of each row; 1, without a gradient, for an adapter that does not cover this layer."""
+    import torch
+
     return torch.where(stack.scale[:, None] > 0, stack["magnitude"] / row_norms(updated.detach()), 1.0)
 
 
 def row_norms(weight: Float[Tensor, "*k o d"]) -> Float[Tensor, "*k o"]:
     """Euclidean norm of each row, at least :data:`LEAST_NORM`."""
+    return vector_norms(weight).clamp_min(LEAST_NORM)
+
+
+def vector_norms(weight: Float[Tensor, "*k o d"]) -> Float[Tensor, "*k o"]:
+    """Euclidean norm of each row."""
+    import torch
+
     norms: Tensor = torch.linalg.vector_norm(weight, dim=-1)
-    return norms.clamp_min(LEAST_NORM)
+    return norms

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from loralet.adapters.adapter import Adapter
-from loralet.adapters.formats import FORMATS
+from loralet.adapters.registry import METHODS
 from loralet.adapters.spec import Method
 from loralet.models.pooling import HeadKind, Pooling, Read
 from loralet.models.table import EncoderTable
@@ -79,7 +79,7 @@ class Layout:
             raise ValueError(f"a pack of full fine-tuning holds one run, not {len(adapters)}")
         self.shape = shape
         self.adapters = tuple(adapters)
-        self.format = FORMATS[method]
+        self.format = METHODS[method].format
         names = {name for adapter in adapters if adapter.rank for name in adapter.linears}
         every = (f"layers.{i}.{linear.name}" for i in range(shape.table.layers) for linear in shape.table.linears)
         self.adapted = tuple(name for name in every if name in names)

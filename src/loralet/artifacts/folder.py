@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from loralet.adapters.formats import FORMATS
+from loralet.adapters.registry import METHODS
 from loralet.artifacts.artifact import Artifact, is_head, with_metrics
 from loralet.artifacts.card import card
 from loralet.artifacts.reading import PEFT_PREFIX, head_in_peft, read_artifact
@@ -100,7 +100,7 @@ def _peft_config(artifact: Artifact, family: Family, in_peft: bool) -> dict[str,
         "fan_in_fan_out": False,
         "inference_mode": True,
         "init_lora_weights": True,
-    } | dict(FORMATS[spec.method].peft_config)
+    } | dict(METHODS[spec.method].format.peft_config)
 
 
 def _peft_name(slot: str, artifact: Artifact, family: Family, in_peft: bool) -> str:
@@ -110,7 +110,7 @@ def _peft_name(slot: str, artifact: Artifact, family: Family, in_peft: bool) -> 
     if slot.startswith("pooler"):
         return prefix + family.tensor(slot)
     linear, _, part = slot.rpartition(".")
-    return f"{prefix}{family.module(linear)}.{FORMATS[artifact.adapter.method].peft_names[part]}"
+    return f"{prefix}{family.module(linear)}.{METHODS[artifact.adapter.method].format.peft_names[part]}"
 
 
 def _save_checkpoint(folder: Path, artifact: Artifact, backbone: Backbone) -> None:

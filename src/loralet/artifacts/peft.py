@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from loralet.adapters.base import AdapterMethod
+from loralet.adapters.layout import corner
 from loralet.adapters.registry import METHODS
 from loralet.adapters.spec import AdapterSpec
 from loralet.artifacts.artifact import Artifact
@@ -182,13 +183,13 @@ def _assemble(
         for key, value in base.family.hf_config.items()
         if base.config.get(key, value) != value
     ]
-    slots: dict[str, Tensor] = {}
+    adapters: dict[str, Mapping[str, Tensor]] = {}
     on_pooler: dict[str, Tensor] | None = None
     for module, own in parts.modules.items():
         if set(own) != set(parts.method.format.peft_names):
             problems.append(f"{module} has only some of the adapter's tensors ({', '.join(sorted(own))})")
             continue
-        own = own | {"B": own["B"] * _scale(config, module, own["A"].shape[0])}
+        own = parts.method.scaled(own, _scale(config, module, parts.method.rank(own)))
         bare = module.removeprefix(base.family.prefix)
         try:
             linear = base.family.linear(bare)
@@ -198,14 +199,14 @@ def _assemble(
             else:
                 problems.append(f"{module} is not a linear layer of the encoder")
             continue
-        slots |= {f"{linear}.{part}": tensor for part, tensor in own.items()}
-    problems += _size_problems(slots, base, parts.method)
+        adapters[linear] = own
+    problems += _size_problems(adapters, base, parts.method)
     if problems:
         raise _error(folder, problems)
     if on_pooler is not None:
         head = {slot: base.weights[slot] for slot in pooler if slot in base.weights} | head
         head["pooler.weight"] = parts.method.merge(head["pooler.weight"], on_pooler, 1.0)
-    return _artifact(folder, config, base, parts.method, slots, head, labels)
+    return _artifact(folder, config, base, parts.method, adapters, head, labels)
 
 
 def _scale(config: Mapping[str, object], module: str, rank: int) -> float:
@@ -238,16 +239,17 @@ def _head_problems(head: Mapping[str, Tensor], base: Backbone, pooler: set[str])
     return []
 
 
-def _size_problems(slots: Mapping[str, Tensor], base: Backbone, method: AdapterMethod) -> Iterator[str]:
-    for name, tensor in slots.items():
-        linear, _, part = name.rpartition(".")
-        rank = slots[f"{linear}.A"].shape[0]
-        wanted = method.format.shapes(base.table.linear(linear), rank)[part]
-        if tuple(tensor.shape) != wanted or int(linear.split(".")[1]) >= base.table.layers:
-            yield (
-                f"{linear}: {part} has shape {list(tensor.shape)}, which does not fit the base "
-                f"({base.table.layers} layers, {list(wanted)} expected)"
-            )
+def _size_problems(
+    adapters: Mapping[str, Mapping[str, Tensor]], base: Backbone, method: AdapterMethod
+) -> Iterator[str]:
+    for linear, own in adapters.items():
+        wanted = method.format.shapes(base.table.linear(linear), method.rank(own))
+        for part, tensor in own.items():
+            if tuple(tensor.shape) != wanted[part] or int(linear.split(".")[1]) >= base.table.layers:
+                yield (
+                    f"{linear}: {part} has shape {list(tensor.shape)}, which does not fit the base "
+                    f"({base.table.layers} layers, {list(wanted[part])} expected)"
+                )
 
 
 def _artifact(
@@ -255,12 +257,12 @@ def _artifact(
     config: Mapping[str, object],
     base: Backbone,
     method: AdapterMethod,
-    slots: dict[str, Tensor],
+    adapters: Mapping[str, Mapping[str, Tensor]],
     head: dict[str, Tensor],
     labels: Sequence[str],
 ) -> Artifact:
-    adapted = {name.split(".")[2] for name in slots}
-    rank = max((tensor.shape[0] for name, tensor in slots.items() if name.endswith(".A")), default=0)
+    adapted = {linear.split(".")[2] for linear in adapters}
+    rank = max(map(method.rank, adapters.values()), default=0)
     targets = tuple(target for target in base.table.targets if target in adapted)
     dropout = float(str(config.get("lora_dropout", 0.0)))
     return Artifact(
@@ -274,27 +276,28 @@ def _artifact(
         backbone_fingerprint=base.fingerprint,
         architecture=base.family.model_type,
         data_fingerprint="",
-        tensors=_filled(slots, base, targets, method, rank) | head,
+        tensors=_filled(adapters, base, targets, method, rank) | head,
         pooling=base.family.head.pooling,
     )
 
 
 def _filled(
-    slots: Mapping[str, Tensor], base: Backbone, targets: Sequence[str], method: AdapterMethod, rank: int
+    adapters: Mapping[str, Mapping[str, Tensor]],
+    base: Backbone,
+    targets: Sequence[str],
+    method: AdapterMethod,
+    rank: int,
 ) -> dict[str, Tensor]:
     """Tensors of all targets of all layers, padded with zeros to one rank; neutral for layers without an adapter."""
     filled: dict[str, Tensor] = {}
     for linear in (f"layers.{i}.{target}" for i in range(base.table.layers) for target in targets):
-        tensors = {
-            part: torch.zeros(shape) for part, shape in method.format.shapes(base.table.linear(linear), rank).items()
-        }
-        if f"{linear}.A" not in slots:
+        shapes = method.format.shapes(base.table.linear(linear), rank)
+        tensors = {part: torch.zeros(shape) for part, shape in shapes.items()}
+        if linear not in adapters:
             method.neutral(tensors, base.weights[f"{linear}.weight"])
-        for part, tensor in tensors.items():
-            if f"{linear}.{part}" in slots:
-                own = slots[f"{linear}.{part}"]
-                tensor[tuple(slice(0, size) for size in own.shape)] = own
-            filled[f"{linear}.{part}"] = tensor
+        for part, own in adapters.get(linear, {}).items():
+            tensors[part][corner(tuple(own.shape))] = own
+        filled |= {f"{linear}.{part}": tensor for part, tensor in tensors.items()}
     return filled
 
 

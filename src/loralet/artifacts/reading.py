@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from loralet.adapters.formats import FORMATS
+from loralet.adapters.registry import METHODS
 from loralet.artifacts.artifact import Artifact, read_description
 from loralet.errors import RunError
 from loralet.hub.tensors import read_tensors
@@ -87,7 +87,7 @@ def _own_name(peft: str, artifact: Artifact) -> str:
     if name.startswith("classifier."):
         return name
     name = name.removeprefix(family.prefix)
-    for part, theirs in FORMATS[artifact.adapter.method].peft_names.items():
+    for part, theirs in METHODS[artifact.adapter.method].format.peft_names.items():
         if name.endswith(f".{theirs}"):
             return f"{family.linear(name.removesuffix(f'.{theirs}'))}.{part}"
     return {family.tensor(slot): slot for slot in ("pooler.weight", "pooler.bias")}[name]

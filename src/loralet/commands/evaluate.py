@@ -45,7 +45,7 @@ def _own_test(folder: Path, artifacts: Sequence[Artifact]) -> Split:
         raise RunError(f"{folder} is a single adapter without a test split: give the data to evaluate it on")
     results = read_results(folder)
     source = results.data.source
-    dataset = dataset_of(source, read_config(folder, results.kind).reading)
+    dataset = dataset_of(source, read_config(folder, results.kind).reading, results.task)
     if dataset.test is None:
         raise RunError(f"{source} has no test split: give the data to evaluate on")
     for artifact in artifacts:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from loralet.data.sources import Dataset, Split, fingerprint_splits
 from loralet.errors import InputError, listed_rows
-from loralet.tasks.single_label import SingleLabel
+from loralet.tasks.base import Task
 
 LABEL_TYPES = {"i": "int", "u": "int", "b": "bool", "U": "str", "f": "float"}
 """Kinds of numpy arrays that labels can be, with the name that an artifact stores."""
@@ -83,18 +83,16 @@ def label_column(labels: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
     return classes, numbers.astype(np.int64)
 
 
-def memory_dataset(texts: pa.ChunkedArray, numbers: np.ndarray, names: Sequence[str]) -> Dataset:
+def memory_dataset(texts: pa.ChunkedArray, targets: np.ndarray, task: Task) -> Dataset:
     """A data set with training rows only.
 
     Args:
         texts: the texts.
-        numbers: class number of each row, ``[rows]``.
-        names: names of the classes, in order.
+        targets: the labels as the task encodes them, one row per text.
+        task: the task.
     """
-    train = Split(f"{len(texts):,} texts", texts, numbers)
-    return Dataset(
-        "rows given in Python", SingleLabel(tuple(names)), train, None, None, fingerprint_splits([train]), ()
-    )
+    train = Split(f"{len(texts):,} texts", texts, targets)
+    return Dataset("rows given in Python", task, train, None, None, fingerprint_splits([train]), ())
 
 
 def label_type(classes: np.ndarray) -> str:

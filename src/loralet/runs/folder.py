@@ -27,7 +27,7 @@ from loralet.events import Event, event_line
 from loralet.hub.backbone import Backbone
 from loralet.runs.environment import Environment, write_environment
 from loralet.runs.results import Results, write_results
-from loralet.tasks.base import Scores
+from loralet.tasks.base import Scores, Task
 
 PREDICTIONS = "predictions.safetensors"
 PREDICTED = "predicted/"
@@ -100,7 +100,7 @@ class RunFolder:
         self._metrics.close()
 
 
-def read_predictions(folder: Path) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
+def read_predictions(folder: Path, task: Task) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Read targets of the test rows, probabilities by run, and predicted targets by run.
 
     Folders of older versions have no predictions of baselines without probabilities.
@@ -114,6 +114,6 @@ def read_predictions(folder: Path) -> tuple[np.ndarray, dict[str, np.ndarray], d
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # safe_open is not a dict
         targets = tensors.pop(TARGETS)
         given = {n.removeprefix(PREDICTED): tensors.pop(n) for n in list(tensors) if n.startswith(PREDICTED)}
-        return targets, tensors, given | {run: values.argmax(1) for run, values in tensors.items()}
+        return targets, tensors, given | {run: task.predicted(values) for run, values in tensors.items()}
     except (SafetensorError, KeyError) as error:
         raise RunError(f"{path}: cannot be read as predictions ({error})") from error

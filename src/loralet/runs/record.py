@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from loralet.adapters.lora import expected_parameters
 from loralet.artifacts.artifact import read_description
 from loralet.config import StudyConfig, TrainConfig
 from loralet.errors import RunError
@@ -20,6 +21,7 @@ from loralet.runs.environment import Environment, read_environment
 from loralet.runs.folder import PREDICTIONS, read_predictions
 from loralet.runs.results import Results, read_results
 from loralet.runs.sources import read_config
+from loralet.tasks.registry import TASKS
 
 WEIGHTS = ("adapter_model.safetensors", "head.safetensors", "model.safetensors")
 """The files of an adapter folder that contain trained tensors."""
@@ -106,7 +108,9 @@ def read_record(folder: Path) -> Record:
     if missing:
         raise RunError(f"{folder}: {', '.join(missing)} missing; a report needs the complete run folder")
     losses, checks, planned, rungs = _read_metrics(folder / "metrics.jsonl")
-    targets, probabilities, predicted = read_predictions(folder) if results.data.test_rows else (None, {}, {})
+    targets, probabilities, predicted = None, dict[str, np.ndarray](), dict[str, np.ndarray]()
+    if results.data.test_rows:
+        targets, probabilities, predicted = read_predictions(folder, TASKS[results.task](results.data.labels))
     return Record(
         folder=folder,
         results=results,
@@ -172,16 +176,8 @@ def _read_adapter(folder: Path) -> AdapterFiles:
             size += path.stat().st_size
             with safe_open(path, "numpy") as file:
                 shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        formula = _formula(artifact.adapter.rank, shapes) if artifact.adapter.rank else None
+        formula = expected_parameters(artifact.adapter.rank, shapes) if artifact.adapter.rank else None
         numbers = sum(map(prod, shapes.values()))
         return AdapterFiles(artifact.backbone, artifact.backbone_fingerprint, size, numbers, formula)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise RunError(f"{folder}: cannot be read as an adapter folder ({type(error).__name__}: {error})") from error
-
-
-def _formula(rank: int, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """rank x (d_in + d_out) for every adapted linear layer (Hu et al. 2021, section 4.2), plus all other tensors."""
-    inputs = sum(shape[1] for name, shape in shapes.items() if "lora_A" in name)
-    outputs = sum(shape[0] for name, shape in shapes.items() if "lora_B" in name)
-    rest = sum(prod(shape) for name, shape in shapes.items() if "lora_A" not in name and "lora_B" not in name)
-    return rank * (inputs + outputs) + rest

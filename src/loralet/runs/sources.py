@@ -8,6 +8,7 @@ from loralet.config import ColumnOptions, DataOptions, StudyConfig, TrainConfig
 from loralet.config.toml import read_options
 from loralet.data.files import Columns
 from loralet.data.sources import Dataset, load_dataset
+from loralet.tasks.single_label import SingleLabel
 
 
 def read_config(folder: Path, kind: str) -> StudyConfig | TrainConfig:
@@ -29,6 +30,10 @@ def columns_of(options: ColumnOptions) -> Columns:
     return Columns(options.text_column, options.label_column, options.columns)
 
 
-def dataset_of(source: str, options: DataOptions) -> Dataset:
-    """Load a data set with these options; raises the errors of :func:`loralet.data.sources.load_dataset`."""
-    return load_dataset(source, columns_of(options.columns), options.label_names, options.drop_overlap)
+def dataset_of(source: str, options: DataOptions, task: str = SingleLabel.name) -> Dataset:
+    """Load a data set with these options, for the task of this name.
+
+    Raises:
+        DataError, HubError: see :func:`loralet.data.sources.load_dataset`.
+    """
+    return load_dataset(source, columns_of(options.columns), options.label_names, options.drop_overlap, task)

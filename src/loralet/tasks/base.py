@@ -160,6 +160,11 @@ class Task(Protocol):
         ...
 
     @property
+    def problem_type(self) -> str:
+        """The name of the task in a configuration of transformers."""
+        ...
+
+    @property
     def outputs(self) -> int:
         """Number of logits per row."""
         ...
@@ -214,6 +219,10 @@ class Task(Protocol):
 
     def probabilities(self, logits: Float[np.ndarray, "*axes c"]) -> Float[np.ndarray, "*axes c"]:
         """Probabilities of logits."""
+        ...
+
+    def predicted(self, scores: Float[np.ndarray, "m c"]) -> np.ndarray:
+        """Predicted targets of logits or of probabilities."""
         ...
 
     def average(self, logits: Sequence[Float[np.ndarray, "m c"]]) -> Float[np.ndarray, "m c"]:

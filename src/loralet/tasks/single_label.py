@@ -34,6 +34,7 @@ class SingleLabel:
     values: tuple[int | str, ...] = ()
 
     name = "single-label"
+    problem_type = "single_label_classification"
     selection = "accuracy"
     metrics = ("accuracy", "macro_precision", "macro_recall", "macro_f1")
 
@@ -124,7 +125,7 @@ class SingleLabel:
 
     def score(self, logits: Float[np.ndarray, "m c"], targets: np.ndarray) -> Scores:
         (loss,) = self._mean_losses(logits[None], targets)
-        return self._scores(logits.argmax(-1), targets, loss if isfinite(loss) else None)
+        return self._scores(self.predicted(logits), targets, loss if isfinite(loss) else None)
 
     def score_predictions(self, predicted: np.ndarray, targets: np.ndarray) -> Scores:
         return self._scores(predicted, targets, None)
@@ -153,6 +154,11 @@ class SingleLabel:
 
     def probabilities(self, logits: Float[np.ndarray, "*axes c"]) -> Float[np.ndarray, "*axes c"]:
         found: np.ndarray = np.exp(log_softmax(logits))
+        return found
+
+    def predicted(self, scores: Float[np.ndarray, "m c"]) -> np.ndarray:
+        """The class with the highest score."""
+        found: np.ndarray = scores.argmax(-1)
         return found
 
     def average(self, logits: Sequence[Float[np.ndarray, "m c"]]) -> Float[np.ndarray, "m c"]:

@@ -74,7 +74,7 @@ def read_texts(record: Record) -> tuple[Sequence[str] | None, str]:
     """The test texts of the data set that the runs were evaluated on, or None and the reason."""
     source = record.results.data.source
     try:
-        dataset = dataset_of(source, record.config.reading)
+        dataset = dataset_of(source, record.config.reading, record.results.task)
     except UserError as error:
         return None, f"The texts are not shown: {source} cannot be read ({error})."
     if dataset.fingerprint != record.results.data.fingerprint or dataset.test is None:
