@@ -66,6 +66,8 @@ class AdaptedEncoder:
         read: the tokens whose last states are wanted.
         dropout: whether adapters with dropout apply it.
         backward: whether backward passes follow; the object then computes one batch at a time.
+        merge: whether adapters without dropout are merged on all linear layers, which takes memory of the size of the
+            layers per adapter; else :func:`branch_is_cheaper` decides.
     """
 
     def __init__(
@@ -76,13 +78,14 @@ class AdaptedEncoder:
         read: Read,
         dropout: bool = False,
         backward: bool = False,
+        merge: bool = False,
     ) -> None:
         self.encoder, self.matrices, self.read, self.backward = encoder, matrices, read, backward and bool(matrices)
         self.names = list(matrices)
         self.adapters = len(adapters) if matrices else 1
         self.lowest = min((int(name.split(".")[1]) for name in matrices), default=encoder.table.layers)
         self.low_rank = Structure("LowRank", max(1, len(matrices)))
-        self.branches = Branches(adapters, dropout, self.backward, self._always_merged())
+        self.branches = Branches(adapters, dropout, merge, self._always_merged())
         self.ranks = {name: self.branches.on(name, *self._shape(name)) for name in self.names}
         self.merged = {
             name: any(name in adapter.linears and i not in self.ranks[name] for i, adapter in enumerate(adapters))

@@ -36,12 +36,13 @@ def padded_rank(rank: int) -> int:
 
 
 def branch_is_cheaper(rank: int, d_in: int, d_out: int) -> bool:
-    """Whether a training step is cheaper with a branch than with merged weights.
+    """Whether a branch is cheaper than merged weights in training; evaluation of a pack follows the same rule.
 
     A branch costs ``3 r (d_in + d_out)`` multiply-adds per token: A and B in the forward pass, in the gradient of the
     input, and in their own gradients. A merged adapter costs the gradient of the dense weight, ``d_in d_out``, and
     packing in every step. Up to :data:`MERGED` weights, merging is faster although it counts more operations
-    (dev/LOG.md).
+    (dev/LOG.md). In evaluation, a branch costs up to a tenth of the time, but no memory of the size of the weight. The
+    rule does not depend on the other adapters, so an adapter has the same logits alone and in a pack.
     """
     return d_in * d_out > MERGED and 3 * padded_rank(rank) * (d_in + d_out) < d_in * d_out
 
@@ -52,14 +53,12 @@ class Branches:
     Args:
         adapters: the adapters of the pack.
         dropout: whether adapters with dropout apply it.
-        backward: whether a backward pass follows; without one, adapters without dropout are merged.
-        merged: linear layers on which adapters without dropout are always merged.
+        merge: whether adapters without dropout are merged on all linear layers.
+        merged: linear layers on which they are always merged.
     """
 
-    def __init__(
-        self, adapters: Sequence[Adapter], dropout: bool, backward: bool, merged: Collection[str] = ()
-    ) -> None:
-        self.adapters, self.backward, self.merged = adapters, backward, merged
+    def __init__(self, adapters: Sequence[Adapter], dropout: bool, merge: bool, merged: Collection[str] = ()) -> None:
+        self.adapters, self.merge, self.merged = adapters, merge, merged
         self.dropped = [i for i, a in enumerate(adapters) if dropout and a.dropout and a.rank]
 
     def on(self, name: str, d_in: int, d_out: int) -> dict[int, int]:
@@ -69,7 +68,7 @@ class Branches:
             name: full name of the linear layer.
             d_in, d_out: its sizes.
         """
-        cheaper = self.backward and name not in self.merged
+        cheaper = not self.merge and name not in self.merged
         return {
             i: padded_rank(adapter.rank)
             for i, adapter in enumerate(self.adapters)

@@ -22,6 +22,9 @@ from loralet.runtime import thread_count
 class NativeInference:
     """The forward pass of a pack with fixed parameters. Threads may use it at the same time.
 
+    A single adapter is merged into the weights, because that is faster. Several share the frozen weights, as in
+    training.
+
     Args:
         arrays: the encoder's frozen tensors in fp32.
         layout: the parameter layout.
@@ -45,7 +48,8 @@ class NativeInference:
         weights = {name: self.kernels.convert(array, dtype) for name, array in arrays.items()}
         encoder = PackedEncoder(self.kernels, weights, layout.shape.table)
         tensors = layout.split_array(parameters)
-        self.adapted = AdaptedEncoder(encoder, layout.adapters, low_rank_of(layout, tensors), layout.shape.read)
+        matrices, merge = low_rank_of(layout, tensors), len(layout.adapters) == 1
+        self.adapted = AdaptedEncoder(encoder, layout.adapters, matrices, layout.shape.read, merge=merge)
         self.adapted.pack()
         self.head = NativeHead(self.kernels, layout.shape.head, tensors, encoder.pooler)
 
