@@ -181,6 +181,30 @@ def test_the_library_of_another_user_is_not_loaded(folder: Path, monkeypatch: py
     assert not is_private(folder / "missing")
 
 
+def test_users_who_share_a_cache_do_not_overwrite_each_others_library(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = compiled_in(folder)
+    if os.getuid() == 0:
+        os.chown(first, OTHER_USER - 1, -1)
+    before = first.stat()
+    with monkeypatch.context() as other:
+        other.setattr(os, "getuid", lambda: OTHER_USER)
+        second = compiled_in(folder)
+    assert second != first
+    after = first.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root writes files of root")
+def test_a_library_of_root_is_loaded_by_all_users(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = compiled_in(folder)
+    before = calls(folder)
+    monkeypatch.setattr(os, "getuid", lambda: OTHER_USER)
+    assert compiled_in(folder) == path
+    assert calls(folder) == before
+
+
 def test_a_compiled_library_is_private_with_any_umask(folder: Path) -> None:
     before = os.umask(0o002)
     try:
