@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from loralet.backends.native.openmp import UNLINKED
 from loralet.cache import cache_folder
 from loralet.cpu import ON_X86, cpu_features, cpu_model
 from loralet.errors import ConfigError
@@ -289,7 +290,8 @@ def _build(compiler: Path, flags: Sequence[str], sources: Path, folder: Path) ->
         failures = list(pool.map(compile_one, files, objects))
     if any(failures):
         return next(filter(None, failures))
-    done = run([str(compiler), *flags, "-shared", *objects, "-o", str(folder / "kernels.so"), *LIBRARIES])
+    linked = [flag for flag in flags if not (UNLINKED and flag in THREADS)]
+    done = run([str(compiler), *linked, "-shared", *objects, "-o", str(folder / "kernels.so"), *LIBRARIES])
     return done.stderr or "failed without a message" if done.returncode else ""
 
 
