@@ -80,16 +80,15 @@ $(LOWEST)/.lowest: pyproject.toml constraints-lowest.txt
 	$(LOWEST)/bin/pip install --quiet --constraint constraints-lowest.txt --editable '.[test]'
 	touch $@
 
-# The build hook is off otherwise. auditwheel gives a Linux wheel its manylinux tag. libgomp is excluded because torch
-# contains it: with a second copy there would be two OpenMP runtimes, each with its own threads.
+# The build hook is off otherwise. auditwheel gives a Linux wheel its manylinux tag. The kernels are linked without an
+# OpenMP runtime, so it adds none: with a second one beside torch's, each would have its own threads.
 wheel: $(WHEEL)/.wheel  ## build the wheel with compiled kernels, and the sdist, in dist/
 	rm -rf dist build/wheel
 	HATCH_BUILD_HOOK_ENABLE_CUSTOM=true $(WHEEL)/bin/python -m build --no-isolation --outdir build/wheel .
 	mkdir -p dist
 	mv build/wheel/*.tar.gz dist
 	if ls build/wheel/*-linux_*.whl >/dev/null 2>&1; then \
-	  PATH="$(abspath $(WHEEL))/bin:$$PATH" $(WHEEL)/bin/auditwheel repair --exclude libgomp.so.1 --wheel-dir dist \
-	    build/wheel/*.whl; \
+	  PATH="$(abspath $(WHEEL))/bin:$$PATH" $(WHEEL)/bin/auditwheel repair --wheel-dir dist build/wheel/*.whl; \
 	else mv build/wheel/*.whl dist; fi
 	du -k dist/*
 

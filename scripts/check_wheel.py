@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -106,9 +107,10 @@ def check_libraries(new: Installed, backend: str) -> None:
     require(not (new.folder / "cache" / "native").exists(), "a library was compiled")
     print("prebuilt:", ", ".join(Path(path).name for path in found["prebuilt"].values()) or "none")
     if found["prebuilt"]:
-        runtimes = [path for path in found["mapped"] if Path(path).name.startswith("libgomp")]
+        runtimes = [path for path in found["mapped"] if re.match(r"lib(gomp|iomp5|omp)\b", Path(path).name)]
         print("OpenMP:", *runtimes)
-        require(len(runtimes) == 1 and Path(runtimes[0]).parts[-3] == "torch", "the runtime is not that of torch")
+        of_torch = [path for path in runtimes if {"torch", "torch.libs"} & set(Path(path).parts)]
+        require(len(runtimes) == 1 and of_torch == runtimes, "the runtime is not that of torch")
 
 
 def require(condition: bool, message: str) -> None:

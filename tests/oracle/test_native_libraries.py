@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from test_native_build import COMPILER, TABLE, compiler_of, needs_compiler
 
 from loralet.backends.choice import choose_backend
-from loralet.backends.native import build
+from loralet.backends.native import build, openmp
 from loralet.backends.native.bindings import Kernels, _load
 from loralet.backends.native.build import (
     BASELINE,
@@ -29,12 +31,14 @@ from loralet.backends.native.build import (
     prebuilt,
     prebuilt_instructions,
 )
-from loralet.backends.native.openmp import RUNTIME
+from loralet.backends.native.openmp import OF_SYSTEM, load_openmp, missing_runtime, torch_runtimes
 
 pytestmark = needs_compiler
 NO_COMPILER = r"no C compiler found \(cc, gcc, clang\)"
 OTHER_USER = 54321
-TORCH = Path(torch.__file__).parent / "lib"
+RENAMED = list(Path(torch.__file__).parents[1].glob("scikit_learn.libs/libgomp-*"))
+"""An OpenMP runtime under the name that auditwheel gives it."""
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only on Linux are kernels linked without OpenMP")
 
 
 EXPORTED = '__attribute__((visibility("default")))'
@@ -181,6 +185,30 @@ def test_the_library_of_another_user_is_not_loaded(folder: Path, monkeypatch: py
     assert not is_private(folder / "missing")
 
 
+def test_users_who_share_a_cache_do_not_overwrite_each_others_library(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = compiled_in(folder)
+    if os.getuid() == 0:
+        os.chown(first, OTHER_USER - 1, -1)
+    before = first.stat()
+    with monkeypatch.context() as other:
+        other.setattr(os, "getuid", lambda: OTHER_USER)
+        second = compiled_in(folder)
+    assert second != first
+    after = first.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root writes files of root")
+def test_a_library_of_root_is_loaded_by_all_users(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = compiled_in(folder)
+    before = calls(folder)
+    monkeypatch.setattr(os, "getuid", lambda: OTHER_USER)
+    assert compiled_in(folder) == path
+    assert calls(folder) == before
+
+
 def test_a_compiled_library_is_private_with_any_umask(folder: Path) -> None:
     before = os.umask(0o002)
     try:
@@ -227,9 +255,7 @@ def test_a_wheel_has_no_kernels_without_openmp_or_a_compiler(folder: Path) -> No
     assert not list((folder / "wheel").iterdir())
 
 
-@pytest.mark.skipif(not (TORCH / RUNTIME).exists(), reason="torch has no libgomp.so.1 here")
-def test_the_kernels_use_the_openmp_runtime_of_torch() -> None:
-    code = """
+MAPPED = """
 import sys
 from pathlib import Path
 from loralet.backends.native.bindings import load_kernels
@@ -237,10 +263,79 @@ load_kernels("portable")
 assert "torch" not in sys.modules
 import torch
 lines = Path("/proc/self/maps").read_text().splitlines()
-print(*sorted({line.split()[-1] for line in lines if "libgomp" in line}), sep="\\n")
+print(*sorted({line.split()[-1] for line in lines if "omp" in Path(line.split()[-1]).name}), sep="\\n")
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout.split() == [str(TORCH / RUNTIME)], done.stderr
+
+
+@linux
+@pytest.mark.skipif(not list(torch_runtimes()), reason="torch brings no OpenMP runtime here")
+def test_the_kernels_use_the_openmp_runtime_of_torch() -> None:
+    done = subprocess.run([sys.executable, "-c", MAPPED], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == [str(next(torch_runtimes()))], done.stderr
+
+
+@linux
+@pytest.mark.skipif(not RENAMED, reason="scikit-learn brings no renamed OpenMP runtime here")
+def test_a_renamed_openmp_runtime_of_torch_is_the_only_one(tmp_path: Path) -> None:
+    for name in ("torch", "torch.libs"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "torch" / "__init__.py").touch()
+    runtime = tmp_path / "torch.libs" / RENAMED[0].name
+    shutil.copy(RENAMED[0], runtime)
+    variables = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
+    done = subprocess.run([sys.executable, "-c", MAPPED], capture_output=True, text=True, check=False, env=variables)
+    assert done.stdout.split() == [str(runtime)], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("folder_of_torch", "name", "found"),
+    [
+        ("torch/lib", "libgomp.so.1", True),
+        ("torch/lib", "libgomp-a34b3233.so.1", True),
+        ("torch.libs", "libgomp-947d5fa1.so.1.0.0", True),
+        ("torch/lib", "libiomp5.so", True),
+        ("torch.libs", "libomp-123abc.so.5", True),
+        ("torch/lib", "libomp.dylib", True),
+        ("torch/lib", "libompi.so", False),
+        ("torch/lib", "libtorch.so", False),
+    ],
+)
+def test_the_openmp_runtime_of_any_torch_is_found(
+    folder_of_torch: str, name: str, found: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "torch").mkdir()
+    path = tmp_path / folder_of_torch / name
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    spec = SimpleNamespace(submodule_search_locations=[str(tmp_path / "torch")])
+    monkeypatch.setattr(openmp, "find_spec", lambda name: spec)
+    assert list(torch_runtimes()) == ([path] if found else [])
+
+
+@linux
+def test_without_torch_the_openmp_runtime_of_the_system_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+
+    def load(name: str, mode: int) -> None:
+        loaded.append(name)
+        if name != OF_SYSTEM[1]:
+            raise OSError("no such file")
+
+    monkeypatch.setattr(openmp, "find_spec", lambda name: None)
+    monkeypatch.setattr(openmp.ctypes, "CDLL", load)
+    assert load_openmp.__wrapped__() == OF_SYSTEM[1]
+    assert loaded == list(OF_SYSTEM[:2])
+
+
+@linux
+def test_without_an_openmp_runtime_the_message_says_what_to_install(folder: Path) -> None:
+    calling = f"{LIBRARY} int GOMP_missing(void); int f(void) {{ return GOMP_missing(); }}"
+    (folder / "csrc" / "one.c").write_text(calling, encoding="utf-8")
+    with pytest.raises(NativeUnavailable, match=r"undefined symbol: GOMP_missing; they were compiled for another Open"):
+        load_in(folder)
+    error = OSError("kernels.so: undefined symbol: GOMP_parallel")
+    assert "apt-get install libgomp1" in missing_runtime(error, "")
+    assert not missing_runtime(OSError("kernels.so: undefined symbol: cosf"), "")
 
 
 def test_the_build_hook_needs_no_torch() -> None:

@@ -25,7 +25,7 @@ from loralet.backends.native.build import (
     wanted_instructions,
 )
 from loralet.backends.native.cdata import CData, Declarations
-from loralet.backends.native.openmp import load_openmp
+from loralet.backends.native.openmp import load_openmp, missing_runtime
 from loralet.runtime import thread_count
 
 HEADER = SOURCES / "api.h"
@@ -321,8 +321,11 @@ def _open(path: Path, instructions: str, note: str) -> Kernels:
         NativeUnavailable: the library uses tiles, and the operating system refuses them.
         OSError: the library cannot be loaded.
     """
-    load_openmp()
-    kernels = Kernels(path, instructions, note)
+    runtime = load_openmp()
+    try:
+        kernels = Kernels(path, instructions, note)
+    except OSError as error:
+        raise OSError(f"{error}{missing_runtime(error, runtime)}") from error
     if not kernels.allow_tiles():
         raise TilesRefused(REFUSED)
     return kernels
@@ -353,8 +356,7 @@ def _load(instructions: str, sources: Path, note: str) -> Kernels:
 def load_kernels(instructions: str | None = None, sources: Path = SOURCES) -> Kernels:
     """The kernels for an instruction set: from the wheel, else from the cache, else compiled.
 
-    The library and torch use the same OpenMP runtime and thread pool, whichever is loaded first: both name it
-    ``libgomp.so.1``, and it is loaded from torch's folder.
+    The library and torch use the same OpenMP runtime and thread pool, whichever is loaded first (``openmp.py``).
 
     Args:
         instructions: one of :data:`loralet.backends.native.build.INSTRUCTION_SETS`; None: the value of

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from loralet.backends.native.openmp import UNLINKED
 from loralet.cache import cache_folder
 from loralet.cpu import ON_X86, cpu_features, cpu_model
 from loralet.errors import ConfigError
@@ -38,6 +39,8 @@ BASELINE = tuple(f"-march={cpu}" for machine, cpu in BASELINES.items() if machin
 NO_COMPILER = f"no C compiler found ({', '.join(COMPILERS)})"
 SECONDS = 60
 """Time limit of a compiler call. Compiling takes about four seconds."""
+ROOT = 0
+"""User id of root, whose libraries all users load."""
 
 FORCED = "LORALET_ISA"
 """Environment variable with the instruction set to use."""
@@ -180,7 +183,8 @@ def compiled(instructions: str, sources: Path = SOURCES) -> Path:
     """The kernel library for an instruction set, compiled if it is not in the cache.
 
     The name of a cached library contains two keys: of sources, flags and CPU, and of the compiler. Both must match.
-    Without a compiler, the newest library with the first key is used.
+    Without a compiler, the newest library with the first key is used. The name also contains the user: users who share
+    a cache have one library each, unless root has one.
 
     Args:
         instructions: one of :data:`INSTRUCTION_SETS`.
@@ -196,9 +200,11 @@ def compiled(instructions: str, sources: Path = SOURCES) -> Path:
     folder, compiler = cache_folder() / "native", find_compiler()
     if compiler is None:
         return _newest(folder.glob(f"{name}-*.so"))
-    path = folder / f"{name}-{_compiler_key(compiler)}.so"
-    if is_private(path):
-        return path
+    user = os.getuid() if os.name == "posix" else ROOT
+    path, of_root = (folder / f"{name}-{_compiler_key(compiler)}-{owner}.so" for owner in (user, ROOT))
+    existing = next(filter(is_private, (path, of_root)), None)
+    if existing is not None:
+        return existing
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
@@ -217,7 +223,7 @@ def is_private(path: Path) -> bool:
         return False
     if os.name != "posix":
         return True
-    return status.st_uid in (0, os.getuid()) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return status.st_uid in (ROOT, os.getuid()) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _newest(paths: Iterable[Path]) -> Path:
@@ -284,7 +290,8 @@ def _build(compiler: Path, flags: Sequence[str], sources: Path, folder: Path) ->
         failures = list(pool.map(compile_one, files, objects))
     if any(failures):
         return next(filter(None, failures))
-    done = run([str(compiler), *flags, "-shared", *objects, "-o", str(folder / "kernels.so"), *LIBRARIES])
+    linked = [flag for flag in flags if not (UNLINKED and flag in THREADS)]
+    done = run([str(compiler), *linked, "-shared", *objects, "-o", str(folder / "kernels.so"), *LIBRARIES])
     return done.stderr or "failed without a message" if done.returncode else ""
 
 
