@@ -208,9 +208,9 @@ class Measurement:
         return self.prepared.exists()
 
 
-def measure(matrix: Matrix, arguments: argparse.Namespace) -> None:
-    """Measure all selected cells."""
-    names, works, sets = selected(arguments.only, (list(ENCODERS), list(WORKS), matrix.sets))
+def measure(matrix: Matrix, arguments: argparse.Namespace, axes: Sequence[Sequence[str]]) -> None:
+    """Measure all cells of these encoders, works and instruction sets."""
+    names, works, sets = axes
     for name in names:
         model = checkpoint(name, Path(arguments.model), arguments.minilm, arguments.folder)
         if model is None:
@@ -253,6 +253,10 @@ def main() -> None:
     arguments = parse()
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # describe the machine as the contenders see it
     sets = measured_instructions()
+    try:
+        axes = selected(arguments.only, (list(ENCODERS), list(WORKS), sets))
+    except ValueError as error:
+        raise SystemExit(f"--only {error}") from error
     machine = describe_machine() | {"instruction_sets": sets}
     machine["openvino"] = version("openvino") if find_spec("openvino") else None
     matrix = Matrix(arguments.out, machine, sets, arguments.rounds)
@@ -260,10 +264,7 @@ def main() -> None:
         matrix.read()
     with tempfile.TemporaryDirectory() as temporary:
         arguments.folder = (arguments.folder or Path(temporary)).resolve()
-        try:
-            measure(matrix, arguments)
-        except ValueError as error:
-            raise SystemExit(f"--only {error}") from error
+        measure(matrix, arguments, axes)
     for found in compare(list(matrix.cells.values()), sets[0]):
         peer = "no peer" if found["best_peer"] is None else f"{found['ratio']:6.2f} x {found['best_peer']}"
         print(f"{found['encoder']:7} {found['work']:22} {found['instructions']:12} {peer}")

@@ -134,17 +134,21 @@ class Result:
 
 def compute(backend: Backend, case: Case, batch: Batch = BATCH, step: int | None = None) -> Result:
     """Logits, losses and gradient, with the dropout of a step or without dropout."""
-    seen: list[Tensor] = []
+    targets = batch.targets
+    assert targets is not None
+    seen: list[tuple[Tensor, Tensor]] = []
 
-    def row_losses(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        seen.append(logits.clone())
-        return cross_entropy(logits, targets)
+    def row_losses(logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append((rows.cpu(), logits.clone()))
+        return cross_entropy(logits, targets.to(rows.device)[rows])
 
     program = backend.load(case.weights, case.pack.shape.table, case.dtype).program(case.pack)
-    losses, gradient = program.losses_and_gradient(case.parameters, batch, row_losses, step)
-    logits = torch.empty(len(seen[0]), len(batch), seen[0].shape[2])
-    for i, part in enumerate(seen):  # the torch backend splits rows into interleaved parts
-        logits[:, i :: len(seen)] = part
+    # The targets are row numbers, because the torch backend splits the rows into parts that end in any order.
+    numbered = replace(batch, targets=torch.arange(len(batch)))
+    losses, gradient = program.losses_and_gradient(case.parameters, numbered, row_losses, step)
+    logits = torch.empty(len(seen[0][1]), len(batch), seen[0][1].shape[2])
+    for rows, part in seen:
+        logits[:, rows] = part.cpu()
     return Result(logits, losses, gradient)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import cache
@@ -31,6 +31,7 @@ from torch import Tensor
 
 from loralet.adapters.adapter import Adapter
 from loralet.adapters.pack import Pack
+from loralet.backends import torch as torch_backend
 from loralet.backends.base import AdamWStep, Backend
 from loralet.backends.batch import Batch
 from loralet.backends.native.backend import NativeBackend
@@ -54,6 +55,16 @@ def expected(kind: str, head: HeadKind, targets: str, dtype: torch.dtype) -> tup
     """A case, and its results in torch."""
     case = make_case(TABLES[kind], head, targets, dtype)
     return case, compute(ORACLE, case)
+
+
+def test_the_oracle_does_not_depend_on_the_order_in_which_parts_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def backwards(tasks: Sequence[Callable[[], object]]) -> list[object]:
+        return [task() for task in reversed(tasks)][::-1]
+
+    case = make_case()
+    before = compute(ORACLE, case)
+    monkeypatch.setattr(torch_backend, "together", backwards)
+    assert torch.equal(compute(ORACLE, case).logits, before.logits)
 
 
 @each_native_and_type

@@ -104,7 +104,7 @@ def test_this_machine_uses_native_or_reports_a_reason() -> None:
     try:
         expected = NativeBackend().info(chosen.dtype)
     except NativeUnavailable as error:
-        expected = plain.info(chosen.dtype, f"{error}; {SLOWDOWN}")
+        expected = plain.info(chosen.dtype, str(error))
     assert chosen.info == expected
     assert (chosen.info.name == "native") == (chosen.info.reason == "")
 
@@ -143,13 +143,30 @@ def test_an_invalid_variable_is_reported(native: type[Native], monkeypatch: pyte
 @pytest.mark.usefixtures("_unavailable")
 def test_without_kernels_torch_reports_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = choose_backend(TABLE, "fp32")
-    assert (chosen.info.name, chosen.info.reason) == ("torch", f"{WHY}; {SLOWDOWN}")
-    assert chosen.announcement == f"backend: torch: {WHY}; {SLOWDOWN}"
+    assert (chosen.info.name, chosen.info.reason) == ("torch", WHY)
+    assert chosen.announcement == f"backend: torch: {WHY}"
     with pytest.raises(ConfigError, match=rf"^--backend native: {WHY}$"):
         choose_backend(TABLE, wanted="native")
     monkeypatch.setenv(VARIABLE, "native")
     with pytest.raises(ConfigError, match=rf"^LORALET_BACKEND=native: {WHY}$"):
         choose_backend(TABLE)
+
+
+@pytest.mark.usefixtures("_unavailable")
+def test_the_slowdown_is_that_of_training_which_the_kernels_would_compute() -> None:
+    assert choose_backend(TABLE, training=True).info.reason == f"{WHY}; {SLOWDOWN}"
+    assert choose_backend(TABLE, methods=["dora"], training=True).info.reason == WHY
+    assert choose_backend(replace(TABLE, width=TABLE.width + 1), training=True).info.reason == WHY
+
+
+@pytest.mark.usefixtures("_unavailable")
+def test_a_prediction_does_not_announce_the_speed_of_training(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = command(place, *TRAIN, "--precision", "fp32", "--out", "slow")
+    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(engine, "native_inference", lambda *arguments: None)
+    done = command(place, "predict", "slow", "a b")
+    assert done.returncode == 0, done.stderr
+    assert announced(done.stderr) == [f"· backend: torch: {WHY}"]
 
 
 def test_a_model_that_the_kernels_do_not_support(native: type[Native], monkeypatch: pytest.MonkeyPatch) -> None:

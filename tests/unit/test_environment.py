@@ -54,6 +54,15 @@ def test_an_older_file_without_backends_and_commit_is_read(tmp_path: Path) -> No
     assert found == replace(environment(), started=found.started, commit=None)
 
 
+def test_the_cpu_of_an_older_file_is_read(tmp_path: Path) -> None:
+    write_environment(tmp_path, environment(BACKENDS))
+    raw = json.loads((tmp_path / NAME).read_text(encoding="utf-8"))
+    assert "processor" not in raw
+    older = {"processor" if name == "cpu" else name: value for name, value in raw.items()} | {"processor": "Some CPU"}
+    (tmp_path / NAME).write_text(json.dumps(older))
+    assert read_environment(tmp_path).cpu == "Some CPU"
+
+
 def test_an_invalid_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"environment\.json: cannot be read \(No such file"):
         read_environment(tmp_path)

@@ -183,6 +183,23 @@ def test_words_select_values_of_their_axes() -> None:
         selected(["sse"], axes)
 
 
+def test_only_a_wrong_word_is_reported_as_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fail(*arguments: object) -> None:
+        raise ValueError("a fault of a measurement")
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # main sets it
+    monkeypatch.setattr(matrix, "measured_instructions", lambda: ["avx2"])
+    monkeypatch.setattr(matrix, "describe_machine", lambda: MACHINE)
+    monkeypatch.setattr(matrix, "measure", fail)
+    command = ["matrix.py", "data", "model", "--out", str(tmp_path / "matrix.json")]
+    monkeypatch.setattr("sys.argv", [*command, "--only", "sse"])
+    with pytest.raises(SystemExit, match=r"^--only sse: not one of "):
+        matrix.main()
+    monkeypatch.setattr("sys.argv", [*command, "--only", "avx2"])
+    with pytest.raises(ValueError, match=r"^a fault of a measurement$"):
+        matrix.main()
+
+
 def test_an_interrupted_run_keeps_alternating_measurements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
 

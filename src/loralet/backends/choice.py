@@ -10,12 +10,14 @@ import torch
 from loralet.backends.base import Backend
 from loralet.backends.info import BackendInfo, wanted_backend
 from loralet.backends.native.backend import NativeBackend, NativeUnavailable
+from loralet.backends.native.support import unsupported
 from loralet.backends.torch import TorchBackend
 from loralet.errors import ConfigError
 from loralet.models.table import EncoderTable
 
 SLOWDOWN = "training takes about 2.3 times as long"
-"""Measured by benchmarks/speed.py: one run, torch backend versus native backend."""
+"""Measured by benchmarks/speed.py: one run, torch backend versus native backend. Only for training that native would
+compute."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,11 @@ class Chosen:
 
 
 def choose_backend(
-    table: EncoderTable, precision: str = "auto", wanted: str = "auto", methods: Sequence[str] = ("lora",)
+    table: EncoderTable,
+    precision: str = "auto",
+    wanted: str = "auto",
+    methods: Sequence[str] = ("lora",),
+    training: bool = False,
 ) -> Chosen:
     """Choose the backend of a session.
 
@@ -49,6 +55,7 @@ def choose_backend(
         wanted: ``native``, ``torch``, or ``auto``: the environment variable ``LORALET_BACKEND`` if set, else torch if
             there is a GPU, else native if it supports the session, else torch.
         methods: adapter methods that the session needs.
+        training: whether the session trains adapters; the reason then also says how much slower torch is.
 
     Raises:
         ConfigError: ``native`` is requested but not available, or the variable is not the name of a backend.
@@ -62,7 +69,8 @@ def choose_backend(
     except NativeUnavailable as error:
         if wanted == "native":
             raise ConfigError(f"{asked}: {error}") from error
-        return _chosen(plain, precision, f"{error}; {SLOWDOWN}")
+        slower = training and not any(unsupported(table, method) for method in methods)
+        return _chosen(plain, precision, f"{error}; {SLOWDOWN}" if slower else str(error))
     dtype = choose_dtype(precision, native)
     reasons = (native.supports(table, dtype, method) for method in methods)
     reason = next(filter(None, reasons), None)

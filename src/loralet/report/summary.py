@@ -100,7 +100,7 @@ def training_length(steps: int | None, epochs: float | None) -> str:
 def _machine(environment: Environment) -> str:
     cores = f", {environment.cores} cores" if environment.cores else ""
     gpu = f", {environment.gpu}" if environment.gpu else ""
-    cpu = environment.processor or "unknown CPU"
+    cpu = environment.cpu or "unknown CPU"
     return f"{cpu}{cores}, {environment.threads} threads{gpu}; {environment.platform}"
 
 

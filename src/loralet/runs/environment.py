@@ -22,6 +22,8 @@ from loralet.records import plain, read_record
 from loralet.runs.checkout import source_commit
 
 NAME = "environment.json"
+RENAMED = {"processor": "cpu"}
+"""Fields of older run folders, and their present names."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Environment:
     Args:
         loralet, python, torch: versions.
         commit: commit of loralet, if it runs from a source checkout.
-        platform, processor, cores, threads, gpu: the machine.
+        platform, cpu, cores, threads, gpu: the machine.
         command: command line.
         started: local start time.
         backends: backend of each model; empty in folders written before backends were recorded.
@@ -49,7 +51,7 @@ class Environment:
     python: str
     torch: str
     platform: str
-    processor: str
+    cpu: str
     cores: int | None
     threads: int
     gpu: str | None
@@ -66,7 +68,7 @@ def environment(backends: tuple[SessionBackend, ...] = ()) -> Environment:
         python=platform.python_version(),
         torch=torch.__version__,
         platform=platform.platform(),
-        processor=cpu_model(),
+        cpu=cpu_model(),
         cores=os.cpu_count(),
         threads=torch.get_num_threads(),
         gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -97,6 +99,7 @@ def read_environment(folder: Path) -> Environment:
         raise RunError(f"{path}: not valid JSON ({error})") from error
     if not isinstance(raw, dict):
         raise RunError(f"{path}: a JSON object is expected")
+    raw = {RENAMED.get(key, key): value for key, value in raw.items()}
     found = read_record(Environment, raw, problems)
     if found is None:
         raise RunError("\n".join([f"{path}: cannot be read:", *(f"  - {problem}" for problem in problems)]))

@@ -227,7 +227,7 @@ def open_session(
     loaded: dict[str, Loaded] = {}
     by_line: dict[str, Loaded] = {}
     for method in dict.fromkeys(methods):
-        chosen = choose_backend(backbone.table, compute.precision, compute.backend, [method])
+        chosen = choose_backend(backbone.table, compute.precision, compute.backend, [method], training=True)
         if chosen.announcement not in by_line:
             tell(Stage(chosen.announcement))
             encoder = chosen.backend.load(backbone.weights, backbone.table, chosen.dtype)
