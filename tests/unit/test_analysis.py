@@ -47,6 +47,8 @@ from loralet.report.wording import NO_BREAK, p_value, points
 from loralet.runs.record import Record
 from loralet.runs.results import RunResult, read_results
 from loralet.runs.selection import chosen_run
+from loralet.tasks.registry import TASKS
+from loralet.tasks.single_label import SingleLabel
 
 
 @pytest.fixture(scope="module")
@@ -531,6 +533,9 @@ def test_a_task_has_its_own_section(place: Path, tmp_path: Path, monkeypatch: py
     folder = write_study(tmp_path / "other", place / "data")
     path = folder / "results.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"task": "other"}))
+    with pytest.raises(RunError, match="the task of this run folder is 'other'; known tasks: single-label"):
+        analyse(folder)
+    monkeypatch.setitem(TASKS, "other", SingleLabel)
     with pytest.raises(RunError, match="the task of this run folder is 'other'; a report supports single-label"):
         analyse(folder)
     monkeypatch.setitem(SECTIONS, "other", OtherKind())

@@ -99,7 +99,7 @@ def read_record(folder: Path) -> Record:
     """Read a run folder.
 
     Raises:
-        RunError: not a run folder, an unfinished run, or a missing or broken file.
+        RunError: not a run folder, an unfinished run, an unknown task, or a missing or broken file.
         ConfigError: config.toml cannot be read.
     """
     results = read_results(folder)
@@ -107,6 +107,8 @@ def read_record(folder: Path) -> Record:
     missing = [name for name in needed if not (folder / name).exists()]
     if missing:
         raise RunError(f"{folder}: {', '.join(missing)} missing; a report needs the complete run folder")
+    if results.task not in TASKS:
+        raise RunError(f"{folder}: the task of this run folder is {results.task!r}; known tasks: {', '.join(TASKS)}")
     losses, checks, planned, rungs = _read_metrics(folder / "metrics.jsonl")
     targets, probabilities, predicted = None, dict[str, np.ndarray](), dict[str, np.ndarray]()
     if results.data.test_rows:
