@@ -65,6 +65,22 @@ def test_training_and_evaluation(head: HeadKind, dtype: torch.dtype, backend: Na
 
 
 @each_native
+def test_evaluation_allocates_no_blocks_per_chunk(backend: NativeBackend) -> None:
+    """Aligned blocks that are released after every batch leave gaps, with which the heap of a process grows."""
+    case, before = make_case(), torch.get_num_threads()
+    forward = backend.load(case.weights, PLAIN, case.dtype).program(case.pack).logits(case.parameters)
+    torch.set_num_threads(1)
+    try:
+        counts = [
+            failures(backend, lambda: forward(make_batch(torch.tensor(lengths))))  # noqa: B023
+            for lengths in ([40] * 2, [1] * 40 + [10] * 40 + [80] * 40)
+        ]
+    finally:
+        torch.set_num_threads(before)
+    assert counts[0] == counts[1]
+
+
+@each_native
 @pytest.mark.usefixtures("_two_threads")
 def test_attention(backend: NativeBackend) -> None:
     q, k, v = (torch.randn(2, 4, 20, 32, requires_grad=True) for _ in range(3))

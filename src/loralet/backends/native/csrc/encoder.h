@@ -38,12 +38,15 @@ typedef struct {
   int64_t row, at;
 } ChunkStart;
 
-static inline ChunkStart *chunk_starts(const Encoder *e, const Extent *x) {
+/* The start of every chunk, or null if there is no memory. Writes the size of the largest activations to `most`. */
+static inline ChunkStart *chunk_starts(const Encoder *e, const Extent *x, int64_t *most) {
   ChunkStart *starts = allocate((int64_t)sizeof(ChunkStart) * x->chunks);
+  *most = 0;
   for (int64_t i = 0, row = 0, at = 0; starts && i < x->chunks; i++) {
     Chunk c = chunk_at(e, row);
+    int64_t bytes = chunk_bytes(e, &c);
     starts[i] = (ChunkStart){row, at};
-    row += c.rows, at += chunk_bytes(e, &c);
+    row += c.rows, at += bytes, *most = larger(*most, bytes);
   }
   return starts;
 }
@@ -73,33 +76,22 @@ static inline void chunk_forward(const Encoder *e, const Chunk *c, char *base, e
    size given by encoder_bytes; otherwise it is not used. */
 int TYPED(encoder_forward)(const Encoder *e, void *out, void *activations) {
   Extent x = extent_of(e);
-  ChunkStart *starts = chunk_starts(e, &x);
+  int64_t most;
+  ChunkStart *starts = chunk_starts(e, &x, &most);
   if (!starts) return OUT_OF_MEMORY;
   int status = OK;
 #pragma omp parallel num_threads((int)e->threads)
   {
-    Workspace w = make_workspace(e, &x);
+    Workspace w = make_workspace(e, &x, e->backward ? 0 : most);
     if (!w.sums) note_failure(&status);
     tile_configure();
-    char *block = NULL; /* the activations of a chunk, if no backward pass follows */
-    int64_t size = 0;
 #pragma omp for schedule(dynamic, 1)
     for (int64_t i = 0; i < x.chunks; i++) {
       if (!w.sums) continue;
       Chunk c = chunk_at(e, starts[i].row);
-      int64_t bytes = e->backward ? 0 : chunk_bytes(e, &c);
-      if (bytes > size) {
-        release(block);
-        block = allocate(bytes), size = block ? bytes : 0;
-      }
-      char *base = e->backward ? (char *)activations + starts[i].at : block;
-      if (base)
-        chunk_forward(e, &c, base, out, &w);
-      else
-        note_failure(&status);
+      chunk_forward(e, &c, e->backward ? (char *)activations + starts[i].at : w.chunk, out, &w);
     }
     tile_release();
-    release(block);
   }
   release(starts);
   return status;
@@ -150,7 +142,7 @@ int TYPED(encoder_backward)(const Encoder *e, const void *grad_out, void *activa
     tile_configure();
 #pragma omp for schedule(static, 1)
     for (int64_t part = 0; part < e->parts; part++) {
-      Workspace w = make_workspace(e, &x);
+      Workspace w = make_workspace(e, &x, 0);
       if (w.sums)
         part_backward(e, part, grad_out, activations, &w);
       else

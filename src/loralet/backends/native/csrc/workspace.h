@@ -102,9 +102,10 @@ typedef struct {
   element *value_grad, *key_grad;  /* [heads, rows, d] see cls_attention.h */
   element *masked, *dlow;          /* an input with dropout; the gradient of x A^T */
   unit *left, *right;              /* packed operands of a weight gradient */
+  char *chunk;                     /* the activations of a chunk, if no backward pass follows */
 } Workspace;
 
-static inline Workspace workspace_layout(const Encoder *e, const Extent *x, Arena *r) {
+static inline Workspace workspace_layout(const Encoder *e, const Extent *x, int64_t chunk, Arena *r) {
   int64_t d = e->width, widest = larger(e->feed_forward, d), row = (int64_t)sizeof(element) * d;
   int64_t packed = (int64_t)sizeof(unit) * left_row(x->tokens) * larger(widest, e->branch_rank);
   int64_t heads = larger(head_bytes(x->longest, d / e->heads), 4 * BLOCK_ROWS * e->branch_rank);
@@ -127,15 +128,16 @@ static inline Workspace workspace_layout(const Encoder *e, const Extent *x, Aren
   w.dlow = take(r, (int64_t)sizeof(element) * x->tokens * e->branch_rank, 0, branch);
   w.left = take(r, packed, 0, 1);
   w.right = take(r, packed, 0, 1);
+  w.chunk = take(r, chunk, 0, 1);
   return w;
 }
 
-/* The calling thread's workspace. `sums` is null if there is no memory. */
-static inline Workspace make_workspace(const Encoder *e, const Extent *x) {
+/* The calling thread's workspace, with `chunk` bytes for activations. `sums` is null if there is no memory. */
+static inline Workspace make_workspace(const Encoder *e, const Extent *x, int64_t chunk) {
   Arena arena = {0};
-  workspace_layout(e, x, &arena);
+  workspace_layout(e, x, chunk, &arena);
   arena.base = thread_workspace(arena.size), arena.size = 0;
-  return workspace_layout(e, x, &arena);
+  return workspace_layout(e, x, chunk, &arena);
 }
 
 /* grad [o, d] += dy^T x for dy [n, o] and x [n, d]. `_row` is the distance between rows. */
