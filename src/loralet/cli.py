@@ -33,7 +33,7 @@ from loralet.config import (
     TrainConfig,
     with_preset,
 )
-from loralet.errors import ConfigError, LoraletError, UserError
+from loralet.errors import ConfigError, LoraletError, UserError, is_utf8
 from loralet.runtime import prepare_runtime
 
 
@@ -106,6 +106,10 @@ def parse(arguments: Sequence[str]) -> Callable[[], None]:
     if list(arguments) in (["--version"], ["-V"]):
         print(f"loralet {__version__}")
         raise SystemExit(0)
+    problems = [f"{os.fsencode(text)!r} is not UTF-8" for text in arguments if not is_utf8(text)]
+    if problems:
+        advice = "convert texts to UTF-8 (or put them into a UTF-8 file for --file), and rename files to UTF-8 names"
+        raise ConfigError(f"{'; '.join(problems)}: {advice}")
     name, parts = _parsed(arguments, {})
     defaults = _defaults(parts)
     if defaults is not None:

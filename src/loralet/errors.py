@@ -73,3 +73,12 @@ def listed_rows(rows: Sequence[int]) -> str:
     if len(rows) == 1:
         return f"row {rows[0]}"
     return f"{len(rows)} rows ({', '.join(map(str, rows[:SHOWN_ROWS]))}{', ...' if len(rows) > SHOWN_ROWS else ''})"
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text can be encoded as UTF-8. Bytes that are not UTF-8 become lone surrogates on the command line."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -403,3 +403,22 @@ def test_the_command_line_predicts_with_a_peft_adapter_and_rejects_a_changed_bas
     forced = command(tmp_path, "predict", "ours", "a w3 w60 z", "--format", "jsonl", "--any-backbone")
     assert forced.returncode == 0
     assert list(json.loads(forced.stdout)["probabilities"].values()) != pytest.approx(theirs.tolist(), abs=FP32)
+
+
+def test_texts_are_cut_to_the_positions_of_another_backbone(
+    pair: Pair, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, folder = by_peft(base_of(pair), tmp_path / "adapter")
+    TextClassifier.load(folder).save(tmp_path / "ours")
+    short = make_pair(tmp_path / "short", seed=9, max_position_embeddings=8)
+    before = TextClassifier.load(tmp_path / "ours").artifact_.max_length
+    assert before > 8
+    assert not caplog.messages
+    loaded = TextClassifier.load(tmp_path / "ours", force=True, backbone=str(short.folder))
+    cut = f"texts are cut to 8 tokens instead of {before}: {short.folder} has no more positions"
+    assert caplog.messages == [cut]
+    long, first = "a w3 " * 20, "a w3 a w3 a w3"
+    ours, theirs = loaded.predict_proba([long, first]).tolist()
+    assert ours == pytest.approx(theirs, abs=FP32)
+    arguments = ("predict", "ours", "--any-backbone", "--backbone", "short", "--format", "jsonl", long)
+    assert command(tmp_path, *arguments).returncode == 0

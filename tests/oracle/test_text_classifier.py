@@ -277,6 +277,8 @@ def test_estimator_checks_of_scikit_learn_without_numeric_input(check: str) -> N
         ("a b c", ["x"], "one string"),
         ([], [], "no texts"),
         (["a", None, "b"], ["x", "y", "x"], "row 1 (counted from 0) contains NoneType, not text"),
+        (["a", "caf\udce9", "b"], ["x", "y", "x"], r"row 1 (counted from 0) is not UTF-8 text: 'caf\udce9'"),
+        (["a", "b", "c"], ["x", "y", "y\udce9"], r"row 2 (counted from 0) is not UTF-8 text: 'y\udce9'"),
         (["a", "b", "c"], ["x", None, "y"], "row 1 (counted from 0) has no label"),
         (["a", "b", "c"], ["x", 1, "y"], "mixed types"),
         (["a", "b", "c"], [0.5, 1.0, 2.0], "continuous"),

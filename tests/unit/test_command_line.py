@@ -111,6 +111,26 @@ def test_unknown_arguments_give_status_2(arguments: tuple[str, ...], capsys: pyt
     assert capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("predict", "run", "caf\udce9"),
+        ("predict", "run", "fine", "--label-names", "caf\udce9", "b"),
+        ("predict", "--file=caf\udce9", "run"),
+        ("train", "caf\udce9"),
+        ("train", "rows.csv", "--out", "caf\udce9"),
+        ("train", "rows.csv", "--columns", "caf\udce9", "label"),
+        ("caf\udce9", "--help"),
+    ],
+)
+def test_an_argument_that_is_not_utf_8_is_one_error(arguments: tuple[str, ...], here: Path) -> None:
+    done = command(here, *arguments)
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert line.startswith("loralet: b'")
+    assert r"caf\xe9' is not UTF-8: convert texts to UTF-8" in line
+
+
 def test_other_option_groups_keep_their_flags_with_a_file() -> None:
     own, interface, planning = parts("study", "--preset", "rank-alpha", "--quiet", "--dry-run", "--no-report")
     assert interface == Interface(quiet=True)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from loralet.data.sources import Dataset, Split, fingerprint_splits
-from loralet.errors import InputError, listed_rows
+from loralet.errors import InputError, is_utf8, listed_rows
 from loralet.tasks.base import Task
 
 LABEL_TYPES = {"i": "int", "u": "int", "b": "bool", "U": "str", "f": "float"}
@@ -24,7 +24,8 @@ def text_column(texts: Any, keep_empty: bool = False) -> pa.ChunkedArray:
         keep_empty: accept empty texts (they can be classified, but not trained on).
 
     Raises:
-        InputError: a single string, a value that is not a string, no texts, or an empty text. Rows count from 0.
+        InputError: a single string, a value that is not a string or not UTF-8, no texts, or an empty text. Rows
+            count from 0.
     """
     if isinstance(texts, (str, bytes)):
         raise InputError("texts is one string; pass a list of texts")
@@ -44,7 +45,23 @@ def text_column(texts: Any, keep_empty: bool = False) -> pa.ChunkedArray:
             f"{listed_rows(empty)} (counted from 0) {'is' if len(empty) == 1 else 'are'} empty; "
             "remove them and their labels"
         )
+    _require_utf8(values)
     return pa.chunked_array([pa.array(list(map(str, values)), pa.string())])
+
+
+def _require_utf8(values: Sequence[Any]) -> None:
+    """Check texts or labels for lone surrogates, which come from bytes that are not UTF-8.
+
+    Raises:
+        InputError: there are some.
+    """
+    broken = [i for i, value in enumerate(values) if isinstance(value, str) and not is_utf8(value)]
+    if broken:
+        verb = "is" if len(broken) == 1 else "are"
+        raise InputError(
+            f"{listed_rows(broken)} (counted from 0) {verb} not UTF-8 text: {values[broken[0]]!a}; "
+            "decode the bytes with their encoding"
+        )
 
 
 def label_column(labels: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
@@ -55,8 +72,8 @@ def label_column(labels: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
         rows: number of texts.
 
     Raises:
-        InputError: another number of labels than texts, a single class, a missing label, labels of mixed types, or
-            labels with a fractional part.
+        InputError: another number of labels than texts, a single class, a missing label, labels of mixed types,
+            labels with a fractional part, or labels that are not UTF-8.
     """
     values = _values(labels, "labels")
     if isinstance(values, list):  # as objects, because numpy converts mixed types to strings
@@ -77,6 +94,8 @@ def label_column(labels: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(f"labels of type {values.dtype} are not supported; use strings or integers")
     if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.round(values)).all()):
         raise InputError("Unknown label type: continuous numbers; a classifier needs classes: strings or integers")
+    if values.dtype.kind == "U":
+        _require_utf8(values.tolist())
     classes, numbers = np.unique(values, return_inverse=True)
     if len(classes) < 2:
         raise InputError(f"there is only one class ({classes.tolist()[0]!r}); a classifier needs at least two")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,6 +24,8 @@ from loralet.tasks.single_label import require_no_exchange
 
 if TYPE_CHECKING:
     from loralet.hub.backbone import Backbone
+
+LOGGER = logging.getLogger("loralet")
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,17 @@ def read_adapter(adapter: Path, options: ModelOptions = ModelOptions()) -> Opene
             f"(fingerprint {artifact.backbone_fingerprint[:12]}, found {found.fingerprint[:12]}), so its predictions "
             "would be meaningless. --any-backbone (force=True in Python) loads it anyway"
         )
-    return Opened(artifact, arrays, found)
+    return Opened(_limited(artifact, found), arrays, found)
+
+
+def _limited(artifact: Artifact, backbone: Checkpoint) -> Artifact:
+    """The artifact with at most as many tokens per text as another backbone reads, as transformers truncates to it."""
+    longest = backbone.table.longest
+    if artifact.max_length <= longest:
+        return artifact
+    message = "texts are cut to %d tokens instead of %d: %s has no more positions"
+    LOGGER.warning(message, longest, artifact.max_length, backbone.name)
+    return replace(artifact, max_length=longest)
 
 
 def _renamed(adapter: Path, artifact: Artifact, labels: Sequence[str]) -> Artifact:
