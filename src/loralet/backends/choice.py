@@ -15,9 +15,9 @@ from loralet.backends.torch import TorchBackend
 from loralet.errors import ConfigError
 from loralet.models.table import EncoderTable
 
-SLOWDOWN = "training takes about 2.3 times as long"
-"""Measured by benchmarks/speed.py: one run, torch backend versus native backend. Only for training that native would
-compute."""
+SLOWDOWN = "training takes 2 to 3 times as long"
+"""One run, torch backend versus native backend, by instruction set (benchmarks/matrix.py; dev/LOG.md). Only for
+training that native would compute."""
 
 
 @dataclass(frozen=True)
