@@ -405,7 +405,7 @@ def test_the_command_line_predicts_with_a_peft_adapter_and_rejects_a_changed_bas
     assert list(json.loads(forced.stdout)["probabilities"].values()) != pytest.approx(theirs.tolist(), abs=FP32)
 
 
-def test_texts_are_cut_to_the_positions_of_another_backbone(
+def test_texts_are_truncated_to_the_positions_of_another_backbone(
     pair: Pair, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, folder = by_peft(base_of(pair), tmp_path / "adapter")
@@ -415,7 +415,7 @@ def test_texts_are_cut_to_the_positions_of_another_backbone(
     assert before > 8
     assert not caplog.messages
     loaded = TextClassifier.load(tmp_path / "ours", force=True, backbone=str(short.folder))
-    cut = f"texts are cut to 8 tokens instead of {before}: {short.folder} has no more positions"
+    cut = f"texts are truncated to 8 tokens instead of {before}, as {short.folder} has no more positions"
     assert caplog.messages == [cut]
     long, first = "a w3 " * 20, "a w3 a w3 a w3"
     ours, theirs = loaded.predict_proba([long, first]).tolist()

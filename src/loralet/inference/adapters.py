@@ -136,11 +136,11 @@ def read_adapter(adapter: Path, options: ModelOptions = ModelOptions()) -> Opene
 
 
 def _limited(artifact: Artifact, backbone: Checkpoint) -> Artifact:
-    """The artifact with at most as many tokens per text as another backbone reads, as transformers truncates to it."""
+    """The artifact with texts truncated to the positions of another backbone, as transformers does."""
     longest = backbone.table.longest
     if artifact.max_length <= longest:
         return artifact
-    message = "texts are cut to %d tokens instead of %d: %s has no more positions"
+    message = "texts are truncated to %d tokens instead of %d, as %s has no more positions"
     LOGGER.warning(message, longest, artifact.max_length, backbone.name)
     return replace(artifact, max_length=longest)
 

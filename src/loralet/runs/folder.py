@@ -105,6 +105,10 @@ def read_predictions(folder: Path, task: Task) -> tuple[np.ndarray, dict[str, np
 
     Folders of older versions have no predictions of baselines without probabilities.
 
+    Args:
+        folder: the run folder.
+        task: the task of the run, which decides what the probabilities predict.
+
     Raises:
         RunError: the file is broken.
     """
