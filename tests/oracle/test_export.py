@@ -32,12 +32,15 @@ from loralet.artifacts.folder import add_metrics, save_artifact
 from loralet.artifacts.merge import merge
 from loralet.backends.batch import batch_of
 from loralet.config import BackboneOptions, ModelOptions
+from loralet.config.commands import fp32
 from loralet.errors import CheckError, RunError
 from loralet.export import onnx as exports
 from loralet.export.checkpoint import export_bundle, export_hf
 from loralet.export.graph import onnx_logits
 from loralet.export.onnx import LARGEST_DROP, export_onnx, holds
 from loralet.hub.backbone import load_backbone
+from loralet.inference.adapters import opened_of
+from loralet.inference.ensemble import ensemble_of
 from loralet.inference.predictor import LoadedClassifier, load_classifier, ready
 from loralet.models.pooling import HeadKind
 from loralet.tasks.base import Scores
@@ -78,7 +81,8 @@ def test_transformers_pipeline_runs_the_merged_checkpoint(pair: Pair, tmp_path: 
         assert np.abs(np.array([row[label] for label in LABELS]) - expected).max() <= FP32
     assert wanted.std(0).max() > 1e-3
     still = {name: tensor * 0 if name.endswith(".B") else tensor for name, tensor in ours.artifact_.tensors.items()}
-    without = next(ready(replace(ours.artifact_, tensors=still), ours.backbone_).predict(TEXTS)).probabilities
+    unadapted = opened_of(replace(ours.artifact_, tensors=still), ours.backbone_)
+    without = next(ensemble_of({"unadapted": unadapted}, fp32()).predict(TEXTS)).probabilities
     assert np.abs(np.array(without) - wanted[0]).max() > 1e-3  # the adapters are in the export, not only the head
     report = json.loads((tmp_path / "hf" / "export.json").read_text())
     assert (report["to"], report["labels"]) == ("hf", list(LABELS))

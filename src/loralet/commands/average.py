@@ -16,8 +16,9 @@ from loralet.data.files import Columns
 from loralet.errors import ConfigError, RunError
 from loralet.export.calibration import calibration_rows
 from loralet.hub.backbone import Backbone
-from loralet.inference.adapters import find_adapters
-from loralet.inference.predictor import open_adapter, ready
+from loralet.inference.adapters import find_adapters, opened_of
+from loralet.inference.ensemble import ensemble_of
+from loralet.inference.predictor import open_adapter
 from loralet.runs.folder import new_run_folder
 from loralet.runs.results import NAME, read_results
 from loralet.runs.selection import chosen_seeds
@@ -72,7 +73,8 @@ def _measured(
         rows = calibration_rows(adapter, made, "", Columns())
     except RunError:
         return made
-    scores = made.as_task().score(ready(made, backbone, compute).logits(rows.texts), rows.targets)
+    logits = ensemble_of({made.id: opened_of(made, backbone)}, compute).logits(rows.texts)
+    scores = made.as_task().score(logits, rows.targets)
     return with_metrics(replace(made, metrics={}), "validation", len(rows), scores)
 
 

@@ -66,7 +66,7 @@ def _gate(
     folder: Path, rows: Tokens, expected: np.ndarray, calibration: Split, classifier: LoadedClassifier
 ) -> tuple[Gate, str]:
     """Quantise, evaluate both graphs on the same rows, and keep the 8-bit graph if it is accurate enough."""
-    path, task = folder / "model.int8.onnx", classifier.task
+    path, task = folder / "model.int8.onnx", classifier.artifact.as_task()
     write_int8(folder / "model.onnx", path)
     before, after = (
         task.score(logits, calibration.targets)[task.selection] for logits in (expected, onnx_logits(path, rows))

@@ -1,1 +1,1 @@
-"""Inference with trained runs: predictor, ensemble, evaluation."""
+"""Inference with trained runs: ensemble, its engines, and the tensors for exports."""
