@@ -111,6 +111,7 @@ bench: setup-dev  ## run the benchmarks, about an hour, and write docs/benchmark
 	$(BIN)/python benchmarks/speed.py $(DATA) $(MODEL)
 	$(BIN)/python benchmarks/start_up.py $(DATA) $(MODEL)
 	$(BIN)/python benchmarks/defaults.py $(DATA) $(MODEL)
+	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python scripts/benchmark_tables.py
 
 bench-matrix: setup-dev  ## run the speed matrix, hours, and write its tables (DATA=..., MODEL=folder, MINILM=folder of MiniLM-L6, ARGS=...)

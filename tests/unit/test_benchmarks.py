@@ -10,6 +10,7 @@ from typing import Any
 import accuracy
 import compare
 import defaults
+import memory
 import pytest
 from contenders import CONTENDERS
 from machine import describe_machine
@@ -82,3 +83,20 @@ def test_compare_names_a_checkout_without_the_contender(tmp_path: Path, monkeypa
     monkeypatch.setattr(compare, "run_contender", run)
     with pytest.raises(SystemExit, match="no contender 'one' or 'two'"):
         compare.speed(("one", "two"), compare.Arguments("data", "model", 1), tmp_path)
+
+
+def test_the_memory_estimate_is_close_to_the_committed_measurements() -> None:
+    rows = report("memory")["rows"]
+    assert [row["name"] for row in rows] == list(memory.CELLS)
+    for row in rows:
+        assert memory.row_of(row["name"], row) == row
+        assert 0.8 <= row["ratio"] <= 1.25, row["name"]
+
+
+def test_the_memory_of_a_pack_is_measured_and_estimated() -> None:
+    cell = memory.Cell("2x128", 9, 32, "torch", "all-linear", "dora", 0.1)
+    assert cell.name == "2x128, 9 runs, 32 tokens, torch, all-linear, dora, dropout 0.1"
+    assert {run.adapter.rank for run in cell.members} == {4, 16, 32}
+    assert memory.load_of(cell, 4).native == ()
+    assert memory.load_of(memory.Cell("2x128", 1, 32), 4).native == ("lora",)
+    assert len(memory.rows_of(5, 7).tokens.ids) == 35

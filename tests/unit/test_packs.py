@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from loralet.training.memory import (
     SHARE_OF_FREE,
     Load,
     budget,
+    evaluation_bytes,
     free_memory,
     pack_bytes,
     pack_work,
@@ -143,9 +145,9 @@ def test_the_estimate_is_within_a_factor_of_two_of_saved_tensors(
     measured, numbers = kept_bytes(runs, head)
     load = Load(TABLE, CLASSES, head, BATCH, LENGTH, 4)
     assert parameters_of(runs, load) == numbers
-    # the rest has known sizes: copies of the parameters, and intermediate gradients
-    monkeypatch.setattr(memory, "BATCH_TOKENS", 0)
-    monkeypatch.setattr(memory, "COPIES", 1)
+    # without checks, other copies of the parameters, the second part of the batch, freed memory and kernels
+    for name, value in {"BATCH_TOKENS": 0, "COPIES": 1, "SHARDS": 1, "HEAP": 1, "KERNEL_CACHE": 0}.items():
+        monkeypatch.setattr(memory, name, value)
     estimate = pack_bytes(runs, load)
     assert 1 / 2 < estimate / measured < 2, (estimate, measured)
 
@@ -200,7 +202,7 @@ def test_the_estimate_is_within_a_factor_of_two_of_process_memory() -> None:
 def test_the_estimate_grows_with_the_amount_of_work() -> None:
     load = Load(TABLE, CLASSES, "mean", 64, LENGTH, 4)
     one, nine = pack_bytes(KINDS["nine"][:1], load), pack_bytes(KINDS["nine"], load)
-    assert 5 < nine / one < 9.5
+    assert 3.5 < nine / one < 9.5
     assert pack_bytes(KINDS["nine"], Load(TABLE, CLASSES, "pooler", 64, LENGTH, 4)) < nine
     assert pack_bytes(KINDS["nine"], Load(TABLE, CLASSES, "mean", 64, LENGTH, 2)) < nine
     assert pack_bytes(KINDS["nine"], Load(TABLE, CLASSES, "mean", 128, LENGTH, 4)) > 1.8 * nine
@@ -211,6 +213,20 @@ def test_the_estimate_grows_with_the_amount_of_work() -> None:
         < pack_work([lora(4, targets=TARGETS)], load)
         < pack_work([FULL], load)
     )
+
+
+def test_the_estimate_is_that_of_the_backend_and_counts_the_learning_rate_factors() -> None:
+    torch_load = Load(TABLE, CLASSES, "pooler", 64, LENGTH, 4)
+    native_load = replace(torch_load, native=("lora",))
+    nine, mixed = KINDS["nine"], [dora(16), PROBE]
+    assert pack_bytes(nine, native_load) < 0.7 * pack_bytes(nine, torch_load)
+    assert evaluation_bytes(nine, native_load) < 0.5 * evaluation_bytes(nine, torch_load)
+    assert pack_bytes(mixed, native_load) == pack_bytes(mixed, torch_load), "torch computes DoRA"
+    assert pack_bytes([FULL], native_load) == pack_bytes([FULL], torch_load), "and full fine-tuning"
+    faster = [replace(run, lr_ratio=16.0) for run in nine]
+    copy = 4 * len(nine) * parameters_of(nine, native_load)
+    assert pack_bytes(faster, native_load) - pack_bytes(nine, native_load) == copy
+    assert pack_bytes(faster, torch_load) - pack_bytes(nine, torch_load) == 2 * copy
 
 
 def test_the_budget_is_given_or_a_share_of_free_memory(tmp_path: Path) -> None:

@@ -191,6 +191,7 @@ class Session:
             tokens=int(train.tokens.lengths.max()),
             item=self.item,
             pooling=self.backbone.family.pooling,
+            native=tuple(method for method, loaded in self.loaded.items() if loaded.backend.name == "native"),
         )
 
 

@@ -15,7 +15,7 @@ from loralet.adapters.adapter import Adapter
 from loralet.adapters.layout import Layout
 from loralet.backends.native.arrays import FP32, empty
 from loralet.backends.native.bindings import Place, Structure
-from loralet.backends.native.branches import Branches
+from loralet.backends.native.branches import Branches, always_merged
 from loralet.backends.native.encoder import LINEARS, PARTS, PackedEncoder
 from loralet.backends.rows import FlatRows
 from loralet.models.pooling import Read
@@ -85,7 +85,7 @@ class AdaptedEncoder:
         self.adapters = len(adapters) if matrices else 1
         self.lowest = min((int(name.split(".")[1]) for name in matrices), default=encoder.table.layers)
         self.low_rank = Structure("LowRank", max(1, len(matrices)))
-        self.branches = Branches(adapters, dropout, merge, self._always_merged())
+        self.branches = Branches(adapters, dropout, merge, always_merged(encoder.table, read))
         self.ranks = {name: self.branches.on(name, *self._shape(name)) for name in self.names}
         self.merged = {
             name: any(name in adapter.linears and i not in self.ranks[name] for i, adapter in enumerate(adapters))
@@ -122,10 +122,6 @@ class AdaptedEncoder:
             self._activations = empty(size * 5 // 4, BYTE)
         return self._activations
 
-    def _always_merged(self) -> list[str]:
-        """Key and value of the last layer, if only first tokens are read: cls_attention.h needs their full weights."""
-        return [f"layers.{self.encoder.table.layers - 1}.{name}" for name in ("key", "value") if self.read == "first"]
-
     def _shape(self, name: str) -> tuple[int, int]:
         linear = self.encoder.linears[name]
         return linear.d_in, linear.d_out
@@ -143,17 +139,17 @@ class AdaptedEncoder:
         """Allocate packed weights, branches and their gradients, and point all structures to them."""
         encoder = self.encoder
         merged, branches = sum(map(self._merged_size, self.names)), sum(map(self._branch_size, self.names))
-        packed, packed_branches = empty(2 * merged, encoder.dtype), empty(2 * branches, encoder.dtype)
+        self._packed, self._packed_branches = empty(2 * merged, encoder.dtype), empty(2 * branches, encoder.dtype)
         self._grad = empty(PARTS * merged if self.backward else 0, FP32)
         self._branch_grad = empty(PARTS * branches if self.backward else 0, FP32)
         self.packings, begin, branch_begin = Structure("WeightPacking", max(1, len(self.names))), 0, 0
         for i, name in enumerate(self.names):
-            self._describe_adapters(i, name, Place(packed_branches, 2 * branch_begin), PARTS * branch_begin)
+            self._describe_adapters(i, name, Place(self._packed_branches, 2 * branch_begin), PARTS * branch_begin)
             encoder.describe(self.packings, i, name, self.adapters)
             self.packings.point(i, low_rank=Place(self.low_rank, i), branch=self.branch[name])
             size = self._merged_size(name)
             if size:
-                forward, back = Place(packed, 2 * begin), Place(packed, 2 * begin + size)
+                forward, back = Place(self._packed, 2 * begin), Place(self._packed, 2 * begin + size)
                 backward = back if self.backward or encoder.needs_backward(name) else None
                 self.packings.point(i, forward=forward, backward=backward)
                 grad = Place(self._grad, PARTS * begin) if self.backward else None

@@ -8,6 +8,8 @@ from loralet.adapters.adapter import Adapter
 from loralet.adapters.counters import dropout_keys
 from loralet.backends.native.bindings import Number, Place, Structure
 from loralet.backends.native.encoder import PARTS
+from loralet.models.pooling import Read
+from loralet.models.table import EncoderTable
 
 RANK_MULTIPLE = 16
 """Ranks are padded to a multiple of this, the values per vector of the widest instruction set."""
@@ -45,6 +47,11 @@ def branch_is_cheaper(rank: int, d_in: int, d_out: int) -> bool:
     rule does not depend on the other adapters, so an adapter has the same logits alone and in a pack.
     """
     return d_in * d_out > MERGED and 3 * padded_rank(rank) * (d_in + d_out) < d_in * d_out
+
+
+def always_merged(table: EncoderTable, read: Read) -> list[str]:
+    """Key and value of the last layer, if only first tokens are read: cls_attention.h needs their full weights."""
+    return [f"layers.{table.layers - 1}.{name}" for name in ("key", "value") if read == "first"]
 
 
 class Branches:
