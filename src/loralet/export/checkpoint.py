@@ -46,7 +46,7 @@ def export_hf(artifact: Artifact, classifier: LoadedClassifier, out: Path) -> Ex
         "model_type": family.model_type,
         "id2label": names,
         "label2id": {name: number for number, name in names.items()},
-        "problem_type": classifier.task.problem_type,
+        "problem_type": artifact.as_task().problem_type,
         "torch_dtype": "float32",
     }
     config.pop("dtype", None)
