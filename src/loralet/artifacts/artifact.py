@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 SCHEMA = 2
 OLDEST_SCHEMA = 1
+OUT_OF_FOLD = "out-of-fold"
+"""Name in ``metrics`` of scores on the training rows, each by a run that did not train on the row."""
 ArtifactRole = Literal["lora", "linear-probe", "full"]
 
 
@@ -38,6 +40,8 @@ class Provenance:
         source: data set, as named by the user.
         train_rows, validation_rows: rows of the splits.
         split_seed, validation_fraction: options of the validation split.
+        folds: number of folds of the out-of-fold scores; None with a validation split.
+        class_weights: weight of each label in the loss, in label order; None: all 1.
         lr: peak learning rate.
         lr_ratio: ratio of the learning rate of B to that of A; 1 in folders written before the option existed, None for
             an average of different ratios.
@@ -54,6 +58,8 @@ class Provenance:
     validation_rows: int | None = None
     split_seed: int | None = None
     validation_fraction: float | None = None
+    folds: int | None = None
+    class_weights: tuple[float, ...] | None = None
     lr: float | None = None
     lr_ratio: float | None = 1.0
     seed: int | None = None
@@ -85,7 +91,7 @@ class Artifact:
         pooling: form of the pooler.
         label_type: type of the original labels: ``str``, ``int``, ``float`` or ``bool``.
         provenance: origin of the artifact.
-        metrics: scores by split.
+        metrics: scores by split: ``validation`` or ``out-of-fold``, and ``test``.
     """
 
     id: str

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from loralet import __version__
 from loralet.adapters.spec import AdapterSpec
+from loralet.artifacts.artifact import OUT_OF_FOLD
 from loralet.atomic import write_json
 from loralet.errors import RunError
 from loralet.records import plain, read_record
 from loralet.runs.run import TRAINED, Role
-from loralet.tasks.base import Scores
+from loralet.tasks.base import LabelScores, Scores
 
 SCHEMA = 2
 OLDEST_SCHEMA = 1
@@ -41,7 +42,9 @@ class RunResult:
         train_seconds: share of the training time of its pack.
         peak_memory_bytes: peak memory of the process.
         status: end of training: ``finished``, ``early-stopped``, ``halved`` or ``diverged``.
-        validation, test: scores on the whole splits.
+        validation, test: scores on the whole splits; with folds, ``validation`` is measured out of fold on all training
+            rows.
+        by_label: precision, recall and F1 of each label on the rows of ``validation``, if recorded.
     """
 
     id: str
@@ -61,6 +64,7 @@ class RunResult:
     status: str = "finished"
     validation: Scores | None = None
     test: Scores | None = None
+    by_label: tuple[LabelScores, ...] | None = None
 
     @property
     def trained(self) -> bool:
@@ -74,9 +78,11 @@ class DataFacts:
 
     Args:
         source: data set, as named by the user.
-        train_rows, validation_rows, test_rows: rows of each split; 0 without a test split.
+        train_rows, validation_rows, test_rows: rows of each split; 0 without the split.
         labels: label names, in the order of the logits.
         fingerprint: hash of all texts and targets.
+        folds: number of folds; ``validation`` scores are then out-of-fold scores of all training rows. None with a
+            validation split.
     """
 
     source: str
@@ -85,6 +91,17 @@ class DataFacts:
     test_rows: int
     labels: tuple[str, ...]
     fingerprint: str
+    folds: int | None = None
+
+    @property
+    def held_out_rows(self) -> int:
+        """Rows that the ``validation`` scores are measured on."""
+        return self.train_rows if self.folds else self.validation_rows
+
+    @property
+    def held_out(self) -> str:
+        """What the ``validation`` scores are measured on: ``validation``, or ``out-of-fold`` rows."""
+        return OUT_OF_FOLD if self.folds else "validation"
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,25 @@ def _is_finite(value: object) -> bool:
 
 
 @dataclass(frozen=True)
+class LabelScores:
+    """Precision, recall and F1 of one label; 0 where a ratio has no rows.
+
+    Args:
+        label: its name.
+        precision: share of the rows predicted as this label that have it.
+        recall: share of the rows with this label that are predicted as it.
+        f1: harmonic mean of both.
+        rows: number of rows with this label (its support).
+    """
+
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    rows: int
+
+
+@dataclass(frozen=True)
 class Check:
     """Evaluation of one adapter during training: the selection metric and the mean loss in nats."""
 
@@ -215,6 +234,10 @@ class Task(Protocol):
 
     def score_predictions(self, predicted: np.ndarray, targets: np.ndarray) -> Scores:
         """All metrics of predicted targets, without a loss."""
+        ...
+
+    def by_label(self, predicted: np.ndarray, targets: np.ndarray) -> tuple[LabelScores, ...]:
+        """Precision, recall and F1 of each label, in the order of the labels."""
         ...
 
     def probabilities(self, logits: Float[np.ndarray, "*axes c"]) -> Float[np.ndarray, "*axes c"]:

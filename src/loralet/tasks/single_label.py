@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from loralet.errors import DataError, listed_rows
-from loralet.tasks.base import BaselineKind, Check, RawLabels, Scores
+from loralet.tasks.base import BaselineKind, Check, LabelScores, RawLabels, Scores
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -151,6 +151,17 @@ class SingleLabel:
         numbers = (right / len(targets), float(precision), float(recall), float(f1))
         ends = (float(interval.low), float(interval.high))
         return Scores(dict(zip(self.metrics, numbers, strict=True)), {"accuracy": ends}, loss)
+
+    def by_label(self, predicted: np.ndarray, targets: np.ndarray) -> tuple[LabelScores, ...]:
+        from sklearn.metrics import precision_recall_fscore_support
+
+        columns = precision_recall_fscore_support(
+            targets, predicted, labels=range(len(self.labels)), average=None, zero_division=0.0
+        )
+        return tuple(
+            LabelScores(label, float(precision), float(recall), float(f1), int(rows))
+            for label, precision, recall, f1, rows in zip(self.labels, *columns, strict=True)
+        )
 
     def probabilities(self, logits: Float[np.ndarray, "*axes c"]) -> Float[np.ndarray, "*axes c"]:
         found: np.ndarray = np.exp(log_softmax(logits))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from loralet.adapters.pack import Pack
-from loralet.artifacts.artifact import Artifact, ArtifactRole, Measured, Provenance
+from loralet.artifacts.artifact import OUT_OF_FOLD, Artifact, ArtifactRole, Measured, Provenance
 from loralet.backends.base import Backend, LoadedEncoder
 from loralet.backends.choice import choose_backend
 from loralet.backends.info import BackendInfo
@@ -23,7 +23,7 @@ from loralet.runs.environment import SessionBackend, peak_memory
 from loralet.runs.results import RunResult
 from loralet.runs.run import Run
 from loralet.runs.selection import rank_of_scores
-from loralet.tasks.base import Scores, Task
+from loralet.tasks.base import LabelScores, Scores, Task
 from loralet.training.corpus import Corpus, CorpusRows, Rows, corpus_rows
 from loralet.training.halving import Exits
 from loralet.training.loop import STAY, RunState, TrainingState, train
@@ -42,7 +42,8 @@ class Row:
         trainable, total: number of trained parameters, and of all parameters.
         steps, converged_step, seconds, memory, status: results of training; seconds are the run's share of the pack's
             time, memory is in bytes.
-        validation, test: scores on the whole splits.
+        validation, test: scores on the whole splits; with folds, ``validation`` is out of fold.
+        by_label: scores of each label on the rows of ``validation``; None if they are not recorded.
         tensors: trained tensors by slot name; empty for a baseline and for a run that diverged before its first check.
         predict: predicts targets of texts, for a model without an encoder.
         members: ids of the runs of an average or an ensemble.
@@ -58,6 +59,7 @@ class Row:
     status: str = "finished"
     validation: Scores | None = None
     test: Scores | None = None
+    by_label: tuple[LabelScores, ...] | None = None
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     predict: Callable[[Sequence[str]], np.ndarray] | None = None
     members: tuple[str, ...] = ()
@@ -84,6 +86,7 @@ class Row:
             status=self.status,
             validation=self.validation,
             test=self.test,
+            by_label=self.by_label,
         )
 
 
@@ -242,17 +245,28 @@ def open_session(
 
 def train_pack(session: Session, runs: Sequence[Run], tell: Listen, exits: Exits = STAY) -> list[Row]:
     """Train a pack; keep the better of each run's best and last state on the whole validation split."""
+    rows, ended = run_pack(session, runs, tell, exits)
+    some = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
+    tell(Stage(f"measuring {some} on all {len(session.rows.validation):,} validation rows"))
+    _keep_better_states(session, rows, ended)
+    return rows
+
+
+def run_pack(
+    session: Session, runs: Sequence[Run], tell: Listen, exits: Exits = STAY
+) -> tuple[list[Row], list[RunState]]:
+    """Train a pack to its end.
+
+    Returns:
+        One row per run, without tensors and scores, and the state that it ended in, both in the order of the runs.
+    """
     state = session.start(runs)
     trainable = {run.id: state.pack.trainable(i) for i, run in enumerate(runs)}
     for event in train(state, session.rows.train, session.rows.sample, session.training, runs[0].seed, exits):
         tell(event)
     memory = peak_memory()
-    some = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
-    tell(Stage(f"measuring {some} on all {len(session.rows.validation):,} validation rows"))
     ended = sorted(state.ended, key=lambda s: runs.index(s.run))
-    rows = [_row(session, s, trainable[s.run.id], memory) for s in ended]
-    _keep_better_states(session, rows, ended)
-    return rows
+    return [_row(session, s, trainable[s.run.id], memory) for s in ended], ended
 
 
 def _row(session: Session, s: RunState, trainable: int, memory: int) -> Row:
@@ -295,7 +309,8 @@ def make_artifact(row: Row, session: Session, corpus: Corpus, source: str, readi
     """
     run, backbone = row.run, session.backbone
     roles: dict[str, ArtifactRole] = {"linear-probe": "linear-probe", "full": "full"}
-    measured = {"validation": Measured(len(corpus.validation), row.validation)} if row.validation else {}
+    split = OUT_OF_FOLD if corpus.folds else "validation"
+    measured = {split: Measured(len(corpus.validation), row.validation)} if row.validation else {}
     return Artifact(
         id=run.id,
         role=roles.get(run.role, "lora"),
@@ -313,9 +328,11 @@ def make_artifact(row: Row, session: Session, corpus: Corpus, source: str, readi
         provenance=Provenance(
             source=source,
             train_rows=len(corpus.train),
-            validation_rows=len(corpus.validation),
+            validation_rows=corpus.validation_rows,
             split_seed=reading.split_seed,
             validation_fraction=reading.validation_fraction,
+            folds=corpus.folds or None,
+            class_weights=corpus.class_weights,
             lr=run.lr,
             lr_ratio=run.lr_ratio,
             seed=run.seed,
