@@ -81,7 +81,7 @@ KINDS = {"linear-probe": "linear probe", "full": "full fine-tuning"}
 """Names of artifacts without an adapter."""
 CHOSEN = "This state of the run was selected on the validation rows"
 FOLDED = (
-    "This classifier was trained on all rows and keeps its last state. The out-of-fold scores are those of {folds} runs "
+    "This classifier was trained on all rows and keeps its last state. The out-of-fold scores are of {folds} runs "
     "of the same configuration, each on the rows that it was not trained on"
 )
 

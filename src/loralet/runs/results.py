@@ -44,7 +44,7 @@ class RunResult:
         status: end of training: ``finished``, ``early-stopped``, ``halved`` or ``diverged``.
         validation, test: scores on the whole splits; with folds, ``validation`` is measured out of fold on all training
             rows.
-        by_label: precision, recall and F1 of each label on the rows of ``validation``, if recorded.
+        by_label: precision, recall and F1 of each label on the rows of ``validation``; empty if not recorded.
     """
 
     id: str
@@ -64,7 +64,7 @@ class RunResult:
     status: str = "finished"
     validation: Scores | None = None
     test: Scores | None = None
-    by_label: tuple[LabelScores, ...] | None = None
+    by_label: tuple[LabelScores, ...] = ()
 
     @property
     def trained(self) -> bool:

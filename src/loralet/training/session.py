@@ -43,7 +43,7 @@ class Row:
         steps, converged_step, seconds, memory, status: results of training; seconds are the run's share of the pack's
             time, memory is in bytes.
         validation, test: scores on the whole splits; with folds, ``validation`` is out of fold.
-        by_label: scores of each label on the rows of ``validation``; None if they are not recorded.
+        by_label: scores of each label on the rows of ``validation``; empty if not recorded.
         tensors: trained tensors by slot name; empty for a baseline and for a run that diverged before its first check.
         predict: predicts targets of texts, for a model without an encoder.
         members: ids of the runs of an average or an ensemble.
@@ -59,7 +59,7 @@ class Row:
     status: str = "finished"
     validation: Scores | None = None
     test: Scores | None = None
-    by_label: tuple[LabelScores, ...] | None = None
+    by_label: tuple[LabelScores, ...] = ()
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     predict: Callable[[Sequence[str]], np.ndarray] | None = None
     members: tuple[str, ...] = ()
@@ -237,7 +237,7 @@ def open_session(
             encoder = chosen.backend.load(backbone.weights, backbone.table, chosen.dtype)
             by_line[chosen.announcement] = Loaded(chosen.backend, encoder, chosen.info)
         loaded[method] = by_line[chosen.announcement]
-    tell(Stage(f"tokenising {len(corpus.train) + len(corpus.validation):,} rows"))
+    tell(Stage(f"tokenising {len(corpus.train) + corpus.validation_rows:,} rows"))
     rows = corpus_rows(corpus, backbone, reading.max_length)
     limit = budget(memory, next(iter(loaded.values())).backend.device)
     return Session(backbone, loaded, rows, corpus.dataset.task, training, compute, limit)
