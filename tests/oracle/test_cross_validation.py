@@ -127,7 +127,9 @@ def test_each_row_has_the_logits_of_the_run_that_held_it_out(place: Path) -> Non
     assert np.abs(logits[0] - own).max() > 0.1
     # every check is out of fold as well, on all rows if the sample is as large
     checks = [event for event in heard if isinstance(event, Checked)]
-    assert [(check.step, check.run, check.rows) for check in checks] == [(step, RUN, 150) for step in (8, 16, 24, 32, 40)]
+    assert [(check.step, check.run, check.rows) for check in checks] == [
+        (step, RUN, 150) for step in (8, 16, 24, 32, 40)
+    ]
     assert checks[-1].score == pytest.approx((found.logits[RUN].argmax(1) == found.targets).mean())
 
 

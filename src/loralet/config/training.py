@@ -43,8 +43,8 @@ class TrainingOptions:
     """Decoupled weight decay (AdamW); biases and norms are not decayed."""
     clip: float = 1.0
     """Maximum gradient norm of each run; 0 disables clipping."""
-    class_weight: Annotated[str, arg(metavar="none|balanced|FILE")] = UNWEIGHTED
-    """Weight of each class in the loss: none, balanced (by inverse frequency), or a JSON file {label: weight}."""
+    class_weight: str = UNWEIGHTED
+    """Weight of each class in the loss: none, balanced (inverse frequency), or a JSON file {label: weight}."""
     eval_every: int = 50
     """Steps between checks on the validation sample."""
     validation_sample: int = 512
