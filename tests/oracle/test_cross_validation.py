@@ -214,6 +214,7 @@ def test_other_commands_use_a_run_with_folds(place: Path) -> None:
     assert f"using {RUN}\n" in predicted.stderr
     exported = command(place, "export", "alone", "--to", "onnx", "--out", "graph")
     assert exported.returncode == 0, exported.stderr
+    assert json.loads((place / "graph" / "export.json").read_text())["rows_compared"] == 150
     averaged = command(place, "average", "alone", "tested", "--out", "mean")
     assert averaged.returncode == 0, averaged.stderr
     assert averaged.stdout.count("out-of-fold accuracy") == 2
