@@ -138,7 +138,8 @@ class SingleLabel:
     def _scores(self, predicted: np.ndarray, targets: np.ndarray, loss: float | None) -> Scores:
         """Accuracy with Wilson's 95 % interval (Wilson 1927; scipy's binomtest), and macro averages.
 
-        A class that is never predicted, or that has no rows, counts as 0.
+        Macro averages are those of scikit-learn with its default labels: over the classes that occur among the targets
+        or the predictions. Of these, a class that is never predicted has precision 0, and one without rows recall 0.
         """
         from scipy.stats import binomtest
         from sklearn.metrics import precision_recall_fscore_support
@@ -146,7 +147,7 @@ class SingleLabel:
         right = int((predicted == targets).sum())
         interval = binomtest(right, len(targets)).proportion_ci(0.95, method="wilson")
         precision, recall, f1, _ = precision_recall_fscore_support(
-            targets, predicted, labels=range(len(self.labels)), average="macro", zero_division=0.0
+            targets, predicted, average="macro", zero_division=0.0
         )
         numbers = (right / len(targets), float(precision), float(recall), float(f1))
         ends = (float(interval.low), float(interval.high))
