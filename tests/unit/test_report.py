@@ -357,6 +357,13 @@ def test_the_table_shows_the_backend_if_recorded(place: Path) -> None:
     assert "backend" not in table_text(results_table(results))
 
 
+def test_the_table_names_what_selects_unless_it_is_the_accuracy(place: Path) -> None:
+    results = read_results(place / "one")
+    for selection, words in (("accuracy", ""), ("macro_f1", " by macro F1"), ("loss", " by loss")):
+        shown = table_text(results_table(replace(results, selection=selection)))
+        assert f"chosen on validation{words}: " in shown
+
+
 def test_the_backend_of_a_model_is_shown_once() -> None:
     native, gpu = "native, AVX-512 BF16, bf16, 2 threads", "torch, bf16, NVIDIA A100"
     assert backend_lines([SessionBackend("a", NATIVE), SessionBackend("b", NATIVE)]) == (native,)

@@ -179,7 +179,7 @@ def _front(artifact: Artifact, library: str, tags: Sequence[str]) -> str:
 
 
 def _shown(artifact: Artifact) -> tuple[str, str]:
-    """The metrics on the card: the selection metric, and the last metric of the task."""
+    """The metrics on the card: the main metric, and the last metric of the task."""
     metrics = artifact.as_task().metrics
     return metrics[0], metrics[-1]
 

@@ -75,7 +75,7 @@ def _record(ensemble: Ensemble, split: Split, scores: Scores) -> dict[str, objec
 
 
 def _print_scores(ensemble: Ensemble, split: Split, scores: Scores) -> None:
-    """Print the selection metric with its interval on one line, and the other metrics on the next."""
+    """Print the main metric with its interval on one line, and the other metrics on the next."""
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"{_names(ensemble)} on {split.source}: {len(split):,} rows", markup=False)
     first, *others = scores.values

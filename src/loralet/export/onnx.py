@@ -20,7 +20,7 @@ from loralet.inference.evaluation import logits_of
 from loralet.inference.predictor import LoadedClassifier
 
 LARGEST_DROP = 0.005
-"""Largest accepted drop of the selection metric by the 8-bit graph, as a share: half a point."""
+"""Largest accepted drop of the main metric by the 8-bit graph, as a share: half a point."""
 CHECKED_ROWS = 256
 """Rows on which a graph is compared with torch."""
 

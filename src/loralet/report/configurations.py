@@ -89,6 +89,7 @@ class Configuration:
         lr_ratio: learning rate of B over that of A; None likewise.
         runs, seeds: ids and seeds of its runs.
         validation, validation_loss: accuracy and loss on the whole validation split, means over seeds.
+        selected: the value that selects (:func:`loralet.ranking.selected_value`) there, mean over seeds.
         test: accuracy on the test split.
         measures: further test metrics by heading, means over seeds; see
             :attr:`loralet.report.sections.base.SectionKind.measures`.
@@ -119,6 +120,7 @@ class Configuration:
     runs: tuple[str, ...]
     seeds: tuple[int, ...]
     validation: float | None
+    selected: float | None
     validation_loss: float | None
     test: Accuracy | None
     measures: Mapping[str, float | None]
@@ -263,7 +265,8 @@ def setting_text(adapter: AdapterSpec, name: str) -> str:
 
 def _configuration(record: Record, model: str | None, runs: Sequence[RunResult], kind: SectionKind) -> Configuration:
     """One configuration, without its name."""
-    first, ids, means = runs[0], tuple(run.id for run in runs), means_of(runs, record.results.selection)
+    first, ids, metric = runs[0], tuple(run.id for run in runs), record.results.metric
+    means = means_of(runs, record.results.selection)
     trained = first.role in TRAINED
     files = [record.adapters[i] for i in ids if i in record.adapters]
     steps = [run.steps or 0 for run in runs]
@@ -284,7 +287,8 @@ def _configuration(record: Record, model: str | None, runs: Sequence[RunResult],
         lr_ratio=first.lr_ratio,
         runs=ids,
         seeds=tuple(run.seed for run in runs if run.seed is not None),
-        validation=means.score,
+        validation=_mean([run.validation[metric] for run in runs if run.validation]),
+        selected=means.selected,
         validation_loss=means.loss,
         test=_accuracy(record, runs),
         measures=kind.measure(record, runs),
@@ -322,7 +326,7 @@ def _accuracy(record: Record, runs: Sequence[RunResult]) -> Accuracy | None:
 
     If predictions of several seeds are not recorded, the interval covers the variation over seeds only.
     """
-    metric = record.results.selection
+    metric = record.results.metric
     tests = [run.test for run in runs if run.test]
     if not tests:
         return None

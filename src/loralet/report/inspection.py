@@ -229,7 +229,7 @@ def _history(artifact: Artifact) -> dict[str, Facts]:
 def _run(path: str, folder: Path) -> Inspection:
     results = read_results(folder)
     trained = [run for run in results.runs if run.role in TRAINED]
-    metric = results.selection
+    metric = results.metric
     facts: dict[str, Facts] = {
         "run folder": {
             "kind": results.kind,

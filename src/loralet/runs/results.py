@@ -14,6 +14,7 @@ from loralet.errors import RunError
 from loralet.records import plain, read_record
 from loralet.runs.run import TRAINED, Role
 from loralet.tasks.base import Scores
+from loralet.tasks.registry import TASKS
 
 SCHEMA = 2
 OLDEST_SCHEMA = 1
@@ -94,7 +95,7 @@ class Results:
     Args:
         kind: ``train`` or ``study``.
         task: name of the task; missing in schema 1, as is ``selection``.
-        selection: the metric that selects among runs.
+        selection: what selects states, runs and configurations on validation rows: a metric of the task, or ``loss``.
         data: the training data.
         runs: one row per run, including baselines.
         test_reads: number of times the test split was read.
@@ -108,6 +109,17 @@ class Results:
     task: str = "single-label"
     selection: str = "accuracy"
     loralet: str = __version__
+
+    @property
+    def metric(self) -> str:
+        """The main metric of the task, which tables and reports show.
+
+        Raises:
+            RunError: the task is unknown.
+        """
+        if self.task not in TASKS:
+            raise RunError(f"the task of this run folder is {self.task!r}; known tasks: {', '.join(TASKS)}")
+        return TASKS[self.task](self.data.labels).selection
 
     def run(self, id: str) -> RunResult:
         """The row with this id."""

@@ -11,6 +11,7 @@ from loralet.runs.environment import SessionBackend
 from loralet.runs.folder import PREDICTED, TARGETS, RunFolder
 from loralet.runs.results import DataFacts, Results
 from loralet.runs.run import Run
+from loralet.runs.selection import selection_of
 from loralet.studies.combine import combine, measure_ensembles
 from loralet.studies.estimate import Packs, pack_up
 from loralet.studies.plan import Plan
@@ -113,7 +114,8 @@ def _results(rows: Sequence[Row], corpus: Corpus, plan: Plan, reads: int) -> Res
         fingerprint=dataset.fingerprint,
     )
     runs = tuple(row.result() for row in rows)
-    return Results(plan.kind, data, runs, reads, dataset.task.name, dataset.task.selection)
+    selection = selection_of(plan.training.select_by, dataset.task)
+    return Results(plan.kind, data, runs, reads, dataset.task.name, selection)
 
 
 def _in_order(rows: Sequence[Row], plan: Plan) -> list[Row]:

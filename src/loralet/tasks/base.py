@@ -37,7 +37,7 @@ class Scores:
     """Metrics of predictions on a split.
 
     Args:
-        values: metrics by name, the task's selection metric first.
+        values: metrics by name, the task's main metric first.
         intervals: lower and upper end of the 95 % confidence interval, for metrics that have one.
         loss: mean loss in nats; None if there are no probabilities (an SVM) or if it is not finite.
     """
@@ -91,7 +91,7 @@ def _is_finite(value: object) -> bool:
 
 @dataclass(frozen=True)
 class Check:
-    """Evaluation of one adapter during training: the selection metric and the mean loss in nats."""
+    """Evaluation of one adapter during training: the main metric of the task, and the mean loss in nats."""
 
     score: float
     loss: float
@@ -151,12 +151,12 @@ class Task(Protocol):
 
     @property
     def selection(self) -> str:
-        """The metric for selecting states, runs and configurations; higher is better."""
+        """The main metric, shown for every run: ``accuracy`` of ``--select-by``; higher is better."""
         ...
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The metrics of :meth:`score`, the selection metric first."""
+        """The metrics of :meth:`score`, the main metric first."""
         ...
 
     @property

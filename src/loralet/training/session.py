@@ -22,7 +22,7 @@ from loralet.inference.evaluation import logits_of
 from loralet.runs.environment import SessionBackend, peak_memory
 from loralet.runs.results import RunResult
 from loralet.runs.run import Run
-from loralet.runs.selection import rank_of_scores
+from loralet.runs.selection import rank_of_scores, selection_of
 from loralet.tasks.base import Scores, Task
 from loralet.training.corpus import Corpus, CorpusRows, Rows, corpus_rows
 from loralet.training.halving import Exits
@@ -262,7 +262,7 @@ def _row(session: Session, s: RunState, trainable: int, memory: int) -> Row:
 
 
 def _keep_better_states(session: Session, rows: Sequence[Row], ended: Sequence[RunState]) -> None:
-    """Set each row to the better of its run's best and last state on the whole validation split."""
+    """Set each row to the better of its run's best and last state on the whole validation split; of equals, the last."""
     candidates = [
         (row, tensors)
         for row, s in zip(rows, ended, strict=True)
@@ -272,15 +272,12 @@ def _keep_better_states(session: Session, rows: Sequence[Row], ended: Sequence[R
     if not candidates:
         return
     task, validation = session.task, session.rows.validation
+    selection = selection_of(session.training.select_by, task)
     every = session.logits([row.run for row, _ in candidates], [tensors for _, tensors in candidates], validation)
     for (row, tensors), logits in zip(candidates, every, strict=True):
         scores = task.score(logits, validation.targets.numpy())
-        if row.validation is None or _rank(task, scores) > _rank(task, row.validation):
+        if row.validation is None or rank_of_scores(scores, selection) >= rank_of_scores(row.validation, selection):
             row.validation, row.tensors = scores, tensors
-
-
-def _rank(task: Task, scores: Scores) -> tuple[float, float, int]:
-    return rank_of_scores(scores, task.selection)
 
 
 def make_artifact(row: Row, session: Session, corpus: Corpus, source: str, reading: DataOptions) -> Artifact:
