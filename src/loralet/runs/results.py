@@ -14,6 +14,8 @@ from loralet.errors import RunError
 from loralet.records import plain, read_record
 from loralet.runs.run import TRAINED, Role
 from loralet.tasks.base import Scores
+from loralet.tasks.calibration import TemperatureScaling
+from loralet.tasks.classes import ClassScores
 from loralet.tasks.registry import TASKS
 
 SCHEMA = 2
@@ -43,6 +45,8 @@ class RunResult:
         peak_memory_bytes: peak memory of the process.
         status: end of training: ``finished``, ``early-stopped``, ``halved`` or ``diverged``.
         validation, test: scores on the whole splits.
+        calibration: the temperature of the logits, and the calibration error; None for baselines and ensembles, and in
+            files written before it was fitted.
     """
 
     id: str
@@ -62,6 +66,7 @@ class RunResult:
     status: str = "finished"
     validation: Scores | None = None
     test: Scores | None = None
+    calibration: TemperatureScaling | None = None
 
     @property
     def trained(self) -> bool:
@@ -89,6 +94,21 @@ class DataFacts:
 
 
 @dataclass(frozen=True)
+class SplitClasses:
+    """The scores of each class of a run on a split.
+
+    Args:
+        run: id of the run.
+        split: ``validation`` or ``test``.
+        scores: the classes, in the order of the labels.
+    """
+
+    run: str
+    split: str
+    scores: tuple[ClassScores, ...]
+
+
+@dataclass(frozen=True)
 class Results:
     """results.json.
 
@@ -99,6 +119,7 @@ class Results:
         data: the training data.
         runs: one row per run, including baselines.
         test_reads: number of times the test split was read.
+        classes: scores of each class of the run chosen on validation, by split; empty in files written before.
         loralet: version that wrote the file.
     """
 
@@ -108,6 +129,7 @@ class Results:
     test_reads: int
     task: str = "single-label"
     selection: str = "accuracy"
+    classes: tuple[SplitClasses, ...] = ()
     loralet: str = __version__
 
     @property

@@ -1,7 +1,7 @@
 """The rule that selects the best state, run and configuration.
 
-The highest value of ``--select-by`` wins: accuracy, macro F1 or the negative loss, on validation rows. Ties are resolved
-by lower validation loss, then by fewer trained parameters; of two states of one run, by the later state
+The highest value of ``--select-by`` wins: accuracy, macro F1 or the negative loss, on validation rows. Ties are
+resolved by lower validation loss, then by fewer trained parameters; of two states of one run, by the later state
 (:mod:`loralet.ranking`).
 """
 

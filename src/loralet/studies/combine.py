@@ -6,11 +6,11 @@ Of all averages, and of all ensembles, the best on validation is added to the re
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from loralet.artifacts.artifact import Artifact
+from loralet.artifacts.artifact import Artifact, Measured
 from loralet.artifacts.average import average
 from loralet.errors import RunError
 from loralet.events import Stage
@@ -29,7 +29,7 @@ BEST = 3
 
 @dataclass(frozen=True)
 class Candidates:
-    """The completed adapter runs of one model, with their validation logits ``[k m c]``."""
+    """The completed adapter runs of one model, with their calibrated validation logits ``[k m c]``."""
 
     session: Session
     rows: tuple[Row, ...]
@@ -60,15 +60,15 @@ def combine(
         candidates = tuple(row for row in rows if row.run.model == model and _is_candidate(row))
         if len(candidates) < 2:
             continue
-        runs, tensors = [row.run for row in candidates], [row.tensors for row in candidates]
-        found = Candidates(session, candidates, session.logits(runs, tensors, session.rows.validation))
+        found = Candidates(session, candidates, session.calibrated_logits(candidates, session.rows.validation))
         averages += _averages(found, corpus, plan, tell)
         ensembles += [_ensemble(found, members) for members in (*found.seeds(), found.best())]
     made: list[Row] = []
     if averages:
         row, artifact, session = max(averages, key=lambda candidate: _rank(candidate[0], candidate[2]))
         assert row.validation
-        folder.save(with_scores(artifact, "validation", len(corpus.validation), row.validation), session.backbone)
+        measured = Measured(len(corpus.validation), row.validation, row.classes["validation"])
+        folder.save(with_scores(artifact, "validation", measured), session.backbone)
         made.append(row)
     if not ensembles:
         tell(Stage("nothing to combine: no model has two completed adapter runs"))
@@ -122,7 +122,8 @@ def _averages(found: Candidates, corpus: Corpus, plan: Plan, tell: Listen) -> li
         validation = session.rows.validation
         logits = session.logits([row.run for row, _, _ in made], [row.tensors for row, _, _ in made], validation)
         for (row, _, _), own in zip(made, logits, strict=True):
-            row.validation = session.task.score(own, validation.targets.numpy())
+            row.measure_validation(session.task, own, validation.targets.numpy())
+        made = [(row, replace(artifact, temperature=row.temperature), session) for row, artifact, _ in made]
     for refusal in refusals:
         tell(Stage(refusal))
     return made

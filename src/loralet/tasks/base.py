@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from jaxtyping import Float, Int
 
+from loralet.tasks.calibration import TemperatureScaling
+from loralet.tasks.classes import ClassScores, Confusion
+
 if TYPE_CHECKING:
     import pyarrow as pa
     from torch import Tensor
@@ -219,6 +222,21 @@ class Task(Protocol):
 
     def probabilities(self, logits: Float[np.ndarray, "*axes c"]) -> Float[np.ndarray, "*axes c"]:
         """Probabilities of logits."""
+        ...
+
+    def calibrate(self, logits: Float[np.ndarray, "m c"], targets: np.ndarray) -> TemperatureScaling | None:
+        """The temperature of a classifier, fitted on its logits of validation rows.
+
+        None if the task's outputs are no logits of probabilities, or if they are not finite.
+        """
+        ...
+
+    def classes(self, predicted: np.ndarray, targets: np.ndarray) -> tuple[ClassScores, ...]:
+        """The scores of each class, given predicted targets; empty for a task without classes."""
+        ...
+
+    def confusions(self, predicted: np.ndarray, targets: np.ndarray, most: int) -> tuple[Confusion, ...]:
+        """At most ``most`` confusions of classes, the most frequent first."""
         ...
 
     def predicted(self, scores: Float[np.ndarray, "m c"]) -> np.ndarray:

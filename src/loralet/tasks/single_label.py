@@ -13,6 +13,9 @@ from jaxtyping import Float, Int
 
 from loralet.errors import DataError, listed_rows
 from loralet.tasks.base import BaselineKind, Check, RawLabels, Scores
+from loralet.tasks.calibration import TemperatureScaling, scale_temperature
+from loralet.tasks.classes import ClassScores, Confusion, class_scores, confusion_counts, largest_confusions
+from loralet.tasks.softmax import log_softmax, softmax
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -154,8 +157,16 @@ class SingleLabel:
         return Scores(dict(zip(self.metrics, numbers, strict=True)), {"accuracy": ends}, loss)
 
     def probabilities(self, logits: Float[np.ndarray, "*axes c"]) -> Float[np.ndarray, "*axes c"]:
-        found: np.ndarray = np.exp(log_softmax(logits))
-        return found
+        return softmax(logits)
+
+    def calibrate(self, logits: Float[np.ndarray, "m c"], targets: np.ndarray) -> TemperatureScaling | None:
+        return scale_temperature(logits, targets) if np.isfinite(logits).all() else None
+
+    def classes(self, predicted: np.ndarray, targets: np.ndarray) -> tuple[ClassScores, ...]:
+        return class_scores(self.labels, predicted, targets)
+
+    def confusions(self, predicted: np.ndarray, targets: np.ndarray, most: int) -> tuple[Confusion, ...]:
+        return largest_confusions(self.labels, confusion_counts(len(self.labels), predicted, targets), most)
 
     def predicted(self, scores: Float[np.ndarray, "m c"]) -> np.ndarray:
         """The class with the highest score."""
@@ -170,14 +181,6 @@ class SingleLabel:
 
     def decode(self, probabilities: Sequence[float]) -> str:
         return self.labels[max(range(len(probabilities)), key=probabilities.__getitem__)]
-
-
-def log_softmax(logits: Float[np.ndarray, "*axes c"]) -> Float[np.ndarray, "*axes c"]:
-    """Logarithms of the softmax over the last axis, in the type of the logits."""
-    with np.errstate(invalid="ignore"):  # logits of a run that diverged
-        shifted = logits - logits.max(-1, keepdims=True)
-        found: np.ndarray = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-    return found
 
 
 def _numbers(raw: RawLabels, values: list[int | str]) -> np.ndarray:
