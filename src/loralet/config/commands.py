@@ -40,11 +40,15 @@ class EvaluateConfig:
     rows: LabelledRows = field(default_factory=LabelledRows)
     model: ModelOptions = field(default_factory=ModelOptions)
     compute: ComputeOptions = field(default_factory=fp32)
+    target_accuracy: float | None = None
+    """Also print the --min-confidence with which predictions reach this accuracy, and the rows left."""
     format: Annotated[Literal["table", "json"], OUTPUT_FORMAT] = "table"
 
     def problems(self) -> Iterator[str]:
         for part in (self.runs, self.rows, self.compute):
             yield from part.problems()
+        if self.target_accuracy is not None and not 0 < self.target_accuracy <= 1:
+            yield f"target_accuracy is {self.target_accuracy}: it must be above 0 and at most 1"
 
 
 @dataclass(frozen=True)
