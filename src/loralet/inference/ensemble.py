@@ -82,10 +82,17 @@ class Ensemble:
         return found
 
     def predict(self, texts: Sequence[str]) -> Iterator[Prediction]:
-        """Predictions in the order of the texts."""
+        """Predictions in the order of the texts. An empty text has no label and no probabilities.
+
+        Raises:
+            RunError: some logits are not finite, so there is no prediction.
+        """
         for start in range(0, len(texts), CHUNK):
             chunk = texts[start : start + CHUNK]
-            yield from predictions(self.task, chunk, self.task.probabilities(self.logits(chunk)))
+            full = [text for text in chunk if text.strip()]
+            probabilities = self.task.probabilities(self.logits(full)) if full else np.zeros((0, len(self.labels)))
+            found = predictions(self.task, full, probabilities)
+            yield from (next(found) if text.strip() else Prediction(text, None, None) for text in chunk)
 
 
 def _require_finite(logits: np.ndarray, artifacts: Sequence[Artifact]) -> None:
