@@ -102,6 +102,7 @@ def card(artifact: Artifact, in_peft: bool) -> str:
         f"# {artifact.id}\n",
         f"{_summary(artifact)}. Made with loralet {__version__}.\n",
         _results(artifact),
+        _classes(artifact),
         _probabilities(artifact, RAW),
         "## Loading\n",
         _code(LORALET.format(here=HERE)),
@@ -128,6 +129,7 @@ def export_card(artifact: Artifact, to: str) -> str:
         f"# {artifact.id}\n",
         f"{_summary(artifact)}; {form}. Made with loralet {__version__}.\n",
         _results(artifact),
+        _classes(artifact),
         _probabilities(artifact, BAKED),
         "## Loading\n",
         _code(snippet.format(here=f"model = {PLACE}")),
@@ -206,6 +208,26 @@ def _results(artifact: Artifact) -> str:
     chosen = averaged if artifact.provenance.averaged_from else CHOSEN
     read = "; the test split was read once, at the end." if "test" in artifact.metrics else "."
     return "\n".join([*lines, "", f"{chosen}{read}\n"])
+
+
+def _classes(artifact: Artifact) -> str:
+    """Table of the scores of each class on the test split, else on another one; empty if none has them."""
+    known = {split: measured.classes for split, measured in artifact.metrics.items() if measured.classes}
+    if not known:
+        return ""
+    split, classes = ("test", known["test"]) if "test" in known else next(iter(known.items()))
+    lines = [f"| class ({split}) | precision | recall | F1 | rows |", "|---|---:|---:|---:|---:|"]
+    for scores in classes:
+        values = (scores.precision, scores.recall, scores.f1)
+        numbers = " | ".join("–" if value is None else f"{value:.4f}" for value in values)
+        lines.append(f"| {_cell(scores.label)} | {numbers} | {scores.support:,} |")
+    return "\n".join([*lines, ""])
+
+
+def _cell(text: str) -> str:
+    """A text in one cell of a Markdown table, without markup."""
+    line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return "".join(f"\\{c}" if c in "\\`*_[]|" else c for c in line)
 
 
 def _probabilities(artifact: Artifact, where: str) -> str:

@@ -10,6 +10,7 @@ from statistics import fmean
 import numpy as np
 
 from loralet.adapters.spec import AdapterSpec
+from loralet.ranking import LOSS, selected_value
 from loralet.report.sections.base import SectionKind
 from loralet.report.statistics import Convergence, accuracy_interval, converged, loss_spikes, over_seeds
 from loralet.runs.record import Record
@@ -89,7 +90,6 @@ class Configuration:
         lr_ratio: learning rate of B over that of A; None likewise.
         runs, seeds: ids and seeds of its runs.
         validation, validation_loss: accuracy and loss on the whole validation split, means over seeds.
-        selected: the value that selects (:func:`loralet.ranking.selected_value`) there, mean over seeds.
         test: accuracy on the test split.
         measures: further test metrics by heading, means over seeds; see
             :attr:`loralet.report.sections.base.SectionKind.measures`.
@@ -109,6 +109,8 @@ class Configuration:
         winner: whether it is the configuration chosen on validation.
         tied: whether it cannot be distinguished from the winner on the test rows.
         front: the costs for which it is on the Pareto front (:data:`loralet.report.comparisons.COSTS`).
+        selected: the validation metric that selects, mean over seeds; None if it is the accuracy or the loss.
+        by_loss: whether the loss selects.
     """
 
     name: str
@@ -120,7 +122,6 @@ class Configuration:
     runs: tuple[str, ...]
     seeds: tuple[int, ...]
     validation: float | None
-    selected: float | None
     validation_loss: float | None
     test: Accuracy | None
     measures: Mapping[str, float | None]
@@ -143,6 +144,8 @@ class Configuration:
     winner: bool = False
     tied: bool = False
     front: tuple[str, ...] = field(default=())
+    selected: float | None = None
+    by_loss: bool = False
 
     @property
     def rank(self) -> int | None:
@@ -160,6 +163,13 @@ class Configuration:
         if self.role != "lora" or self.adapter is None or self.learning_rate is None:
             return None
         return self.adapter.scale * self.learning_rate
+
+    @property
+    def value(self) -> float | None:
+        """The value that selects (:func:`loralet.ranking.selected_value`); None without validation scores."""
+        if self.validation is None or not self.by_loss:
+            return self.validation if self.selected is None else self.selected
+        return selected_value({}, self.validation_loss, LOSS)
 
     @property
     def accuracy(self) -> float:
@@ -266,7 +276,8 @@ def setting_text(adapter: AdapterSpec, name: str) -> str:
 def _configuration(record: Record, model: str | None, runs: Sequence[RunResult], kind: SectionKind) -> Configuration:
     """One configuration, without its name."""
     first, ids, metric = runs[0], tuple(run.id for run in runs), record.results.metric
-    means = means_of(runs, record.results.selection)
+    selection = record.results.selection
+    means = means_of(runs, selection)
     trained = first.role in TRAINED
     files = [record.adapters[i] for i in ids if i in record.adapters]
     steps = [run.steps or 0 for run in runs]
@@ -288,7 +299,6 @@ def _configuration(record: Record, model: str | None, runs: Sequence[RunResult],
         runs=ids,
         seeds=tuple(run.seed for run in runs if run.seed is not None),
         validation=_mean([run.validation[metric] for run in runs if run.validation]),
-        selected=means.selected,
         validation_loss=means.loss,
         test=_accuracy(record, runs),
         measures=kind.measure(record, runs),
@@ -307,6 +317,8 @@ def _configuration(record: Record, model: str | None, runs: Sequence[RunResult],
         steps=taken,
         planned=sum(record.planned.get(i, 0) for i in ids),
         status=_status(ended, len(runs)),
+        selected=means.selected if selection not in (metric, LOSS) else None,
+        by_loss=selection == LOSS,
     )
 
 

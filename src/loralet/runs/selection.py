@@ -87,10 +87,7 @@ class Means:
 
 
 def means_of(runs: Sequence[RunResult], selection: str) -> Means:
-    """The validation scores of a configuration, given its runs; ``selection`` as for :func:`rank_of_scores`.
-
-    A configuration of runs without a loss has no value if the loss selects.
-    """
+    """The validation scores of a configuration, given its runs; ``selection`` as for :func:`rank_of_scores`."""
     validated = [run.validation for run in runs if run.validation]
     losses = [s.loss for s in validated if s.loss is not None]
     counted = validated if selection != LOSS else [s for s in validated if s.loss is not None]
