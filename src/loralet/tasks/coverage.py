@@ -8,7 +8,6 @@ the rows (its coverage) and has another accuracy on them: the risk-coverage curv
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import floor
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -99,7 +98,7 @@ def threshold_for(curve: Coverage, accuracy: float) -> Threshold | None:
 def shortest(low: float, high: float) -> float:
     """The number in (low, high] with the fewest decimal places, for 0 <= low < high <= 1."""
     for digits in range(1, 17):
-        number = floor(high * 10.0**digits) / 10.0**digits
-        if low < number <= high:
-            return number
+        for number in (round(high, digits), round(high - 10.0**-digits, digits)):
+            if low < number <= high:
+                return number
     return high
