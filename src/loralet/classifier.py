@@ -204,11 +204,12 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803
-        """Probabilities ``[rows classes]``, in the order of ``classes_``. Empty texts are allowed.
+        """Calibrated probabilities ``[rows classes]``, in the order of ``classes_``. Empty texts are allowed.
 
         Raises:
             NotFittedError: neither fitted nor loaded.
             InputError: a value that is not text.
+            RunError: the logits are not finite, because the weights are damaged.
         """
         check_is_fitted(self, "artifact_")
         with using_threads(self.threads):

@@ -241,5 +241,6 @@ def kept_state(pair: Pair, judged: list[Scores], select_by: SelectBy) -> str:
     (kept,) = (
         name for name, own in states.items() if all(torch.equal(row.tensors[slot], own[slot]) for slot in row.tensors)
     )
-    assert row.validation is judged[("best", "last").index(kept)]
+    assert row.validation
+    assert row.validation.values is judged[("best", "last").index(kept)].values
     return kept

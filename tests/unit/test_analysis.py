@@ -712,7 +712,7 @@ def test_the_caption_tells_how_the_probabilities_were_calibrated(place: Path, tm
             True,
             "divided by the temperature 1.5, fitted on 150 validation rows. Calibration error without it: 9.1 points.",
         ),
-        (False, "Its probabilities are not calibrated: 150 validation rows are fewer than 100."),
+        (False, "Its probabilities are not calibrated: 150 validation rows are fewer than 10."),
     ):
         error = {"before": 0.0912, "after": 0.0345}
         found = {"temperature": 1.5, "rows": 150, "fitted": fitted, "validation": error, "test": error}

@@ -203,6 +203,8 @@ def _adapter_facts(artifact: Artifact) -> Facts:
     }
     if artifact.adapter.rank:
         facts |= plain(artifact.adapter) | {"targets": " ".join(artifact.adapter.targets)}
+    if artifact.temperature != 1.0:
+        facts["temperature of the logits"] = artifact.temperature
     return facts | {
         "backbone": artifact.backbone,
         "backbone fingerprint": artifact.backbone_fingerprint,

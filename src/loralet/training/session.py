@@ -74,7 +74,7 @@ class Row:
         return self.calibration.temperature if self.calibration else 1.0
 
     def measure_validation(self, task: Task, logits: np.ndarray, targets: np.ndarray) -> None:
-        """Fit the temperature on the validation split and score the calibrated logits, if they differ.
+        """Fit the temperature on the validation split and score the calibrated logits; only the loss changes.
 
         Args:
             task: the task.
@@ -82,8 +82,9 @@ class Row:
             targets: their targets.
         """
         self.calibration = task.calibrate(logits, targets)
-        if self.validation is None or self.temperature != 1.0:
-            self.validation = task.score(logits / self.temperature, targets)
+        scores = self.validation or task.score(logits, targets)
+        (calibrated,) = task.check((logits / self.temperature)[None], targets)
+        self.validation = replace(scores, loss=calibrated.loss if np.isfinite(calibrated.loss) else None)
         self.classes["validation"] = task.classes(task.predicted(logits), targets)
 
     def measure_test(self, task: Task, logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
