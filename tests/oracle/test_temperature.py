@@ -18,7 +18,6 @@ from models import Pair, batch, make_pair
 from peft import PeftModel
 from safetensors.numpy import load_file
 from test_adapters import LABELS, RUNS, trained
-from test_cli import write_rows
 from tolerances import FP32
 from torch.nn import functional as F
 from transformers import BertForSequenceClassification, pipeline
@@ -42,6 +41,7 @@ from loralet.tasks.calibration import (
     LARGEST,
     LEAST_ROWS,
     CalibrationError,
+    bin_of,
     errors,
     expected_calibration_error,
     fit_temperature,
@@ -120,6 +120,10 @@ def test_the_calibration_error_is_that_of_its_definition(bins: int) -> None:
     assert wanted > 0.05
     sure = np.eye(4)[targets]
     assert expected_calibration_error(sure, targets, bins) == 0.0
+
+
+def test_a_confidence_at_the_edge_of_two_bins_belongs_to_the_lower_one() -> None:
+    assert bin_of(np.array([0.1, 0.5, np.nextafter(0.5, 1), 1.0, 0.0]), 10).tolist() == [0, 4, 5, 9, 0]
 
 
 def test_scaling_lowers_loss_and_calibration_error_and_keeps_the_predictions() -> None:
@@ -275,6 +279,17 @@ def test_an_invalid_temperature_is_rejected(pair: Pair, value: object) -> None:
     assert read_description(json.loads(json.dumps(described))).temperature == TEMPERATURE
     with pytest.raises(ValueError, match="temperature is "):
         read_description(described | {"temperature": value})
+
+
+def write_rows(path: Path, count: int, seed: int) -> None:
+    """Texts of letters. Each label has its own letters, and all labels share some."""
+    words = {"apple": "a b c d", "bird": "h i j k", "cat": "p q r s"}
+    generator = np.random.default_rng(seed)
+    lines = ["text,label"]
+    for label in (list(words) * count)[:count]:
+        letters = generator.choice([*words[label].split(), *"xyz"], generator.integers(2, 12))
+        lines.append(f"{' '.join(letters)},{label}")
+    path.write_text("\n".join(lines) + "\n")
 
 
 @pytest.fixture(scope="module")
