@@ -85,12 +85,16 @@ def test_the_scores_are_those_of_the_out_of_fold_predictions(place: Path) -> Non
     report = classification_report(
         found.targets, predicted["lora"], target_names=LABELS, output_dict=True, zero_division=0
     )
-    for scores in rows["lora"]["by_label"]:
+    (classes,) = recorded["classes"]
+    assert (classes["run"], classes["split"]) == (RUN, "out-of-fold")
+    assert [scores["label"] for scores in classes["scores"]] == list(LABELS)
+    for scores in classes["scores"]:
         expected = report[scores["label"]]
-        figures = (scores["precision"], scores["recall"], scores["f1"], scores["rows"])
+        figures = (scores["precision"], scores["recall"], scores["f1"], scores["support"])
         assert figures == pytest.approx([expected[name] for name in ("precision", "recall", "f1-score", "support")])
     assert rows["lora"]["steps"] == 40
-    assert rows["majority"]["by_label"] == []
+    calibration = rows["lora"]["calibration"]
+    assert (calibration["rows"], calibration["fitted"]) == (150, True)
 
 
 def test_baselines_are_those_of_cross_val_predict_on_the_same_folds(place: Path) -> None:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loralet.adapters.spec import METHOD_NAMES
+from loralet.ranking import NAMES
 from loralet.report.label_table import label_table
 from loralet.runs.results import DataFacts, Results, RunResult
 from loralet.runs.run import TRAINED, Role
@@ -45,12 +46,12 @@ def headings(data: DataFacts) -> tuple[str, ...]:
     return (*HEADINGS[:HELD_OUT], held_out if data.test_rows else "", main, *HEADINGS[HELD_OUT + 2 :])
 
 
-def cells(run: RunResult, selection: str, tested: bool = True) -> tuple[str, ...]:
+def cells(run: RunResult, metric: str, tested: bool = True) -> tuple[str, ...]:
     """The cells of one run, in the order of :data:`HEADINGS`.
 
     Args:
         run: the run.
-        selection: the metric used to choose the best run.
+        metric: the main metric of the task.
         tested: whether there is a test split.
     """
     main = run.test if tested else run.validation
@@ -61,8 +62,8 @@ def cells(run: RunResult, selection: str, tested: bool = True) -> tuple[str, ...
     return (
         name,
         run.id if run.model else "",
-        (f"{run.validation[selection]:.4f}" if run.validation else MISSING) if tested else "",
-        _with_interval(main, selection) if main else MISSING,
+        (f"{run.validation[metric]:.4f}" if run.validation else MISSING) if tested else "",
+        _with_interval(main, metric) if main else MISSING,
         _optional(main.values.get("macro_f1") if main else None, ".4f"),
         converged,
         f"{run.trainable_parameters:,}",
@@ -120,7 +121,7 @@ def results_table(results: Results, width: int | None = None, backends: Sequence
     runs = ordered(results.runs)
     # A row without a run id is named by its role, so that the role column can be omitted.
     tested, names = results.data.test_rows > 0, headings(results.data)
-    rows = [(row[0], row[1] or row[0], *row[2:]) for row in (cells(run, results.selection, tested) for run in runs)]
+    rows = [(row[0], row[1] or row[0], *row[2:]) for row in (cells(run, results.metric, tested) for run in runs)]
     columns = columns_that_fit(rows, width, names)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for i in columns:
@@ -129,7 +130,7 @@ def results_table(results: Results, width: int | None = None, backends: Sequence
         shown = tuple("" if i == 1 and 0 in columns and row[1] == row[0] else row[i] for i in columns)
         table.add_row(*shown, style="bold green" if run.id == chosen else "")
     lines = (Text(line) for line in _lines(results, runs, chosen, backends))
-    return Group(table, *lines, *label_table(results.run(chosen), results.data))
+    return Group(table, *lines, *label_table(results))
 
 
 def _lines(results: Results, runs: Sequence[RunResult], chosen: str, backends: Sequence[str]) -> list[str]:
@@ -146,15 +147,16 @@ def _lines(results: Results, runs: Sequence[RunResult], chosen: str, backends: S
 
 def _origin(results: Results, chosen: str) -> list[str]:
     """Which rows the scores come from, and which choices those rows decided."""
-    data = results.data
+    data, selection = results.data, results.selection
+    by = "" if selection == results.metric else f" by {NAMES.get(selection, selection)}"
     read = f"the test split was read {times(results.test_reads)}"
     if data.folds:
         line = f"out-of-fold: each row is classified by a run trained without its fold; {chosen} is trained on all rows"
         return [f"{line}; {read}" if data.test_rows else line]
     if data.test_rows:
-        return [f"chosen on validation: {chosen}; {read}"]
+        return [f"chosen on validation{by}: {chosen}; {read}"]
     return [
-        f"chosen on validation: {chosen}; no test split: the same rows selected its state, so its scores on them are "
+        f"chosen on validation{by}: {chosen}; no test split: the same rows selected its state, so its scores on them are "
         "slightly optimistic"
     ]
 

@@ -80,6 +80,7 @@ def _training(analysis: Analysis) -> Pairs:
     length = training_length(training.steps, training.epochs)
     sample = min(training.validation_sample, analysis.data.held_out_rows)
     target = f"target {100 * training.target_score:g} % on {sample:,} {analysis.data.held_out} rows"
+    selection = f"{training.select_by.replace('-f1', ' F1')} on validation rows, then lower loss"
     seeds = sorted({seed for row in analysis.configurations for seed in row.seeds})
     return [
         (
@@ -89,6 +90,7 @@ def _training(analysis: Analysis) -> Pairs:
         ),
         ("Checks", f"every {training.eval_every} steps, {target}"),
         ("Class weights", "" if training.class_weight == UNWEIGHTED else training.class_weight),
+        ("Selection", "" if analysis.data.folds else selection),
         ("Seeds", ", ".join(map(str, seeds)) + (" (a single seed)" if len(seeds) == 1 else "")),
     ]
 

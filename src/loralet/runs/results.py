@@ -14,7 +14,10 @@ from loralet.atomic import write_json
 from loralet.errors import RunError
 from loralet.records import plain, read_record
 from loralet.runs.run import TRAINED, Role
-from loralet.tasks.base import LabelScores, Scores
+from loralet.tasks.base import Scores
+from loralet.tasks.calibration import TemperatureScaling
+from loralet.tasks.classes import ClassScores
+from loralet.tasks.registry import TASKS
 
 SCHEMA = 2
 OLDEST_SCHEMA = 1
@@ -44,7 +47,8 @@ class RunResult:
         status: end of training: ``finished``, ``early-stopped``, ``halved`` or ``diverged``.
         validation, test: scores on the whole splits; with folds, ``validation`` is measured out of fold on all training
             rows.
-        by_label: precision, recall and F1 of each label on the rows of ``validation``; empty if not recorded.
+        calibration: the temperature of the logits, and the calibration error; None for baselines and ensembles, and in
+            files written before it was fitted.
     """
 
     id: str
@@ -64,7 +68,7 @@ class RunResult:
     status: str = "finished"
     validation: Scores | None = None
     test: Scores | None = None
-    by_label: tuple[LabelScores, ...] = ()
+    calibration: TemperatureScaling | None = None
 
     @property
     def trained(self) -> bool:
@@ -105,16 +109,32 @@ class DataFacts:
 
 
 @dataclass(frozen=True)
+class SplitClasses:
+    """The scores of each class of a run on a split.
+
+    Args:
+        run: id of the run.
+        split: ``validation`` or ``out-of-fold``, and ``test``.
+        scores: the classes, in the order of the labels.
+    """
+
+    run: str
+    split: str
+    scores: tuple[ClassScores, ...]
+
+
+@dataclass(frozen=True)
 class Results:
     """results.json.
 
     Args:
         kind: ``train`` or ``study``.
         task: name of the task; missing in schema 1, as is ``selection``.
-        selection: the metric that selects among runs.
+        selection: what selects states, runs and configurations on validation rows: a metric of the task, or ``loss``.
         data: the training data.
         runs: one row per run, including baselines.
         test_reads: number of times the test split was read.
+        classes: scores of each class of the run chosen on validation, by split; empty in files written before.
         loralet: version that wrote the file.
     """
 
@@ -124,7 +144,19 @@ class Results:
     test_reads: int
     task: str = "single-label"
     selection: str = "accuracy"
+    classes: tuple[SplitClasses, ...] = ()
     loralet: str = __version__
+
+    @property
+    def metric(self) -> str:
+        """The main metric of the task, which tables and reports show.
+
+        Raises:
+            RunError: the task is unknown.
+        """
+        if self.task not in TASKS:
+            raise RunError(f"the task of this run folder is {self.task!r}; known tasks: {', '.join(TASKS)}")
+        return TASKS[self.task](self.data.labels).selection
 
     def run(self, id: str) -> RunResult:
         """The row with this id."""

@@ -45,7 +45,8 @@ def cross_validate(
 ) -> CrossValidated:
     """Train the runs of a cross-validation, and fit baselines on the same folds.
 
-    The run on all rows keeps its last state: no rows are left to select another one. Its seconds are those of all runs.
+    The run on all rows keeps its last state: no rows are left to select another one. Its temperature
+    is fitted on the out-of-fold logits. Its seconds are those of all runs.
 
     Args:
         session: the session.
@@ -71,7 +72,7 @@ def cross_validate(
     tell(Stage(f"measuring {corpus.folds} runs on the rows that each held out: {len(corpus.train):,} in total"))
     logits = _out_of_fold(session, ended, tell)
     task, targets = session.task, corpus.train.targets
-    whole.validation, whole.by_label = task.score(logits, targets), task.by_label(task.predicted(logits), targets)
+    whole.measure_validation(task, logits, targets)
     last = next(s for s in ended if s.run.fold is None)
     whole.tensors = last.last if last.status != "diverged" else {}
     assert corpus.train.folds is not None

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from jaxtyping import Float, Int
 
+from loralet.tasks.calibration import TemperatureScaling
+from loralet.tasks.classes import ClassScores, Confusion
+
 if TYPE_CHECKING:
     import pyarrow as pa
     from torch import Tensor
@@ -37,7 +40,7 @@ class Scores:
     """Metrics of predictions on a split.
 
     Args:
-        values: metrics by name, the task's selection metric first.
+        values: metrics by name, the task's main metric first.
         intervals: lower and upper end of the 95 % confidence interval, for metrics that have one.
         loss: mean loss in nats; None if there are no probabilities (an SVM) or if it is not finite.
     """
@@ -90,27 +93,8 @@ def _is_finite(value: object) -> bool:
 
 
 @dataclass(frozen=True)
-class LabelScores:
-    """Precision, recall and F1 of one label; 0 where a ratio has no rows.
-
-    Args:
-        label: its name.
-        precision: share of the rows predicted as this label that have it.
-        recall: share of the rows with this label that are predicted as it.
-        f1: harmonic mean of both.
-        rows: number of rows with this label (its support).
-    """
-
-    label: str
-    precision: float
-    recall: float
-    f1: float
-    rows: int
-
-
-@dataclass(frozen=True)
 class Check:
-    """Evaluation of one adapter during training: the selection metric and the mean loss in nats."""
+    """Evaluation of one adapter during training: the main metric of the task, and the mean loss in nats."""
 
     score: float
     loss: float
@@ -170,12 +154,12 @@ class Task(Protocol):
 
     @property
     def selection(self) -> str:
-        """The metric for selecting states, runs and configurations; higher is better."""
+        """The main metric, shown for every run: ``accuracy`` of ``--select-by``; higher is better."""
         ...
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The metrics of :meth:`score`, the selection metric first."""
+        """The metrics of :meth:`score`, the main metric first."""
         ...
 
     @property
@@ -236,12 +220,23 @@ class Task(Protocol):
         """All metrics of predicted targets, without a loss."""
         ...
 
-    def by_label(self, predicted: np.ndarray, targets: np.ndarray) -> tuple[LabelScores, ...]:
-        """Precision, recall and F1 of each label, in the order of the labels."""
-        ...
-
     def probabilities(self, logits: Float[np.ndarray, "*axes c"]) -> Float[np.ndarray, "*axes c"]:
         """Probabilities of logits."""
+        ...
+
+    def calibrate(self, logits: Float[np.ndarray, "m c"], targets: np.ndarray) -> TemperatureScaling | None:
+        """The temperature of a classifier, fitted on its logits of validation rows.
+
+        None if the task's outputs are no logits of probabilities, or if they are not finite.
+        """
+        ...
+
+    def classes(self, predicted: np.ndarray, targets: np.ndarray) -> tuple[ClassScores, ...]:
+        """The scores of each class, given predicted targets; empty for a task without classes."""
+        ...
+
+    def confusions(self, predicted: np.ndarray, targets: np.ndarray, most: int) -> tuple[Confusion, ...]:
+        """At most ``most`` confusions of classes, the most frequent first."""
         ...
 
     def predicted(self, scores: Float[np.ndarray, "m c"]) -> np.ndarray:
