@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from loralet.config import ComputeOptions, TrainingOptions
 from loralet.data.batches import gather
 from loralet.events import Checked, Event, RunEnded
+from loralet.runs.results import TextLengths
 from loralet.runs.run import Run
 from loralet.runs.selection import rank_of
 from loralet.tasks.base import Check, Scores
@@ -158,7 +159,8 @@ def test_the_whole_validation_split_decides_between_best_and_last(
     loaded = {"lora": Loaded(CPU, encoder, CPU.info(torch.float32))}
     # At this learning rate the last state is not the best one.
     options = TrainingOptions(steps=6, batch_size=4, eval_every=1, schedule="constant")
-    session = Session(pair.ours, loaded, corpus, task, options, ComputeOptions(), memory=10**9)
+    lengths = TextLengths("model", max_length=40, longest=10, truncated=0)
+    session = Session(pair.ours, loaded, corpus, lengths, task, options, ComputeOptions(), memory=10**9)
     events: list[Event] = []
     (row,) = train_pack(session, [run], events.append)
     checks = [event for event in events if isinstance(event, Checked)]

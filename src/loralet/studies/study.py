@@ -97,12 +97,13 @@ def carry_out(prepared: Prepared, folder: RunFolder, listen: Listen) -> Results:
     rows = _in_order(rows, plan)
     rows += combine(rows, sessions, corpus, plan, folder, tell) if plan.combine else []
     reads = _read_test(rows, sessions, corpus, plan, folder, tell)
-    results = _results(rows, corpus, plan, reads)
+    results = _results(rows, prepared, reads)
     folder.save_results(results)
     return results
 
 
-def _results(rows: Sequence[Row], corpus: Corpus, plan: Plan, reads: int) -> Results:
+def _results(rows: Sequence[Row], prepared: Prepared, reads: int) -> Results:
+    plan, corpus = prepared.plan, prepared.corpus
     dataset = corpus.dataset
     data = DataFacts(
         source=plan.source,
@@ -111,6 +112,7 @@ def _results(rows: Sequence[Row], corpus: Corpus, plan: Plan, reads: int) -> Res
         test_rows=len(dataset.test) if dataset.test else 0,
         labels=dataset.task.labels,
         fingerprint=dataset.fingerprint,
+        lengths=tuple(session.lengths for session in prepared.sessions.values()),
     )
     runs = tuple(row.result() for row in rows)
     return Results(plan.kind, data, runs, reads, dataset.task.name, dataset.task.selection)
@@ -174,7 +176,7 @@ def _read_test(
             predictions[PREDICTED + row.run.id] = predicted
     for model, session in sessions.items():
         own = [row for row in rows if row.run.model == model and row.tensors]
-        tokens = split_rows(test, session.backbone, plan.reading.max_length)
+        tokens = split_rows(test, session.backbone, session.lengths.max_length)
         every = session.logits([row.run for row in own], [row.tensors for row in own], tokens)
         for row, logits in zip(own, every, strict=True):
             row.test = task.score(logits, test.targets)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
+import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from loralet.cache import cache_folder
@@ -15,7 +16,13 @@ from loralet.data.splits import carve, sample
 from loralet.data.tokens import Tokens, tokenise
 from loralet.errors import DataError
 from loralet.hub.backbone import Backbone
+from loralet.runs.results import TextLengths
 from loralet.runs.sources import dataset_of
+
+UNLIMITED = 1 << 30
+"""More tokens than any text has."""
+COVERED, SHORTEST = 0.99, 128
+"""Share of the training texts that the default length does not truncate, and the smallest default length."""
 
 
 @dataclass(frozen=True)
@@ -77,15 +84,38 @@ def settle(dataset: Dataset, options: DataOptions, sample_size: int) -> Corpus:
         raise DataError(f"{train.source}: {error}; give more rows, or a validation file") from error
 
 
-def corpus_rows(corpus: Corpus, backbone: Backbone, max_length: int) -> CorpusRows:
-    """Tokenise the corpus for a backbone; cached token ids are reused."""
-    return CorpusRows(
-        *(split_rows(split, backbone, max_length) for split in (corpus.train, corpus.validation, corpus.sample))
-    )
+def corpus_rows(corpus: Corpus, backbone: Backbone, max_length: int | None) -> tuple[CorpusRows, TextLengths]:
+    """Tokenise the corpus for a backbone; cached token ids are reused.
+
+    Args:
+        corpus: the data.
+        backbone: the encoder.
+        max_length: number of tokens to which texts are truncated; None: :func:`choose_length`. It is limited to the
+            maximum length of the backbone.
+    """
+    whole = split_rows(corpus.train, backbone, UNLIMITED)
+    lengths, limit = whole.tokens.lengths, backbone.table.longest
+    length = choose_length(lengths, limit) if max_length is None else min(max_length, limit)
+    truncated = int((lengths > length).sum())
+    train = split_rows(corpus.train, backbone, length) if truncated else whole
+    others = (split_rows(split, backbone, length) for split in (corpus.validation, corpus.sample))
+    return CorpusRows(train, *others), TextLengths(backbone.name, length, whole.tokens.longest, truncated)
 
 
-def split_rows(split: Split, backbone: Backbone, max_length: int, cache: Path | None = None) -> Rows:
-    """Tokenise a split for a backbone; ``max_length`` is limited to the maximum length of the backbone."""
-    length = min(max_length, backbone.table.longest)
-    tokens = tokenise(split.texts, backbone.tokenizer, length, cache or cache_folder(), split.seconds)
+def choose_length(lengths: Int[np.ndarray, "m"], limit: int) -> int:
+    """The default number of tokens to which texts are truncated.
+
+    Texts are not padded, so a higher number costs time only for longer texts. A few very long texts would dominate it.
+
+    Args:
+        lengths: number of tokens of each training text.
+        limit: maximum length of the backbone.
+    """
+    covering = int(np.quantile(lengths, COVERED, method="higher"))
+    return min(max(covering, SHORTEST), limit)
+
+
+def split_rows(split: Split, backbone: Backbone, max_length: int) -> Rows:
+    """Tokenise a split for a backbone, truncated to ``max_length`` tokens."""
+    tokens = tokenise(split.texts, backbone.tokenizer, max_length, cache_folder(), split.seconds)
     return Rows(tokens, torch.from_numpy(split.targets))
