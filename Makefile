@@ -107,7 +107,7 @@ format: setup-dev  ## put code into shape
 bench: setup-dev  ## run the benchmarks, about an hour, and write docs/benchmarks.md and the README's table (DATA=folder with train and test files, MODEL=folder)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all,test,lint,bench]'
 	$(BIN)/python benchmarks/accuracy.py $(DATA) $(MODEL)
-	$(BIN)/python benchmarks/accuracy.py $(DATA) news-tiny --out benchmarks/news_tiny.json
+	$(BIN)/python benchmarks/accuracy.py $(DATA) tiny-en --out benchmarks/tiny_en.json
 	$(BIN)/python benchmarks/speed.py $(DATA) $(MODEL)
 	$(BIN)/python benchmarks/start_up.py $(DATA) $(MODEL)
 	$(BIN)/python benchmarks/defaults.py $(DATA) $(MODEL)

