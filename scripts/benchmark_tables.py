@@ -205,7 +205,8 @@ def results(news_tiny: Report, fast: Report, by_set: Report | None) -> str:
         [
             f"AG News, {data['train_rows']:,} training rows, the official {data['test_rows']:,} test rows, "
             f"{news_tiny['epochs']:g} epochs, mean of three seeds with its 95 % interval.",
-            f"Backbone: the bundled news-tiny; for speed, {others}, on {machine['cores']} cores of {machine['cpu']}.",
+            f"Backbone: the bundled news-tiny; for speed, {others},",
+            f"on {machine['cores']} cores of {machine['cpu']}.",
             "All tables and the measurement method: [docs/benchmarks.md](docs/benchmarks.md).",
             "",
             table(("AG News", "measured"), rows),
