@@ -205,7 +205,8 @@ def results(tiny_en: Report, fast: Report, by_set: Report | None) -> str:
         [
             f"AG News, {data['train_rows']:,} training rows, the official {data['test_rows']:,} test rows, "
             f"{tiny_en['epochs']:g} epochs, mean of three seeds with its 95 % interval.",
-            f"Backbone: the bundled tiny-en; for speed, {others}, on {machine['cores']} cores of {machine['cpu']}.",
+            f"Backbone: the bundled tiny-en; for speed, {others},",
+            f"on {machine['cores']} cores of {machine['cpu']}.",
             "All tables and the measurement method: [docs/benchmarks.md](docs/benchmarks.md).",
             "",
             table(("AG News", "measured"), rows),

