@@ -43,6 +43,7 @@ from loralet.hub.backbone import Backbone
 from loralet.inference.adapters import find_adapter, opened_of
 from loralet.inference.ensemble import Ensemble, ensemble_of
 from loralet.inference.predictor import open_adapter
+from loralet.ranking import SelectBy
 from loralet.studies.plan import plan_train
 from loralet.tasks.single_label import SingleLabel
 from loralet.training.corpus import settle
@@ -77,7 +78,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         lr_ratio: ratio of the learning rate of B and all vectors to that of A (LoRA+).
         head, head_dropout, epochs, steps, batch_size, schedule, warmup, weight_decay, clip, eval_every,
         validation_sample,
-            target_score, patience: training options (:class:`loralet.config.TrainingOptions`).
+            target_score, select_by, patience: training options (:class:`loralet.config.TrainingOptions`).
         backend, precision, threads: compute options (:class:`loralet.config.ComputeOptions`).
         validation_fraction, split_seed, max_length: data options (:class:`loralet.config.DataOptions`).
         random_state: seed of initial values, dropout and row order; with a
@@ -115,6 +116,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         eval_every: int = TrainingOptions.eval_every,
         validation_sample: int = TrainingOptions.validation_sample,
         target_score: float = TrainingOptions.target_score,
+        select_by: SelectBy = TrainingOptions.select_by,
         patience: int | None = TrainingOptions.patience,
         backend: BackendChoice = ComputeOptions.backend,
         precision: Precision = ComputeOptions.precision,
@@ -146,6 +148,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         self.eval_every = eval_every
         self.validation_sample = validation_sample
         self.target_score = target_score
+        self.select_by = select_by
         self.patience = patience
         self.backend = backend
         self.precision = precision
@@ -201,11 +204,12 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803
-        """Probabilities ``[rows classes]``, in the order of ``classes_``. Empty texts are allowed.
+        """Calibrated probabilities ``[rows classes]``, in the order of ``classes_``. Empty texts are allowed.
 
         Raises:
             NotFittedError: neither fitted nor loaded.
             InputError: a value that is not text.
+            RunError: the logits are not finite, because the weights are damaged.
         """
         check_is_fitted(self, "artifact_")
         with using_threads(self.threads):

@@ -74,8 +74,9 @@ class Stepped:
 class Checked:
     """One run was evaluated on the validation sample after ``step`` steps.
 
-    ``score`` is the task's selection metric, ``loss`` the mean loss in nats, ``rows`` the size of the sample, and
-    ``best`` whether this is the run's best check so far.
+    ``score`` is the task's main metric, ``loss`` the mean loss in nats, ``rows`` the size of the sample, and ``best``
+    whether this is the run's best check so far. ``selected`` is the value of ``--select-by``, higher is better (the
+    negative loss for ``loss``); None: the score.
     """
 
     step: int
@@ -84,6 +85,12 @@ class Checked:
     loss: float
     rows: int
     best: bool
+    selected: float | None = None
+
+    @property
+    def value(self) -> float:
+        """The value that selects."""
+        return self.score if self.selected is None else self.selected
 
 
 @dataclass(frozen=True)

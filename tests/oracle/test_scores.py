@@ -59,10 +59,31 @@ def test_the_interval_is_that_of_wilson() -> None:
     assert high == pytest.approx(middle + half, abs=1e-9)
 
 
-def test_macro_scores_count_an_absent_class_as_zero() -> None:
-    scores = task(3).score_predictions(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]))
-    assert scores["macro_precision"] == pytest.approx((0.5 + 1.0 + 0.0) / 3)
-    assert scores["macro_recall"] == pytest.approx((1.0 + 2 / 3 + 0.0) / 3)
+@pytest.mark.parametrize(
+    ("predicted", "targets"),
+    [
+        ([0, 0, 1, 1], [0, 0, 1, 1]),
+        ([0, 0, 1, 1], [0, 1, 1, 1]),
+        ([0, 0, 3, 1], [0, 1, 1, 2]),
+        ([2, 2, 2], [3, 3, 3]),
+    ],
+)
+def test_macro_scores_are_those_of_scikit_learn(predicted: list[int], targets: list[int]) -> None:
+    """With its default labels: those among targets or predictions."""
+    from sklearn.metrics import f1_score, precision_score, recall_score
+
+    scores = task(5).score_predictions(np.array(predicted), np.array(targets))
+    for name, theirs in (("precision", precision_score), ("recall", recall_score), ("f1", f1_score)):
+        wanted = theirs(targets, predicted, average="macro", zero_division=0)
+        assert scores[f"macro_{name}"] == pytest.approx(wanted), name
+    assert scores["accuracy"] == np.mean(np.array(predicted) == targets)
+
+
+def test_perfect_predictions_of_a_split_without_one_class_have_a_macro_f1_of_1() -> None:
+    labels = np.array([0, 1, 1, 0])
+    assert [task(3).score_predictions(labels, labels)[name] for name in SingleLabel.metrics] == [1.0] * 4
+    # A class that is predicted, but has no rows, counts as 0.
+    assert task(3).score_predictions(np.array([0, 1, 1, 2]), labels)["macro_f1"] == pytest.approx((2 / 3 + 1 + 0) / 3)
 
 
 def test_scores_round_trip_through_json() -> None:

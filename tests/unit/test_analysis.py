@@ -33,15 +33,17 @@ from loralet.errors import RunError
 from loralet.events import Checked, Halved, event_line
 from loralet.records import plain
 from loralet.report.analysis import Analysis, analyse
+from loralet.report.class_scores import classes_text
 from loralet.report.comparisons import choose
 from loralet.report.configurations import Configuration
+from loralet.report.coverage import coverage_of, coverage_text
 from loralet.report.grids import Trend
 from loralet.report.page import write_report
 from loralet.report.sections.base import Answer, ExampleRow, ExampleTable, Measure, ShownRuns
 from loralet.report.sections.registry import SECTIONS, section_of
 from loralet.report.sections.single_label import SingleLabelSection
 from loralet.report.statistics import holm, paired, wilson
-from loralet.report.tables import tables
+from loralet.report.tables import class_table, tables
 from loralet.report.text import trend_sentence
 from loralet.report.wording import NO_BREAK, p_value, points
 from loralet.runs.record import Record
@@ -645,3 +647,93 @@ def test_names_contain_the_settings_that_differ(place: Path, tmp_path: Path) -> 
         "r4 α8 dropout 0 query+value alpha/r",
     ]
     assert [grid.title for grid in told.grids][1] == "base, lr 0.0015, dropout 0.1, query, alpha/r"
+
+
+def test_the_scores_of_each_class_are_those_of_the_confusion_matrix(one: Analysis) -> None:
+    """Rows by label: 18 2 0, 0 18 2, 2 0 18."""
+    assert one.classes
+    assert (one.classes.run, one.classes.split) == (one.shown_run, "test")
+    assert [scores.label for scores in one.classes.scores] == list(LABELS)
+    for scores in one.classes.scores:
+        assert (scores.support, scores.predicted) == (20, 20)
+        assert [scores.precision, scores.recall, scores.f1] == pytest.approx([0.9] * 3)
+    table = class_table(one)
+    assert table
+    assert [line.cells[0].text for line in table.lines] == list(LABELS)
+    assert [cell.text for cell in table.lines[0].cells[1:]] == ["0.9000", "0.9000", "0.9000", "20", "20"]
+
+
+def test_the_weakest_class_is_named(place: Path, tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "weak", place / "data", test=False)
+    assert analyse(folder).classes is None
+    path = folder / "results.json"
+    scores = [
+        {"label": "apple", "precision": 1.0, "recall": 0.5, "f1": 2 / 3, "support": 2, "predicted": 1},
+        {"label": "bird", "precision": 0.5, "recall": 1.0, "f1": 0.7, "support": 1, "predicted": 2},
+        {"label": "cat", "precision": None, "recall": None, "f1": None, "support": 0, "predicted": 0},
+    ]
+    classes = [{"run": "lora-r4-a16-lr0.0015-s0", "split": "validation", "scores": scores}]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"classes": classes}))
+    told = analyse(folder)
+    assert told.classes
+    assert classes_text(told.classes) == (
+        "Precision, recall and F1 of lora-r4-a16-lr0.0015-s0 on 3 validation rows. – marks a class without rows or "
+        "predictions. The weakest class is apple: recall 50.0\u00a0%, precision 100.0\u00a0%, 2 rows."
+    )
+    write_report(told, folder / "report.html", folder / "report.md")
+    assert "The weakest class is apple" in (folder / "report.html").read_text()
+    assert "| cat | – | – | – | 0 | 0 |" in (folder / "report.md").read_text()
+
+
+def test_the_curve_of_coverage_and_the_confidences_of_wanted_accuracies(one: Analysis) -> None:
+    """54 rows are right at 0.8, 6 are wrong at 0.75."""
+    curve = section(one).coverage
+    assert [(p.confidence, p.coverage, p.accuracy) for p in curve.points] == [
+        (pytest.approx(0.8), 0.9, 1.0),
+        (pytest.approx(0.75), 1.0, 0.9),
+    ]
+    assert [wanted for wanted, _ in curve.thresholds] == [0.95, 0.99]
+    for _, at in curve.thresholds:
+        assert at
+        assert (at.threshold, at.rows, at.right, at.total) == (0.8, 54, 54, 60)
+    text = coverage_text(curve, "a run")
+    assert "Accuracy reaches 95\u00a0% at 0.8 (90.0\u00a0% of the rows) and 99\u00a0% at 0.8" in text
+    unsure = np.array([[0.6, 0.4], [0.6, 0.4], [0.7, 0.3]])
+    assert "No confidence gives 80\u00a0%, 90\u00a0%, 95\u00a0% and 99\u00a0%" in coverage_text(
+        coverage_of(unsure, np.array([0, 1, 1])), "a run"
+    )
+
+
+def test_the_caption_tells_how_the_probabilities_were_calibrated(place: Path, tmp_path: Path, one: Analysis) -> None:
+    folder = write_study(tmp_path / "scaled", place / "data")
+    assert "temperature" not in section(one).drawings()[0].caption
+    for fitted, words in (
+        (
+            True,
+            "divided by the temperature 1.5, fitted on 150 validation rows. Calibration error without it: 9.1 points.",
+        ),
+        (False, "Its probabilities are not calibrated: 150 validation rows are fewer than 10."),
+    ):
+        error = {"before": 0.0912, "after": 0.0345}
+        found = {"temperature": 1.5, "rows": 150, "fitted": fitted, "validation": error, "test": error}
+        change_results(folder, {section(one).shown.winner: {"calibration": found}})
+        assert words in section(analyse(folder)).drawings()[0].caption
+
+
+@pytest.mark.parametrize("selection", ["macro_f1", "loss"])
+def test_the_winner_is_chosen_by_the_recorded_selection(place: Path, tmp_path: Path, selection: str) -> None:
+    """Another configuration has the best macro F1 and the lowest loss; the accuracies stay as they are."""
+    folder = write_study(tmp_path / "selected", place / "data")
+    path = folder / "results.json"
+    other = "lora-r2-a8-lr0.0015-s0"
+    assert chosen_run(read_results(folder)).id != other
+    scores = read_results(folder).run(other).validation
+    assert scores is not None
+    best = scores.to_json() | ({"macro_f1": 0.99} if selection == "macro_f1" else {"loss": 0.001})
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"selection": selection}))
+    change_results(folder, {other: {"validation": best}})
+    assert chosen_run(read_results(folder)).id == other
+    told = analyse(folder)
+    assert told.best.runs == (other,)
+    assert told.best.validation == scores["accuracy"] < max(row.validation or 0 for row in told.configurations)
+    assert told.shown_run == other

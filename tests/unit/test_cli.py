@@ -226,7 +226,10 @@ def test_predict_reads_files_and_standard_input_in_order(studied: Path, place: P
     rows = list(csv.DictReader(from_file.stdout.splitlines()))
     assert [row["text"] for row in rows] == texts
     assert list(rows[0]) == ["text", "label", *(f"probability_{label}" for label in LABELS)]
-    assert run(place, "predict", "grid", "--file", "table.csv", "--format", "csv").stdout == from_file.stdout
+    tabled = run(place, "predict", "grid", "--file", "table.csv", "--format", "csv")
+    given = list(csv.DictReader(tabled.stdout.splitlines()))
+    assert [row.pop("id") for row in given] == ["0", "1", "2", "3", "4"]
+    assert [{"text": row.pop("sentence"), **row} for row in given] == rows
     assert run(place, "predict", "grid", "--format", "csv", stdin="\n".join(texts) + "\n").stdout == from_file.stdout
     alone = run(place, "predict", "grid", texts[1], "--format", "jsonl").stdout
     assert max(json.loads(alone)["probabilities"].values()) == pytest.approx(

@@ -81,6 +81,7 @@ INVALID_VALUES: list[tuple[type, str, list[Any], list[Any]]] = [
     (TrainingOptions, "validation_sample", [0], [1]),
     (TrainingOptions, "target_score", [0.0, 1.01, NAN], [0.01, 1.0]),
     (TrainingOptions, "patience", [0], [1, None]),
+    (TrainingOptions, "select_by", ["f1", "macro_f1", ""], ["accuracy", "macro-f1", "loss"]),
     (TrainingOptions, "head", ["max"], ["pooler", "trained-pooler", "mean"]),
     (TrainingOptions, "schedule", ["cubic"], ["linear", "cosine", "constant"]),
     (ComputeOptions, "threads", [0, -1, MOST_THREADS + 1, 100_000], [1, MOST_THREADS, None]),
@@ -255,6 +256,7 @@ reading = st.builds(
 training = st.builds(
     TrainingOptions, head=st.sampled_from(["pooler", "trained-pooler", "mean"]), head_dropout=share, epochs=above_0,
     steps=st.none() | count, batch_size=count, schedule=st.sampled_from(["linear", "cosine", "constant"]), warmup=share,
+    select_by=st.sampled_from(["accuracy", "macro-f1", "loss"]),
     weight_decay=at_least_0, clip=at_least_0, eval_every=count, validation_sample=count, target_score=share,
     patience=st.none() | count,
 )  # fmt: skip

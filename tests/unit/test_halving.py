@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import nan
 
 import numpy as np
@@ -42,6 +43,13 @@ def test_runs_are_ranked_by_accuracy_then_loss_then_position() -> None:
         checked("e", 0.5, nan),
     ]
     assert [c.run for c in ranking(checks)] == ["c", "b", "a", "d", "e"]
+
+
+def test_runs_are_ranked_by_the_value_that_selects() -> None:
+    values = {"a": 0.3, "b": 0.1, "c": 0.2}
+    checks = [replace(checked(run, 0.5, loss=value), selected=value) for run, value in values.items()]
+    assert [c.run for c in ranking(checks)] == ["a", "c", "b"]
+    assert [c.run for c in ranking([replace(c, selected=None) for c in checks])] == ["b", "c", "a"]
 
 
 @pytest.mark.parametrize(("count", "kept"), [(1, 1), (2, 1), (3, 2), (8, 4), (9, 5)])

@@ -40,7 +40,7 @@ from loralet.runs.results import read_results
 VOID = {"meta", "link", "br", "hr", "img", "input", "col", "wbr"}
 FIGURES = {
     "loss-base", "accuracy-base", "convergence-map-1", "accuracy-map-1", "rank-seconds", "rank-memory",
-    "pareto-trainable", "pareto-bytes", "pareto-seconds", "confusion", "reliability",
+    "pareto-trainable", "pareto-bytes", "pareto-seconds", "confusion", "reliability", "coverage",
 }  # fmt: skip
 
 
@@ -126,7 +126,7 @@ def test_every_figure_has_a_title_and_a_description(html: str) -> None:
     for name in FIGURES:
         title = re.search(rf'<title id="{name}-title">([^<]+)</title><desc id="{name}-desc">([^<]+)</desc>', html)
         assert title, name
-    assert html.count("<figcaption") == 5
+    assert html.count("<figcaption") == 6
 
 
 def test_numbers_in_the_figures_are_complete(html: str, analysis: Analysis) -> None:
@@ -175,7 +175,8 @@ def test_a_row_with_markup_can_be_shown(place: Path, monkeypatch: pytest.MonkeyP
 def test_order_of_the_page(html: str) -> None:
     places = [html.index(words) for words in (
         "<h1>How accurate", 'class="answer"', "What was run", "Command:", "<h2>Results", "Training curves",
-        "Rank and alpha", "Cost of rank", "Accuracy against cost", "Errors and calibration", "Test rows",
+        "Rank and alpha", "Cost of rank", "Accuracy against cost", "Errors and calibration",
+        "Accuracy above a confidence", "<h2>Classes", "<h2>Test rows",
         "Most confident errors", "Likely mislabelled rows", "Recommendations", "Limitations",
     )]  # fmt: skip
     assert places == sorted(places)
@@ -317,7 +318,7 @@ def test_values_in_the_figures(analysis: Analysis) -> None:
     named = {point.row.name: point.label for point in pareto_points(analysis, "trainable")}
     assert "random head" not in named
     assert named["r4 α16"] == "r4 α16"
-    assert {drawing.name for drawing in draw(analysis)} == {"course", "grid", "rank", "pareto", "errors"}
+    assert {drawing.name for drawing in draw(analysis)} == {"course", "grid", "rank", "pareto", "errors", "coverage"}
 
 
 def test_the_commit_is_shown_if_recorded(analysis: Analysis) -> None:
@@ -355,6 +356,13 @@ def test_the_table_shows_the_backend_if_recorded(place: Path) -> None:
     shown = table_text(results_table(results, backends=backend_lines(environment.backends)))
     assert "backend: native, AVX-512 BF16, bf16, 2 threads" in shown
     assert "backend" not in table_text(results_table(results))
+
+
+def test_the_table_names_what_selects_unless_it_is_the_accuracy(place: Path) -> None:
+    results = read_results(place / "one")
+    for selection, words in (("accuracy", ""), ("macro_f1", " by macro F1"), ("loss", " by loss")):
+        shown = table_text(results_table(replace(results, selection=selection)))
+        assert f"chosen on validation{words}: " in shown
 
 
 def test_the_backend_of_a_model_is_shown_once() -> None:

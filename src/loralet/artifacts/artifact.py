@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from math import isfinite
 from typing import TYPE_CHECKING, Literal
 
 from loralet import __version__
@@ -12,6 +13,7 @@ from loralet.config import ComputeOptions, TrainingOptions
 from loralet.models.pooling import HeadKind, Pooling
 from loralet.records import plain, read_record
 from loralet.tasks.base import Scores, Task
+from loralet.tasks.classes import ClassScores
 from loralet.tasks.registry import TASKS
 
 if TYPE_CHECKING:
@@ -24,10 +26,17 @@ ArtifactRole = Literal["lora", "linear-probe", "full"]
 
 @dataclass(frozen=True)
 class Measured:
-    """Scores on a split of ``rows`` rows."""
+    """Scores on a split of ``rows`` rows, and those of each class if they were recorded."""
 
     rows: int
     scores: Scores
+    classes: tuple[ClassScores, ...] = ()
+
+    def to_json(self) -> dict[str, object]:
+        """One object: the rows, the scores, and a list of the classes."""
+        flat: dict[str, object] = {"rows": self.rows}
+        flat |= self.scores.to_json()
+        return flat | ({"classes": [plain(scores) for scores in self.classes]} if self.classes else {})
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,8 @@ class Artifact:
         task: name of the task.
         pooling: form of the pooler.
         label_type: type of the original labels: ``str``, ``int``, ``float`` or ``bool``.
+        temperature: divisor of the logits, for calibrated probabilities (:mod:`loralet.tasks.calibration`). The tensors
+            do not contain it.
         provenance: origin of the artifact.
         metrics: scores by split.
     """
@@ -102,6 +113,7 @@ class Artifact:
     task: str = "single-label"
     pooling: Pooling = Pooling()
     label_type: str = "str"
+    temperature: float = 1.0
     provenance: Provenance = Provenance()
     metrics: Mapping[str, Measured] = field(default_factory=dict)
 
@@ -112,7 +124,7 @@ class Artifact:
     def describe(self) -> dict[str, object]:
         """Content of loralet.json: everything except the tensors."""
         described = plain(_Described(**{f.name: getattr(self, f.name) for f in fields(_Described)}))
-        metrics = {split: {"rows": m.rows} | m.scores.to_json() for split, m in self.metrics.items()}
+        metrics = {split: measured.to_json() for split, measured in self.metrics.items()}
         return {"schema": SCHEMA, "loralet": __version__} | described | {"metrics": metrics}
 
 
@@ -133,6 +145,7 @@ class _Described:
     task: str = "single-label"
     pooling: Pooling = Pooling()
     label_type: str = "str"
+    temperature: float = 1.0
     provenance: Provenance = Provenance()
 
 
@@ -155,6 +168,8 @@ def read_description(raw: object) -> Artifact:
     metrics = _metrics(raw.get("metrics"), problems)
     if found is not None and found.task not in TASKS:
         problems.append(f"task is {found.task!r}: known tasks: {', '.join(TASKS)}")
+    if found is not None and not (isfinite(found.temperature) and found.temperature > 0):
+        problems.append(f"temperature is {found.temperature}: a finite number above 0 is expected")
     if found is not None and not found.labels:
         problems.append("labels is empty")
     if found is not None:
@@ -169,10 +184,16 @@ def _metrics(raw: object, problems: list[str]) -> dict[str, Measured]:
     for split, values in (raw if isinstance(raw, dict) else {}).items():
         try:
             flat = dict(values)
-            metrics[split] = Measured(int(flat.pop("rows")), Scores.from_json(flat))
+            rows, classes = int(flat.pop("rows")), _classes(flat.pop("classes", ()), problems, f"metrics.{split}.")
+            metrics[split] = Measured(rows, Scores.from_json(flat), classes)
         except (KeyError, TypeError, ValueError) as error:
             problems.append(f"metrics.{split}: {error}")
     return metrics
+
+
+def _classes(raw: Iterable[Mapping[str, object]], problems: list[str], where: str) -> tuple[ClassScores, ...]:
+    found = (read_record(ClassScores, dict(row), problems, f"{where}classes[{i}].") for i, row in enumerate(raw))
+    return tuple(scores for scores in found if scores is not None)
 
 
 def _of_schema_1(raw: dict[str, object]) -> dict[str, object]:
@@ -197,9 +218,9 @@ def _object(value: object) -> dict[str, object]:
     return dict(value) if isinstance(value, dict) else {}
 
 
-def with_metrics(artifact: Artifact, split: str, rows: int, scores: Scores) -> Artifact:
+def with_metrics(artifact: Artifact, split: str, measured: Measured) -> Artifact:
     """A copy of the artifact with scores on another split."""
-    return replace(artifact, metrics={**artifact.metrics, split: Measured(rows, scores)})
+    return replace(artifact, metrics={**artifact.metrics, split: measured})
 
 
 def is_head(slot: str) -> bool:

@@ -79,6 +79,7 @@ def average(members: Mapping[str, Artifact], id: str) -> Artifact:
         tensors=_mean_tensors(artifacts),
         label_type=_same([artifact.label_type for artifact in artifacts], "str"),
         provenance=_common([artifact.provenance for artifact in artifacts], [artifact.id for artifact in artifacts]),
+        temperature=1.0,
         metrics={},
     )
 

@@ -79,6 +79,12 @@ print([settings["labels"][number] for number in logits.argmax(-1)])
 
 KINDS = {"linear-probe": "linear probe", "full": "full fine-tuning"}
 """Names of artifacts without an adapter."""
+RAW = (
+    "loralet divides by it. The weights in this folder do not contain it, so in other programs, such as PEFT, divide "
+    "the logits by it before the softmax."
+)
+BAKED = "It is divided into the weights and the bias of the classifier, so the softmax of its logits is calibrated."
+"""Where the temperature of a run and of an export is."""
 CHOSEN = "This state of the run was selected on the validation rows"
 
 
@@ -96,6 +102,8 @@ def card(artifact: Artifact, in_peft: bool) -> str:
         f"# {artifact.id}\n",
         f"{_summary(artifact)}. Made with loralet {__version__}.\n",
         _results(artifact),
+        _classes(artifact),
+        _probabilities(artifact, RAW),
         "## Loading\n",
         _code(LORALET.format(here=HERE)),
         _peft(artifact, in_peft),
@@ -121,6 +129,8 @@ def export_card(artifact: Artifact, to: str) -> str:
         f"# {artifact.id}\n",
         f"{_summary(artifact)}; {form}. Made with loralet {__version__}.\n",
         _results(artifact),
+        _classes(artifact),
+        _probabilities(artifact, BAKED),
         "## Loading\n",
         _code(snippet.format(here=f"model = {PLACE}")),
         "## Training\n",
@@ -179,7 +189,7 @@ def _front(artifact: Artifact, library: str, tags: Sequence[str]) -> str:
 
 
 def _shown(artifact: Artifact) -> tuple[str, str]:
-    """The metrics on the card: the selection metric, and the last metric of the task."""
+    """The metrics on the card: the main metric, and the last metric of the task."""
     metrics = artifact.as_task().metrics
     return metrics[0], metrics[-1]
 
@@ -198,6 +208,36 @@ def _results(artifact: Artifact) -> str:
     chosen = averaged if artifact.provenance.averaged_from else CHOSEN
     read = "; the test split was read once, at the end." if "test" in artifact.metrics else "."
     return "\n".join([*lines, "", f"{chosen}{read}\n"])
+
+
+def _classes(artifact: Artifact) -> str:
+    """Table of the scores of each class on the test split, else on another one; empty if none has them."""
+    known = {split: measured.classes for split, measured in artifact.metrics.items() if measured.classes}
+    if not known:
+        return ""
+    split, classes = ("test", known["test"]) if "test" in known else next(iter(known.items()))
+    lines = [f"| class ({split}) | precision | recall | F1 | rows |", "|---|---:|---:|---:|---:|"]
+    for scores in classes:
+        values = (scores.precision, scores.recall, scores.f1)
+        numbers = " | ".join("–" if value is None else f"{value:.4f}" for value in values)
+        lines.append(f"| {_cell(scores.label)} | {numbers} | {scores.support:,} |")
+    return "\n".join([*lines, ""])
+
+
+def _cell(text: str) -> str:
+    """A text in one cell of a Markdown table, without markup."""
+    line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return "".join(f"\\{c}" if c in "\\`*_[]|" else c for c in line)
+
+
+def _probabilities(artifact: Artifact, where: str) -> str:
+    """The temperature of the logits; empty without one."""
+    if artifact.temperature == 1.0:
+        return ""
+    return (
+        f"Probabilities are calibrated: the temperature of the logits, {artifact.temperature:.4g}, was fitted on "
+        f"validation rows. {where} Predicted labels do not depend on it.\n"
+    )
 
 
 def _peft(artifact: Artifact, in_peft: bool) -> str:

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from loralet.adapters.registry import METHODS
-from loralet.artifacts.artifact import Artifact, is_head, with_metrics
+from loralet.artifacts.artifact import Artifact, Measured, is_head, with_metrics
 from loralet.artifacts.card import card
 from loralet.artifacts.reading import PEFT_PREFIX, head_in_peft, read_artifact
 from loralet.artifacts.verify import verify
@@ -29,6 +29,7 @@ from loralet.hub.backbone import Backbone
 from loralet.hub.tokenizer_config import tokenizer_config
 from loralet.models.family import Family
 from loralet.tasks.base import Scores
+from loralet.tasks.classes import ClassScores
 
 
 def save_artifact(folder: Path, artifact: Artifact, backbone: Backbone) -> None:
@@ -60,9 +61,9 @@ def save_artifact(folder: Path, artifact: Artifact, backbone: Backbone) -> None:
         verify(temporary, load_artifact(temporary), artifact, backbone)
 
 
-def add_metrics(folder: Path, split: str, rows: int, scores: Scores) -> None:
+def add_metrics(folder: Path, split: str, rows: int, scores: Scores, classes: tuple[ClassScores, ...] = ()) -> None:
     """Add scores on another split to loralet.json and the card of a saved run."""
-    artifact = with_metrics(load_artifact(folder), split, rows, scores)
+    artifact = with_metrics(load_artifact(folder), split, Measured(rows, scores, classes))
     write_json(folder / "loralet.json", artifact.describe())
     with new_file(folder / "README.md") as temporary:
         temporary.write_text(card(artifact, carried_by_peft(artifact)), encoding="utf-8")

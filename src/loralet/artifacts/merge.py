@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -50,3 +50,12 @@ def merge(artifact: Artifact, backbone: Backbone) -> Merged:
     trained = {name: tensor for name, tensor in artifact.tensors.items() if name.startswith("pooler.")}
     classifier = {name: tensor for name, tensor in artifact.tensors.items() if name.startswith("classifier.")}
     return Merged(artifact, backbone, weights | trained, classifier)
+
+
+def calibrated(merged: Merged) -> Merged:
+    """The classifier with its temperature divided into weight and bias.
+
+    For programs that have no temperature: their logits are those of the run, divided by it.
+    """
+    temperature = merged.artifact.temperature
+    return replace(merged, classifier={name: tensor / temperature for name, tensor in merged.classifier.items()})

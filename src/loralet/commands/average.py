@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from loralet.artifacts.artifact import Artifact, with_metrics
+from loralet.artifacts.artifact import Artifact, Measured, with_metrics
 from loralet.artifacts.average import average as mean_of
 from loralet.artifacts.folder import save_artifact
 from loralet.config import AverageConfig, ComputeOptions, ModelOptions, OneRun, SeveralRuns
@@ -65,7 +65,10 @@ def _members(config: AverageConfig) -> list[Path]:
 def _measured(
     made: Artifact, members: Sequence[Artifact], adapter: Path, backbone: Backbone, compute: ComputeOptions
 ) -> Artifact:
-    """The average, with scores on the validation rows that all members share, if they can be read."""
+    """The average, with scores on the validation rows that all members share, if they can be read.
+
+    Its temperature is fitted on these rows.
+    """
     first = _data_of(members[0])
     if not made.data_fingerprint or any(_data_of(member) != first for member in members):
         return made
@@ -74,8 +77,13 @@ def _measured(
     except RunError:
         return made
     logits = ensemble_of({made.id: opened_of(made, backbone)}, compute).logits(rows.texts)
-    scores = made.as_task().score(logits, rows.targets)
-    return with_metrics(replace(made, metrics={}), "validation", len(rows), scores)
+    task = made.as_task()
+    scaling = task.calibrate(logits, rows.targets)
+    temperature = scaling.temperature if scaling else 1.0
+    calibrated = logits / temperature
+    classes = task.classes(task.predicted(calibrated), rows.targets)
+    measured = Measured(len(rows), task.score(calibrated, rows.targets), classes)
+    return with_metrics(replace(made, temperature=temperature), "validation", measured)
 
 
 def _data_of(artifact: Artifact) -> tuple[object, ...]:

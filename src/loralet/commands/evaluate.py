@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
+from rich.text import Text
 
 from loralet.artifacts.artifact import Artifact
 from loralet.commands.backends import announce
@@ -15,11 +15,12 @@ from loralet.data.sources import Split, load_labelled
 from loralet.errors import RunError
 from loralet.inference.adapters import find_adapters
 from loralet.inference.ensemble import Ensemble, load_ensemble
+from loralet.report.evaluation import evaluation_of, evaluation_text
+from loralet.report.results_table import table_console
 from loralet.runs.results import NAME, read_results, write_results
 from loralet.runs.selection import with_test_read
 from loralet.runs.sources import columns_of, dataset_of, read_config
 from loralet.runtime import using_threads
-from loralet.tasks.base import Scores
 
 
 def evaluate(config: EvaluateConfig) -> None:
@@ -32,11 +33,14 @@ def evaluate(config: EvaluateConfig) -> None:
             split = load_labelled(config.rows.data, columns_of(config.rows.columns), ensemble.task)
         else:
             split = _own_test(Path(config.runs.one.folder), ensemble.artifacts)
-        scores = ensemble.task.score(ensemble.logits(split.texts), split.targets)
+        names = (_names(ensemble), split.source, "; ".join(ensemble.backends))
+        found = evaluation_of(ensemble.task, ensemble.logits(split.texts), split.targets, config.target_accuracy, names)
     if config.format == "json":
-        print(json.dumps(_record(ensemble, split, scores), indent=2))
-    else:
-        _print_scores(ensemble, split, scores)
+        print(json.dumps(found.to_json(), indent=2))
+        return
+    console = table_console()
+    for part in evaluation_text(found):
+        console.print(part, soft_wrap=isinstance(part, Text))
 
 
 def _own_test(folder: Path, artifacts: Sequence[Artifact]) -> Split:
@@ -63,23 +67,3 @@ def _own_test(folder: Path, artifacts: Sequence[Artifact]) -> Split:
 
 def _names(ensemble: Ensemble) -> str:
     return " + ".join(artifact.id for artifact in ensemble.artifacts)
-
-
-def _record(ensemble: Ensemble, split: Split, scores: Scores) -> dict[str, object]:
-    return {
-        "run": _names(ensemble),
-        "data": split.source,
-        "rows": len(split),
-        "backend": "; ".join(ensemble.backends),
-    } | scores.to_json()
-
-
-def _print_scores(ensemble: Ensemble, split: Split, scores: Scores) -> None:
-    """Print the selection metric with its interval on one line, and the other metrics on the next."""
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"{_names(ensemble)} on {split.source}: {len(split):,} rows", markup=False)
-    first, *others = scores.values
-    low, high = scores.intervals[first]
-    console.print(f"{first.replace('_', ' ')}  {scores[first]:.4f}  (95 % interval {low:.4f}–{high:.4f})")
-    words = [f"{name.replace('_', ' ').replace('f1', 'F1')} {scores[name]:.4f}" for name in others]
-    console.print("  ".join([*words, f"loss {scores.loss:.4f}" if scores.loss is not None else "loss –"]))

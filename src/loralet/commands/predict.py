@@ -2,68 +2,135 @@
 
 from __future__ import annotations
 
-import codecs
 import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from loralet.artifacts.artifact import Artifact
 from loralet.commands.backends import announce
-from loralet.config import PredictConfig
-from loralet.errors import ConfigError, DataError
+from loralet.config import PredictConfig, TextInput
+from loralet.errors import ConfigError, listed_rows
 from loralet.hub.bundled import DATA, FOLDER
 from loralet.inference.adapters import find_adapters
-from loralet.inference.ensemble import load_ensemble
-from loralet.report.predictions import WRITERS
+from loralet.inference.ensemble import Ensemble, load_ensemble
+from loralet.inference.predictions import Prediction, abstaining
+from loralet.report.predictions import WRITERS, Form, output_names
 from loralet.runtime import using_threads
 
 
+@dataclass(frozen=True)
+class Given:
+    """The texts to classify.
+
+    Args:
+        texts: the texts.
+        rows: their row numbers, for messages.
+        columns: the columns of their table; empty without one.
+    """
+
+    texts: Sequence[str]
+    rows: Sequence[int]
+    columns: Mapping[str, Sequence[object]] = field(default_factory=dict)
+
+
 def predict(config: PredictConfig) -> None:
-    """Classify texts and print the predictions in input order."""
-    runs, given = config.runs, config.input
-    if given.texts and given.file:
-        raise ConfigError("texts and --file are both given: use one of them")
+    """Classify texts and print the predictions in input order.
+
+    Raises:
+        ConfigError: no texts, texts from several places, or an abstention label that is a label of the classifier.
+    """
+    runs, output = config.runs, config.output
+    _check_input(config.input)
     with using_threads(config.compute.threads):
         adapters = find_adapters(runs)
-        texts = list(given.texts)
-        if not texts and not given.file and sys.stdin.isatty():
-            texts = _bundled_texts()
-        elif not texts:
-            texts = _read_texts(given.file or "-", given.text_column)
+        given = _given(config.input)  # an unreadable file is reported before the model is loaded
         ensemble = load_ensemble(adapters, config.model, config.compute)
+        given = given or _bundled_texts(ensemble.artifacts)
+        if output.abstain_label in ensemble.labels:
+            raise ConfigError(f"abstain_label is {output.abstain_label!r}, a label of the classifier: give another one")
         announce(ensemble.backends)
         if len(adapters) > 1:
             members = ", ".join(artifact.id for artifact in ensemble.artifacts)
             print(f"· mean probability of {members}", file=sys.stderr)
         elif not runs.one.run and not runs.runs and adapters[0] != Path(runs.one.folder):
             print(f"· using {ensemble.artifacts[0].id}, the run chosen on validation", file=sys.stderr)
-        WRITERS[config.format](ensemble.predict(texts), ensemble.labels, sys.stdout)
+        unlabelled: list[int] = []
+        found = ensemble.predict(given.texts)
+        found = abstaining(found, output.min_confidence, output.abstain_label or None)
+        found = _noted(found, given.rows, output.min_confidence, unlabelled)
+        form = _form(ensemble, given, config)
+        WRITERS[config.format](found, form, sys.stdout)
+    _say(given, unlabelled, output.min_confidence)
 
 
-def _bundled_texts() -> list[str]:
+def _check_input(given: TextInput) -> None:
+    """Check that the texts come from one place."""
+    if given.texts and given.file:
+        raise ConfigError("texts and --file are both given: use one of them")
+    if "-" in given.texts and len(given.texts) > 1:
+        raise ConfigError("- is standard input, and other texts are given too: use one of them")
+    if given.texts and given.texts != ("-",) and given.input_format != "auto":
+        raise ConfigError(
+            f"input_format is {given.input_format}, and texts are given as arguments: it is the format of --file and "
+            "of standard input"
+        )
+
+
+def _given(given: TextInput) -> Given | None:
+    """The texts that the options name; None if there are none and standard input is a terminal."""
+    if given.texts and given.texts != ("-",):
+        return Given(given.texts, range(1, len(given.texts) + 1))
+    if not given.texts and not given.file and sys.stdin.isatty():
+        return None
+    from loralet.data.texts import read_texts  # imports Arrow, which takes a while
+
+    found = read_texts(given.file or "-", given.input_format, given.text_column)
+    return Given(found.texts, found.rows, found.columns)
+
+
+def _bundled_texts(artifacts: Sequence[Artifact]) -> Given:
+    """The test texts of the bundled data set, for a run that was trained on it.
+
+    Raises:
+        ConfigError: the run was trained on other data.
+    """
+    if any(artifact.provenance.source != DATA for artifact in artifacts):
+        raise ConfigError(
+            "no texts to classify: give them as arguments, in a file (--file FILE), or on standard input (- or a pipe)"
+        )
     print(f"· no text given: using the test texts of the bundled {DATA}", file=sys.stderr)
     from loralet.data.files import Columns, read_table
 
-    return list(read_table(FOLDER / DATA / "test.csv", Columns()).texts.to_pylist())
+    table = read_table(FOLDER / DATA / "test.csv", Columns())
+    return Given(table.texts.to_pylist(), table.rows.to_pylist())
 
 
-def _read_texts(file: str, text_column: str) -> list[str]:
-    from loralet.data.files import SUFFIXES, Columns, read_table  # imports Arrow, which takes a while
+def _form(ensemble: Ensemble, given: Given, config: PredictConfig) -> Form:
+    """What to write. Says which columns of the table are written under another name."""
+    names = output_names(given.columns, ensemble.labels)
+    renamed = [f"{old} as {new}" for old, new in names.items() if old != new]
+    if renamed and config.format != "table" and not config.output.labels_only:
+        print(f"· columns of the input are written under other names: {', '.join(renamed)}", file=sys.stderr)
+    columns = {names[name]: values for name, values in given.columns.items()}
+    return Form(ensemble.labels, columns, config.output.top_k, config.output.labels_only)
 
-    if file != "-" and Path(file).suffix.lower() in SUFFIXES:
-        table = read_table(Path(file), Columns(text=text_column), labelled=False, keep_empty=True)
-        return list(table.texts.to_pylist())
-    name = "standard input" if file == "-" else file
-    try:
-        raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror})") from error
-    raw = raw.removeprefix(codecs.BOM_UTF8)
-    lines = raw.removesuffix(b"\n").split(b"\n") if raw else []
-    texts: list[str] = []
-    for number, line in enumerate(lines, 1):
-        try:
-            texts.append(line.removesuffix(b"\r").decode())
-        except UnicodeDecodeError as error:
-            raise DataError(f"{name}: row {number} is not UTF-8; save it as UTF-8") from error
-    if not texts:
-        raise DataError(f"{name}: contains no text")
-    return texts
+
+def _noted(
+    found: Iterable[Prediction], rows: Sequence[int], least: float, unlabelled: list[int]
+) -> Iterator[Prediction]:
+    """The predictions; the row numbers of those below the smallest confidence are added to ``unlabelled``."""
+    for row, prediction in zip(rows, found, strict=True):
+        if prediction.confidence is not None and prediction.confidence < least:
+            unlabelled.append(row)
+        yield prediction
+
+
+def _say(given: Given, unlabelled: Sequence[int], least: float) -> None:
+    """Print how many texts have no label."""
+    empty = [row for row, text in zip(given.rows, given.texts, strict=True) if not text.strip()]
+    if empty:
+        print(f"· no label, as the text is empty: {listed_rows(empty)}", file=sys.stderr)
+    if unlabelled:
+        total = len(given.texts) - len(empty)
+        print(f"· below the confidence {least:g}: {len(unlabelled):,} of {total:,} texts", file=sys.stderr)

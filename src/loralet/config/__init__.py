@@ -23,6 +23,7 @@ from loralet.config.commands import (
 from loralet.config.compute import ComputeOptions
 from loralet.config.data import ColumnOptions, DataOptions, LabelledRows, TextInput
 from loralet.config.distil import DistillConfig
+from loralet.config.prediction import PredictionOptions
 from loralet.config.presets import PRESETS, Preset, with_preset
 from loralet.config.selection import BackboneOptions, ModelOptions, OneRun, SeveralRuns
 from loralet.config.study import GridOptions, StudyConfig
@@ -48,6 +49,7 @@ __all__ = [
     "OneRun",
     "Planning",
     "PredictConfig",
+    "PredictionOptions",
     "Preset",
     "PushConfig",
     "ReportConfig",

@@ -14,6 +14,7 @@ from tyro.conf import Positional, arg
 
 from loralet.config.compute import ComputeOptions
 from loralet.config.data import ColumnOptions, LabelledRows, TextInput
+from loralet.config.prediction import PredictionOptions
 from loralet.config.presets import Preset
 from loralet.config.selection import BackboneOptions, ModelOptions, OneRun, SeveralRuns
 from loralet.config.shared import OUTPUT_FORMAT, Private
@@ -40,11 +41,15 @@ class EvaluateConfig:
     rows: LabelledRows = field(default_factory=LabelledRows)
     model: ModelOptions = field(default_factory=ModelOptions)
     compute: ComputeOptions = field(default_factory=fp32)
+    target_accuracy: float | None = None
+    """Also print the --min-confidence with which predictions reach this accuracy, and the rows left."""
     format: Annotated[Literal["table", "json"], OUTPUT_FORMAT] = "table"
 
     def problems(self) -> Iterator[str]:
         for part in (self.runs, self.rows, self.compute):
             yield from part.problems()
+        if self.target_accuracy is not None and not 0 < self.target_accuracy <= 1:
+            yield f"target_accuracy is {self.target_accuracy}: it must be above 0 and at most 1"
 
 
 @dataclass(frozen=True)
@@ -53,12 +58,13 @@ class PredictConfig:
 
     runs: SeveralRuns
     input: TextInput = field(default_factory=TextInput)
+    output: PredictionOptions = field(default_factory=PredictionOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
     compute: ComputeOptions = field(default_factory=fp32)
     format: Annotated[Literal["table", "jsonl", "csv"], OUTPUT_FORMAT] = "table"
 
     def problems(self) -> Iterator[str]:
-        for part in (self.runs, self.compute):
+        for part in (self.runs, self.output, self.compute):
             yield from part.problems()
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 from loralet.config.limits import seed_problems, twice
 from loralet.config.shared import ChosenLength, TextColumn
+
+InputFormat = Literal["auto", "csv", "tsv", "jsonl", "lines"]
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,11 @@ class TextInput:
     """Texts to classify."""
 
     texts: Annotated[Positional[tuple[str, ...]], arg(metavar="TEXT")] = ()
-    """Texts to classify; if none, --file or standard input, one per line (on a terminal: news-mini)."""
+    """Texts to classify; if none, or if -, those of --file or of standard input."""
     file: str = ""
-    """File of texts: CSV, TSV, JSONL or Parquet with a text column, or one text per line; - is standard input."""
+    """CSV, TSV, JSONL or Parquet with a text column, or a text per line; - is standard input (default)."""
+    input_format: InputFormat = "auto"
+    """Format of the input; auto: by the extension of --file, else one text per line."""
     text_column: TextColumn = ""
 
 

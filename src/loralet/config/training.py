@@ -14,6 +14,7 @@ from loralet.config.compute import ComputeOptions
 from loralet.config.data import DataOptions
 from loralet.config.limits import choice_problems, rate_problems, seed_problems
 from loralet.config.shared import TrainingData
+from loralet.ranking import SelectBy
 
 Head = Literal["pooler", "trained-pooler", "mean"]
 Schedule = Literal["linear", "cosine", "constant"]
@@ -47,11 +48,13 @@ class TrainingOptions:
     """Rows of the fixed, stratified validation sample; the whole split is used at the end."""
     target_score: Annotated[float, arg(aliases=("--target-accuracy",))] = 0.85
     """Validation accuracy at which a run counts as converged."""
+    select_by: SelectBy = "accuracy"
+    """Validation metric that selects states and runs; ties by lower loss, then by the later state."""
     patience: int | None = None
     """Checks without improvement after which a run stops; unlimited if not set."""
 
     def problems(self) -> Iterator[str]:
-        choices = {"head": Head, "schedule": Schedule}
+        choices = {"head": Head, "schedule": Schedule, "select_by": SelectBy}
         yield from choice_problems({name: (getattr(self, name), get_args(kind)) for name, kind in choices.items()})
         if not 0 <= self.head_dropout < 1:
             yield f"head_dropout is {self.head_dropout}: it must be at least 0 and below 1"

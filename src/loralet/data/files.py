@@ -85,6 +85,18 @@ def read_table(path: Path, columns: Columns, labelled: bool = True, keep_empty: 
         DataError: a missing or empty file, ragged rows, invalid UTF-8, missing columns, or a missing label. The message
             names file and row.
     """
+    raw, rows = _read_raw(path, columns)
+    return _select(path, raw, columns, rows, labelled, keep_empty)
+
+
+def read_with_columns(path: Path, columns: Columns) -> tuple[Table, pa.Table]:
+    """:func:`read_table` with empty texts and without labels, and all columns of the file, those of CSV as bytes."""
+    raw, rows = _read_raw(path, columns)
+    return _select(path, raw, columns, rows, labelled=False, keep_empty=True), raw
+
+
+def _read_raw(path: Path, columns: Columns) -> tuple[pa.Table, pa.Array]:
+    """All columns of a file, and the row numbers."""
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise DataError(f"{path}: unknown file extension {path.suffix!r}; known: {', '.join(SUFFIXES)}")
@@ -106,7 +118,7 @@ def read_table(path: Path, columns: Columns, labelled: bool = True, keep_empty: 
         rows = range(1, raw.num_rows + 1)
     if raw.num_rows == 0:
         raise DataError(f"{path}: the file has no rows{' below its header' if suffix in ('.csv', '.tsv') else ''}")
-    return _select(path, raw, columns, pa.array(rows, pa.int64()), labelled, keep_empty)
+    return raw, pa.array(rows, pa.int64())
 
 
 def _read_csv(path: Path, header: Sequence[str]) -> tuple[pa.Table, Sequence[int]]:

@@ -16,7 +16,7 @@ from loralet.adapters.spec import HEAD_ALONE
 from loralet.artifacts.artifact import Artifact
 from loralet.artifacts.card import export_card
 from loralet.artifacts.folder import save_artifact
-from loralet.artifacts.merge import Merged, merge
+from loralet.artifacts.merge import Merged, calibrated, merge
 from loralet.atomic import new_folder, write_json
 from loralet.errors import CheckError, RunError
 from loralet.export.exported import Exported, compare, fixed_logits, write_report, write_tokenizer
@@ -38,8 +38,7 @@ def export_hf(artifact: Artifact, classifier: LoadedClassifier, out: Path) -> Ex
             f"(it has a pooler with {family.head.pooling.activation}); "
             "export it with --to onnx or --to safetensors-bundle"
         )
-    merged = merge(artifact, classifier.backbone)
-    tensors = _hf_tensors(merged)
+    tensors = _hf_tensors(calibrated(merge(artifact, classifier.backbone)))
     names = dict(enumerate(artifact.labels))
     config = classifier.backbone.config | {
         "architectures": [f"{family.transformers}ForSequenceClassification"],
@@ -71,6 +70,8 @@ def _hf_tensors(merged: Merged) -> dict[str, Tensor]:
 
 def export_bundle(artifact: Artifact, classifier: LoadedClassifier, out: Path) -> Exported:
     """Write one folder with merged weights, tokenizer and labels, which loads without hub or cache.
+
+    Its loralet.json has the temperature of the run.
 
     Raises:
         CheckError: the written files give other logits than the run; nothing is kept.

@@ -8,7 +8,7 @@ import numpy as np
 
 from loralet.artifacts.artifact import Artifact
 from loralet.artifacts.card import export_card
-from loralet.artifacts.merge import merge
+from loralet.artifacts.merge import calibrated, merge
 from loralet.artifacts.verify import trial_rows
 from loralet.atomic import new_folder, write_json
 from loralet.data.sources import Split
@@ -20,7 +20,7 @@ from loralet.inference.evaluation import logits_of
 from loralet.inference.predictor import LoadedClassifier
 
 LARGEST_DROP = 0.005
-"""Largest accepted drop of the selection metric by the 8-bit graph, as a share: half a point."""
+"""Largest accepted drop of the main metric by the 8-bit graph, as a share: half a point."""
 CHECKED_ROWS = 256
 """Rows on which a graph is compared with torch."""
 
@@ -41,12 +41,12 @@ def export_onnx(
     Raises:
         CheckError: the logits of graph and run differ by more than 1e-4; nothing is kept.
     """
-    merged = merge(artifact, classifier.backbone)
+    merged = calibrated(merge(artifact, classifier.backbone))
     gate, refused = None, ""
     with new_folder(out) as temporary:
         write_onnx(merged, temporary / "model.onnx")
         rows = _tokens(calibration, artifact, classifier)
-        expected = logits_of(classifier.backend, classifier.forward, rows, 1)[0]
+        expected = logits_of(classifier.backend, classifier.forward, rows, 1)[0] / artifact.temperature
         sample = rows if len(rows) <= CHECKED_ROWS else _first(rows, CHECKED_ROWS)
         apart = float(np.abs(onnx_logits(temporary / "model.onnx", sample) - expected[: len(sample)]).max())
         if not apart <= TOLERANCE:

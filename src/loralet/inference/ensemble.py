@@ -30,11 +30,13 @@ class Group:
         engine: their forward pass.
         tokenizer: their tokenizer, with the number of tokens to which texts are truncated.
         orders: for each member, the index of each of the ensemble's labels among its own.
+        temperatures: for each member, the divisor of its logits.
     """
 
     engine: Engine
     tokenizer: TextTokenizer
     orders: tuple[np.ndarray, ...]
+    temperatures: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,13 @@ class Ensemble:
         return tuple(dict.fromkeys(str(group.engine.info) for group in self.groups))
 
     def logits(self, texts: Sequence[str] | pa.ChunkedArray) -> np.ndarray:
-        """Logits ``[m c]`` whose probabilities are the mean of the members', in the order of the texts."""
+        """Logits ``[m c]`` whose probabilities are the mean of the members', in the order of the texts.
+
+        A member's logits are divided by its temperature.
+
+        Raises:
+            RunError: some logits are not finite, so there is no prediction.
+        """
         tokens: dict[int, Tokens] = {}
         members: list[np.ndarray] = []
         for group in self.groups:
@@ -67,14 +75,39 @@ class Ensemble:
             if key not in tokens:
                 tokens[key] = _encode(group.tokenizer, texts)
             logits = group.engine.logits(tokens[key])
-            members += [own[:, order] for own, order in zip(logits, group.orders, strict=True)]
-        return members[0] if len(members) == 1 else self.task.average(members)
+            forms = zip(logits, group.orders, group.temperatures, strict=True)
+            members += [own[:, order] / temperature for own, order, temperature in forms]
+        found = members[0] if len(members) == 1 else self.task.average(members)
+        _require_finite(found, self.artifacts)
+        return found
 
     def predict(self, texts: Sequence[str]) -> Iterator[Prediction]:
-        """Predictions in the order of the texts."""
+        """Predictions in the order of the texts. An empty text has no label and no probabilities.
+
+        Raises:
+            RunError: some logits are not finite, so there is no prediction.
+        """
         for start in range(0, len(texts), CHUNK):
             chunk = texts[start : start + CHUNK]
-            yield from predictions(self.task, chunk, self.task.probabilities(self.logits(chunk)))
+            full = [text for text in chunk if text.strip()]
+            probabilities = self.task.probabilities(self.logits(full)) if full else np.zeros((0, len(self.labels)))
+            found = predictions(self.task, full, probabilities)
+            yield from (next(found) if text.strip() else Prediction(text, None, None) for text in chunk)
+
+
+def _require_finite(logits: np.ndarray, artifacts: Sequence[Artifact]) -> None:
+    """Check the logits of all texts.
+
+    Raises:
+        RunError: some are not finite.
+    """
+    broken = int((~np.isfinite(logits)).any(-1).sum())
+    if broken:
+        names = ", ".join(artifact.id for artifact in artifacts)
+        raise RunError(
+            f"{names}: the logits of {broken} of {len(logits)} texts are not finite, so the weights are damaged or the "
+            "run diverged; copy the folder again, or train again with a lower learning rate"
+        )
 
 
 def _encode(tokenizer: TextTokenizer, texts: Sequence[str] | pa.ChunkedArray) -> Tokens:
@@ -115,7 +148,8 @@ def ensemble_of(opened: Mapping[str, Opened], compute: ComputeOptions) -> Ensemb
         if key not in tokenizers:
             tokenizers[key] = TextTokenizer(first.checkpoint.tokenizer, first.artifact.max_length)
         orders = tuple(_order(member.artifact.labels, task.labels) for member in members)
-        groups.append(Group(open_engine(members, compute), tokenizers[key], orders))
+        temperatures = tuple(member.artifact.temperature for member in members)
+        groups.append(Group(open_engine(members, compute), tokenizers[key], orders, temperatures))
     return Ensemble(artifacts, tuple(groups), task)
 
 

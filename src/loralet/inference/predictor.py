@@ -25,7 +25,7 @@ class LoadedClassifier:
         artifact: the run.
         backbone: its encoder.
         backend: the compute backend.
-        forward: its forward pass.
+        forward: its forward pass; its logits are not divided by the temperature.
     """
 
     artifact: Artifact

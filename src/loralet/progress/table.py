@@ -33,6 +33,7 @@ class RunLine:
         loss: batch loss of the last step.
         last, best: scores of the last and the best check on the validation sample; None before the first check.
         last_loss, best_loss: losses of the same checks.
+        best_value: value of the best check that selects.
         best_step: step of the best check.
         ended: how the run ended; empty while it trains.
     """
@@ -44,6 +45,7 @@ class RunLine:
     best: float | None = None
     last_loss: float | None = None
     best_loss: float | None = None
+    best_value: float = 0.0
     best_step: int = 0
     ended: str = ""
 
@@ -94,6 +96,7 @@ class Progress:
             line.last, line.last_loss = event.score, event.loss
             if event.best:
                 line.best, line.best_loss, line.best_step = event.score, event.loss, event.step
+                line.best_value = event.value
         elif isinstance(event, RunEnded):
             self.runs[event.run].ended = event.status
 
@@ -143,7 +146,7 @@ def _rank(line: RunLine) -> tuple[bool, Rank]:
     """Sort key of a run by its best check, or by its batch loss before its first check; see :func:`rank_of`."""
     if line.best is None:
         return False, rank_of(0.0, line.loss)
-    return True, rank_of(line.best, line.best_loss)
+    return True, rank_of(line.best_value, line.best_loss)
 
 
 HEADINGS = ("run", "step", "loss", "last", "best", "at", "")

@@ -9,6 +9,7 @@ from pathlib import Path
 from loralet.config import DataOptions, TrainingOptions
 from loralet.records import plain
 from loralet.report import text
+from loralet.report.class_scores import find_classes
 from loralet.report.comparisons import compare_with_winner
 from loralet.report.configurations import Configuration, Model, configurations, find_models
 from loralet.report.curves import Curve, accuracy_curves, loss_curves
@@ -20,7 +21,7 @@ from loralet.report.sections.base import Section, ShownRuns
 from loralet.report.sections.registry import section_of
 from loralet.runs.environment import Environment
 from loralet.runs.record import Record, read_record
-from loralet.runs.results import DataFacts
+from loralet.runs.results import DataFacts, SplitClasses
 from loralet.runs.selection import chosen_run, rank_of_run
 
 
@@ -45,6 +46,8 @@ class Analysis:
         losses, accuracies: the curves of each run.
         grids, trends: accuracy and convergence by rank and alpha.
         savings: steps and time saved by early exits.
+        classes: scores of each class of the shown run; without a test split, of the run chosen on validation. None if
+            they are not recorded.
         section: the task-specific part; None without a test split.
     """
 
@@ -68,6 +71,7 @@ class Analysis:
     grids: tuple[Grid, ...]
     trends: tuple[Trend, ...]
     savings: Savings
+    classes: SplitClasses | None
     section: Section | None
     findings: tuple[str, ...]
     recommendations: tuple[str, ...]
@@ -144,6 +148,7 @@ def analyse(folder: Path, with_texts: bool = True) -> Analysis:
         grids=grids(rows),
         trends=facts.trends,
         savings=facts.savings,
+        classes=find_classes(record, shown.winner),
         section=kind.build(record, shown, with_texts) if record.targets is not None else None,
         findings=findings(facts),
         recommendations=recommendations(facts),

@@ -58,7 +58,7 @@ def choose(rows: Sequence[Configuration]) -> Configuration | None:
 
 
 def _rank(row: Configuration) -> tuple[float, Rank]:
-    return rank_of_configuration(Means(row.validation, row.validation_loss, row.diverged, row.trainable))
+    return rank_of_configuration(Means(row.value, row.validation_loss, row.diverged, row.trainable))
 
 
 def _pairs(record: Record, best: Configuration, row: Configuration) -> list[tuple[str, str]]:

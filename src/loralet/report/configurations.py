@@ -10,6 +10,7 @@ from statistics import fmean
 import numpy as np
 
 from loralet.adapters.spec import AdapterSpec
+from loralet.ranking import LOSS, selected_value
 from loralet.report.sections.base import SectionKind
 from loralet.report.statistics import Convergence, accuracy_interval, converged, loss_spikes, over_seeds
 from loralet.runs.record import Record
@@ -108,6 +109,8 @@ class Configuration:
         winner: whether it is the configuration chosen on validation.
         tied: whether it cannot be distinguished from the winner on the test rows.
         front: the costs for which it is on the Pareto front (:data:`loralet.report.comparisons.COSTS`).
+        selected: the validation metric that selects, mean over seeds; None if it is the accuracy or the loss.
+        by_loss: whether the loss selects.
     """
 
     name: str
@@ -141,6 +144,8 @@ class Configuration:
     winner: bool = False
     tied: bool = False
     front: tuple[str, ...] = field(default=())
+    selected: float | None = None
+    by_loss: bool = False
 
     @property
     def rank(self) -> int | None:
@@ -158,6 +163,13 @@ class Configuration:
         if self.role != "lora" or self.adapter is None or self.learning_rate is None:
             return None
         return self.adapter.scale * self.learning_rate
+
+    @property
+    def value(self) -> float | None:
+        """The value that selects (:func:`loralet.ranking.selected_value`); None without validation scores."""
+        if self.validation is None or not self.by_loss:
+            return self.validation if self.selected is None else self.selected
+        return selected_value({}, self.validation_loss, LOSS)
 
     @property
     def accuracy(self) -> float:
@@ -263,7 +275,9 @@ def setting_text(adapter: AdapterSpec, name: str) -> str:
 
 def _configuration(record: Record, model: str | None, runs: Sequence[RunResult], kind: SectionKind) -> Configuration:
     """One configuration, without its name."""
-    first, ids, means = runs[0], tuple(run.id for run in runs), means_of(runs, record.results.selection)
+    first, ids, metric = runs[0], tuple(run.id for run in runs), record.results.metric
+    selection = record.results.selection
+    means = means_of(runs, selection)
     trained = first.role in TRAINED
     files = [record.adapters[i] for i in ids if i in record.adapters]
     steps = [run.steps or 0 for run in runs]
@@ -284,7 +298,7 @@ def _configuration(record: Record, model: str | None, runs: Sequence[RunResult],
         lr_ratio=first.lr_ratio,
         runs=ids,
         seeds=tuple(run.seed for run in runs if run.seed is not None),
-        validation=means.score,
+        validation=_mean([run.validation[metric] for run in runs if run.validation]),
         validation_loss=means.loss,
         test=_accuracy(record, runs),
         measures=kind.measure(record, runs),
@@ -303,6 +317,8 @@ def _configuration(record: Record, model: str | None, runs: Sequence[RunResult],
         steps=taken,
         planned=sum(record.planned.get(i, 0) for i in ids),
         status=_status(ended, len(runs)),
+        selected=means.selected if selection not in (metric, LOSS) else None,
+        by_loss=selection == LOSS,
     )
 
 
@@ -322,7 +338,7 @@ def _accuracy(record: Record, runs: Sequence[RunResult]) -> Accuracy | None:
 
     If predictions of several seeds are not recorded, the interval covers the variation over seeds only.
     """
-    metric = record.results.selection
+    metric = record.results.metric
     tests = [run.test for run in runs if run.test]
     if not tests:
         return None

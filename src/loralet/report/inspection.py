@@ -203,6 +203,8 @@ def _adapter_facts(artifact: Artifact) -> Facts:
     }
     if artifact.adapter.rank:
         facts |= plain(artifact.adapter) | {"targets": " ".join(artifact.adapter.targets)}
+    if artifact.temperature != 1.0:
+        facts["temperature of the logits"] = artifact.temperature
     return facts | {
         "backbone": artifact.backbone,
         "backbone fingerprint": artifact.backbone_fingerprint,
@@ -229,7 +231,7 @@ def _history(artifact: Artifact) -> dict[str, Facts]:
 def _run(path: str, folder: Path) -> Inspection:
     results = read_results(folder)
     trained = [run for run in results.runs if run.role in TRAINED]
-    metric = results.selection
+    metric = results.metric
     facts: dict[str, Facts] = {
         "run folder": {
             "kind": results.kind,

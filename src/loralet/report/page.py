@@ -10,11 +10,12 @@ from markupsafe import Markup
 
 from loralet.atomic import new_file, new_folder
 from loralet.report.analysis import Analysis
+from loralet.report.class_scores import classes_text
 from loralet.report.drawings import draw
 from loralet.report.figures.style import Drawing, Panel
 from loralet.report.sections.base import ExampleTable
 from loralet.report.summary import facts, headline
-from loralet.report.tables import tables
+from loralet.report.tables import class_table, tables
 
 TEXT_SHOWN = 600
 """Maximum number of characters of a row's text in the report."""
@@ -56,6 +57,8 @@ def _context(analysis: Analysis, drawings: Sequence[Drawing]) -> dict[str, objec
         "headline": headline(analysis),
         "facts": facts(analysis),
         "tables": tables(analysis),
+        "class_table": class_table(analysis),
+        "class_note": classes_text(analysis.classes) if analysis.classes else "",
         "drawings": drawings,
         "findings_under": "grid" if any(drawing.name == "grid" for drawing in drawings) else "course",
         "examples": examples,

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loralet.adapters.spec import METHOD_NAMES
+from loralet.ranking import NAMES
 from loralet.runs.results import Results, RunResult
 from loralet.runs.run import TRAINED, Role
 from loralet.runs.selection import chosen_run
@@ -35,12 +36,12 @@ PIPE_WIDTH = 200
 MISSING = "–"
 
 
-def cells(run: RunResult, selection: str) -> tuple[str, ...]:
+def cells(run: RunResult, metric: str) -> tuple[str, ...]:
     """The cells of one run, in the order of :data:`HEADINGS`.
 
     Args:
         run: the run.
-        selection: the metric used to choose the best run.
+        metric: the main metric of the task.
     """
     converged = MISSING
     if run.role in TRAINED:
@@ -49,8 +50,8 @@ def cells(run: RunResult, selection: str) -> tuple[str, ...]:
     return (
         name,
         run.id if run.model else "",
-        f"{run.validation[selection]:.4f}" if run.validation else MISSING,
-        _with_interval(run.test, selection) if run.test else MISSING,
+        f"{run.validation[metric]:.4f}" if run.validation else MISSING,
+        _with_interval(run.test, metric) if run.test else MISSING,
         _optional(run.test.values.get("macro_f1") if run.test else None, ".4f"),
         converged,
         f"{run.trainable_parameters:,}",
@@ -104,7 +105,7 @@ def results_table(results: Results, width: int | None = None, backends: Sequence
     chosen = chosen_run(results).id
     runs = ordered(results.runs)
     # A row without a run id is named by its role, so that the role column can be omitted.
-    rows = [(row[0], row[1] or row[0], *row[2:]) for row in (cells(run, results.selection) for run in runs)]
+    rows = [(row[0], row[1] or row[0], *row[2:]) for row in (cells(run, results.metric) for run in runs)]
     columns = columns_that_fit(rows, width)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for i in columns:
@@ -116,12 +117,13 @@ def results_table(results: Results, width: int | None = None, backends: Sequence
 
 
 def _lines(results: Results, runs: Sequence[RunResult], chosen: str, backends: Sequence[str]) -> list[str]:
-    data = results.data
+    data, selection = results.data, results.selection
+    by = "" if selection == results.metric else f" by {NAMES.get(selection, selection)}"
     return [
         *(f"{run.id}: {', '.join(run.members)}" for run in runs if run.members),
         f"{data.source}: {data.train_rows:,} training, {data.validation_rows:,} validation, {data.test_rows:,} test "
         f"rows; {len(data.labels)} labels",
-        f"chosen on validation: {chosen}; the test split was read {times(results.test_reads)}",
+        f"chosen on validation{by}: {chosen}; the test split was read {times(results.test_reads)}",
         *(f"backend: {line}" for line in backends),
     ]
 

@@ -86,6 +86,7 @@ def _training(analysis: Analysis) -> Pairs:
             f"%, {training.head} head, {_truncation(analysis)}",
         ),
         ("Checks", f"every {training.eval_every} steps, {target}"),
+        ("Selection", f"{training.select_by.replace('-f1', ' F1')} on validation rows, then lower loss"),
         ("Seeds", ", ".join(map(str, seeds)) + (" (a single seed)" if len(seeds) == 1 else "")),
     ]
 

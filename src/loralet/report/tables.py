@@ -55,7 +55,7 @@ class Table:
     """A table without empty columns.
 
     Args:
-        name: ``results`` or ``costs``.
+        name: ``results``, ``costs`` or ``classes``.
         headings: headings and their meanings.
         lines: its rows.
     """
@@ -97,6 +97,15 @@ COSTS = (
     ("Pareto front", "costs for which no other configuration is at least as cheap and as accurate"),
 )
 
+CLASSES = (
+    ("class", "label"),
+    ("precision", "share of the rows predicted as this class that have its label"),
+    ("recall", "share of the rows with its label that are predicted as this class"),
+    ("F1", "harmonic mean of precision and recall"),
+    ("rows", "rows with its label"),
+    ("predicted", "rows predicted as this class"),
+)
+
 
 def tables(analysis: Analysis) -> dict[str, Table]:
     """The results and cost tables: baselines, then adapters in the order they were run, then averages and ensembles."""
@@ -107,6 +116,18 @@ def tables(analysis: Analysis) -> dict[str, Table]:
         "results": _table("results", headings, rows, [_result_cells(row, measures) for row in rows]),
         "costs": _table("costs", COSTS, rows, [_cost_cells(row) for row in rows]),
     }
+
+
+def class_table(analysis: Analysis) -> Table | None:
+    """The scores of each class; None if they are not known."""
+    if analysis.classes is None:
+        return None
+    lines = []
+    for scores in analysis.classes.scores:
+        values = [_number(value, "{:.4f}") for value in (scores.precision, scores.recall, scores.f1)]
+        counts = [_number(value, "{:,}") for value in (scores.support, scores.predicted)]
+        lines.append(Line((Field(scores.label, scores.label, False), *values, *counts), False, False, False))
+    return Table("classes", CLASSES, tuple(lines))
 
 
 def _place(row: Configuration) -> int:

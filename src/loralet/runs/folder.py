@@ -28,6 +28,7 @@ from loralet.hub.backbone import Backbone
 from loralet.runs.environment import Environment, write_environment
 from loralet.runs.results import Results, write_results
 from loralet.tasks.base import Scores, Task
+from loralet.tasks.classes import ClassScores
 
 PREDICTIONS = "predictions.safetensors"
 PREDICTED = "predicted/"
@@ -81,10 +82,12 @@ class RunFolder:
         """Write a trained run's adapter folder; see :func:`loralet.artifacts.folder.save_artifact`."""
         save_artifact(self.folder / "adapters" / artifact.id, artifact, backbone)
 
-    def add_metrics(self, run: str, split: str, rows: int, scores: Scores) -> None:
+    def add_metrics(
+        self, run: str, split: str, rows: int, scores: Scores, classes: tuple[ClassScores, ...] = ()
+    ) -> None:
         """Add a run's scores on another split to its adapter folder; rows without a folder are skipped."""
         if (self.folder / "adapters" / run / "loralet.json").exists():
-            add_metrics(self.folder / "adapters" / run, split, rows, scores)
+            add_metrics(self.folder / "adapters" / run, split, rows, scores, classes)
 
     def save_predictions(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Write predictions.safetensors."""

@@ -47,7 +47,7 @@ class AdapterFiles:
 
 @dataclass(frozen=True)
 class RecordedCheck:
-    """A check on the validation sample: selection metric and mean loss (None if not finite)."""
+    """A check on the validation sample: main metric and mean loss (None if not finite)."""
 
     step: int
     score: float
@@ -145,7 +145,7 @@ def _read_metrics(path: Path) -> Metrics:
                 for run, loss in zip(line["runs"], line["losses"], strict=True):
                     losses[run][line["step"]] = nan if loss is None else loss
             case "Checked":
-                # Older versions recorded the accuracy instead of the task's selection metric.
+                # Older versions recorded the accuracy instead of the task's main metric.
                 score = line["score"] if "score" in line else line["accuracy"]
                 checks[line["run"]][line["step"]] = RecordedCheck(line["step"], score, line["loss"])
             case "Halved":

@@ -14,6 +14,9 @@ from loralet.errors import RunError
 from loralet.records import plain, read_record
 from loralet.runs.run import TRAINED, Role
 from loralet.tasks.base import Scores
+from loralet.tasks.calibration import TemperatureScaling
+from loralet.tasks.classes import ClassScores
+from loralet.tasks.registry import TASKS
 
 SCHEMA = 2
 OLDEST_SCHEMA = 1
@@ -42,6 +45,8 @@ class RunResult:
         peak_memory_bytes: peak memory of the process.
         status: end of training: ``finished``, ``early-stopped``, ``halved`` or ``diverged``.
         validation, test: scores on the whole splits.
+        calibration: the temperature of the logits, and the calibration error; None for baselines and ensembles, and in
+            files written before it was fitted.
     """
 
     id: str
@@ -61,6 +66,7 @@ class RunResult:
     status: str = "finished"
     validation: Scores | None = None
     test: Scores | None = None
+    calibration: TemperatureScaling | None = None
 
     @property
     def trained(self) -> bool:
@@ -107,16 +113,32 @@ class DataFacts:
 
 
 @dataclass(frozen=True)
+class SplitClasses:
+    """The scores of each class of a run on a split.
+
+    Args:
+        run: id of the run.
+        split: ``validation`` or ``test``.
+        scores: the classes, in the order of the labels.
+    """
+
+    run: str
+    split: str
+    scores: tuple[ClassScores, ...]
+
+
+@dataclass(frozen=True)
 class Results:
     """results.json.
 
     Args:
         kind: ``train`` or ``study``.
         task: name of the task; missing in schema 1, as is ``selection``.
-        selection: the metric that selects among runs.
+        selection: what selects states, runs and configurations on validation rows: a metric of the task, or ``loss``.
         data: the training data.
         runs: one row per run, including baselines.
         test_reads: number of times the test split was read.
+        classes: scores of each class of the run chosen on validation, by split; empty in files written before.
         loralet: version that wrote the file.
     """
 
@@ -126,7 +148,19 @@ class Results:
     test_reads: int
     task: str = "single-label"
     selection: str = "accuracy"
+    classes: tuple[SplitClasses, ...] = ()
     loralet: str = __version__
+
+    @property
+    def metric(self) -> str:
+        """The main metric of the task, which tables and reports show.
+
+        Raises:
+            RunError: the task is unknown.
+        """
+        if self.task not in TASKS:
+            raise RunError(f"the task of this run folder is {self.task!r}; known tasks: {', '.join(TASKS)}")
+        return TASKS[self.task](self.data.labels).selection
 
     def run(self, id: str) -> RunResult:
         """The row with this id."""

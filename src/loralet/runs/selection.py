@@ -1,6 +1,7 @@
 """The rule that selects the best state, run and configuration.
 
-The highest selection metric wins. Ties are resolved by lower validation loss, then by fewer trained parameters
+The highest value of ``--select-by`` wins: accuracy, macro F1 or the negative loss, on validation rows. Ties are
+resolved by lower validation loss, then by fewer trained parameters; of two states of one run, by the later state
 (:mod:`loralet.ranking`).
 """
 
@@ -8,26 +9,41 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from statistics import fmean
 
 from loralet.adapters.spec import AdapterSpec
 from loralet.errors import RunError
-from loralet.ranking import Rank, rank_of
+from loralet.ranking import LOSS, Rank, SelectBy, rank_of, selected_value
 from loralet.runs.results import Results, RunResult
 from loralet.runs.run import Role
-from loralet.tasks.base import Scores
+from loralet.tasks.base import Scores, Task
 
 LEFT = ("diverged", "halved")
 """Statuses of runs that were trained for fewer steps than the others."""
 
 
+def selection_of(select_by: SelectBy, task: Task) -> str:
+    """The metric that an option selects by, as recorded in the results: a metric of the task, or ``loss``.
+
+    ``accuracy`` is the main metric of the task.
+    """
+    return {"accuracy": task.selection, "macro-f1": "macro_f1", "loss": LOSS}[select_by]
+
+
 def rank_of_scores(scores: Scores, selection: str, parameters: int = 0) -> Rank:
-    """:func:`loralet.ranking.rank_of` of scores on the validation split, by the task's selection metric."""
-    return rank_of(scores[selection], scores.loss, parameters)
+    """:func:`loralet.ranking.rank_of` of scores on the validation split.
+
+    Args:
+        scores: the scores.
+        selection: the metric that selects, or ``loss``.
+        parameters: trained parameters.
+    """
+    return rank_of(selected_value(scores.values, scores.loss, selection), scores.loss, parameters)
 
 
 def rank_of_run(run: RunResult, selection: str) -> Rank:
-    """:func:`loralet.ranking.rank_of` of a trained run."""
+    """:func:`loralet.ranking.rank_of` of a trained run; ``selection`` as for :func:`rank_of_scores`."""
     assert run.validation is not None
     return rank_of_scores(run.validation, selection, run.trainable_parameters)
 
@@ -57,21 +73,25 @@ class Means:
     """The validation scores of a configuration.
 
     Args:
-        score, loss: selection metric and loss, means over the runs that have them; None if none has.
+        selected: the value that selects (:func:`loralet.ranking.selected_value`), mean over the runs that have scores;
+            None if none has.
+        loss: mean over the runs that have one; None if none has.
         diverged: share of the runs that diverged.
         parameters: trained parameters.
     """
 
-    score: float | None
+    selected: float | None
     loss: float | None
     diverged: float
     parameters: int
 
 
 def means_of(runs: Sequence[RunResult], selection: str) -> Means:
-    """The validation scores of a configuration, given its runs."""
+    """The validation scores of a configuration, given its runs; ``selection`` as for :func:`rank_of_scores`."""
     validated = [run.validation for run in runs if run.validation]
-    scores, losses = [scores[selection] for scores in validated], [s.loss for s in validated if s.loss is not None]
+    losses = [s.loss for s in validated if s.loss is not None]
+    counted = validated if selection != LOSS else [s for s in validated if s.loss is not None]
+    scores = [selected_value(s.values, s.loss, selection) for s in counted]
     diverged = [run.status == "diverged" for run in runs]
     return Means(
         fmean(scores) if scores else None,
@@ -87,8 +107,8 @@ def rank_of_configuration(means: Means) -> tuple[float, Rank]:
     The criteria are the share of diverged seeds (smaller is better), then :func:`loralet.ranking.rank_of` of the means
     over seeds.
     """
-    assert means.score is not None
-    return -means.diverged, rank_of(means.score, means.loss, means.parameters)
+    selected = -inf if means.selected is None else means.selected
+    return -means.diverged, rank_of(selected, means.loss, means.parameters)
 
 
 def _configurations(runs: Iterable[RunResult]) -> list[list[RunResult]]:

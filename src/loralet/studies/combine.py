@@ -6,18 +6,18 @@ Of all averages, and of all ensembles, the best on validation is added to the re
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from loralet.artifacts.artifact import Artifact
+from loralet.artifacts.artifact import Artifact, Measured
 from loralet.artifacts.average import average
 from loralet.errors import RunError
 from loralet.events import Stage
 from loralet.ranking import Rank
 from loralet.runs.folder import TARGETS, RunFolder
 from loralet.runs.run import Role, Run
-from loralet.runs.selection import LEFT, over_seeds, rank_of_scores
+from loralet.runs.selection import LEFT, over_seeds, rank_of_scores, selection_of
 from loralet.studies.plan import Plan
 from loralet.tasks.base import Task
 from loralet.training.corpus import Corpus
@@ -29,7 +29,7 @@ BEST = 3
 
 @dataclass(frozen=True)
 class Candidates:
-    """The completed adapter runs of one model, with their validation logits ``[k m c]``."""
+    """The completed adapter runs of one model, with their calibrated validation logits ``[k m c]``."""
 
     session: Session
     rows: tuple[Row, ...]
@@ -43,7 +43,7 @@ class Candidates:
     def best(self) -> list[Row]:
         """The best runs: as many as a configuration has seeds, but at least three."""
         count = max([BEST, *map(len, self.seeds())])
-        return sorted(self.rows, key=lambda row: _rank(row, self.session.task), reverse=True)[:count]
+        return sorted(self.rows, key=lambda row: _rank(row, self.session), reverse=True)[:count]
 
 
 def combine(
@@ -54,26 +54,26 @@ def combine(
     The average is saved like a run. An ensemble has no folder; its row lists the members.
     """
     tell(Stage("combining runs: averages of seeds, and ensembles"))
-    task = corpus.dataset.task
     averages: list[tuple[Row, Artifact, Session]] = []
     ensembles: list[Row] = []
     for model, session in sessions.items():
         candidates = tuple(row for row in rows if row.run.model == model and _is_candidate(row))
         if len(candidates) < 2:
             continue
-        runs, tensors = [row.run for row in candidates], [row.tensors for row in candidates]
-        found = Candidates(session, candidates, session.logits(runs, tensors, session.rows.validation))
+        found = Candidates(session, candidates, session.calibrated_logits(candidates, session.rows.validation))
         averages += _averages(found, corpus, plan, tell)
         ensembles += [_ensemble(found, members) for members in (*found.seeds(), found.best())]
     made: list[Row] = []
     if averages:
-        row, artifact, session = max(averages, key=lambda candidate: _rank(candidate[0], task))
+        row, artifact, session = max(averages, key=lambda candidate: _rank(candidate[0], candidate[2]))
         assert row.validation
-        folder.save(with_scores(artifact, "validation", len(corpus.validation), row.validation), session.backbone)
+        measured = Measured(len(corpus.validation), row.validation, row.classes["validation"])
+        folder.save(with_scores(artifact, "validation", measured), session.backbone)
         made.append(row)
     if not ensembles:
         tell(Stage("nothing to combine: no model has two completed adapter runs"))
-    return made + ([max(ensembles, key=lambda row: _rank(row, task))] if ensembles else [])
+    best = sorted(ensembles, key=lambda row: _rank(row, sessions[row.run.model]), reverse=True)[:1]
+    return made + best
 
 
 def _is_candidate(row: Row) -> bool:
@@ -96,9 +96,10 @@ def measure_ensembles(rows: Sequence[Row], probabilities: dict[str, np.ndarray],
             probabilities[row.run.id] = task.probabilities(together)
 
 
-def _rank(row: Row, task: Task) -> Rank:
+def _rank(row: Row, session: Session) -> Rank:
     assert row.validation
-    return rank_of_scores(row.validation, task.selection, row.trainable)
+    selection = selection_of(session.training.select_by, session.task)
+    return rank_of_scores(row.validation, selection, row.trainable)
 
 
 def _averages(found: Candidates, corpus: Corpus, plan: Plan, tell: Listen) -> list[tuple[Row, Artifact, Session]]:
@@ -121,7 +122,8 @@ def _averages(found: Candidates, corpus: Corpus, plan: Plan, tell: Listen) -> li
         validation = session.rows.validation
         logits = session.logits([row.run for row, _, _ in made], [row.tensors for row, _, _ in made], validation)
         for (row, _, _), own in zip(made, logits, strict=True):
-            row.validation = session.task.score(own, validation.targets.numpy())
+            row.measure_validation(session.task, own, validation.targets.numpy())
+        made = [(row, replace(artifact, temperature=row.temperature), session) for row, artifact, _ in made]
     for refusal in refusals:
         tell(Stage(refusal))
     return made

@@ -127,7 +127,7 @@ def probe(session: Session, runs: Sequence[Run]) -> Pace:
         for batch in epoch_batches(rows.tokens.lengths, training.batch_size, seed, 0)
     ]
     started = time.perf_counter()
-    check(state, session.rows.sample, training.target_score)
+    check(state, session.rows.sample, training)
     return Pace(seconds / tokens * sum(epoch) / len(epoch), time.perf_counter() - started)
 
 

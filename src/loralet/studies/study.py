@@ -9,8 +9,9 @@ from loralet.errors import TrainingError
 from loralet.events import Event, Stage
 from loralet.runs.environment import SessionBackend
 from loralet.runs.folder import PREDICTED, TARGETS, RunFolder
-from loralet.runs.results import DataFacts, Results
+from loralet.runs.results import DataFacts, Results, SplitClasses
 from loralet.runs.run import Run
+from loralet.runs.selection import chosen_run, selection_of
 from loralet.studies.combine import combine, measure_ensembles
 from loralet.studies.estimate import Packs, pack_up
 from loralet.studies.plan import Plan
@@ -115,7 +116,11 @@ def _results(rows: Sequence[Row], prepared: Prepared, reads: int) -> Results:
         lengths=tuple(session.lengths for session in prepared.sessions.values()),
     )
     runs = tuple(row.result() for row in rows)
-    return Results(plan.kind, data, runs, reads, dataset.task.name, dataset.task.selection)
+    selection = selection_of(plan.training.select_by, dataset.task)
+    results = Results(plan.kind, data, runs, reads, dataset.task.name, selection)
+    chosen = chosen_run(results).id
+    classes = next(row.classes for row in rows if row.run.id == chosen)
+    return replace(results, classes=tuple(SplitClasses(chosen, split, found) for split, found in classes.items()))
 
 
 def _in_order(rows: Sequence[Row], plan: Plan) -> list[Row]:
@@ -179,9 +184,9 @@ def _read_test(
         tokens = split_rows(test, session.backbone, session.lengths.max_length)
         every = session.logits([row.run for row in own], [row.tensors for row in own], tokens)
         for row, logits in zip(own, every, strict=True):
-            row.test = task.score(logits, test.targets)
-            folder.add_metrics(row.run.id, "test", len(test), row.test)
-            predictions[row.run.id] = task.probabilities(logits)
+            predictions[row.run.id] = row.measure_test(task, logits, test.targets)
+            assert row.test
+            folder.add_metrics(row.run.id, "test", len(test), row.test, row.classes["test"])
     measure_ensembles(rows, predictions, task)
     folder.save_predictions(predictions)
     return corpus.dataset.test.reads

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from jaxtyping import Float, Int
 
+from loralet.tasks.calibration import TemperatureScaling
+from loralet.tasks.classes import ClassScores, Confusion
+
 if TYPE_CHECKING:
     import pyarrow as pa
     from torch import Tensor
@@ -37,7 +40,7 @@ class Scores:
     """Metrics of predictions on a split.
 
     Args:
-        values: metrics by name, the task's selection metric first.
+        values: metrics by name, the task's main metric first.
         intervals: lower and upper end of the 95 % confidence interval, for metrics that have one.
         loss: mean loss in nats; None if there are no probabilities (an SVM) or if it is not finite.
     """
@@ -91,7 +94,7 @@ def _is_finite(value: object) -> bool:
 
 @dataclass(frozen=True)
 class Check:
-    """Evaluation of one adapter during training: the selection metric and the mean loss in nats."""
+    """Evaluation of one adapter during training: the main metric of the task, and the mean loss in nats."""
 
     score: float
     loss: float
@@ -151,12 +154,12 @@ class Task(Protocol):
 
     @property
     def selection(self) -> str:
-        """The metric for selecting states, runs and configurations; higher is better."""
+        """The main metric, shown for every run: ``accuracy`` of ``--select-by``; higher is better."""
         ...
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The metrics of :meth:`score`, the selection metric first."""
+        """The metrics of :meth:`score`, the main metric first."""
         ...
 
     @property
@@ -219,6 +222,21 @@ class Task(Protocol):
 
     def probabilities(self, logits: Float[np.ndarray, "*axes c"]) -> Float[np.ndarray, "*axes c"]:
         """Probabilities of logits."""
+        ...
+
+    def calibrate(self, logits: Float[np.ndarray, "m c"], targets: np.ndarray) -> TemperatureScaling | None:
+        """The temperature of a classifier, fitted on its logits of validation rows.
+
+        None if the task's outputs are no logits of probabilities, or if they are not finite.
+        """
+        ...
+
+    def classes(self, predicted: np.ndarray, targets: np.ndarray) -> tuple[ClassScores, ...]:
+        """The scores of each class, given predicted targets; empty for a task without classes."""
+        ...
+
+    def confusions(self, predicted: np.ndarray, targets: np.ndarray, most: int) -> tuple[Confusion, ...]:
+        """At most ``most`` confusions of classes, the most frequent first."""
         ...
 
     def predicted(self, scores: Float[np.ndarray, "m c"]) -> np.ndarray:

@@ -13,6 +13,9 @@ from jaxtyping import Float, Int
 
 from loralet.errors import DataError, listed_rows
 from loralet.tasks.base import BaselineKind, Check, RawLabels, Scores
+from loralet.tasks.calibration import TemperatureScaling, scale_temperature
+from loralet.tasks.classes import ClassScores, Confusion, class_scores, confusion_counts, largest_confusions
+from loralet.tasks.softmax import log_softmax, softmax
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -138,7 +141,8 @@ class SingleLabel:
     def _scores(self, predicted: np.ndarray, targets: np.ndarray, loss: float | None) -> Scores:
         """Accuracy with Wilson's 95 % interval (Wilson 1927; scipy's binomtest), and macro averages.
 
-        A class that is never predicted, or that has no rows, counts as 0.
+        Macro averages are those of scikit-learn with its default labels: over the classes that occur among the targets
+        or the predictions. Of these, a class that is never predicted has precision 0, and one without rows recall 0.
         """
         from scipy.stats import binomtest
         from sklearn.metrics import precision_recall_fscore_support
@@ -146,15 +150,23 @@ class SingleLabel:
         right = int((predicted == targets).sum())
         interval = binomtest(right, len(targets)).proportion_ci(0.95, method="wilson")
         precision, recall, f1, _ = precision_recall_fscore_support(
-            targets, predicted, labels=range(len(self.labels)), average="macro", zero_division=0.0
+            targets, predicted, average="macro", zero_division=0.0
         )
         numbers = (right / len(targets), float(precision), float(recall), float(f1))
         ends = (float(interval.low), float(interval.high))
         return Scores(dict(zip(self.metrics, numbers, strict=True)), {"accuracy": ends}, loss)
 
     def probabilities(self, logits: Float[np.ndarray, "*axes c"]) -> Float[np.ndarray, "*axes c"]:
-        found: np.ndarray = np.exp(log_softmax(logits))
-        return found
+        return softmax(logits)
+
+    def calibrate(self, logits: Float[np.ndarray, "m c"], targets: np.ndarray) -> TemperatureScaling | None:
+        return scale_temperature(logits, targets) if np.isfinite(logits).all() else None
+
+    def classes(self, predicted: np.ndarray, targets: np.ndarray) -> tuple[ClassScores, ...]:
+        return class_scores(self.labels, predicted, targets)
+
+    def confusions(self, predicted: np.ndarray, targets: np.ndarray, most: int) -> tuple[Confusion, ...]:
+        return largest_confusions(self.labels, confusion_counts(len(self.labels), predicted, targets), most)
 
     def predicted(self, scores: Float[np.ndarray, "m c"]) -> np.ndarray:
         """The class with the highest score."""
@@ -169,14 +181,6 @@ class SingleLabel:
 
     def decode(self, probabilities: Sequence[float]) -> str:
         return self.labels[max(range(len(probabilities)), key=probabilities.__getitem__)]
-
-
-def log_softmax(logits: Float[np.ndarray, "*axes c"]) -> Float[np.ndarray, "*axes c"]:
-    """Logarithms of the softmax over the last axis, in the type of the logits."""
-    with np.errstate(invalid="ignore"):  # logits of a run that diverged
-        shifted = logits - logits.max(-1, keepdims=True)
-        found: np.ndarray = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-    return found
 
 
 def _numbers(raw: RawLabels, values: list[int | str]) -> np.ndarray:

@@ -36,7 +36,7 @@ def rungs_of(steps: int) -> tuple[int, ...]:
 
 def ranking(checks: Sequence[Checked]) -> list[Checked]:
     """The checks of one step, best first (:func:`loralet.ranking.rank_of`); ties keep the order of the pack."""
-    return sorted(checks, key=lambda check: rank_of(check.score, check.loss), reverse=True)
+    return sorted(checks, key=lambda check: rank_of(check.value, check.loss), reverse=True)
 
 
 def halve(checks: Sequence[Checked]) -> tuple[list[Checked], int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import ge, gt
 
 import numpy as np
 import torch
@@ -16,9 +17,10 @@ from loralet.config import TrainingOptions
 from loralet.data.batches import BatchOrder, gather
 from loralet.events import Checked, Event, Halved, PackStarted, RunEnded, Status, Stepped
 from loralet.inference.evaluation import logits_of
-from loralet.ranking import Rank, rank_of
+from loralet.ranking import Rank, SelectBy, rank_of, selected_value
 from loralet.runs.run import Run
-from loralet.tasks.base import Task
+from loralet.runs.selection import selection_of
+from loralet.tasks.base import Check, Task
 from loralet.training.corpus import Rows
 from loralet.training.halving import Exits, halve, has_enough
 from loralet.training.optimizer import AdamW, schedule
@@ -34,10 +36,10 @@ class RunState:
 
     Args:
         run: the configuration.
-        best: tensors at the best check so far (:meth:`loralet.adapters.pack.Pack.extract`).
+        best: tensors at the best check so far, of equal ones the last (:meth:`loralet.adapters.pack.Pack.extract`).
         last: tensors when the run left the pack.
         best_rank: rank of the best check (:func:`loralet.ranking.rank_of`); None before the first check.
-        stale: number of checks since the best check.
+        stale: number of checks since the last improvement; an equal check is none.
         steps: optimiser steps when the run left the pack.
         converged_step: step of the first check at or above the target score.
         seconds: share of the time of the pack's steps and checks.
@@ -180,7 +182,7 @@ def take_step(
 def _check(state: TrainingState, validation: Rows, options: TrainingOptions, exits: Exits) -> Iterator[Event]:
     """Check every run; runs that stop early leave, and at a rung the worse half leaves."""
     started = time.perf_counter()
-    checks = check(state, validation, options.target_score)
+    checks = check(state, validation, options)
     _spend(state, time.perf_counter() - started)
     yield from checks
     found = list(zip(state.active, checks, strict=True))
@@ -190,29 +192,38 @@ def _check(state: TrainingState, validation: Rows, options: TrainingOptions, exi
         yield from _halve(state, checks, exits.rungs.index(state.step) + 1)
 
 
-def check(state: TrainingState, validation: Rows, target: float) -> list[Checked]:
+def check(state: TrainingState, validation: Rows, options: TrainingOptions) -> list[Checked]:
     """Score every run of the pack on the validation sample and keep the best tensors.
 
     Args:
         state: state of the pack.
         validation: the validation sample.
-        target: score at which a run counts as converged.
+        options: with the value that selects, and the score at which a run counts as converged.
     """
     forward = state.program.logits(state.parameters)
     logits = logits_of(state.backend, forward, validation.tokens, len(state.active))
+    targets = validation.targets.numpy()
     events: list[Checked] = []
-    for i, (s, found) in enumerate(
-        zip(state.active, state.task.check(logits, validation.targets.numpy()), strict=True)
-    ):
-        rank = rank_of(found.score, found.loss)
-        best = s.best_rank is None or rank > s.best_rank
-        s.stale = 0 if best else s.stale + 1
+    for i, (s, found) in enumerate(zip(state.active, state.task.check(logits, targets), strict=True)):
+        value = _selected(state.task, found, logits[i], targets, options.select_by)
+        rank = rank_of(value, found.loss)
+        best, better = (s.best_rank is None or compare(rank, s.best_rank) for compare in (ge, gt))
+        s.stale = 0 if better else s.stale + 1
         if best:
             s.best_rank, s.best = rank, state.pack.extract(state.parameters, i)
-        if s.converged_step is None and found.score >= target:
+        if s.converged_step is None and found.score >= options.target_score:
             s.converged_step = state.step
-        events.append(Checked(state.step, s.run.id, found.score, found.loss, len(validation), best))
+        events.append(Checked(state.step, s.run.id, found.score, found.loss, len(validation), best, value))
     return events
+
+
+def _selected(task: Task, found: Check, logits: np.ndarray, targets: np.ndarray, select_by: SelectBy) -> float:
+    """The value of a check that selects; other metrics than those of the check are computed if they select."""
+    selection = selection_of(select_by, task)
+    values = {task.selection: found.score}
+    if select_by == "macro-f1":
+        values = dict(task.score_predictions(task.predicted(logits), targets).values)
+    return selected_value(values, found.loss, selection)
 
 
 def _leave(state: TrainingState, leaving: dict[int, Status]) -> Iterator[RunEnded]:

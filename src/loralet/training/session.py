@@ -22,8 +22,10 @@ from loralet.inference.evaluation import logits_of
 from loralet.runs.environment import SessionBackend, peak_memory
 from loralet.runs.results import RunResult, TextLengths
 from loralet.runs.run import Run
-from loralet.runs.selection import rank_of_scores
+from loralet.runs.selection import rank_of_scores, selection_of
 from loralet.tasks.base import Scores, Task
+from loralet.tasks.calibration import TemperatureScaling
+from loralet.tasks.classes import ClassScores
 from loralet.training.corpus import Corpus, CorpusRows, Rows, corpus_rows
 from loralet.training.halving import Exits
 from loralet.training.loop import STAY, RunState, TrainingState, train
@@ -42,7 +44,9 @@ class Row:
         trainable, total: number of trained parameters, and of all parameters.
         steps, converged_step, seconds, memory, status: results of training; seconds are the run's share of the pack's
             time, memory is in bytes.
-        validation, test: scores on the whole splits.
+        validation, test: scores on the whole splits, of the calibrated logits.
+        calibration: the temperature of the logits; None if none was fitted.
+        classes: scores of each class of a trained run, by split.
         tensors: trained tensors by slot name; empty for a baseline and for a run that diverged before its first check.
         predict: predicts targets of texts, for a model without an encoder.
         members: ids of the runs of an average or an ensemble.
@@ -58,9 +62,39 @@ class Row:
     status: str = "finished"
     validation: Scores | None = None
     test: Scores | None = None
+    calibration: TemperatureScaling | None = None
+    classes: dict[str, tuple[ClassScores, ...]] = field(default_factory=dict)
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     predict: Callable[[Sequence[str]], np.ndarray] | None = None
     members: tuple[str, ...] = ()
+
+    @property
+    def temperature(self) -> float:
+        """Divisor of the logits."""
+        return self.calibration.temperature if self.calibration else 1.0
+
+    def measure_validation(self, task: Task, logits: np.ndarray, targets: np.ndarray) -> None:
+        """Fit the temperature on the validation split and score the calibrated logits; only the loss changes.
+
+        Args:
+            task: the task.
+            logits: logits of the validation rows ``[m c]``.
+            targets: their targets.
+        """
+        self.calibration = task.calibrate(logits, targets)
+        scores = self.validation or task.score(logits, targets)
+        (calibrated,) = task.check((logits / self.temperature)[None], targets)
+        self.validation = replace(scores, loss=calibrated.loss if np.isfinite(calibrated.loss) else None)
+        self.classes["validation"] = task.classes(task.predicted(logits), targets)
+
+    def measure_test(self, task: Task, logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Score the calibrated logits of the test rows; returns their probabilities. Arguments as on validation."""
+        if self.calibration and np.isfinite(logits).all():
+            self.calibration = self.calibration.on_test(logits, targets)
+        calibrated = logits / self.temperature
+        self.test = task.score(calibrated, targets)
+        self.classes["test"] = task.classes(task.predicted(calibrated), targets)
+        return task.probabilities(calibrated)
 
     def result(self) -> RunResult:
         """Convert to a row of results.json; fields that do not apply are None."""
@@ -84,6 +118,7 @@ class Row:
             status=self.status,
             validation=self.validation,
             test=self.test,
+            calibration=self.calibration,
         )
 
 
@@ -165,6 +200,12 @@ class Session:
             forward = loaded.encoder.program(pack).logits(parameters)
             pieces |= dict(zip(members, logits_of(loaded.backend, forward, rows.tokens, len(members)), strict=True))
         return np.stack([pieces[i] for i in range(len(runs))])
+
+    def calibrated_logits(self, rows: Sequence[Row], on: Rows) -> np.ndarray:
+        """Logits ``[k m c]`` of trained rows, divided by their temperatures."""
+        logits = self.logits([row.run for row in rows], [row.tensors for row in rows], on)
+        temperatures = np.array([row.temperature for row in rows], logits.dtype)
+        return np.asarray(logits / temperatures[:, None, None])
 
     def _shared(self, runs: Sequence[Run]) -> list[list[int]]:
         """Positions of the runs by forward pass. A fully fine-tuned run has an encoder, and so a pass, to itself."""
@@ -276,7 +317,10 @@ def _row(session: Session, s: RunState, trainable: int, memory: int) -> Row:
 
 
 def _keep_better_states(session: Session, rows: Sequence[Row], ended: Sequence[RunState]) -> None:
-    """Set each row to the better of its run's best and last state on the whole validation split."""
+    """Set each row to the better of its run's best and last state on the whole validation split; of equals, the last.
+
+    The temperature of that state is fitted on the same rows.
+    """
     candidates = [
         (row, tensors)
         for row, s in zip(rows, ended, strict=True)
@@ -286,15 +330,16 @@ def _keep_better_states(session: Session, rows: Sequence[Row], ended: Sequence[R
     if not candidates:
         return
     task, validation = session.task, session.rows.validation
+    selection = selection_of(session.training.select_by, task)
     every = session.logits([row.run for row, _ in candidates], [tensors for _, tensors in candidates], validation)
+    targets, kept = validation.targets.numpy(), dict[str, np.ndarray]()
     for (row, tensors), logits in zip(candidates, every, strict=True):
-        scores = task.score(logits, validation.targets.numpy())
-        if row.validation is None or _rank(task, scores) > _rank(task, row.validation):
-            row.validation, row.tensors = scores, tensors
-
-
-def _rank(task: Task, scores: Scores) -> tuple[float, float, int]:
-    return rank_of_scores(scores, task.selection)
+        scores = task.score(logits, targets)
+        if row.validation is None or rank_of_scores(scores, selection) >= rank_of_scores(row.validation, selection):
+            row.validation, row.tensors, kept[row.run.id] = scores, tensors, logits
+    for row in rows:
+        if row.run.id in kept:
+            row.measure_validation(task, kept[row.run.id], targets)
 
 
 def make_artifact(row: Row, session: Session, corpus: Corpus, source: str, reading: DataOptions) -> Artifact:
@@ -309,7 +354,8 @@ def make_artifact(row: Row, session: Session, corpus: Corpus, source: str, readi
     """
     run, backbone = row.run, session.backbone
     roles: dict[str, ArtifactRole] = {"linear-probe": "linear-probe", "full": "full"}
-    measured = {"validation": Measured(len(corpus.validation), row.validation)} if row.validation else {}
+    classes = row.classes.get("validation", ())
+    measured = {"validation": Measured(len(corpus.validation), row.validation, classes)} if row.validation else {}
     return Artifact(
         id=run.id,
         role=roles.get(run.role, "lora"),
@@ -324,6 +370,7 @@ def make_artifact(row: Row, session: Session, corpus: Corpus, source: str, readi
         tensors=row.tensors,
         task=session.task.name,
         pooling=backbone.family.pooling,
+        temperature=row.temperature,
         provenance=Provenance(
             source=source,
             train_rows=len(corpus.train),
@@ -341,6 +388,6 @@ def make_artifact(row: Row, session: Session, corpus: Corpus, source: str, readi
     )
 
 
-def with_scores(artifact: Artifact, split: str, rows: int, scores: Scores) -> Artifact:
+def with_scores(artifact: Artifact, split: str, measured: Measured) -> Artifact:
     """A copy of the artifact with scores on one split only."""
-    return replace(artifact, metrics={split: Measured(rows, scores)})
+    return replace(artifact, metrics={split: measured})

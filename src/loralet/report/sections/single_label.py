@@ -9,7 +9,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from loralet.report.coverage import CoverageCurve, coverage_of, coverage_text
 from loralet.report.figures.confusion import confusion_panel
+from loralet.report.figures.coverage import coverage_panel
 from loralet.report.figures.reliability import reliability_panel
 from loralet.report.figures.style import Drawing
 from loralet.report.sections.base import Answer, ExampleRow, ExampleTable, Measure, ShownRuns
@@ -18,6 +20,8 @@ from loralet.report.statistics import Calibration, reliability
 from loralet.report.wording import points
 from loralet.runs.record import Record
 from loralet.runs.results import RunResult
+from loralet.tasks.calibration import LEAST_ROWS, TemperatureScaling
+from loralet.tasks.classes import confusion_counts
 
 PROBABILITIES_SHOWN = 6
 """With more labels, a prediction shows only the probability of the predicted label."""
@@ -32,6 +36,8 @@ class SingleLabelSection:
         shown: the runs to show.
         calibration: calibration of the winner on the test rows.
         confusion: test rows of the winner by true label (down) and predicted label (across).
+        coverage: accuracy of the winner on the test rows above a confidence.
+        scaling: the temperature of the winner; None in folders written before it was fitted.
         examples: test rows.
     """
 
@@ -39,6 +45,8 @@ class SingleLabelSection:
     shown: ShownRuns
     calibration: Calibration
     confusion: tuple[tuple[int, ...], ...]
+    coverage: CoverageCurve
+    scaling: TemperatureScaling | None
     examples: Examples
 
     measures: ClassVar[tuple[Measure, ...]] = (
@@ -62,13 +70,14 @@ class SingleLabelSection:
             _targets(record),
             record.probabilities[shown.winner],
         )
-        counts = np.zeros((len(labels), len(labels)), int)
-        np.add.at(counts, (targets, probabilities.argmax(1)), 1)
+        counts = confusion_counts(len(labels), probabilities.argmax(1), targets)
         return cls(
             labels=labels,
             shown=shown,
             calibration=reliability(probabilities, targets),
             confusion=tuple(tuple(int(count) for count in line) for line in counts),
+            coverage=coverage_of(probabilities, targets),
+            scaling=record.results.run(shown.winner).calibration,
             examples=find_examples(record, shown, with_texts),
         )
 
@@ -78,9 +87,13 @@ class SingleLabelSection:
         return self.examples.note
 
     def drawings(self) -> list[Drawing]:
-        """The confusion matrix and the reliability diagram."""
+        """The confusion matrix and the reliability diagram, and accuracy by coverage."""
         panels = (confusion_panel(self.labels, self.confusion), reliability_panel(self.calibration))
-        return [Drawing("errors", "Errors and calibration", self._caption(), panels)]
+        covered = coverage_text(self.coverage, self.shown.winner)
+        return [
+            Drawing("errors", "Errors and calibration", self._caption(), panels),
+            Drawing("coverage", "Accuracy above a confidence", covered, (coverage_panel(self.coverage.points),)),
+        ]
 
     def _caption(self) -> str:
         bins = self.calibration.bins
@@ -89,8 +102,21 @@ class SingleLabelSection:
         return (
             "Confusion matrix: each line sums to the rows of one label; shading shows the square root of the share. "
             "Reliability diagram: with perfect calibration, the dots lie on the dotted line; bars are 95 % intervals. "
-            f"On average, {self.shown.winner} is {verdict} (confidence minus accuracy: {points(gap)})."
+            f"On average, {self.shown.winner} is {verdict} (confidence minus accuracy: {points(gap)}).{self._scaled()}"
         )
+
+    def _scaled(self) -> str:
+        """A sentence about the temperature; empty if it is unknown."""
+        if self.scaling is None:
+            return ""
+        rows = f"{self.scaling.rows:,} validation rows"
+        if not self.scaling.fitted:
+            return f" Its probabilities are not calibrated: {rows} are fewer than {LEAST_ROWS}."
+        text = f" Its logits are divided by the temperature {self.scaling.temperature:.3g}, fitted on {rows}."
+        error = self.scaling.test
+        if error is None:
+            return text
+        return f"{text} Calibration error without it: {100 * error.before:.1f} points."
 
     def tables(self) -> list[ExampleTable]:
         """A random sample, the most confident errors, and rows whose label is likely wrong."""
