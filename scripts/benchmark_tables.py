@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from league_tables import league
 from markdown_tables import Report, source, table
 from matrix_tables import matrix, shown
 
@@ -49,8 +50,8 @@ INTRODUCTION = """\
 and test files; `MODEL` is a backbone of 2 layers and width 128. Each section names its machine and commit.
 
 The backbones are the bundled tiny-en and an earlier one of the same architecture. Both were distilled on AG News
-texts without labels: training rows, and descriptions without titles. 57 of these descriptions belong to rows of the
-test split.
+texts without labels, tiny-en on general texts too: training rows, and descriptions without titles. 57 of these
+descriptions belong to rows of the test split.
 """
 
 SPEED = """\
@@ -180,6 +181,7 @@ def defaults(report: Report) -> str:
 
 SECTIONS: dict[str, tuple[str, Callable[[Report], str]]] = {
     "tiny_en": ("Accuracy, tiny-en", lambda report: accuracy(report, "the bundled tiny-en")),
+    "league": ("Accuracy on texts of many kinds", league),
     "accuracy": ("Accuracy, earlier backbone", lambda report: accuracy(report, "the earlier backbone")),
     "matrix": ("Speed by encoder, work and instruction set", matrix),
     "speed": ("Speed", speed),
@@ -187,7 +189,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Report], str]]] = {
     "defaults": ("Accuracy of the fast defaults", defaults),
 }
 """Heading and text of each section, by name of the JSON file."""
-OPTIONAL = ("matrix",)
+OPTIONAL = ("matrix", "league")
 """Sections that are left out if there is no JSON file."""
 
 
