@@ -76,5 +76,5 @@ def test_training_says_and_records_how_many_texts_are_truncated(
     done = command(place, "train", "train.csv", *flags)
     assert done.returncode == 0, done.stderr
     (lengths,) = read_results(tmp_path / "run").data.lengths
-    wanted = f"{lengths.truncated} of 180 training texts ({100 * lengths.truncated / 180:.2g} %) are {said}"
+    wanted = f"{lengths.truncated} of 180 training texts ({100 * lengths.truncated / 180:.3g} %) are {said}"
     assert wanted in " ".join((done.stdout + done.stderr).split())

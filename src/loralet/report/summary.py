@@ -97,7 +97,7 @@ def _truncation(analysis: Analysis) -> str:
         return f"texts truncated to {analysis.reading.max_length} tokens"
     rows = analysis.data.train_rows
     found = {
-        f"texts truncated to {own.max_length} tokens ({100 * own.truncated / rows:.2g} % of the training texts)"
+        f"texts truncated to {own.max_length} tokens ({100 * own.truncated / rows:.3g} % of the training texts)"
         if own.truncated
         else f"texts of at most {own.max_length} tokens (none of the training texts is longer)"
         for own in analysis.data.lengths

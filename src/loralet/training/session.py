@@ -290,7 +290,7 @@ def _truncation(lengths: TextLengths, rows: int, longest: int) -> str:
     share = 100 * lengths.truncated / rows
     remedy = "the longest that this model reads" if lengths.max_length == longest else "--max-length sets the length"
     return (
-        f"{lengths.truncated:,} of {rows:,} training texts ({share:.2g} %) are truncated to {lengths.max_length} "
+        f"{lengths.truncated:,} of {rows:,} training texts ({share:.3g} %) are truncated to {lengths.max_length} "
         f"tokens ({remedy}; the longest text has {lengths.longest:,})"
     )
 
