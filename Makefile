@@ -11,7 +11,7 @@ MODEL ?=
 MINILM ?=
 ARGS ?=
 
-.PHONY: setup setup-dev study test test-lowest sanitize lint format docs wheel wheel-check bench bench-matrix clean \
+.PHONY: setup setup-dev study test test-lowest sanitize lint format docs wheel wheel-check bench bench-league bench-matrix clean \
   help
 
 help:  ## show this list
@@ -107,11 +107,15 @@ format: setup-dev  ## put code into shape
 bench: setup-dev  ## run the benchmarks, about an hour, and write docs/benchmarks.md and the README's table (DATA=folder with train and test files, MODEL=folder)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[all,test,lint,bench]'
 	$(BIN)/python benchmarks/accuracy.py $(DATA) $(MODEL)
-	$(BIN)/python benchmarks/accuracy.py $(DATA) news-tiny --out benchmarks/news_tiny.json
+	$(BIN)/python benchmarks/accuracy.py $(DATA) tiny-en --out benchmarks/tiny_en.json
 	$(BIN)/python benchmarks/speed.py $(DATA) $(MODEL)
 	$(BIN)/python benchmarks/start_up.py $(DATA) $(MODEL)
 	$(BIN)/python benchmarks/defaults.py $(DATA) $(MODEL)
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python scripts/benchmark_tables.py
+
+bench-league: setup-dev  ## measure data sets of many kinds, and write their table (LEAGUE=folder of data sets, DATA=folder of AG News)
+	$(BIN)/python benchmarks/league.py $(LEAGUE) $(DATA) $(ARGS)
 	$(BIN)/python scripts/benchmark_tables.py
 
 bench-matrix: setup-dev  ## run the speed matrix, hours, and write its tables (DATA=..., MODEL=folder, MINILM=folder of MiniLM-L6, ARGS=...)

@@ -143,6 +143,7 @@ def main() -> None:
     parser.add_argument(
         "--only", default="", help=f"measure only rows whose name contains this ({BASE_ROWS}, pack, ...); keep others"
     )
+    parser.add_argument("--busy", action="store_true", help="other programs are running: the page says so")
     arguments = parser.parse_args()
     report: dict[str, Any] = {}
     rows: dict[str, dict[str, Any]] = {}
@@ -160,6 +161,7 @@ def main() -> None:
             print(f"{row['name']:86} test {row['test']['accuracy']:.4f} {row['test']['seeds']}", flush=True)
     report["rows"] = sorted(rows.values(), key=lambda row: ORDER.index(row["name"]))
     report["epochs"] = arguments.epochs
+    report["busy"] = arguments.busy
     report["machine"] = describe_machine()
     if arguments.only in "pack":
         pack = pack_against_singles(arguments.data, arguments.model, arguments.grid_steps)

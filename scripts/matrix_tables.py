@@ -57,12 +57,20 @@ def matrix(report: Report) -> str:
                 ("encoder", "work", "instruction set", "loralet", "GFLOP/s", "best peer", "times", "peak memory"),
                 _cells(report),
             ),
-            "Against other options of loralet; below 0.97, the default is not the fastest.\n",
-            table(("encoder", "work", "instruction set", "option", "times"), _options(report)),
+            *_variants(report),
             table(("GFLOP/s of large matrix products, torch", "fp32", "bf16"), _rates(report)),
             *(["Not measured:\n", "\n".join(skipped) + "\n"] if skipped else []),
         ]
     )
+
+
+def _variants(report: Report) -> list[str]:
+    """The table of loralet's other options, if they were measured."""
+    rows = list(_options(report))
+    if not rows:
+        return []
+    title = "Against other options of loralet; below 0.97, the default is not the fastest.\n"
+    return [title, table(("encoder", "work", "instruction set", "option", "times"), rows)]
 
 
 def shown(report: Report) -> list[tuple[object, ...]]:

@@ -26,7 +26,7 @@ from loralet.data.sources import load_dataset
 from loralet.events import Checked, PackStarted, RunEnded, Stepped
 from loralet.runs.environment import SessionBackend, environment
 from loralet.runs.folder import PREDICTED, TARGETS, RunFolder
-from loralet.runs.results import DataFacts, Results
+from loralet.runs.results import DataFacts, Results, TextLengths
 from loralet.runs.run import Run
 from loralet.tasks.base import Scores
 from loralet.tasks.single_label import SingleLabel
@@ -199,7 +199,9 @@ def _write(
         else:
             for row in rows:
                 row.test = None
-        facts = DataFacts(str(data), 27, 3, TEST_ROWS if test else 0, LABELS, dataset.fingerprint)
+        models = dict.fromkeys(row.run.model for row in rows if row.run.model)
+        lengths = tuple(TextLengths(model, max_length=128, longest=9, truncated=0) for model in models)
+        facts = DataFacts(str(data), 27, 3, TEST_ROWS if test else 0, LABELS, dataset.fingerprint, lengths)
         kind = "study" if isinstance(config, StudyConfig) else "train"
         runs = tuple(row.result() for row in rows)
         run_folder.save_results(Results(kind, facts, runs, int(test), loralet="0"))

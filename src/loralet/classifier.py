@@ -127,7 +127,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         threads: int | None = ComputeOptions.threads,
         validation_fraction: float = DataOptions.validation_fraction,
         split_seed: int = DataOptions.split_seed,
-        max_length: int = DataOptions.max_length,
+        max_length: int | None = DataOptions.max_length,
         random_state: int | np.random.RandomState | None = TrainConfig.seed,
         listen: Listen | None = None,
     ) -> None:

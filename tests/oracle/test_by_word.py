@@ -15,7 +15,7 @@ from loralet.data import by_word
 from loralet.data.by_word import encode_by_word, frame_of
 from loralet.hub.bundled import bundled
 
-NEWS_TINY = bundled("news-tiny")
+TINY_EN = bundled("tiny-en")
 AWKWARD = [
     "", " ", "   ", "Stocks fell  on Friday .", " leading and trailing ", "two\nlines\tand a tab",
     "AT&T's 3.5-inch (n't) U.S. e-mail: a@b.co/x?y=1",
@@ -27,8 +27,8 @@ AWKWARD = [
 ]  # fmt: skip
 
 
-def news_tiny(**normalizer: bool | None) -> Tokenizer:
-    tokenizer = Tokenizer.from_file(f"{NEWS_TINY}/tokenizer.json")
+def tiny_en(**normalizer: bool | None) -> Tokenizer:
+    tokenizer = Tokenizer.from_file(f"{TINY_EN}/tokenizer.json")
     if normalizer:
         tokenizer.normalizer = normalizers.BertNormalizer(**normalizer)  # type: ignore[arg-type]
     return tokenizer
@@ -36,7 +36,7 @@ def news_tiny(**normalizer: bool | None) -> Tokenizer:
 
 def with_more_tokens() -> Tokenizer:
     """Added tokens of all kinds that depend on adjacent characters."""
-    tokenizer = news_tiny()
+    tokenizer = tiny_en()
     added = [
         AddedToken("zap", single_word=True),
         AddedToken("Qu", lstrip=True, rstrip=True),
@@ -48,7 +48,7 @@ def with_more_tokens() -> Tokenizer:
 
 
 def framed(before: str, after: str) -> Tokenizer:
-    tokenizer = news_tiny()
+    tokenizer = tiny_en()
     known = {token: tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]", "[MASK]")}
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{before} $A {after}".strip(), special_tokens=list(known.items())
@@ -57,10 +57,10 @@ def framed(before: str, after: str) -> Tokenizer:
 
 
 TOKENIZERS = {
-    "as it comes": news_tiny(),
-    "cased": news_tiny(lowercase=False, strip_accents=False),
-    "no accents stripped, Chinese whole": news_tiny(lowercase=True, strip_accents=False, handle_chinese_chars=False),
-    "text not cleaned": news_tiny(clean_text=False),
+    "as it comes": tiny_en(),
+    "cased": tiny_en(lowercase=False, strip_accents=False),
+    "no accents stripped, Chinese whole": tiny_en(lowercase=True, strip_accents=False, handle_chinese_chars=False),
+    "text not cleaned": tiny_en(clean_text=False),
     "more added tokens": with_more_tokens(),
     "two special tokens before, none after": framed("[CLS] [MASK]", ""),
     "one before, two after": framed("[CLS]", "[SEP] [SEP]"),
@@ -113,19 +113,19 @@ def test_parts_of_any_size_give_the_same_ids(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def other_normalizer() -> Tokenizer:
-    tokenizer = news_tiny()
+    tokenizer = tiny_en()
     tokenizer.normalizer = normalizers.Replace("a b", "c")
     return tokenizer
 
 
 def splits_elsewhere() -> Tokenizer:
-    tokenizer = news_tiny()
+    tokenizer = tiny_en()
     tokenizer.pre_tokenizer = pre_tokenizers.Split("; ", "isolated")
     return tokenizer
 
 
 def two_words_in_one_token() -> Tokenizer:
-    tokenizer = news_tiny()
+    tokenizer = tiny_en()
     tokenizer.add_tokens([AddedToken("new york")])
     return tokenizer
 

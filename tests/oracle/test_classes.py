@@ -50,9 +50,14 @@ def test_the_scores_of_each_class_are_those_of_scikit_learn(rows: list[tuple[int
 
 
 def test_the_largest_confusions_come_first() -> None:
-    counts = np.array([[5, 2, 0], [3, 0, 0], [2, 0, 9]])
+    counts = np.array([[9, 2, 0], [3, 0, 0], [4, 2, 1]])
     found = largest_confusions(("a", "b", "c"), counts, 9)
-    assert found == (Confusion("b", "a", 3, 1.0), Confusion("a", "b", 2, 2 / 7), Confusion("c", "a", 2, 2 / 11))
+    assert found == (
+        Confusion("c", "a", 4, 4 / 7),
+        Confusion("b", "a", 3, 1.0),
+        Confusion("c", "b", 2, 2 / 7),  # before the same number of rows of the larger class
+        Confusion("a", "b", 2, 2 / 11),
+    )
     assert largest_confusions(("a", "b", "c"), counts, 1) == found[:1]
     assert largest_confusions(("a", "b"), np.eye(2, dtype=int), 9) == ()
 

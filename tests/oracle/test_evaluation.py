@@ -19,6 +19,7 @@ from loralet.adapters.pack import Pack
 from loralet.adapters.spec import HEAD_ALONE
 from loralet.backends.base import Backend
 from loralet.config import ComputeOptions, TrainingOptions
+from loralet.runs.results import TextLengths
 from loralet.runs.run import Run
 from loralet.training.corpus import CorpusRows
 from loralet.training.packs import resolved
@@ -38,6 +39,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return make_pair(tmp_path_factory.mktemp("model"))
 
 
+LENGTHS = TextLengths("model", max_length=40, longest=10, truncated=0)
+
+
 def loaded_by(backend: Backend, pair: Pair) -> Loaded:
     encoder = backend.load(pair.ours.weights, pair.ours.table, torch.float32)
     return Loaded(backend, encoder, backend.info(torch.float32))
@@ -49,7 +53,7 @@ def session_of(pair: Pair, memory: int = 10**9, backend: Backend = CPU) -> Sessi
     dora = backend if backend.supports(pair.ours.table, torch.float32, "dora") is None else CPU
     loaded = {"lora": loaded_by(backend, pair), "dora": loaded_by(dora, pair)}
     options = TrainingOptions(steps=12, batch_size=4, eval_every=1, schedule="constant")
-    return Session(pair.ours, loaded, corpus, TASK, options, ComputeOptions(), memory)
+    return Session(pair.ours, loaded, corpus, LENGTHS, TASK, options, ComputeOptions(), memory)
 
 
 def states(session: Session, runs: list[Run]) -> list[Mapping[str, Tensor]]:

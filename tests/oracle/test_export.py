@@ -216,7 +216,7 @@ def test_the_graph_gives_torchs_logits_for_any_batch_and_length(place: Path, exp
         lengths = torch.tensor([tokens, *[max(1, tokens - 2 * i) for i in range(1, rows)]])
         mask = (torch.arange(tokens) < lengths[:, None]).long()
         (theirs,) = session.run(None, {"input_ids": ids.numpy(), "attention_mask": mask.numpy()})
-        ours = loaded.forward(batch_of(ids, lengths))[0].numpy()
+        ours = loaded.forward(batch_of(ids, lengths))[0].numpy() / loaded.artifact.temperature
         assert np.abs(theirs - ours).max() <= 1e-4
         seen.append(ours[0])
     assert np.std(seen, axis=0).max() > 1e-2

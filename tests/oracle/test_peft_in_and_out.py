@@ -362,9 +362,9 @@ def test_a_base_from_the_hub_is_named_in_the_front_matter(pair: Pair, tmp_path: 
     _, _, artifact = trained(pair, RUNS["query-value"], "pooler")
     assert 'base_model: "google/tiny"\n' in card_of(replace(artifact, backbone="google/tiny"), True)
     assert "base_model:" not in card_of(artifact, True)
-    own = card_of(replace(artifact, backbone="news-tiny"), True)
+    own = card_of(replace(artifact, backbone="tiny-en"), True)
     assert "base_model:" not in own
-    assert 'backbone = str(bundled("news-tiny"))' in own
+    assert 'backbone = str(bundled("tiny-en"))' in own
 
 
 def test_names_that_are_not_adapters_are_rejected(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from loralet.config import ComputeOptions, TrainingOptions
 from loralet.data.batches import gather
 from loralet.events import Checked, Event, RunEnded
 from loralet.ranking import SelectBy
+from loralet.runs.results import TextLengths
 from loralet.runs.run import Run
 from loralet.runs.selection import rank_of
 from loralet.tasks.base import Check, Scores
@@ -226,7 +227,8 @@ def kept_state(pair: Pair, judged: list[Scores], select_by: SelectBy) -> str:
     loaded = {"lora": Loaded(CPU, encoder, CPU.info(torch.float32))}
     # At this learning rate the last state is not the best one.
     options = TrainingOptions(steps=6, batch_size=4, eval_every=1, schedule="constant", select_by=select_by)
-    session = Session(pair.ours, loaded, corpus, task, options, ComputeOptions(), memory=10**9)
+    lengths = TextLengths("model", max_length=40, longest=10, truncated=0)
+    session = Session(pair.ours, loaded, corpus, lengths, task, options, ComputeOptions(), memory=10**9)
     events: list[Event] = []
     (row,) = train_pack(session, [run], events.append)
     checks = [event for event in events if isinstance(event, Checked)]

@@ -102,7 +102,7 @@ def test_the_page_in_chromium(page: Path, width: int) -> None:
     assert seen["faults"] == []
     assert seen["width"] == width
     assert seen["overflow"] <= 0
-    assert len(seen["figures"]) == 11
+    assert len(seen["figures"]) == 12
     for figure in seen["figures"]:
         assert figure["width"] > 300, figure
         assert figure["height"] > 100, figure

@@ -255,7 +255,7 @@ def adapter_spec(**options: Any) -> AdapterSpec:
 columns = st.builds(ColumnOptions, text_column=text, label_column=text, columns=several(text))
 reading = st.builds(
     DataOptions, columns=columns, label_names=several(text), validation_fraction=share, split_seed=seed,
-    drop_overlap=st.booleans(), max_length=st.integers(3, 512),
+    drop_overlap=st.booleans(), max_length=st.none() | st.integers(3, 512),
 )  # fmt: skip
 training = st.builds(
     TrainingOptions, head=st.sampled_from(["pooler", "trained-pooler", "mean"]), head_dropout=share, epochs=above_0,
@@ -405,7 +405,7 @@ def test_a_number_of_another_type_is_rejected(tmp_path: Path, value: str) -> Non
 OLD_STUDY = Path(__file__).parents[1] / "data" / "study-of-schema-1" / "config.toml"
 OLD_TRAIN = """
 data = "news-mini"
-model = "news-tiny"
+model = "tiny-en"
 out = "somewhere"
 seed = 7
 stop_at_target = true
@@ -453,7 +453,7 @@ def test_a_training_of_the_first_layout_is_read(tmp_path: Path) -> None:
     made = read(tmp_path, OLD_TRAIN)
     assert made == TrainConfig(
         data="news-mini",
-        model="news-tiny",
+        model="tiny-en",
         out="somewhere",
         seed=7,
         lr=0.002,

@@ -15,7 +15,7 @@ from loralet.errors import RunError
 from loralet.runs.environment import NAME, SessionBackend, environment, read_environment, write_environment
 
 BACKENDS = (
-    SessionBackend("news-tiny", BackendInfo("native", "cpu", "AVX2", "fp32", 2)),
+    SessionBackend("tiny-en", BackendInfo("native", "cpu", "AVX2", "fp32", 2)),
     SessionBackend("large", BackendInfo("torch", "cpu", "", "bf16", 2, "no C compiler found")),
 )
 

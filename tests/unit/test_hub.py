@@ -269,7 +269,7 @@ def test_neither_hub_nor_cache(user: User, offline: str) -> None:
         assert str(user.home / "hub") in message
         assert "set HF_HOME" in message
         assert "or use a local" in message
-        assert "the bundled " + ("news-tiny" if asked == PRAJJWAL else "news-mini") in message
+        assert "the bundled " + ("tiny-en" if asked == PRAJJWAL else "news-mini") in message
         assert ("HF_HUB_OFFLINE" in message) == (offline == "1")
         assert ("onnection refused" in message) == (offline == "0"), message
 

@@ -216,7 +216,7 @@ def test_an_export_contains_no_local_path(place: Path, tmp_path: Path) -> None:
         ("C:\\Users\\me\\tiny", "tiny"),
         ("prajjwal1/bert-tiny", "prajjwal1/bert-tiny"),
         ("ag_news", "ag_news"),
-        ("news-tiny", "news-tiny"),
+        ("tiny-en", "tiny-en"),
         ("data/tickets.csv", "tickets.csv"),
         ("data/weights.json", "weights.json"),
         ("balanced", "balanced"),
@@ -235,7 +235,7 @@ def test_a_local_backbone_gives_a_warning(place: Path, hub: WritableHub, tmp_pat
         assert "--to safetensors-bundle" in done.stderr
     adapter = tmp_path / "adapter"
     shutil.copytree(place / "adapter", adapter)
-    for name in ("prajjwal1/bert-tiny", "news-tiny"):  # which is bundled with loralet
+    for name in ("prajjwal1/bert-tiny", "tiny-en"):  # which is bundled with loralet
         described = json.loads((adapter / "loralet.json").read_text())
         (adapter / "loralet.json").write_text(json.dumps(described | {"backbone": name}))
         assert not plan_push(adapter, "me/mine").warning

@@ -26,7 +26,7 @@ RESULTS = Results(
         RunResult("majority", None, "majority", validation=WITHOUT_LOSS, test=WITHOUT_LOSS),
         RunResult(
             id="lora-r4-a8-lr0.001-s0",
-            model="news-tiny",
+            model="tiny-en",
             role="lora",
             adapter=AdapterSpec(rank=4, alpha=8.0, dropout=0.1, targets=("query", "value"), scaling="rslora"),
             learning_rate=0.001,
@@ -42,8 +42,8 @@ RESULTS = Results(
             validation=SCORES,
             test=SCORES,
         ),
-        RunResult("probe-s0", "news-tiny", "linear-probe", HEAD_ALONE, 0.01, 0, 1.0, status="diverged"),
-        RunResult("ensemble", "news-tiny", "ensemble", members=("a", "b"), validation=SCORES),
+        RunResult("probe-s0", "tiny-en", "linear-probe", HEAD_ALONE, 0.01, 0, 1.0, status="diverged"),
+        RunResult("ensemble", "tiny-en", "ensemble", members=("a", "b"), validation=SCORES),
     ),
     test_reads=1,
 )

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from loralet.config.limits import seed_problems, twice
-from loralet.config.shared import MaxLength, TextColumn
+from loralet.config.shared import ChosenLength, TextColumn
 
 InputFormat = Literal["auto", "csv", "tsv", "jsonl", "lines"]
 
@@ -67,13 +67,13 @@ class DataOptions:
     """Seed of the validation split and of the validation sample."""
     drop_overlap: bool = False
     """Drop training rows whose text is also in the test split or the given validation split."""
-    max_length: MaxLength = 128
+    max_length: ChosenLength = None
 
     def problems(self) -> Iterator[str]:
         yield from self.columns.problems()
         if not 0 < self.validation_fraction < 1:
             yield f"validation_fraction is {self.validation_fraction}: it must be above 0 and below 1"
-        if self.max_length < 3:
+        if self.max_length is not None and self.max_length < 3:
             yield f"max_length is {self.max_length}: a text needs at least 3 tokens, two of them special"
         yield from seed_problems("split_seed", self.split_seed)
         if repeated := twice(self.label_names):

@@ -36,6 +36,10 @@ class DistillConfig:
     """Maximum text length of the student, in tokens; at most the teacher's."""
     match: tuple[int, ...] = ()
     """Teacher layer for each student layer, counted from 1; evenly spaced if empty."""
+    start: str = ""
+    """Student folder or hub id with the initial weights; made from the teacher's embeddings if empty."""
+    token_states: bool = True
+    """Match the states of every token, not only sentence embeddings. Without them, no states are stored on disk."""
     mixtures: int = 3
     """Synthetic texts per training text: its beginning joined to the end of another, some tokens replaced."""
     epochs: int = 4
@@ -77,6 +81,8 @@ class DistillConfig:
         yield from self.compute.problems()
         for name in ("lr", "pooled_lr"):
             yield from rate_problems(name, getattr(self, name))
+        if self.match and not self.token_states:
+            yield "match is given without token_states: only token states belong to a layer"
         if not 0 < self.held_out < 1:
             yield f"held_out is {self.held_out}: it must be above 0 and below 1"
 

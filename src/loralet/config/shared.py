@@ -20,6 +20,10 @@ TextColumn = Annotated[str, arg(help="Text column; detected by common names if e
 MaxLength = Annotated[
     int, arg(help="Maximum text length in tokens, including special tokens; longer texts are truncated.")
 ]
+ChosenLength = Annotated[
+    int | None,
+    arg(help="Maximum text length in tokens; longer texts are truncated. If not set, it covers 99 of 100 texts."),
+]
 Private = Annotated[bool, arg(help="Make the repository private.")]
 
 OUTPUT_FORMAT = arg(help="Output format.")

@@ -21,8 +21,8 @@ from loralet.config.training import TrainingOptions
 class GridOptions:
     """The grid of a study: every combination is a run."""
 
-    models: tuple[str, ...] = ("news-tiny",)
-    """Backbones: hub ids, folders, or the bundled news-tiny."""
+    models: tuple[str, ...] = ("tiny-en",)
+    """Backbones: hub ids, folders, or the bundled tiny-en."""
     ranks: tuple[int, ...] = (4, 16, 32)
     """Ranks of the grid."""
     alphas: tuple[float, ...] = (64.0, 256.0, 512.0)

@@ -84,8 +84,8 @@ class TrainConfig:
     """Options of ``loralet train``."""
 
     data: TrainingData = "news-mini"
-    model: str = "news-tiny"
-    """Backbone: a hub id, a folder, or the bundled news-tiny."""
+    model: str = "tiny-en"
+    """Backbone: a hub id, a folder, or the bundled tiny-en."""
     out: str = ""
     """Folder for the run; named by date under runs/ if empty."""
     seed: int = 0

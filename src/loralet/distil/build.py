@@ -28,8 +28,8 @@ from loralet.distil.checkpoint import NAME, load_checkpoint, save_checkpoint
 from loralet.distil.forward import Arithmetic
 from loralet.distil.mixtures import with_mixtures
 from loralet.distil.save import save_student
-from loralet.distil.student import matched_layers, start_projections, start_student, student_table
-from loralet.distil.teacher import teacher_targets
+from loralet.distil.student import given_student, matched_layers, start_projections, start_student, student_table
+from loralet.distil.teacher import sentence_targets, teacher_targets
 from loralet.distil.texts import Texts, hold_out, read_texts
 from loralet.distil.train import DistillationData, DistilState, Student, distil
 from loralet.errors import ConfigError, RunError
@@ -87,7 +87,10 @@ def build_student(config: DistillConfig, listen: Listen) -> EpochEnded:
 
     try:
         tell(Stage(_summary(texts, tokens, len(train), len(data) - len(train), state)))
-        targets = teacher_targets(teacher, tokens, layers, arithmetic, cache_folder(), tell)
+        if config.token_states:
+            targets = teacher_targets(teacher, tokens, layers, arithmetic, cache_folder(), tell)
+        else:
+            targets = sentence_targets(teacher, tokens, config.compute, cache_folder(), tell)
         for event in distil(state, student, DistillationData(tokens, targets, data, held_out), config):
             tell(event)
             if isinstance(event, EpochEnded):
@@ -136,8 +139,12 @@ def _start(
     table = student.table
     kept = np.repeat(np.isin(np.arange(len(tokens)), train), tokens.lengths)
     counts = np.bincount(tokens.ids[kept], minlength=table.vocabulary)
-    parameters = start_student(teacher, table, counts, config.seed)
-    parameters |= start_projections(table.width, teacher.table.width, table.layers, config.seed)
+    if config.start:
+        parameters = given_student(load_backbone(config.start), teacher, table)
+    else:
+        parameters = start_student(teacher, table, counts, config.seed)
+    matched = table.layers if config.token_states else 0
+    parameters |= start_projections(table.width, teacher.table.width, matched, config.seed)
     return DistilState.start({name: t.to(student.arithmetic.device) for name, t in parameters.items()})
 
 

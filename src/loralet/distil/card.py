@@ -15,7 +15,7 @@ from loralet.distil.texts import Texts
 from loralet.events import EpochEnded
 from loralet.models.table import EncoderTable
 
-OMITTED = ("teacher", "teacher_name", "text", "out", "compute", "resume")
+OMITTED = ("teacher", "teacher_name", "start", "token_states", "text", "out", "compute", "resume")
 """Options that the card's command omits or writes differently."""
 
 
@@ -47,7 +47,9 @@ def card(
     files = [f"* {name}: {count:,} texts" for name, count in texts.counts]
     if texts.repeated:
         files.append(f"* duplicates left out: {texts.repeated:,}")
-    weights = ", ".join(f"{share:g} x {name.replace('_', ' ')}" for name, share in SHARES.items())
+    known = {name for event in history for name in event.held_out}
+    shares = {name: share for name, share in SHARES.items() if name in known}
+    weights = ", ".join(f"{share:g} x {name.replace('_', ' ')}" for name, share in shares.items())
     return "\n".join(
         [
             "---",
@@ -73,9 +75,7 @@ def card(
             "",
             "## Training",
             "",
-            "Word and position embeddings were initialised on the principal axes of the teacher's word embeddings, "
-            "weighted by token frequency. "
-            f"Layers 1 to {table.layers} match the teacher's layers {', '.join(map(str, layers))}. "
+            f"{_start(config)} {_matched(config, table, layers)} "
             f"{config.epochs} epochs at a peak learning rate of {config.lr:g}, "
             f"then {config.pooled_epochs} with the pooled losses at {config.pooled_lr:g}; "
             f"{last.step:,} steps of {config.batch_size} texts, {sum(e.seconds for e in history) / 60:.0f} minutes.",
@@ -97,6 +97,21 @@ def card(
     )
 
 
+def _start(config: DistillConfig) -> str:
+    if config.start:
+        return f"The weights were initialised with those of {_short(config.start)}."
+    return (
+        "Word and position embeddings were initialised on the principal axes of the teacher's word embeddings, "
+        "weighted by token frequency."
+    )
+
+
+def _matched(config: DistillConfig, table: EncoderTable, layers: Sequence[int]) -> str:
+    if not config.token_states:
+        return "Only sentence embeddings were matched, no token states."
+    return f"Layers 1 to {table.layers} match the teacher's layers {', '.join(map(str, layers))}."
+
+
 def _mixed(config: DistillConfig) -> list[str]:
     share = f"{REPLACED:.0%} of the tokens replaced by random tokens"
     return [
@@ -106,9 +121,12 @@ def _mixed(config: DistillConfig) -> list[str]:
 
 def teacher_name(config: DistillConfig) -> str:
     """The teacher's name in the card: the given name, the folder's name, or the hub id."""
-    return config.teacher_name or (
-        Path(config.teacher).resolve().name if Path(config.teacher).is_dir() else config.teacher
-    )
+    return config.teacher_name or _short(config.teacher)
+
+
+def _short(model: str) -> str:
+    """The name of a folder, or the hub id."""
+    return Path(model).resolve().name if Path(model).is_dir() else model
 
 
 def command(config: DistillConfig) -> str:
@@ -122,6 +140,9 @@ def command(config: DistillConfig) -> str:
         "--out",
         Path(config.out).resolve().name,
     ]
+    if config.start:
+        words += ["--start", _short(config.start)]
+    words += ["--no-token-states"] * (not config.token_states)
     for option in dataclasses.fields(config):
         value = getattr(config, option.name)
         if option.name in OMITTED or value == option.default:
@@ -132,7 +153,8 @@ def command(config: DistillConfig) -> str:
 
 
 def _table(history: Sequence[EpochEnded]) -> list[str]:
-    names = (*SHARES, "total")
+    known = {name for event in history for name in event.held_out}
+    names = [name for name in (*SHARES, "total") if name in known]
     lines = [f"| epoch | {' | '.join(name.replace('_', ' ') for name in names)} |", f"|{'---:|' * (len(names) + 1)}"]
     for event in history:
         values = (f"{event.held_out[name]:.4f}" if name in event.held_out else "" for name in names)

@@ -25,7 +25,7 @@ def losses_of(
     parameters: Weights,
     table: EncoderTable,
     batch: Padded,
-    target: tuple[Float[Tensor, "n l e"], Float[Tensor, "b e"]],
+    target: tuple[Float[Tensor, "n l e"] | None, Float[Tensor, "b e"]],
     arithmetic: Arithmetic,
     pooled: bool,
 ) -> dict[str, Tensor]:
@@ -41,7 +41,8 @@ def losses_of(
         parameters: tensors of the student and of the projections, fp32.
         table: the student's layer table.
         batch: token ids and lengths.
-        target: the teacher's states of the batch's n tokens without padding, at l layers, and its sentence embeddings.
+        target: the teacher's states of the batch's n tokens without padding, at l layers (None: no loss of tokens), and
+            its sentence embeddings.
         arithmetic: device, type and attention.
         pooled: whether to compute the pooled losses.
     """
@@ -53,11 +54,13 @@ def losses_of(
         if name.startswith("projections.")
     }
     token_states, sentences = target
-    apart = [
-        distance(project(projections, f"tokens.{i}", x[inside]).float(), token_states[:, i])
-        for i, x in enumerate(outputs)
-    ]
-    losses = {"tokens": torch.stack(apart).mean()}
+    losses: dict[str, Tensor] = {}
+    if token_states is not None:
+        apart = [
+            distance(project(projections, f"tokens.{i}", x[inside]).float(), token_states[:, i])
+            for i, x in enumerate(outputs)
+        ]
+        losses["tokens"] = torch.stack(apart).mean()
     projected = project(projections, "sentence", mean_over_tokens(outputs[-1][None], batch.lengths)[0])
     losses |= {"sentence": distance(projected, sentences), "similarity": disagreement(projected, sentences)}
     if pooled:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -71,6 +73,34 @@ def start_student(teacher: Backbone, table: EncoderTable, counts: Int[np.ndarray
     return weights
 
 
+def given_student(start: Backbone, teacher: Backbone, table: EncoderTable) -> Weights:
+    """Initial weights from an encoder of the student's sizes with the teacher's tokenizer.
+
+    Args:
+        start: the encoder, with a pooler.
+        teacher: the encoder whose tokenizer the student gets.
+        table: the student's layers, in which every field must equal that of ``start``.
+
+    Returns:
+        Copies of the weights in fp32, named as in :func:`start_student`.
+
+    Raises:
+        ConfigError: other sizes, another tokenizer, or no pooler.
+    """
+    problems = [
+        f"{name} is {getattr(start.table, name)}, the options say {getattr(table, name)}"
+        for name in (field.name for field in fields(EncoderTable))
+        if getattr(start.table, name) != getattr(table, name)
+    ]
+    if start.tokenizer.get_vocab() != teacher.tokenizer.get_vocab():
+        problems.append("the tokenizer is not the teacher's")
+    if not start.has_pooler:
+        problems.append("the encoder has no pooler")
+    if problems:
+        raise ConfigError.listing([f"start is {start.name}: {problem}" for problem in problems])
+    return {name: tensor.float().clone() for name, tensor in start.weights.items()}
+
+
 def compressed_embeddings(teacher: Backbone, table: EncoderTable, counts: Int[np.ndarray, "v"]) -> Weights:
     """Project the teacher's word, position and type embeddings onto the principal axes of its word embeddings.
 
@@ -110,6 +140,7 @@ def _weighted_rms(table: Float[Tensor, "v e"], share: Float[Tensor, "v"]) -> Ten
 def start_projections(student: int, teacher: int, layers: int, seed: int) -> Weights:
     """Linear projections from the student's states to the teacher's, discarded after training.
 
+    ``layers`` is the number of layers whose token states are matched.
     Weights are U(-1/sqrt(d), 1/sqrt(d)), biases zero.
     """
     generator = stream(seed, "projections")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +13,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from loralet.adapters.adapter import Adapter
+from loralet.adapters.layout import PackShape
+from loralet.adapters.pack import Pack
 from loralet.atomic import new_folder
+from loralet.backends.choice import Chosen, choose_backend
 from loralet.backends.torch import MULTIPLE
+from loralet.config import ComputeOptions
 from loralet.data.batches import gather
 from loralet.data.order import sorted_batches
 from loralet.data.tokens import Tokens
@@ -22,6 +27,7 @@ from loralet.distil.forward import Arithmetic, narrowed, states
 from loralet.errors import DataError
 from loralet.events import Advanced, Event
 from loralet.hub.backbone import Backbone
+from loralet.inference.evaluation import logits_of
 from loralet.models.heads import mean_over_tokens
 
 GROUP = 2048
@@ -37,17 +43,20 @@ class Targets:
     """The teacher's states for many texts.
 
     Args:
-        states: float16 ``[n l e]``: n tokens of all texts, concatenated; l layers; teacher width e.
+        states: float16 ``[n l e]``: n tokens of all texts, concatenated; l layers; teacher width e. None: not matched.
         sentences: float16 ``[m e]``: mean over the tokens of the last layer, for each of m texts.
     """
 
-    states: np.ndarray
+    states: np.ndarray | None
     sentences: np.ndarray
 
-    def of(self, tokens: Tokens, rows: np.ndarray) -> tuple[Float[Tensor, "n l e"], Float[Tensor, "b e"]]:
+    def of(self, tokens: Tokens, rows: np.ndarray) -> tuple[Float[Tensor, "n l e"] | None, Float[Tensor, "b e"]]:
         """Token states without padding, and sentence embeddings, of the given rows in their order, in fp32."""
+        sentences = torch.from_numpy(self.sentences[rows]).float()
+        if self.states is None:
+            return None, sentences
         pieces = [self.states[tokens.starts[row] : tokens.starts[row + 1]] for row in rows]
-        return torch.from_numpy(np.concatenate(pieces)).float(), torch.from_numpy(self.sentences[rows]).float()
+        return torch.from_numpy(np.concatenate(pieces)).float(), sentences
 
 
 def teacher_targets(
@@ -71,15 +80,69 @@ def teacher_targets(
     Raises:
         DataError: the disk has too little space for the states.
     """
-    digest = hashlib.sha256(f"{teacher.fingerprint}/{list(layers)}/{arithmetic.dtype}".encode())
-    digest.update(np.ascontiguousarray(tokens.starts, np.int64).data)
-    digest.update(np.ascontiguousarray(tokens.ids, np.int32).data)
-    folder = cache / "teachers" / digest.hexdigest()
+    folder = _entry(cache, f"{teacher.fingerprint}/{list(layers)}/{arithmetic.dtype}", tokens)
     if not folder.exists():
         _require_space(cache, (len(tokens.ids) * len(layers) + len(tokens)) * teacher.table.width * 2)
         with new_folder(folder) as temporary:
             _compute(teacher, tokens, layers, arithmetic, temporary, tell)
     return Targets(*(np.load(folder / name, mmap_mode="r") for name in ("states.npy", "sentences.npy")))
+
+
+def sentence_targets(
+    teacher: Backbone, tokens: Tokens, compute: ComputeOptions, cache: Path, tell: Callable[[Event], None]
+) -> Targets:
+    """The teacher's sentence embeddings for the given texts, without token states, read from the cache if present.
+
+    Arguments, events and errors are those of :func:`teacher_targets`; ``compute`` chooses the backend.
+    """
+    chosen = choose_backend(teacher.table, compute.precision, compute.backend)
+    folder = _entry(cache, f"{teacher.fingerprint}/sentences/{chosen.dtype}", tokens)
+    if not folder.exists():
+        _require_space(cache, len(tokens) * teacher.table.width * 2)
+        with new_folder(folder) as temporary:
+            shape = (len(tokens), teacher.table.width)
+            sentences = np.lib.format.open_memmap(temporary / "sentences.npy", "w+", np.float16, shape)
+            for start, found in sentence_embeddings(teacher, tokens, chosen):
+                end = start + len(found)
+                sentences[start:end] = found.clip(-LARGEST, LARGEST)
+                tell(Advanced("teacher's sentence embeddings", end, len(tokens)))
+            sentences.flush()
+    return Targets(None, np.load(folder / "sentences.npy", mmap_mode="r"))
+
+
+def sentence_embeddings(
+    encoder: Backbone, tokens: Tokens, chosen: Chosen
+) -> Iterator[tuple[int, Float[np.ndarray, "b e"]]]:
+    """The mean over the tokens of the last layer, for some texts at a time, with the number of the first of them.
+
+    They are the logits of a run without an adapter whose classifier is the identity, so every backend computes them.
+
+    Args:
+        encoder: the encoder, ``e`` wide.
+        tokens: the texts.
+        chosen: backend and dtype that compute them.
+
+    Yields:
+        The number of the first text of a group of at most ``GROUP`` texts, and fp32 ``[texts of the group, e]``.
+    """
+    width = encoder.table.width
+    shape = PackShape(encoder.table, width, "mean")
+    pack = Pack(shape, [Adapter(rank=0, scale=0.0, dropout=0.0, linears=(), seed=0)])
+    parameters = pack.fill([{"classifier.weight": torch.eye(width), "classifier.bias": torch.zeros(width)}])
+    loaded = chosen.backend.load(encoder.weights, encoder.table, chosen.dtype)
+    forward = loaded.program(pack).logits(parameters.to(chosen.backend.device))
+    for start in range(0, len(tokens), GROUP):
+        starts = tokens.starts[start : start + GROUP + 1]
+        part = Tokens(tokens.ids[starts[0] : starts[-1]], starts - starts[0])
+        yield start, logits_of(chosen.backend, forward, part, 1)[0]
+
+
+def _entry(cache: Path, kind: str, tokens: Tokens) -> Path:
+    """The folder in the cache for states of a kind."""
+    digest = hashlib.sha256(kind.encode())
+    digest.update(np.ascontiguousarray(tokens.starts, np.int64).data)
+    digest.update(np.ascontiguousarray(tokens.ids, np.int32).data)
+    return cache / "teachers" / digest.hexdigest()
 
 
 def _require_space(cache: Path, size: int) -> None:

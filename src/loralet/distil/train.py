@@ -50,8 +50,9 @@ class Student:
         """The losses of a batch by name (:func:`loralet.distil.losses.losses_of`)."""
         device = self.arithmetic.device
         batch = gather(data.tokens, rows).padded(MULTIPLE, data.tokens.longest, device)
-        states, sentences = (x.to(device) for x in data.targets.of(data.tokens, rows))
-        return losses_of(parameters, self.table, batch, (states, sentences), self.arithmetic, pooled)
+        states, sentences = data.targets.of(data.tokens, rows)
+        target = (None if states is None else states.to(device), sentences.to(device))
+        return losses_of(parameters, self.table, batch, target, self.arithmetic, pooled)
 
 
 @dataclass

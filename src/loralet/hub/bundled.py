@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 FOLDER = Path(__file__).parents[1] / "bundled"
-MODEL, DATA = "news-tiny", "news-mini"
+MODEL, DATA = "tiny-en", "news-mini"
 
 
 def bundled(name: str) -> Path | None:

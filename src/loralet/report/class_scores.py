@@ -10,7 +10,7 @@ from loralet.tasks.registry import TASKS
 
 
 def find_classes(record: Record, shown: str) -> SplitClasses | None:
-    """The scores of each class on the test rows, or on the validation or out-of-fold rows if they are recorded and there is no test.
+    """The scores of each class on the test rows; without a test split, those recorded of the held-out rows.
 
     None if neither is known, or if the task has no classes.
 

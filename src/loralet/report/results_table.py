@@ -156,8 +156,8 @@ def _origin(results: Results, chosen: str) -> list[str]:
     if data.test_rows:
         return [f"chosen on validation{by}: {chosen}; {read}"]
     return [
-        f"chosen on validation{by}: {chosen}; no test split: the same rows selected its state, so its scores on them are "
-        "slightly optimistic"
+        f"chosen on validation{by}: {chosen}; no test split: the same rows selected its state, so its scores on them "
+        "are slightly optimistic"
     ]
 
 

@@ -86,13 +86,27 @@ def _training(analysis: Analysis) -> Pairs:
         (
             "Training",
             f"{length} of {training.batch_size} rows, {training.schedule} schedule, warm-up {100 * training.warmup:g} "
-            f"%, {training.head} head, texts truncated to {analysis.reading.max_length} tokens",
+            f"%, {training.head} head, {_truncation(analysis)}",
         ),
         ("Checks", f"every {training.eval_every} steps, {target}"),
         ("Class weights", "" if training.class_weight == UNWEIGHTED else training.class_weight),
         ("Selection", "" if analysis.data.folds else selection),
         ("Seeds", ", ".join(map(str, seeds)) + (" (a single seed)" if len(seeds) == 1 else "")),
     ]
+
+
+def _truncation(analysis: Analysis) -> str:
+    """The maximum text length of each model, and the share of training texts that are longer."""
+    if not analysis.data.lengths:
+        return f"texts truncated to {analysis.reading.max_length} tokens"
+    rows = analysis.data.train_rows
+    found = {
+        f"texts truncated to {own.max_length} tokens ({100 * own.truncated / rows:.3g} % of the training texts)"
+        if own.truncated
+        else f"texts of at most {own.max_length} tokens (none of the training texts is longer)"
+        for own in analysis.data.lengths
+    }
+    return "; ".join(sorted(found))
 
 
 def training_length(steps: int | None, epochs: float | None) -> str:

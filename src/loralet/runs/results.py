@@ -77,6 +77,23 @@ class RunResult:
 
 
 @dataclass(frozen=True)
+class TextLengths:
+    """Lengths of the training texts in tokens of a model, special tokens included.
+
+    Args:
+        model: name of the backbone.
+        max_length: number of tokens to which texts are truncated.
+        longest: number of tokens of the longest training text.
+        truncated: number of training texts that are truncated.
+    """
+
+    model: str
+    max_length: int
+    longest: int
+    truncated: int
+
+
+@dataclass(frozen=True)
 class DataFacts:
     """The training data.
 
@@ -85,6 +102,7 @@ class DataFacts:
         train_rows, validation_rows, test_rows: rows of each split; 0 without the split.
         labels: label names, in the order of the logits.
         fingerprint: hash of all texts and targets.
+        lengths: lengths of the training texts for each model; empty in files written before they were recorded.
         folds: number of folds; ``validation`` scores are then out-of-fold scores of all training rows. None with a
             validation split.
     """
@@ -95,6 +113,7 @@ class DataFacts:
     test_rows: int
     labels: tuple[str, ...]
     fingerprint: str
+    lengths: tuple[TextLengths, ...] = ()
     folds: int | None = None
 
     @property

@@ -96,7 +96,7 @@ def carry_out(prepared: Prepared, folder: RunFolder, listen: Listen) -> Results:
     rows = _in_order(rows, plan)
     rows += combine(rows, sessions, corpus, plan, folder, tell) if plan.combine else []
     reads = _read_test(rows, sessions, corpus, plan, folder, tell)
-    results = _results(rows, corpus, plan, reads)
+    results = _results(rows, prepared, reads)
     folder.save_results(results)
     return results
 
@@ -132,7 +132,8 @@ def _save(rows: Sequence[Row], session: Session, prepared: Prepared, folder: Run
             folder.save(make_artifact(row, session, prepared.corpus, plan.source, plan.reading), session.backbone)
 
 
-def _results(rows: Sequence[Row], corpus: Corpus, plan: Plan, reads: int) -> Results:
+def _results(rows: Sequence[Row], prepared: Prepared, reads: int) -> Results:
+    plan, corpus = prepared.plan, prepared.corpus
     dataset = corpus.dataset
     data = DataFacts(
         source=plan.source,
@@ -142,6 +143,7 @@ def _results(rows: Sequence[Row], corpus: Corpus, plan: Plan, reads: int) -> Res
         labels=dataset.task.labels,
         fingerprint=dataset.fingerprint,
         folds=corpus.folds or None,
+        lengths=tuple(session.lengths for session in prepared.sessions.values()),
     )
     runs = tuple(row.result() for row in rows)
     selection = selection_of(plan.training.select_by, dataset.task)
@@ -211,7 +213,7 @@ def _read_test(
             predictions[PREDICTED + row.run.id] = predicted
     for model, session in sessions.items():
         own = [row for row in rows if row.run.model == model and row.tensors]
-        tokens = split_rows(test, session.backbone, plan.reading.max_length)
+        tokens = split_rows(test, session.backbone, session.lengths.max_length)
         every = session.logits([row.run for row in own], [row.tensors for row in own], tokens)
         for row, logits in zip(own, every, strict=True):
             predictions[row.run.id] = row.measure_test(task, logits, test.targets)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from loralet.cache import cache_folder
@@ -17,9 +17,15 @@ from loralet.data.splits import carve, sample
 from loralet.data.tokens import Tokens, tokenise
 from loralet.errors import DataError
 from loralet.hub.backbone import Backbone
+from loralet.runs.results import TextLengths
 from loralet.runs.sources import dataset_of
 from loralet.training.folds import fold_of_rows, number_of_folds
 from loralet.training.weights import RowWeights, row_weights
+
+UNLIMITED = 1 << 30
+"""More tokens than any text has."""
+COVERED, SHORTEST = 0.99, 128
+"""Share of the training texts that the default length does not truncate, and the smallest default length."""
 
 
 @dataclass(frozen=True)
@@ -119,19 +125,42 @@ def settle(dataset: Dataset, options: DataOptions, sample_size: int, folds: int 
         raise DataError(f"{train.source}: {error}; give more rows, or a validation file") from error
 
 
-def corpus_rows(corpus: Corpus, backbone: Backbone, max_length: int) -> CorpusRows:
-    """Tokenise the corpus for a backbone; cached token ids are reused."""
-    train, validation, checked = (
-        split_rows(split, backbone, max_length) for split in (corpus.train, corpus.validation, corpus.sample)
-    )
+def corpus_rows(corpus: Corpus, backbone: Backbone, max_length: int | None) -> tuple[CorpusRows, TextLengths]:
+    """Tokenise the corpus for a backbone; cached token ids are reused.
+
+    Args:
+        corpus: the data.
+        backbone: the encoder.
+        max_length: number of tokens to which texts are truncated; None: :func:`choose_length`. It is limited to the
+            maximum length of the backbone.
+    """
+    whole = split_rows(corpus.train, backbone, UNLIMITED)
+    lengths, limit = whole.tokens.lengths, backbone.table.longest
+    length = choose_length(lengths, limit) if max_length is None else min(max_length, limit)
+    truncated = int((lengths > length).sum())
+    train = split_rows(corpus.train, backbone, length) if truncated else whole
+    others = (split_rows(split, backbone, length) for split in (corpus.validation, corpus.sample))
     task, split = corpus.dataset.task, corpus.train
     weights = row_weights(split.targets, task, corpus.class_weights, split.weights, split.folds)
-    return CorpusRows(replace(train, weights=weights), validation, checked)
+    rows = CorpusRows(replace(train, weights=weights), *others)
+    return rows, TextLengths(backbone.name, length, whole.tokens.longest, truncated)
 
 
-def split_rows(split: Split, backbone: Backbone, max_length: int, cache: Path | None = None) -> Rows:
-    """Tokenise a split for a backbone; ``max_length`` is limited to the maximum length of the backbone."""
-    length = min(max_length, backbone.table.longest)
-    tokens = tokenise(split.texts, backbone.tokenizer, length, cache or cache_folder(), split.seconds)
+def choose_length(lengths: Int[np.ndarray, "m"], limit: int) -> int:
+    """The default number of tokens to which texts are truncated.
+
+    Texts are not padded, so a higher number costs time only for longer texts. A few very long texts would dominate it.
+
+    Args:
+        lengths: number of tokens of each training text.
+        limit: maximum length of the backbone.
+    """
+    covering = int(np.quantile(lengths, COVERED, method="higher"))
+    return min(max(covering, SHORTEST), limit)
+
+
+def split_rows(split: Split, backbone: Backbone, max_length: int) -> Rows:
+    """Tokenise a split for a backbone, truncated to ``max_length`` tokens."""
+    tokens = tokenise(split.texts, backbone.tokenizer, max_length, cache_folder(), split.seconds)
     folds = None if split.folds is None else torch.from_numpy(split.folds)
     return Rows(tokens, torch.from_numpy(split.targets), RowWeights(folds=folds))

@@ -20,7 +20,7 @@ from loralet.events import Event, Stage
 from loralet.hub.backbone import Backbone, load_backbone
 from loralet.inference.evaluation import logits_of
 from loralet.runs.environment import SessionBackend, peak_memory
-from loralet.runs.results import RunResult
+from loralet.runs.results import RunResult, TextLengths
 from loralet.runs.run import Run
 from loralet.runs.selection import rank_of_scores, selection_of
 from loralet.tasks.base import Scores, Task
@@ -140,6 +140,7 @@ class Session:
         backbone: the backbone.
         loaded: the backbone's weights on a backend, by adapter method.
         rows: the tokenised corpus.
+        lengths: lengths of the training texts.
         task: the task.
         training: training options.
         compute: compute options.
@@ -149,6 +150,7 @@ class Session:
     backbone: Backbone
     loaded: Mapping[str, Loaded]
     rows: CorpusRows
+    lengths: TextLengths
     task: Task
     training: TrainingOptions
     compute: ComputeOptions
@@ -277,9 +279,21 @@ def open_session(
             by_line[chosen.announcement] = Loaded(chosen.backend, encoder, chosen.info)
         loaded[method] = by_line[chosen.announcement]
     tell(Stage(f"tokenising {len(corpus.train) + corpus.validation_rows:,} rows"))
-    rows = corpus_rows(corpus, backbone, reading.max_length)
+    rows, lengths = corpus_rows(corpus, backbone, reading.max_length)
+    if lengths.truncated:
+        tell(Stage(_truncation(lengths, len(rows.train), backbone.table.longest)))
     limit = budget(memory, next(iter(loaded.values())).backend.device)
-    return Session(backbone, loaded, rows, corpus.dataset.task, training, compute, limit)
+    return Session(backbone, loaded, rows, lengths, corpus.dataset.task, training, compute, limit)
+
+
+def _truncation(lengths: TextLengths, rows: int, longest: int) -> str:
+    """One line about truncated texts."""
+    share = 100 * lengths.truncated / rows
+    remedy = "the longest that this model reads" if lengths.max_length == longest else "--max-length sets the length"
+    return (
+        f"{lengths.truncated:,} of {rows:,} training texts ({share:.3g} %) are truncated to {lengths.max_length} "
+        f"tokens ({remedy}; the longest text has {lengths.longest:,})"
+    )
 
 
 def train_pack(session: Session, runs: Sequence[Run], tell: Listen, exits: Exits = STAY) -> list[Row]:
@@ -361,7 +375,7 @@ def make_artifact(row: Row, session: Session, corpus: Corpus, source: str, readi
         labels=session.task.labels,
         adapter=run.adapter,
         head=session.training.head,
-        max_length=min(reading.max_length, backbone.table.longest),
+        max_length=session.lengths.max_length,
         backbone=backbone.name,
         backbone_fingerprint=backbone.fingerprint,
         architecture=backbone.family.model_type,
