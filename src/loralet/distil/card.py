@@ -13,6 +13,7 @@ from loralet.distil.losses import SHARES
 from loralet.distil.mixtures import REPLACED
 from loralet.distil.texts import Texts
 from loralet.events import EpochEnded
+from loralet.hub.models import resolve_model
 from loralet.models.table import EncoderTable
 
 OMITTED = ("teacher", "teacher_name", "text", "out", "compute", "resume")
@@ -107,7 +108,7 @@ def _mixed(config: DistillConfig) -> list[str]:
 def teacher_name(config: DistillConfig) -> str:
     """The teacher's name in the card: the given name, the folder's name, or the hub id."""
     return config.teacher_name or (
-        Path(config.teacher).resolve().name if Path(config.teacher).is_dir() else config.teacher
+        Path(config.teacher).resolve().name if Path(config.teacher).is_dir() else resolve_model(config.teacher)
     )
 
 
