@@ -81,6 +81,7 @@ INVALID_VALUES: list[tuple[type, str, list[Any], list[Any]]] = [
     (TrainingOptions, "validation_sample", [0], [1]),
     (TrainingOptions, "target_score", [0.0, 1.01, NAN], [0.01, 1.0]),
     (TrainingOptions, "patience", [0], [1, None]),
+    (TrainingOptions, "hybrid", ["maybe", ""], ["auto", "on", "off"]),
     (TrainingOptions, "head", ["max"], ["pooler", "trained-pooler", "mean"]),
     (TrainingOptions, "schedule", ["cubic"], ["linear", "cosine", "constant"]),
     (ComputeOptions, "threads", [0, -1, MOST_THREADS + 1, 100_000], [1, MOST_THREADS, None]),
@@ -256,7 +257,7 @@ training = st.builds(
     TrainingOptions, head=st.sampled_from(["pooler", "trained-pooler", "mean"]), head_dropout=share, epochs=above_0,
     steps=st.none() | count, batch_size=count, schedule=st.sampled_from(["linear", "cosine", "constant"]), warmup=share,
     weight_decay=at_least_0, clip=at_least_0, eval_every=count, validation_sample=count, target_score=share,
-    patience=st.none() | count,
+    patience=st.none() | count, hybrid=st.sampled_from(["auto", "on", "off"]),
 )  # fmt: skip
 compute = st.builds(
     ComputeOptions, backend=st.sampled_from(["auto", "native", "torch"]),

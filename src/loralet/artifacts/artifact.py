@@ -13,6 +13,7 @@ from loralet.models.pooling import HeadKind, Pooling
 from loralet.records import plain, read_record
 from loralet.tasks.base import Scores, Task
 from loralet.tasks.registry import TASKS
+from loralet.tasks.words import WordModel
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,6 +48,7 @@ class Provenance:
         averaged_from: ids of the averaged runs.
         merged_from: id of the run whose adapter is merged into the weights.
         merged_adapter: configuration of the merged adapter.
+        hybrid_of: id of the run that a hybrid combines with a linear model on words.
     """
 
     source: str = ""
@@ -63,6 +65,7 @@ class Provenance:
     averaged_from: tuple[str, ...] = ()
     merged_from: str = ""
     merged_adapter: AdapterSpec | None = None
+    hybrid_of: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,11 @@ class Artifact:
         task: name of the task.
         pooling: form of the pooler.
         label_type: type of the original labels: ``str``, ``int``, ``float`` or ``bool``.
+        encoder_weight: weight of the encoder's log-probabilities in a hybrid; 1 without a linear model on words.
         provenance: origin of the artifact.
         metrics: scores by split.
+        words: the linear model on words of a hybrid, whose log-probabilities have the weight 1 - ``encoder_weight``
+            (:func:`loralet.tasks.mixing.mixed`); None otherwise.
     """
 
     id: str
@@ -102,15 +108,17 @@ class Artifact:
     task: str = "single-label"
     pooling: Pooling = Pooling()
     label_type: str = "str"
+    encoder_weight: float = 1.0
     provenance: Provenance = Provenance()
     metrics: Mapping[str, Measured] = field(default_factory=dict)
+    words: WordModel | None = None
 
     def as_task(self) -> Task:
         """The task, with the labels."""
         return TASKS[self.task](self.labels)
 
     def describe(self) -> dict[str, object]:
-        """Content of loralet.json: everything except the tensors."""
+        """Content of loralet.json: everything except the tensors and the linear model on words."""
         described = plain(_Described(**{f.name: getattr(self, f.name) for f in fields(_Described)}))
         metrics = {split: {"rows": m.rows} | m.scores.to_json() for split, m in self.metrics.items()}
         return {"schema": SCHEMA, "loralet": __version__} | described | {"metrics": metrics}
@@ -133,11 +141,12 @@ class _Described:
     task: str = "single-label"
     pooling: Pooling = Pooling()
     label_type: str = "str"
+    encoder_weight: float = 1.0
     provenance: Provenance = Provenance()
 
 
 def read_description(raw: object) -> Artifact:
-    """Read an artifact without tensors from loralet.json of this or an older schema.
+    """Read an artifact without tensors and linear model from loralet.json of this or an older schema.
 
     Raises:
         ValueError: the schema is newer, or the content is invalid; all problems are listed.
@@ -159,6 +168,8 @@ def read_description(raw: object) -> Artifact:
         problems.append("labels is empty")
     if found is not None:
         problems += [f"adapter.{problem}" for problem in found.adapter.problems()]
+        if not 0 <= found.encoder_weight <= 1:
+            problems.append(f"encoder_weight is {found.encoder_weight}: a number from 0 to 1 is expected")
     if found is None or problems:
         raise ValueError("; ".join(problems))
     return Artifact(**found.__dict__, tensors={}, metrics=metrics)
@@ -200,6 +211,17 @@ def _object(value: object) -> dict[str, object]:
 def with_metrics(artifact: Artifact, split: str, rows: int, scores: Scores) -> Artifact:
     """A copy of the artifact with scores on another split."""
     return replace(artifact, metrics={**artifact.metrics, split: Measured(rows, scores)})
+
+
+def without_words(artifact: Artifact) -> Artifact:
+    """The run of a hybrid without the linear model and without the scores of the hybrid; others unchanged."""
+    if artifact.words is None:
+        return artifact
+    made = artifact.provenance
+    alone = replace(made, hybrid_of="")
+    return replace(
+        artifact, id=made.hybrid_of or artifact.id, encoder_weight=1.0, words=None, provenance=alone, metrics={}
+    )
 
 
 def is_head(slot: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean
 from typing import TypeVar
 
 import torch
@@ -59,6 +60,9 @@ def _shown(artifact: Artifact, word: str) -> str:
 def average(members: Mapping[str, Artifact], id: str) -> Artifact:
     """Average the updates and the heads (and trained poolers) of several adapters.
 
+    If the linear models on words of all hybrids among them are equal, the average is a hybrid with the mean weight;
+    otherwise it has no linear model.
+
     Args:
         members: two or more artifacts, by the name used in messages. Ranks, alphas and scalings may differ.
         id: id of the average.
@@ -71,9 +75,12 @@ def average(members: Mapping[str, Artifact], id: str) -> Artifact:
         raise RunError("\n".join(["these adapters cannot be averaged:", *(f"  - {problem}" for problem in problems)]))
     artifacts = list(members.values())
     first = artifacts[0]
+    words = _same([artifact.words for artifact in artifacts if artifact.words is not None] or [None], None)
     return replace(
         first,
         id=id,
+        encoder_weight=1.0 if words is None else fmean(artifact.encoder_weight for artifact in artifacts),
+        words=words,
         adapter=_mean_spec([artifact.adapter for artifact in artifacts]),
         data_fingerprint=_same([artifact.data_fingerprint for artifact in artifacts], ""),
         tensors=_mean_tensors(artifacts),

@@ -43,6 +43,8 @@ def average(config: AverageConfig) -> None:
             selection, scores = artifact.as_task().selection, artifact.metrics["validation"].scores
             line += f" validation {selection} {scores[selection]:.4f}"
         console.print(line, markup=False)
+    if made.words is None and any(artifact.words is not None for artifact in members.values()):
+        console.print("the linear models on words of these runs differ, so the average contains only the adapters")
     console.print(f"average of {len(members)} adapters: {out}", markup=False)
 
 

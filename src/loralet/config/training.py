@@ -17,6 +17,7 @@ from loralet.config.shared import TrainingData
 
 Head = Literal["pooler", "trained-pooler", "mean"]
 Schedule = Literal["linear", "cosine", "constant"]
+HybridChoice = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,11 @@ class TrainingOptions:
     """Validation accuracy at which a run counts as converged."""
     patience: int | None = None
     """Checks without improvement after which a run stops; unlimited if not set."""
+    hybrid: HybridChoice = "auto"
+    """Combine the best run with a linear model on words; auto: if it pays on the validation rows."""
 
     def problems(self) -> Iterator[str]:
-        choices = {"head": Head, "schedule": Schedule}
+        choices = {"head": Head, "schedule": Schedule, "hybrid": HybridChoice}
         yield from choice_problems({name: (getattr(self, name), get_args(kind)) for name, kind in choices.items()})
         if not 0 <= self.head_dropout < 1:
             yield f"head_dropout is {self.head_dropout}: it must be at least 0 and below 1"
@@ -76,7 +79,7 @@ class TrainConfig:
 
     data: TrainingData = "news-mini"
     model: str = "news-tiny"
-    """Backbone: a hub id, a folder, or the bundled news-tiny."""
+    """Backbone: a short name (see loralet models), a hub id or a folder."""
     out: str = ""
     """Folder for the run; named by date under runs/ if empty."""
     seed: int = 0

@@ -15,6 +15,7 @@ from loralet.data.tokens import TextTokenizer, Tokens
 from loralet.errors import RunError
 from loralet.inference.adapters import Opened, read_adapter
 from loralet.inference.engine import Engine, open_engine
+from loralet.inference.hybrid import with_words
 from loralet.inference.predictions import CHUNK, Prediction, predictions
 from loralet.tasks.base import Task
 
@@ -27,11 +28,13 @@ class Group:
     """Members computed as one pack: same backbone, kind of head, adapter method and maximum length.
 
     Args:
+        artifacts: the members.
         engine: their forward pass.
         tokenizer: their tokenizer, with the number of tokens to which texts are truncated.
         orders: for each member, the index of each of the ensemble's labels among its own.
     """
 
+    artifacts: tuple[Artifact, ...]
     engine: Engine
     tokenizer: TextTokenizer
     orders: tuple[np.ndarray, ...]
@@ -67,7 +70,8 @@ class Ensemble:
             if key not in tokens:
                 tokens[key] = _encode(group.tokenizer, texts)
             logits = group.engine.logits(tokens[key])
-            members += [own[:, order] for own, order in zip(logits, group.orders, strict=True)]
+            for artifact, own, order in zip(group.artifacts, logits, group.orders, strict=True):
+                members.append(with_words(artifact, own, texts)[:, order])
         return members[0] if len(members) == 1 else self.task.average(members)
 
     def predict(self, texts: Sequence[str]) -> Iterator[Prediction]:
@@ -115,7 +119,8 @@ def ensemble_of(opened: Mapping[str, Opened], compute: ComputeOptions) -> Ensemb
         if key not in tokenizers:
             tokenizers[key] = TextTokenizer(first.checkpoint.tokenizer, first.artifact.max_length)
         orders = tuple(_order(member.artifact.labels, task.labels) for member in members)
-        groups.append(Group(open_engine(members, compute), tokenizers[key], orders))
+        runs = tuple(member.artifact for member in members)
+        groups.append(Group(runs, open_engine(members, compute), tokenizers[key], orders))
     return Ensemble(artifacts, tuple(groups), task)
 
 

@@ -19,11 +19,13 @@ ROLES: dict[Role, str] = {
     "majority": "majority class",
     "random-head": "random head (chance)",
     "tfidf-svm": "TF-IDF + SVM",
+    "tfidf-lr": "TF-IDF + LR",
     "linear-probe": "linear probe",
     "full": "full fine-tuning",
     "lora": "LoRA",
     "average": "average of seeds",
     "ensemble": "ensemble",
+    "hybrid": "hybrid",
 }
 """Names of the roles, in table order. Other baselines of a task are named by their role."""
 HEADINGS = ("", "run", "val.", "test (95 % interval)", "F1", "conv.", "trained", "s", "")
@@ -118,12 +120,21 @@ def results_table(results: Results, width: int | None = None, backends: Sequence
 def _lines(results: Results, runs: Sequence[RunResult], chosen: str, backends: Sequence[str]) -> list[str]:
     data = results.data
     return [
-        *(f"{run.id}: {', '.join(run.members)}" for run in runs if run.members),
+        *(f"{run.id}: {_members(run)}" for run in runs if run.members),
         f"{data.source}: {data.train_rows:,} training, {data.validation_rows:,} validation, {data.test_rows:,} test "
         f"rows; {len(data.labels)} labels",
         f"chosen on validation: {chosen}; the test split was read {times(results.test_reads)}",
         *(f"backend: {line}" for line in backends),
     ]
+
+
+def _members(run: RunResult) -> str:
+    """The ids of the combined runs; of a hybrid with their weights."""
+    members = run.members or ()
+    if run.encoder_weight is None:
+        return ", ".join(members)
+    weights = (run.encoder_weight, 1 - run.encoder_weight)
+    return ", ".join(f"{weight:.2f} {member}" for weight, member in zip(weights, members, strict=True))
 
 
 def table_console() -> Console:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from loralet.errors import TrainingError
 from loralet.events import Event, Stage
 from loralet.runs.environment import SessionBackend
@@ -13,6 +15,7 @@ from loralet.runs.results import DataFacts, Results
 from loralet.runs.run import Run
 from loralet.studies.combine import combine, measure_ensembles
 from loralet.studies.estimate import Packs, pack_up
+from loralet.studies.hybrid import add_hybrid, measure_hybrid
 from loralet.studies.plan import Plan
 from loralet.training.corpus import Corpus, load_corpus, split_rows
 from loralet.training.packs import resolved
@@ -96,6 +99,7 @@ def carry_out(prepared: Prepared, folder: RunFolder, listen: Listen) -> Results:
         raise TrainingError("every run diverged before its first check; lower the learning rate")
     rows = _in_order(rows, plan)
     rows += combine(rows, sessions, corpus, plan, folder, tell) if plan.combine else []
+    rows += add_hybrid(rows, sessions, corpus, plan, folder, tell) if plan.training.hybrid != "off" else []
     reads = _read_test(rows, sessions, corpus, plan, folder, tell)
     results = _results(rows, corpus, plan, reads)
     folder.save_results(results)
@@ -166,7 +170,7 @@ def _read_test(
         return 0
     tell(Stage(f"reading the test split: {len(corpus.dataset.test):,} rows, once"))
     test, task = corpus.dataset.test.read(), corpus.dataset.task
-    predictions = {TARGETS: test.targets}
+    predictions, logits_by_run = {TARGETS: test.targets}, dict[str, np.ndarray]()
     for row in rows:
         if row.predict:
             predicted = row.predict(test.texts.to_pylist())
@@ -180,6 +184,8 @@ def _read_test(
             row.test = task.score(logits, test.targets)
             folder.add_metrics(row.run.id, "test", len(test), row.test)
             predictions[row.run.id] = task.probabilities(logits)
+            logits_by_run[row.run.id] = logits
     measure_ensembles(rows, predictions, task)
+    measure_hybrid(rows, logits_by_run, test.texts.to_pylist(), predictions, corpus, folder)
     folder.save_predictions(predictions)
     return corpus.dataset.test.reads

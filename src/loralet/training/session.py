@@ -24,6 +24,7 @@ from loralet.runs.results import RunResult
 from loralet.runs.run import Run
 from loralet.runs.selection import rank_of_scores
 from loralet.tasks.base import Scores, Task
+from loralet.tasks.words import WordModel
 from loralet.training.corpus import Corpus, CorpusRows, Rows, corpus_rows
 from loralet.training.halving import Exits
 from loralet.training.loop import STAY, RunState, TrainingState, train
@@ -45,7 +46,9 @@ class Row:
         validation, test: scores on the whole splits.
         tensors: trained tensors by slot name; empty for a baseline and for a run that diverged before its first check.
         predict: predicts targets of texts, for a model without an encoder.
-        members: ids of the runs of an average or an ensemble.
+        members: ids of the runs of an average, an ensemble or a hybrid.
+        words: the linear model on words, of its own row.
+        encoder_weight: weight of the encoder in a hybrid.
     """
 
     run: Run
@@ -61,6 +64,8 @@ class Row:
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     predict: Callable[[Sequence[str]], np.ndarray] | None = None
     members: tuple[str, ...] = ()
+    words: WordModel | None = None
+    encoder_weight: float | None = None
 
     def result(self) -> RunResult:
         """Convert to a row of results.json; fields that do not apply are None."""
@@ -75,6 +80,7 @@ class Row:
             lr_ratio=run.lr_ratio if trained else None,
             seed=run.seed if run.model and not self.members else None,
             members=self.members or None,
+            encoder_weight=self.encoder_weight,
             trainable_parameters=self.trainable,
             total_parameters=self.total,
             steps=self.steps,
