@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from hybrid_tables import hybrid
 from markdown_tables import Report, source, table
 from matrix_tables import matrix, shown
 
@@ -181,6 +182,7 @@ def defaults(report: Report) -> str:
 SECTIONS: dict[str, tuple[str, Callable[[Report], str]]] = {
     "news_tiny": ("Accuracy, news-tiny", lambda report: accuracy(report, "the bundled news-tiny")),
     "accuracy": ("Accuracy, earlier backbone", lambda report: accuracy(report, "the earlier backbone")),
+    "hybrid": ("Hybrids", hybrid),
     "matrix": ("Speed by encoder, work and instruction set", matrix),
     "speed": ("Speed", speed),
     "start_up": ("Start-up and time per epoch", start_up),

@@ -411,6 +411,26 @@ def test_every_kind_of_run_may_be_part_of_a_hybrid(tmp_path: Path, name: str) ->
     assert without_words(artifact) is artifact
 
 
+def test_an_ensemble_orders_the_classes_of_a_hybrid(tmp_path: Path) -> None:
+    pair = make_pair(tmp_path / "base")
+    _, _, artifact = trained(pair, RUNS["query-value"], "pooler")
+    texts = ["a w3 w60 z", "w9", "k l m n", "w1 w2 w3 w4 w5"]
+    words = fit_words(texts, np.arange(4), 4).model
+    hybrid = replace(artifact, encoder_weight=0.5, words=words)
+    turned = {name: t.flip(0) if name.startswith("classifier") else t for name, t in artifact.tensors.items()}
+    save_artifact(tmp_path / "turned", replace(artifact, labels=artifact.labels[::-1], tensors=turned), pair.ours)
+    save_artifact(tmp_path / "hybrid", hybrid, pair.ours)
+    save_artifact(tmp_path / "alone", artifact, pair.ours)
+
+    def found(*names: str) -> np.ndarray:
+        ensemble = load_ensemble([tmp_path / name for name in names], ModelOptions(), ComputeOptions(precision="fp32"))
+        return np.asarray(ensemble.task.probabilities(ensemble.logits(texts)))
+
+    both = found("turned", "hybrid")
+    assert np.abs(both - (found("alone") + found("hybrid"))[:, ::-1] / 2).max() <= FP32
+    assert np.abs(found("hybrid") - found("hybrid")[:, ::-1]).max() > 0.1
+
+
 def test_a_linear_model_that_changes_on_disk_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pair = make_pair(tmp_path / "base")
     _, _, artifact = trained(pair, RUNS["query-value"], "pooler")

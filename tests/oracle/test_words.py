@@ -157,6 +157,9 @@ def test_logits_do_not_depend_on_the_other_texts(monkeypatch: pytest.MonkeyPatch
     alone = np.concatenate([model.logits([text]) for text in UNSEEN])
     assert np.array_equal(whole, alone)
     assert np.array_equal(model.logits(pa.chunked_array([UNSEEN[:3], UNSEEN[3:]])), whole)
+    monkeypatch.setattr(module, "CHUNK", 5)
+    assert np.array_equal(model.logits(UNSEEN), whole)
+    assert np.array_equal(model.logits(pa.chunked_array([UNSEEN[:3], UNSEEN[3:]])), whole)
     monkeypatch.setattr(module, "BLOCK", 3 * 20)  # a few rows at once, and rows that exceed it alone
     assert np.array_equal(model.logits(UNSEEN), whole)
     assert model.logits([]).shape == (0, 3)
@@ -169,6 +172,7 @@ def test_a_fit_is_deterministic_and_depends_on_its_rows() -> None:
     assert model != fit_words(TEXTS, TARGETS[::-1], 3).model
     assert model != fit_words(TEXTS[:-1], TARGETS[:-1], 3).model
     assert model != "model"
+    assert model != replace(model, tokens=(*model.tokens[:-1], "other"))
 
 
 def test_prediction_imports_neither_torch_nor_scikit_learn(tmp_path: Path) -> None:

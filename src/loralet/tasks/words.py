@@ -35,6 +35,8 @@ MOST_COEFFICIENTS = 1_000_000
 MOST_ITERATIONS = 100
 VOCABULARY_ROWS = 100_000
 """With more rows, words and pairs are counted in an evenly spaced part of them: their number grows with the rows."""
+CHUNK = 10_000
+"""Texts whose features are held in memory at once."""
 BLOCK = 1 << 22
 """Products of a value and a coefficient that are held in memory at once."""
 
@@ -127,12 +129,18 @@ class WordModel:
 
     def logits(self, texts: Sequence[str] | pa.ChunkedArray) -> Float[np.ndarray, "m c"]:
         """Logits of texts, float32. A text without known words has the intercepts."""
-        listed: Sequence[str] = texts.to_pylist() if hasattr(texts, "to_pylist") else texts
-        out = np.tile(self.intercepts, (len(listed), 1))
-        counted = self.count(listed)
-        ends = np.searchsorted(counted.rows, np.arange(len(listed) + 1))
+        out = np.tile(self.intercepts, (len(texts), 1))
+        for start in range(0, len(texts), CHUNK):
+            chunk = texts[start : start + CHUNK]
+            listed: Sequence[str] = chunk.to_pylist() if hasattr(chunk, "to_pylist") else chunk
+            self._add_products(out[start : start + CHUNK], self.count(listed))
+        return out
+
+    def _add_products(self, out: Float[np.ndarray, "m c"], counted: Counted) -> None:
+        """Add the products of features and coefficients to each row, in blocks of whole rows."""
+        ends = np.searchsorted(counted.rows, np.arange(len(out) + 1))
         first = 0
-        while first < len(listed):
+        while first < len(out):
             limit = ends[first] + BLOCK // len(self.intercepts)
             last = max(first + 1, int(np.searchsorted(ends, limit, "right")) - 1)
             own = slice(ends[first], ends[last])
@@ -141,7 +149,6 @@ class WordModel:
                 products = counted.values[own, None] * self.coefficients[counted.columns[own]]
                 out[first + filled] += np.add.reduceat(products, ends[first + filled] - ends[first])
             first = last
-        return out
 
 
 @dataclass(frozen=True)
