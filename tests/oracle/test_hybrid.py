@@ -39,9 +39,10 @@ from loralet.data.sources import load_labelled
 from loralet.errors import CheckError, RunError
 from loralet.inference.ensemble import load_ensemble
 from loralet.report.analysis import analyse
+from loralet.runs.out_of_fold import read_out_of_fold
 from loralet.runs.results import Results, RunResult, read_results
 from loralet.runs.selection import chosen_run
-from loralet.tasks.mixing import Mixing
+from loralet.tasks.mixing import Mixing, choose_weight, mixed
 from loralet.tasks.words import INVERSE_PENALTY, MOST_ITERATIONS, TOKEN, fit_words
 from loralet.training.corpus import load_corpus
 
@@ -136,7 +137,10 @@ def test_predictions_are_the_weighted_product(place: Path, results: Results) -> 
     assert 0 < weight < 1
     texts, _ = rows(40, 2)
     lora = np.log(probabilities(place, "run", *texts, "--run", LORA))
-    wanted = weight * lora + (1 - weight) * of_scikit_learn(place, texts)
+    mixing = load_artifact(place / "run" / "adapters" / HYBRID).mixing
+    assert mixing.weight == weight
+    assert mixing.temperature != 1
+    wanted = (weight * lora + (1 - weight) * of_scikit_learn(place, texts)) / mixing.temperature
     wanted -= np.log(np.exp(wanted).sum(1, keepdims=True))
     found = np.log(probabilities(place, "run", *texts))
     assert np.abs(found - wanted).max() <= WORDS
@@ -145,20 +149,23 @@ def test_predictions_are_the_weighted_product(place: Path, results: Results) -> 
 
 
 def test_the_run_has_a_row_for_each(place: Path, results: Results) -> None:
-    assert [run.role for run in results.runs] == ["lora", "tfidf-lr", "hybrid"]
-    lora, words, hybrid = results.runs
+    assert [run.role for run in results.runs] == ["majority", "tfidf-svm", "lora", "tfidf-lr", "hybrid"]
+    lora, words, hybrid = results.runs[2:]
+    assert lora.calibration is not None
+    assert hybrid.calibration is not None
+    assert hybrid.calibration.temperature == load_artifact(place / "run" / "adapters" / HYBRID).mixing.temperature
     assert (words.id, words.model) == ("tfidf-lr", None)
     assert (hybrid.id, hybrid.model, hybrid.members) == (HYBRID, "model", (LORA, "tfidf-lr"))
     assert hybrid.trainable_parameters == lora.trainable_parameters + words.trainable_parameters
     assert hybrid.total_parameters == lora.total_parameters + words.trainable_parameters
     assert (lora.encoder_weight, words.encoder_weight) == (None, None)
-    for run in results.runs:
+    for run in (lora, words, hybrid):
         assert run.validation is not None
         assert run.test is not None
         assert run.test.loss is not None
     saved = load_file(place / "run" / "predictions.safetensors")
     targets = saved["labels"]
-    for run in results.runs:
+    for run in (lora, words, hybrid):
         assert run.test is not None
         assert saved[run.id].shape == (150, 3)
         assert (saved[run.id].argmax(1) == targets).mean() == pytest.approx(run.test["accuracy"])
@@ -230,7 +237,7 @@ def fitted(place: Path) -> TextClassifier:
 
 def test_the_estimator_trains_the_same_hybrid(place: Path, fitted: TextClassifier, tmp_path: Path) -> None:
     texts, _ = rows(30, 4)
-    done = command(place, "train", "one.csv", *FLAGS, "--out", "run-one")
+    done = command(place, "train", "one.csv", *FLAGS, "--folds", "0", "--out", "run-one")
     assert done.returncode == 0, done.stderr
     wanted = probabilities(place, "run-one", *texts)
     assert np.abs(fitted.predict_proba(texts) - wanted).max() <= FP32
@@ -252,15 +259,73 @@ def test_a_linear_model_that_does_not_pay_is_not_used(place: Path, choice: str, 
     folder = place / f"plain-{choice}"
     write(folder / "train.csv", *rows(120, 0, accents=False))
     out = f"run-{choice}"
-    done = command(place, "train", folder.name, *FLAGS, "--steps", "200", "--hybrid", choice, "--out", out)
+    flags = (*FLAGS, "--steps", "200", "--folds", "0", "--hybrid", choice)
+    done = command(place, "train", folder.name, *flags, "--out", out)
     assert done.returncode == 0, done.stderr
     found = read_results(place / out)
-    assert [run.role for run in found.runs] == roles
+    assert [run.role for run in found.runs if run.role not in ("majority", "tfidf-svm")] == roles
     assert chosen_run(found).role == "lora"
     assert [path.name for path in (place / out / "adapters").iterdir()] == [LORA]
     told = (place / out / "metrics.jsonl").read_text()
     assert ("does not pay on held-out rows" in told) == (choice == "auto")
     assert f'hybrid = "{choice}"' in (place / out / "config.toml").read_text()
+
+
+@pytest.fixture(scope="module")
+def folded(place: Path) -> Path:
+    """A run in three folds, with weighted classes."""
+    write(place / "folded" / "train.csv", *rows(150, 0))
+    write(place / "folded" / "test.csv", *rows(90, 2))
+    (place / "weights.json").write_text(json.dumps(dict(zip(LABELS, (3.0, 1.0, 1.0), strict=True))))
+    options = ("--folds", "3", "--hybrid", "on", "--class-weight", "weights.json", "--out", "run-folded")
+    done = command(place, "train", "folded", *FLAGS, *options)
+    assert done.returncode == 0, done.stderr
+    return place / "run-folded"
+
+
+def test_with_folds_the_weight_is_chosen_out_of_fold(place: Path, folded: Path) -> None:
+    """scikit-learn's model of each fold is fitted without its rows, and the saved one on all of them."""
+    saved, hybrid = load_artifact(folded / "adapters" / HYBRID), row_of(read_results(folded), "hybrid")
+    assert hybrid.validation is not None
+    corpus = load_corpus(str(place / "folded"), DataOptions(), 512, 3)
+    found, train = read_out_of_fold(folded), corpus.train
+    assert train.folds is not None
+    assert np.array_equal(found.folds, train.folds)
+    texts = np.array(train.texts.to_pylist(), object)
+    weights = np.where(train.targets == 0, 3.0, 1.0)
+
+    def log_probabilities(fitted: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=TOKEN)
+        machine = LogisticRegression(C=INVERSE_PENALTY, max_iter=MOST_ITERATIONS)
+        own = weights[fitted] / weights.mean()
+        machine.fit(vectorizer.fit_transform(texts[fitted]), train.targets[fitted], own)
+        return np.asarray(machine.predict_log_proba(vectorizer.transform(texts[wanted])))
+
+    others = np.empty((len(texts), 3))
+    for fold in range(3):
+        others[found.folds == fold] = log_probabilities(found.folds != fold, found.folds == fold)
+    encoder = found.logits[LORA] / saved.temperature
+    mixture = choose_weight(encoder, others, train.targets)
+    assert saved.mixing.weight == hybrid.encoder_weight == pytest.approx(mixture.weight, abs=5e-3)
+    together = mixed(encoder, others, saved.mixing)
+    assert (together.argmax(1) == train.targets).mean() == pytest.approx(hybrid.validation["accuracy"])
+    losses = -together[np.arange(150), train.targets] + np.log(np.exp(together).sum(1))
+    assert losses.mean() == pytest.approx(hybrid.validation.loss, abs=5e-3)
+    assert saved.metrics["out-of-fold"].scores == hybrid.validation
+    assert saved.words is not None
+    every = np.ones(150, bool)
+    kept = saved.words.logits(texts.tolist())
+    assert np.abs(kept - np.log(np.exp(kept).sum(1, keepdims=True)) - log_probabilities(every, every)).max() <= WORDS
+    assert hybrid.test is not None
+    alone = row_of(read_results(folded), "lora")
+    assert alone.test is not None
+    assert hybrid.test["accuracy"] > alone.test["accuracy"]
+
+
+def test_the_class_scores_of_the_chosen_hybrid_are_recorded(folded: Path) -> None:
+    results = read_results(folded)
+    assert {(found.run, found.split) for found in results.classes} == {(HYBRID, "out-of-fold"), (HYBRID, "test")}
+    assert sum(scores.support for scores in results.classes[0].scores) == 150
 
 
 def test_on_uses_the_best_weight_in_any_case(place: Path) -> None:

@@ -97,6 +97,17 @@ def test_probabilities_are_those_of_scikit_learn(classes: int) -> None:
     assert np.abs(found - wanted[::-1]).max() > 0.1
 
 
+def test_weights_of_rows_are_those_of_scikit_learn() -> None:
+    weights = np.where(TARGETS == 1, 2.0, 0.5)
+    fitted = fit_words(TEXTS, TARGETS, 3, weights).model
+    features = vectorizer().fit(TEXTS)
+    machine = LogisticRegression(C=INVERSE_PENALTY, max_iter=MOST_ITERATIONS)
+    machine.fit(features.transform(TEXTS), TARGETS, weights)
+    found, wanted = fitted.logits(UNSEEN), machine.decision_function(features.transform(UNSEEN))
+    assert np.abs((found - found.mean(1, keepdims=True)) - (wanted - wanted.mean(1, keepdims=True))).max() <= FP16
+    assert np.abs(found - fit_words(TEXTS, TARGETS, 3).model.logits(UNSEEN)).max() > 0.1
+
+
 def test_a_class_without_rows_has_about_the_probability_of_one_row() -> None:
     model = fit_words(TEXTS, TARGETS * 2, 6).model  # classes 1, 3 and 5 have no rows
     assert (model.coefficients[:, 1] == 0).all()

@@ -142,7 +142,7 @@ def test_runs_and_adapters_record_the_hub_id(tmp_path: Path, hub: list[str]) -> 
     assert done.returncode == 0, done.stderr
     source = BY_NAME["bert-tiny"].source
     assert set(hub) == {source}
-    assert read_results(tmp_path / "run").runs[0].model == source
+    assert read_results(tmp_path / "run").runs[-1].model == source
     (adapter,) = (tmp_path / "run" / "adapters").iterdir()
     assert json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == source
     assert command(tmp_path, "predict", "run", "the game").returncode == 0
