@@ -108,6 +108,19 @@ def test_weights_of_rows_are_those_of_scikit_learn() -> None:
     assert np.abs(found - fit_words(TEXTS, TARGETS, 3).model.logits(UNSEEN)).max() > 0.1
 
 
+def test_a_row_of_weight_0_does_not_matter() -> None:
+    weights = np.where(np.arange(len(TEXTS)) == 4, 0.0, 1.0)
+    with_it = fit_words(TEXTS, TARGETS, 3, weights).model
+    assert with_it == fit_words([*TEXTS[:4], *TEXTS[5:]], np.delete(TARGETS, 4), 3).model
+    assert with_it != fit_words(TEXTS, TARGETS, 3).model
+
+
+def test_a_single_class_has_no_coefficients() -> None:
+    found = fit_words(TEXTS, TARGETS, 3, (TARGETS == 1) * 3.0).model.logits(UNSEEN)
+    assert (found == found[0]).all()
+    assert (found.argmax(1) == 1).all()
+
+
 def test_a_class_without_rows_has_about_the_probability_of_one_row() -> None:
     model = fit_words(TEXTS, TARGETS * 2, 6).model  # classes 1, 3 and 5 have no rows
     assert (model.coefficients[:, 1] == 0).all()

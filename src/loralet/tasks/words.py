@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from scipy.sparse import csr_matrix
     from sklearn.feature_extraction.text import TfidfVectorizer
 
 TOKEN = r"(?u)\w+|[^\w\s]"
@@ -173,36 +174,51 @@ def fit_words(
 
     Args:
         texts: the training texts; at least one is not blank.
-        targets: their class numbers; at least two different ones.
+        targets: their class numbers.
         classes: number of classes. A class without a row has coefficients of 0 and the intercept that gives it, on the
             average of the training rows, about the probability of one row.
-        weights: weight of each row in the loss, with a mean of 1; None: all 1.
+        weights: weight of each row in the loss, with a mean of 1; None: all 1. Rows of weight 0 are not read.
         inverse_penalty: ``C`` of scikit-learn.
         most_features: largest number of words and pairs.
     """
     from scipy.special import logsumexp
-    from sklearn.exceptions import ConvergenceWarning
     from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
 
     started = time.perf_counter()
+    if weights is not None:
+        kept = np.flatnonzero(weights)
+        texts, targets, weights = [texts[int(i)] for i in kept], targets[kept], weights[kept]
     limits: dict[str, Any] = {"max_features": max(1, min(most_features, MOST_COEFFICIENTS // classes))}
     if len(texts) > VOCABULARY_ROWS:
         sample = texts[:: -(-len(texts) // VOCABULARY_ROWS)]
         limits = {"vocabulary": CountVectorizer(**FEATURES, **limits).fit(sample).vocabulary_}
     vectorizer = TfidfVectorizer(sublinear_tf=True, **FEATURES, **limits)
     features = vectorizer.fit_transform(texts)
+    present, coefficients, biases = _regression(features, targets, weights, inverse_penalty)
+    logits = features @ coefficients.T + biases
+    every = np.zeros((len(vectorizer.vocabulary_), classes))
+    intercepts = np.full(classes, logsumexp(logits, axis=1).mean() - np.log(len(texts)))
+    every[:, present], intercepts[present] = coefficients.T, biases
+    return FittedWords(_model(vectorizer, every, intercepts), time.perf_counter() - started)
+
+
+def _regression(
+    features: csr_matrix, targets: Int[np.ndarray, "m"], weights: Float[np.ndarray, "m"] | None, inverse_penalty: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Classes with rows ``[p]``, their coefficients ``[p v]`` and intercepts ``[p]``, all 0 for a single class."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    present = np.unique(targets)
+    if len(present) == 1:
+        return present, np.zeros((1, features.shape[1])), np.zeros(1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the weight in a hybrid allows for an early end
         machine = LogisticRegression(C=inverse_penalty, max_iter=MOST_ITERATIONS).fit(features, targets, weights)
-    weights, biases = machine.coef_, machine.intercept_
-    if len(machine.classes_) == 2:  # one logit, whose sigmoid is the probability of the second class
-        weights, biases = np.concatenate([-weights, weights]) / 2, np.concatenate([-biases, biases]) / 2
-    logits = features @ weights.T + biases
-    coefficients = np.zeros((len(vectorizer.vocabulary_), classes))
-    intercepts = np.full(classes, logsumexp(logits, axis=1).mean() - np.log(len(texts)))
-    coefficients[:, machine.classes_], intercepts[machine.classes_] = weights.T, biases
-    return FittedWords(_model(vectorizer, coefficients, intercepts), time.perf_counter() - started)
+    coefficients, biases = machine.coef_, machine.intercept_
+    if len(present) == 2:  # one logit, whose sigmoid is the probability of the second class
+        return present, np.concatenate([-coefficients, coefficients]) / 2, np.concatenate([-biases, biases]) / 2
+    return present, coefficients, biases
 
 
 def _model(vectorizer: TfidfVectorizer, coefficients: np.ndarray, intercepts: np.ndarray) -> WordModel:
