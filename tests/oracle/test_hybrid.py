@@ -343,7 +343,8 @@ def test_a_study_has_one_hybrid_of_its_best_run(place: Path) -> None:
     done = command(place, "study", "help", *grid, *options, "--out", "grid")
     assert done.returncode == 0, done.stderr
     found = read_results(place / "grid")
-    best = max((run for run in found.runs if run.trained), key=lambda run: run.validation["accuracy"])  # type: ignore[index]
+    trained = [run for run in found.runs if run.trained]
+    best = max(trained, key=lambda run: run.validation["accuracy"])  # type: ignore[index]
     hybrid = row_of(found, "hybrid")
     assert hybrid.members is not None
     assert hybrid.members[0] == best.id
