@@ -28,10 +28,10 @@ PATTERN = re.compile(TOKEN)
 FEATURES: dict[str, Any] = {"ngram_range": (1, 2), "token_pattern": TOKEN}
 """Options of scikit-learn's vectorizers."""
 INVERSE_PENALTY = 10.0
-"""``C`` of scikit-learn. This and the number of features are chosen on validation rows (benchmarks/hybrid.py)."""
-MOST_FEATURES = 20_000
-"""Largest number of words and word pairs; the most frequent are kept. More do not lower the validation loss."""
-MOST_COEFFICIENTS = 1_000_000
+"""``C`` of scikit-learn. This and the number of features are chosen on validation rows of ten sets (dev/LOG.md)."""
+MOST_FEATURES = 100_000
+"""Largest number of words and word pairs; the most frequent are kept."""
+MOST_COEFFICIENTS = 2_000_000
 """Largest number of coefficients over all classes, which limits the file to a few megabytes."""
 MOST_ITERATIONS = 100
 VOCABULARY_ROWS = 100_000
