@@ -25,14 +25,14 @@ from ours import AUTO, GRID, grid_run
 
 from loralet.adapters.spec import HEAD_ALONE, AdapterSpec
 from loralet.atomic import write_json
-from loralet.config import ComputeOptions, DataOptions, TrainConfig, TrainingOptions
+from loralet.config import ComputeOptions, DataOptions, TrainingOptions
 from loralet.config.toml import options_text
 from loralet.records import plain
 from loralet.runs.environment import environment
 from loralet.runs.folder import RunFolder
 from loralet.runs.results import Results, RunResult
 from loralet.runs.run import Run
-from loralet.studies.plan import Plan
+from loralet.studies.plan import USUAL_LR, Plan
 from loralet.studies.study import carry_out, prepare
 from loralet.training.packs import adapter_run
 
@@ -47,7 +47,7 @@ class Cell(NamedTuple):
 
 QV = AdapterSpec(alpha=64.0, targets=("query", "value"))
 THREE = TrainingOptions(epochs=3)
-DEFAULT = adapter_run("", AdapterSpec(), TrainConfig().lr, 0)
+DEFAULT = adapter_run("", AdapterSpec(), USUAL_LR, 0)
 BASE_ROWS = "base rows"
 CELLS = (
     Cell(BASE_ROWS, adapter_run("", HEAD_ALONE, 1e-2, 0), THREE),

@@ -38,7 +38,7 @@ from loralet.config.commands import fp32
 from loralet.config.compute import Precision
 from loralet.data.columns import classes_of, label_column, label_type, memory_dataset, text_column, weight_column
 from loralet.errors import ConfigError, InputError, TrainingError
-from loralet.events import Checked, Event
+from loralet.events import Checked, Event, Stage
 from loralet.hub.backbone import Backbone
 from loralet.inference.adapters import find_adapter, opened_of
 from loralet.inference.ensemble import Ensemble, ensemble_of
@@ -77,7 +77,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
     Args:
         backbone: the frozen encoder: short name (``loralet models``), folder or hub id.
         method, rank, alpha, dropout, targets, scaling: the adapter (:class:`loralet.adapters.spec.AdapterSpec`).
-        lr: peak learning rate.
+        lr: peak learning rate; None: 0.003, or 0.0005 with fewer than 500 training rows.
         lr_ratio: ratio of the learning rate of B and all vectors to that of A (LoRA+).
         head, head_dropout, epochs, steps, batch_size, schedule, warmup, weight_decay, clip, eval_every,
         validation_sample, target_score, select_by, patience, hybrid: training options
@@ -107,7 +107,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         dropout: float = AdapterSpec.dropout,
         targets: tuple[str, ...] = AdapterSpec.targets,
         scaling: Scaling = AdapterSpec.scaling,
-        lr: float = TrainConfig.lr,
+        lr: float | None = TrainConfig.lr,
         lr_ratio: float = TrainConfig.lr_ratio,
         head: Head = TrainingOptions.head,
         head_dropout: float = TrainingOptions.head_dropout,
@@ -193,8 +193,6 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
             raise InputError(
                 f"y has one row per class ({len(classes)} classes), so no row can be held out; give more rows"
             )
-        plan = plan_train(config)
-        model = plan.runs[0].model
         history: list[Checked] = []
 
         def tell(event: Event) -> None:
@@ -206,8 +204,12 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
             task = SingleLabel(tuple(map(str, classes.tolist())))
             corpus = settle(memory_dataset(texts, numbers, task, rows), config.reading, self.validation_sample)
             corpus = replace(corpus, class_weights=self._class_weights(config, classes, corpus))
+            plan = plan_train(config).settled(len(corpus.train))
+            model = plan.runs[0].model
+            for note in plan.notes:
+                tell(Stage(note))
             session = open_session(
-                model, corpus, config.training, config.reading, config.compute, tell, plan.methods(model)
+                model, corpus, plan.training, config.reading, config.compute, tell, plan.methods(model)
             )
             for info in (used.backend for used in session.backends):
                 LOGGER.log(logging.WARNING if info.reason else logging.INFO, "backend: %s", info)

@@ -31,7 +31,7 @@ from loralet.report.figures.rank_cost import even_ticks
 from loralet.report.figures.style import MUTED, VARIABLES, sheet, styled
 from loralet.report.page import cut, markdown, render_markdown, write_report
 from loralet.report.results_table import results_table
-from loralet.report.summary import backend_lines, facts, training_length
+from loralet.report.summary import backend_lines, facts
 from loralet.report.tables import tables
 from loralet.report.wording import amount
 from loralet.runs.environment import SessionBackend, read_environment
@@ -431,11 +431,3 @@ def test_names_in_a_figure_do_not_overlap_and_stay_within_the_frame() -> None:
     assert alone[0].y1 < places[1][1]
     above, _, _ = boxes([replace(free, below=False)], dots)
     assert above[0].y0 > places[1][1]
-
-
-@pytest.mark.parametrize(
-    ("steps", "epochs", "words"),
-    [(1200, None, "1,200 steps"), (None, 3.0, "3 epochs"), (None, None, "3 epochs (at least 500 steps)")],
-)
-def test_the_length_of_training_is_shown_as_set(steps: int | None, epochs: float | None, words: str) -> None:
-    assert training_length(steps, epochs) == words

@@ -8,7 +8,6 @@ from loralet.backends.info import BackendInfo
 from loralet.config.training import UNWEIGHTED
 from loralet.report.analysis import Analysis
 from loralet.runs.environment import Environment, SessionBackend
-from loralet.training.loop import FEWEST_STEPS, USUAL_EPOCHS
 
 LABELS_NAMED = 8
 """Maximum number of labels listed."""
@@ -77,7 +76,7 @@ def _models(analysis: Analysis) -> Pairs:
 
 def _training(analysis: Analysis) -> Pairs:
     training = analysis.training
-    length = training_length(training.steps, training.epochs)
+    length = training_length(analysis)
     sample = min(training.validation_sample, analysis.data.held_out_rows)
     target = f"target {100 * training.target_score:g} % on {sample:,} {analysis.data.held_out} rows"
     selection = f"{training.select_by.replace('-f1', ' F1')} on validation rows, then lower loss"
@@ -85,7 +84,7 @@ def _training(analysis: Analysis) -> Pairs:
     return [
         (
             "Training",
-            f"{length} of {training.batch_size} rows, {training.schedule} schedule, warm-up {100 * training.warmup:g} "
+            f"{length}, {training.schedule} schedule, warm-up {100 * training.warmup:g} "
             f"%, {training.head} head, {_truncation(analysis)}",
         ),
         ("Checks", f"every {training.eval_every} steps, {target}"),
@@ -109,11 +108,11 @@ def _truncation(analysis: Analysis) -> str:
     return "; ".join(sorted(found))
 
 
-def training_length(steps: int | None, epochs: float | None) -> str:
-    """The length of training, as set by the options."""
-    if steps:
-        return f"{steps:,} steps"
-    return f"{epochs:g} epochs" if epochs else f"{USUAL_EPOCHS} epochs (at least {FEWEST_STEPS} steps)"
+def training_length(analysis: Analysis) -> str:
+    """The planned length of training: steps, rows per step, and passes over the training rows."""
+    size, rows = analysis.training.batch_size, analysis.data.train_rows
+    steps = max((row.planned // len(row.seeds) for row in analysis.configurations if row.planned), default=0)
+    return f"{steps:,} steps of {size} rows ({steps * size / rows:.3g} epochs)"
 
 
 def _machine(environment: Environment) -> str:

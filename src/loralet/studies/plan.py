@@ -30,6 +30,13 @@ INITIALS = {
 """Abbreviations of targets in ids."""
 
 
+USUAL_LR = 3e-3
+"""Learning rate of a single run, if it is not set."""
+FEW_ROWS, FEW_ROWS_LR, FEW_ROWS_STEPS = 500, 5e-4, 200
+"""With fewer training rows than this, the learning rate and the steps of a single run, if they are not set. Chosen on
+rows of four data sets that were not trained on (dev/LOG.md)."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """The plan of a training or study.
@@ -45,6 +52,7 @@ class Plan:
         stop_at_target: whether a run leaves when it reaches the target score.
         combine: whether to add an average and an ensemble of the runs.
         folds: number of folds (:func:`loralet.training.folds.number_of_folds`); there must be one run.
+        by_rows: whether the learning rate of the only run was not set, so that it depends on the training rows.
     """
 
     kind: Literal["train", "study"]
@@ -59,6 +67,30 @@ class Plan:
     stop_at_target: bool = False
     combine: bool = False
     folds: int | None = 0
+    by_rows: bool = False
+
+    def settled(self, rows: int) -> Plan:
+        """The plan for a number of training rows.
+
+        With fewer than :data:`FEW_ROWS`, a learning rate that is not set is lower, and a length that is not set is
+        shorter.
+        """
+        if not self.by_rows or rows >= FEW_ROWS:
+            return self
+        (run,) = self.runs
+        training = self.training
+        if training.steps is None and training.epochs is None:
+            training = replace(training, steps=FEW_ROWS_STEPS)
+        made = adapter_run(run.model, run.adapter, FEW_ROWS_LR, run.seed, lr_ratio=run.lr_ratio)
+        return replace(self, runs=(made,), training=training)
+
+    @property
+    def notes(self) -> list[str]:
+        """What :meth:`settled` changed, in one sentence for the user; empty if nothing."""
+        if not self.by_rows or self.runs[0].lr != FEW_ROWS_LR:
+            return []
+        steps = f" and {FEW_ROWS_STEPS} steps" if self.training.steps == FEW_ROWS_STEPS else ""
+        return [f"fewer than {FEW_ROWS} training rows: a learning rate of {FEW_ROWS_LR:g}{steps} (set --lr to change)"]
 
     def exits(self, rows: int) -> Exits:
         """The exit conditions of a pack for a number of training rows."""
@@ -72,7 +104,8 @@ class Plan:
 
 def plan_train(config: TrainConfig) -> Plan:
     """Plan a single run."""
-    run = adapter_run(resolve_model(config.model), config.adapter, config.lr, config.seed, lr_ratio=config.lr_ratio)
+    lr = USUAL_LR if config.lr is None else config.lr
+    run = adapter_run(resolve_model(config.model), config.adapter, lr, config.seed, lr_ratio=config.lr_ratio)
     return Plan(
         kind="train",
         source=config.data,
@@ -83,6 +116,7 @@ def plan_train(config: TrainConfig) -> Plan:
         compute=config.compute,
         stop_at_target=config.stop_at_target,
         folds=config.number_of_folds,
+        by_rows=config.lr is None,
     )
 
 

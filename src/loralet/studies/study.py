@@ -60,7 +60,8 @@ def prepare(plan: Plan, listen: Listen) -> Prepared:
     corpus = load_corpus(plan.source, plan.reading, plan.training.validation_sample, plan.folds)
     weights = class_weights(plan.training.class_weight, corpus.train.targets, corpus.dataset.task)
     corpus = replace(corpus, class_weights=weights)
-    for note in (*corpus.dataset.notes, *remarks(corpus)):
+    plan = plan.settled(len(corpus.train))
+    for note in (*corpus.dataset.notes, *remarks(corpus), *plan.notes):
         listen(Stage(note))
     sessions = {
         model: open_session(

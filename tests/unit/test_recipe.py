@@ -1,0 +1,79 @@
+"""With few training rows, options of a single run that are not set have other values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from command_line import command
+from models import make_pair
+
+from loralet import TextClassifier
+from loralet.config import StudyConfig, TrainConfig, TrainingOptions
+from loralet.report.analysis import analyse
+from loralet.report.summary import facts
+from loralet.runs.results import read_results
+from loralet.studies.plan import FEW_ROWS, plan_study, plan_train
+
+FEW = FEW_ROWS - 1
+
+
+def train(lr: float | None = None, **options: object) -> TrainConfig:
+    return TrainConfig(lr=lr, training=TrainingOptions(**options))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("config", "rows", "lr", "steps"),
+    [
+        (train(), FEW, 5e-4, 200),
+        (train(), FEW_ROWS, 3e-3, None),
+        (train(lr=3e-3), FEW, 3e-3, None),
+        (train(steps=60), FEW, 5e-4, 60),
+        (train(epochs=2.0), FEW, 5e-4, None),
+    ],
+)
+def test_the_recipe_depends_on_the_rows_unless_it_is_set(
+    config: TrainConfig, rows: int, lr: float, steps: int | None
+) -> None:
+    plan = plan_train(config).settled(rows)
+    (run,) = plan.runs
+    assert (run.lr, plan.training.steps) == (lr, steps)
+    assert f"-lr{lr:g}-" in run.id
+    assert bool(plan.notes) == (lr == 5e-4)
+    assert any("200 steps" in note for note in plan.notes) == (steps == 200)
+
+
+def test_a_study_has_the_options_of_its_grid() -> None:
+    plan = plan_study(StudyConfig())
+    assert plan.settled(FEW) is plan
+    assert plan.notes == []
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("recipe")
+    make_pair(folder / "model")
+    rows = [f"{'a b c' if i % 2 else 'x y z'} w{i % 90},{'first' if i % 2 else 'second'}" for i in range(60)]
+    (folder / "rows.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
+    return folder
+
+
+def test_the_choice_is_said_and_recorded(place: Path) -> None:
+    done = command(place, "train", "rows.csv", "--model", "model", "--rank", "2", "--folds", "0", "--out", "run")
+    assert done.returncode == 0, done.stderr
+    said = "fewer than 500 training rows: a learning rate of 0.0005 and 200 steps (set --lr to change)"
+    assert said in " ".join((done.stdout + done.stderr).split())
+    (run,) = [run for run in read_results(place / "run").runs if run.role == "lora"]
+    assert (run.learning_rate, run.steps) == (5e-4, 200)
+    assert dict(facts(analyse(place / "run")))["Training"].startswith("200 steps of 32 rows (119 epochs), linear")
+
+
+def test_the_estimator_has_the_same_recipe(place: Path) -> None:
+    lines = (place / "rows.csv").read_text().splitlines()[1:]
+    texts, labels = zip(*(line.split(",") for line in lines), strict=True)
+    heard: list[object] = []
+    fitted = TextClassifier(str(place / "model"), rank=2, listen=heard.append).fit(list(texts), list(labels))
+    made = fitted.artifact_.provenance
+    assert made.training is not None
+    assert (made.lr, made.training.steps, made.steps_taken) == (5e-4, 200, 200)
+    assert any("a learning rate of 0.0005" in str(event) for event in heard)
