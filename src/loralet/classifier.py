@@ -36,16 +36,16 @@ from loralet.config import (
 )
 from loralet.config.commands import fp32
 from loralet.config.compute import Precision
-from loralet.data.columns import classes_of, label_column, label_type, memory_dataset, text_column
+from loralet.data.check import check_data
+from loralet.data.columns import classes_of, label_column, memory_dataset, task_of, text_column
 from loralet.errors import ConfigError, InputError, TrainingError
-from loralet.events import Checked, Event
+from loralet.events import Checked, Event, Stage
 from loralet.hub.backbone import Backbone
 from loralet.inference.adapters import find_adapter, opened_of
 from loralet.inference.ensemble import Ensemble, ensemble_of
 from loralet.inference.predictor import open_adapter
 from loralet.ranking import SelectBy
 from loralet.studies.plan import plan_train
-from loralet.tasks.single_label import SingleLabel
 from loralet.training.corpus import settle
 from loralet.training.packs import resolved
 from loralet.training.session import make_artifact, open_session, train_pack
@@ -188,7 +188,9 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
                 self.listen(event)
 
         with using_threads(self.threads):
-            data = memory_dataset(texts, numbers, SingleLabel(tuple(map(str, classes.tolist()))))
+            data = memory_dataset(texts, numbers, task_of(classes))
+            for line in check_data(data).lines:
+                tell(Stage(line))
             corpus = settle(data, config.reading, self.validation_sample)
             session = open_session(
                 config.model, corpus, config.training, config.reading, config.compute, tell, plan.methods(config.model)
@@ -199,7 +201,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         if not row.tensors:
             raise TrainingError("the run diverged before its first check; lower the learning rate")
         artifact = make_artifact(row, session, corpus, plan.source, plan.reading)
-        self._hold(replace(artifact, label_type=label_type(classes)), session.backbone)
+        self._hold(artifact, session.backbone)
         self.history_ = history
         return self
 

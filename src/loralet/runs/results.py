@@ -16,6 +16,7 @@ from loralet.runs.run import TRAINED, Role
 from loralet.tasks.base import Scores
 from loralet.tasks.calibration import TemperatureScaling
 from loralet.tasks.classes import ClassScores
+from loralet.tasks.labels import LabelType
 from loralet.tasks.registry import TASKS
 
 SCHEMA = 2
@@ -101,6 +102,9 @@ class DataFacts:
         labels: label names, in the order of the logits.
         fingerprint: hash of all texts and targets.
         lengths: lengths of the training texts for each model; empty in files written before they were recorded.
+        text_columns: columns of the table that make up the text; empty in older files, as the next two are.
+        label_column: column of the labels.
+        label_type: type of the labels in the training data: ``str``, ``int``, ``float`` or ``bool``.
     """
 
     source: str
@@ -110,6 +114,9 @@ class DataFacts:
     labels: tuple[str, ...]
     fingerprint: str
     lengths: tuple[TextLengths, ...] = ()
+    text_columns: tuple[str, ...] = ()
+    label_column: str = ""
+    label_type: LabelType = "str"
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from loralet.data.check import check_data
 from loralet.errors import TrainingError
 from loralet.events import Event, Stage
 from loralet.runs.environment import SessionBackend
@@ -51,8 +52,11 @@ def prepare(plan: Plan, listen: Listen) -> Prepared:
     """
     listen(Stage(f"reading {plan.source}"))
     corpus = load_corpus(plan.source, plan.reading, plan.training.validation_sample)
-    for note in corpus.dataset.notes:
+    check = check_data(corpus.dataset)
+    for note in (*corpus.dataset.notes, *check.lines):
         listen(Stage(note))
+    if plan.reading.strict:
+        check.require_clean()
     sessions = {
         model: open_session(
             model, corpus, plan.training, plan.reading, plan.compute, listen, plan.methods(model), plan.memory
@@ -114,6 +118,9 @@ def _results(rows: Sequence[Row], prepared: Prepared, reads: int) -> Results:
         labels=dataset.task.labels,
         fingerprint=dataset.fingerprint,
         lengths=tuple(session.lengths for session in prepared.sessions.values()),
+        text_columns=dataset.text_columns,
+        label_column=dataset.label_column,
+        label_type=dataset.task.label_type,
     )
     runs = tuple(row.result() for row in rows)
     selection = selection_of(plan.training.select_by, dataset.task)
