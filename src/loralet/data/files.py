@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from loralet.data.column_names import LABELS, TEXTS, find_label, find_text
 from loralet.data.label_values import LabelError, named_labels
 from loralet.data.readers.columnar import read_columnar
-from loralet.data.readers.content import UNPACK, not_utf8, read_bytes, require_table, text_of, unpacked
+from loralet.data.readers.content import ARCHIVE, UNPACK, not_utf8, read_bytes, require_table, text_of, unpacked
 from loralet.data.readers.delimited import read_delimited
 from loralet.data.readers.json_rows import read_json
 from loralet.data.readers.records import KNOWN, Column, Delimited, Quoting, Records, Unit, format_of
@@ -114,9 +114,8 @@ def read_records(path: Path, columns: Columns) -> Records:
         raise DataError(f"{path}: no such file")
     with path.open("rb") as file:
         head = file.read(HEAD)
+        head += file.read() if head.startswith(ARCHIVE) else b""  # its table of contents is at the end
     if not form:
-        if head.startswith(b"PK\x03\x04"):
-            require_table(source, path.read_bytes(), "")
         require_table(source, head, "")
         raise DataError(f"{path}: unknown file extension {path.suffix!r}; known: {KNOWN}")
     if form in ("parquet", "arrow") and head and not any(head.startswith(mark) for mark, _ in UNPACK):

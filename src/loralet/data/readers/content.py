@@ -21,6 +21,8 @@ MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+ARCHIVE = b"PK\x03\x04"
+"""The first bytes of a zip archive, which spreadsheets are too."""
 WORKBOOK = (
     'save its sheet as "CSV UTF-8", or convert it in Python: pandas.read_excel("FILE").to_csv("FILE.csv", index=False)'
 )
@@ -73,7 +75,7 @@ def require_table(source: str, raw: bytes, form: str) -> None:
     Raises:
         DataError: they are; the message says of which kind and what to do.
     """
-    if raw.startswith(b"PK\x03\x04"):
+    if raw.startswith(ARCHIVE):
         raise DataError(f"{source} {_archive(raw)}")
     own = {"parquet": b"PAR1", "arrow": b"ARROW1"}.get(form)
     for mark, words in OTHERS:
