@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Sequence
 from itertools import pairwise
@@ -121,8 +122,7 @@ def test_an_error_in_a_shard_names_the_shard(tmp_path: Path) -> None:
     write(tmp_path / "test-00001-of-00002.csv", [("d one", 1), ("", 1), ("d three", 5)])
     assert "test-00001-of-00002.csv: line 4 with an unknown label (5); known from training: 0, 1" in refusal(tmp_path)
     write(tmp_path / "test-00001-of-00002.csv", [("d one", 1), ("", 1)])
-    assert load_dataset(str(tmp_path), COLUMNS).notes == (
-        *COLUMN_NOTES,
+    assert load_dataset(str(tmp_path), COLUMNS).findings == (
         f"{tmp_path}/test-00001-of-00002.csv: left out line 3 with an empty text",
     )
 
@@ -293,7 +293,10 @@ def test_an_empty_split_after_dropping_the_overlap_is_reported(tmp_path: Path) -
 def test_dropped_empty_texts_are_noted(tmp_path: Path) -> None:
     write(tmp_path / "train.csv", [("", 1), *TRAIN, ("", 0)])
     data = load_dataset(str(tmp_path), COLUMNS)
-    assert data.notes == (*COLUMN_NOTES, f"{tmp_path}/train.csv: left out 2 lines (2, 7) with an empty text")
+    assert (data.notes, data.findings) == (
+        COLUMN_NOTES,
+        (f"{tmp_path}/train.csv: left out 2 lines (2, 7) with an empty text",),
+    )
     assert len(data.train) == 4
 
 
@@ -502,3 +505,38 @@ def test_find_files_names_the_files_of_each_split(tmp_path: Path) -> None:
         "validation": ["data/dev.csv"],
         "test": ["test.csv"],
     }
+
+
+@pytest.mark.parametrize("name", ["eval.csv", "Dev.tsv", "val.jsonl", "validation.csv.gz", "development.csv"])
+def test_validation_files_have_many_names(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "train.csv", TRAIN)
+    plain = name.removesuffix(".gz")
+    path = write(tmp_path / plain, [("b one", 1)])
+    if plain != name:
+        (tmp_path / name).write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    data = load_dataset(str(tmp_path), COLUMNS)
+    assert data.validation is not None
+    assert (content(data.validation), data.findings) == ([("b one", 1)], ())
+
+
+def test_tables_that_are_in_no_split_are_named(tmp_path: Path) -> None:
+    write(tmp_path / "train.csv", TRAIN)
+    write(tmp_path / "holdout.csv", TRAIN)
+    write(tmp_path / "more" / "extra.parquet", TRAIN)
+    (tmp_path / "notes.txt").write_text("text")
+    found = load_dataset(str(tmp_path), COLUMNS).findings
+    assert found == (f"{tmp_path}: not used, as the names are of no split: holdout.csv, more/extra.parquet",)
+
+
+def test_rows_are_named_by_file_and_line(tmp_path: Path) -> None:
+    write(tmp_path / "train-00000-of-00002.csv", [("a one", 1), ("", 1), ("a two", 0)])
+    write(tmp_path / "train-00001-of-00002.csv", [("b one", 1), ("b two", 0)])
+    places = load_dataset(str(tmp_path), COLUMNS).train.take(np.array([1, 2])).places
+    listed = "2 rows (train-00000-of-00002.csv line 4, train-00001-of-00002.csv line 2)"
+    assert places.listed([0, 1]) == listed
+    assert places.listed([0]) == "train-00000-of-00002.csv line 4"
+    one = load_dataset(str(write(tmp_path / "a.parquet", TRAIN)), COLUMNS).train.places
+    assert (one.listed([0, 3]), one.listed([2])) == ("2 rows (1, 4)", "row 3")
+    bare = Split("given", pa.chunked_array([["a", "b"]]), np.array([0, 1]))
+    assert bare.places.listed([1]) == "row 2"

@@ -13,10 +13,10 @@ import numpy as np
 
 from loralet.data.sources import Dataset, Origin, Split
 from loralet.data.splits import copies
-from loralet.errors import DataError
+from loralet.errors import SHOWN_ROWS, DataError
 from loralet.tasks.labels import label_key
 
-SHOWN_CLASSES = 8
+SHOWN_CLASSES, SHOWN_GROUPS = 8, 5
 LISTED_ROWS = 10
 """Rows that the error of ``--strict`` lists for each finding."""
 ALIKE, RARE, LONG_NAME = 0.85, 0.05, 5
@@ -61,7 +61,7 @@ class DataCheck:
     @property
     def lines(self) -> list[str]:
         """The summary and the findings, one line each."""
-        return [self.summary, *(finding.text(5) for finding in self.findings)]
+        return [self.summary, *(finding.text(SHOWN_ROWS) for finding in self.findings)]
 
     def require_clean(self) -> None:
         """Check that nothing was found.
@@ -83,6 +83,7 @@ def check_data(dataset: Dataset) -> DataCheck:
         return DataCheck(dataset.source, f"{len(train):,} training rows", tuple(findings))
     counts = np.bincount(train.targets, minlength=len(labels)).tolist()
     findings += _repeated(train, carved=dataset.validation is None)
+    findings += _misspelled(train, labels, counts)
     findings += map(Finding.of, _labels(labels, counts))
     findings += _wordless(train)
     return DataCheck(dataset.source, _summary(len(train), labels, counts), tuple(findings))
@@ -90,9 +91,9 @@ def check_data(dataset: Dataset) -> DataCheck:
 
 def _summary(rows: int, labels: Sequence[str], counts: Sequence[int]) -> str:
     ranked = sorted(zip(labels, counts, strict=True), key=lambda pair: -pair[1])
-    listed = ", ".join(f"{name} {count:,}" for name, count in ranked[:SHOWN_CLASSES])
+    listed = ", ".join(f"{_visible(name)} {count:,}" for name, count in ranked[:SHOWN_CLASSES])
     if len(ranked) > SHOWN_CLASSES:
-        listed += f", {len(ranked) - SHOWN_CLASSES} more, the smallest {ranked[-1][0]} {ranked[-1][1]:,}"
+        listed += f", {len(ranked) - SHOWN_CLASSES} more, the smallest {_visible(ranked[-1][0])} {ranked[-1][1]:,}"
     return f"{rows:,} training rows in {len(labels):,} classes: {listed}"
 
 
@@ -127,14 +128,22 @@ def _wordless(split: Split) -> Iterator[Finding]:
         )
 
 
+def _misspelled(split: Split, labels: Sequence[str], counts: Sequence[int]) -> Iterator[Finding]:
+    """Labels that may be one, with the rows of all but the most frequent one."""
+    rows = dict(zip(labels, counts, strict=True))
+    alike = near_equal({name: count for name, count in rows.items() if count})
+    if alike:
+        groups = [" / ".join(f"{_visible(name)} {rows[name]:,}" for name in group) for group in alike]
+        more = f" and {len(groups) - SHOWN_GROUPS} more" if len(groups) > SHOWN_GROUPS else ""
+        title = f"labels that may be one: {', '.join(groups[:SHOWN_GROUPS])}{more}"
+        odd = [labels.index(name) for group in alike for name in group[1:]]
+        chosen, places = np.flatnonzero(np.isin(split.targets, odd)).tolist(), split.places
+        yield Finding(lambda shown: f"{title}; see {places.listed(chosen, shown)}")
+
+
 def _labels(labels: Sequence[str], counts: Sequence[int]) -> Iterator[str]:
     """What is odd about the names and numbers of rows of the classes."""
     rows = dict(zip(labels, counts, strict=True))
-    alike = near_equal(rows)
-    if alike:
-        groups = ["/".join(f"{_visible(name)} ({rows[name]:,})" for name in group) for group in alike]
-        more = f" and {len(groups) - 5} more" if len(groups) > 5 else ""
-        yield f"labels that may be one, with their rows: {', '.join(groups[:5])}{more}"
     absent = [name for name in labels if name.strip().lower() in ABSENT and rows[name]]
     if absent:
         listed = ", ".join(f"{name!r} ({rows[name]:,} rows)" for name in absent)
@@ -147,7 +156,7 @@ def _labels(labels: Sequence[str], counts: Sequence[int]) -> Iterator[str]:
         )
     single = [name for name in labels if rows[name] == 1]
     if single:
-        listed = ", ".join(map(repr, single[:5])) + (", ..." if len(single) > 5 else "")
+        listed = ", ".join(map(_visible, single[:SHOWN_GROUPS])) + (", ..." if len(single) > SHOWN_GROUPS else "")
         count = f"{len(single):,} class{'es have' if len(single) > 1 else ' has'}"
         yield f"{count} one row, which cannot be validated: {listed}"
 
@@ -155,7 +164,7 @@ def _labels(labels: Sequence[str], counts: Sequence[int]) -> Iterator[str]:
 def _visible(name: str) -> str:
     """A label with its invisible and combining characters as escapes."""
     odd = "".join(c if c.isprintable() and not unicodedata.combining(c) else ascii(c)[1:-1] for c in name)
-    return f"'{odd}'"
+    return odd if odd == name else f"'{odd}'"
 
 
 def near_equal(rows: dict[str, int]) -> list[list[str]]:

@@ -118,8 +118,8 @@ class Dataset:
         validation: the validation split that comes with the data, or None.
         test: the test split with its read counter, or None.
         fingerprint: hash of all texts and targets.
-        notes: messages about the data for the user (columns, rows left out).
-        findings: what is likely wrong with the data: texts in two splits, files that are not used.
+        notes: messages about the data for the user: the columns, how files were read, rows left out on request.
+        findings: what is likely wrong with the data: empty texts, texts in two splits, files that are not used.
         text_columns, label_column: names of the columns that were read; empty without a file.
     """
 
@@ -168,7 +168,7 @@ def load_dataset(
         name: _joined(parts, [task.encode(table.raw_labels) for table in parts]) for name, parts in tables.items()
     }
     train = splits["train"]
-    notes, findings = _reading_notes(tables), list(_unused(source, files))
+    notes, findings = _reading_notes(tables), [*_empty_texts(tables), *_unused(source, files)]
     for other in (splits[name] for name in ("test", "validation") if name in splits):
         shared = pc.is_in(train.texts, value_set=other.texts.unique())
         count = int(pc.sum(shared).as_py() or 0)
@@ -201,7 +201,7 @@ def load_dataset(
 
 
 def _reading_notes(tables: Mapping[str, Sequence[Table]]) -> list[str]:
-    """The columns that were read, how the files are written where that is not obvious, and the rows left out."""
+    """The columns that were read, and how the files are written where that is not obvious."""
     notes: dict[str, None] = {}
     for table in (table for parts in tables.values() for table in parts):
         text = " + ".join(map(repr, table.text_columns))
@@ -209,9 +209,13 @@ def _reading_notes(tables: Mapping[str, Sequence[Table]]) -> list[str]:
     for table in (table for parts in tables.values() for table in parts):
         for note in table.notes:
             notes[f"{table.source}: {note}"] = None
-        if table.left_out:
-            notes[f"{table.source}: left out {listed_rows(table.left_out, table.unit)} with an empty text"] = None
     return list(notes)
+
+
+def _empty_texts(tables: Mapping[str, Sequence[Table]]) -> Iterator[str]:
+    """The rows that are left out."""
+    for table in (table for parts in tables.values() for table in parts if table.left_out):
+        yield f"{table.source}: left out {listed_rows(table.left_out, table.unit)} with an empty text"
 
 
 def _unused(source: str, files: Mapping[str, Sequence[Path]]) -> Iterator[str]:
@@ -314,7 +318,8 @@ def load_labelled(source: str, columns: Columns, task: Task, indices: bool = Fal
         raise DataError(f"{source}: no test file; found {', '.join(str(p) for ps in files.values() for p in ps)}")
     tables = [read_table(path, columns) for path in paths]
     targets = task.encode_other([table.raw_labels for table in tables], indices)
-    return replace(_joined(tables, targets), notes=tuple(_reading_notes({"test": tables})))
+    parts = {"test": tables}
+    return replace(_joined(tables, targets), notes=(*_reading_notes(parts), *_empty_texts(parts)))
 
 
 def hash_texts(texts: pa.ChunkedArray) -> hashlib._Hash:
