@@ -50,7 +50,7 @@ def test_many_classes_are_summarised() -> None:
     [
         (
             [("A text  number 0 of x", "x")],
-            "row 61 repeats the text of an earlier row; all copies are on one side of the validation split",
+            "row 61 repeats the text of an earlier row; all copies of a text are held out together",
         ),
         ([("a text number 0 of x", "y")], "2 rows (1, 61) have the same text as another row, with another label"),
         ([("123 !?", "x"), ("🎉", "y")], "2 rows (61, 62) have texts without a letter"),

@@ -105,7 +105,7 @@ def _repeated(split: Split, carved: bool) -> Iterator[Finding]:
     if not len(again):
         return
     conflicting = np.unique(groups[split.targets != split.targets[first][groups]])
-    kept = "; all copies are on one side of the validation split" if carved else ""
+    kept = "; all copies of a text are held out together" if carved else ""
     yield _rows_finding(
         split.places, again, "repeat the text of an earlier row", "repeats the text of an earlier row", kept
     )

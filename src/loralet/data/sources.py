@@ -65,6 +65,8 @@ class Split:
         texts: one string per row.
         targets: the labels as the task encodes them, one row per text.
         seconds: the second text of each row, for pairs; None for single texts.
+        weights: weight of each row in the loss of training; None: all 1.
+        folds: fold of each row in a cross-validation, from 0; None: no folds.
         origin: the place of each row in its file; None: rows count from 1.
         notes: how the rows were read, if they are read alone.
     """
@@ -73,6 +75,8 @@ class Split:
     texts: pa.ChunkedArray
     targets: np.ndarray
     seconds: pa.ChunkedArray | None = None
+    weights: np.ndarray | None = None
+    folds: np.ndarray | None = None
     origin: Origin | None = None
     notes: tuple[str, ...] = ()
 
@@ -87,9 +91,11 @@ class Split:
 
     def take(self, rows: np.ndarray) -> Split:
         seconds = None if self.seconds is None else self.seconds.take(pa.array(rows))
+        weights = None if self.weights is None else self.weights[rows]
+        folds = None if self.folds is None else self.folds[rows]
         origin = None if self.origin is None else self.origin.take(rows)
         texts = self.texts.take(pa.array(rows))
-        return replace(self, texts=texts, targets=self.targets[rows], seconds=seconds, origin=origin)
+        return Split(self.source, texts, self.targets[rows], seconds, weights, folds, origin, self.notes)
 
 
 class HeldOut:
@@ -297,7 +303,7 @@ def _joined(parts: Sequence[Table], targets: Sequence[np.ndarray]) -> Split:
     file = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])
     rows = np.concatenate([part.rows.to_numpy() for part in parts])
     origin = Origin(tuple(part.source for part in parts), file, rows, parts[0].unit)
-    return Split(f"{parts[0].source}{more}", texts, np.concatenate(targets), None, origin)
+    return Split(f"{parts[0].source}{more}", texts, np.concatenate(targets), origin=origin)
 
 
 def load_labelled(source: str, columns: Columns, task: Task, indices: bool = False) -> Split:

@@ -15,7 +15,7 @@ from loralet.errors import ConfigError
 from loralet.hub import client as hub
 from loralet.hub.bundled import bundled
 
-PLACES = ("backbone", "base_model_name_or_path", "_name_or_path", "source", "data")
+PLACES = ("backbone", "base_model_name_or_path", "_name_or_path", "source", "data", "class_weight")
 """Keys of the JSON files whose value may be a path on this machine."""
 
 
