@@ -28,7 +28,8 @@ UNLIMITED = 1 << 30
 UNKNOWN = ("[UNK]", "<unk>")
 """The token for unknown words, by tokenizer."""
 FOREIGN = 0.1
-"""Share of unknown tokens above which a model does not know the language of the texts. For English it is below 0.01."""
+"""Share of unknown tokens above which a model does not know the language of the texts; assumed. English tweets have
+none with tiny-en."""
 COVERED, SHORTEST = 0.99, 128
 """Share of the training texts that the default length does not truncate, and the smallest default length."""
 
