@@ -15,7 +15,9 @@ from loralet.records import plain, read_record
 from loralet.tasks.base import Scores, Task
 from loralet.tasks.classes import ClassScores
 from loralet.tasks.labels import LabelType
+from loralet.tasks.mixing import Mixing
 from loralet.tasks.registry import TASKS
+from loralet.tasks.words import WordModel
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,6 +63,7 @@ class Provenance:
         averaged_from: ids of the averaged runs.
         merged_from: id of the run whose adapter is merged into the weights.
         merged_adapter: configuration of the merged adapter.
+        hybrid_of: id of the run that a hybrid combines with a linear model on words.
     """
 
     source: str = ""
@@ -79,6 +82,7 @@ class Provenance:
     averaged_from: tuple[str, ...] = ()
     merged_from: str = ""
     merged_adapter: AdapterSpec | None = None
+    hybrid_of: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,10 +105,12 @@ class Artifact:
         pooling: form of the pooler.
         label_type: type of the original labels: ``str``, ``int``, ``float`` or ``bool``.
         label_values: the labels as the training data writes them, in the same order; empty if those are the names.
-        temperature: divisor of the logits, for calibrated probabilities (:mod:`loralet.tasks.calibration`). The tensors
-            do not contain it.
+        temperature: divisor of the encoder's logits, for calibrated probabilities (:mod:`loralet.tasks.calibration`);
+            the tensors do not contain it.
+        mixing: how a hybrid combines encoder and linear model; it has no effect without ``words``.
         provenance: origin of the artifact.
         metrics: scores by split: ``validation`` or ``out-of-fold``, and ``test``.
+        words: the linear model on words of a hybrid; None otherwise.
     """
 
     id: str
@@ -123,15 +129,17 @@ class Artifact:
     label_type: LabelType = "str"
     label_values: tuple[str, ...] = ()
     temperature: float = 1.0
+    mixing: Mixing = Mixing()
     provenance: Provenance = Provenance()
     metrics: Mapping[str, Measured] = field(default_factory=dict)
+    words: WordModel | None = None
 
     def as_task(self) -> Task:
         """The task, with the labels."""
         return TASKS[self.task](self.labels, self.label_values, self.label_type)
 
     def describe(self) -> dict[str, object]:
-        """Content of loralet.json: everything except the tensors."""
+        """Content of loralet.json: everything except the tensors and the linear model on words."""
         described = plain(_Described(**{f.name: getattr(self, f.name) for f in fields(_Described)}))
         metrics = {split: measured.to_json() for split, measured in self.metrics.items()}
         return {"schema": SCHEMA, "loralet": __version__} | described | {"metrics": metrics}
@@ -156,11 +164,12 @@ class _Described:
     label_type: LabelType = "str"
     label_values: tuple[str, ...] = ()
     temperature: float = 1.0
+    mixing: Mixing = Mixing()
     provenance: Provenance = Provenance()
 
 
 def read_description(raw: object) -> Artifact:
-    """Read an artifact without tensors from loralet.json of this or an older schema.
+    """Read an artifact without tensors and linear model from loralet.json of this or an older schema.
 
     Raises:
         ValueError: the schema is newer, or the content is invalid; all problems are listed.
@@ -186,6 +195,7 @@ def read_description(raw: object) -> Artifact:
         problems.append(f"label_values has {len(found.label_values)} values for {len(found.labels)} labels")
     if found is not None:
         problems += [f"adapter.{problem}" for problem in found.adapter.problems()]
+        problems += [f"mixing.{problem}" for problem in found.mixing.problems()]
     if found is None or problems:
         raise ValueError("; ".join(problems))
     return Artifact(**found.__dict__, tensors={}, metrics=metrics)
@@ -233,6 +243,17 @@ def _object(value: object) -> dict[str, object]:
 def with_metrics(artifact: Artifact, split: str, measured: Measured) -> Artifact:
     """A copy of the artifact with scores on another split."""
     return replace(artifact, metrics={**artifact.metrics, split: measured})
+
+
+def without_words(artifact: Artifact) -> Artifact:
+    """The run of a hybrid without the linear model and without the scores of the hybrid; others unchanged."""
+    if artifact.words is None:
+        return artifact
+    made = artifact.provenance
+    alone = replace(made, hybrid_of="")
+    return replace(
+        artifact, id=made.hybrid_of or artifact.id, mixing=Mixing(), words=None, provenance=alone, metrics={}
+    )
 
 
 def is_head(slot: str) -> bool:
