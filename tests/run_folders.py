@@ -264,7 +264,8 @@ def as_schema_1(folder: Path) -> Path:
     options = tomllib.loads(path.read_text())
     options["training"] |= {"precision": options.pop("compute")["precision"]}
     options["training"] |= {"target_accuracy": options["training"].pop("target_score")}
-    options["reading"] |= options["reading"].pop("columns")
+    columns = options["reading"].pop("columns")
+    options["reading"] |= {name: columns[name] for name in ("text_column", "label_column", "columns")}
     if "adapter" in options:
         del options["adapter"]["method"]
         options["lora"] = options.pop("adapter") | {"lr": options.pop("lr")}

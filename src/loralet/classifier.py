@@ -36,7 +36,8 @@ from loralet.config import (
 )
 from loralet.config.commands import fp32
 from loralet.config.compute import Precision
-from loralet.data.columns import classes_of, label_column, label_type, memory_dataset, text_column, weight_column
+from loralet.data.check import check_data
+from loralet.data.columns import classes_of, label_column, memory_dataset, task_of, text_column, weight_column
 from loralet.errors import ConfigError, InputError, TrainingError
 from loralet.events import Checked, Event, Stage
 from loralet.hub.backbone import Backbone
@@ -47,7 +48,6 @@ from loralet.parameters import OPTIONS, as_option, options_of, plain_value, type
 from loralet.ranking import SelectBy
 from loralet.studies.hybrid import with_hybrid
 from loralet.studies.plan import plan_train
-from loralet.tasks.single_label import SingleLabel
 from loralet.training.corpus import Corpus, settle
 from loralet.training.packs import resolved
 from loralet.training.session import make_artifact, open_session, train_pack
@@ -201,8 +201,10 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
                 self.listen(event)
 
         with using_threads(self.threads):
-            task = SingleLabel(tuple(map(str, classes.tolist())))
-            corpus = settle(memory_dataset(texts, numbers, task, rows), config.reading, self.validation_sample)
+            data = memory_dataset(texts, numbers, task_of(classes), rows)
+            for line in check_data(data).lines:
+                tell(Stage(line))
+            corpus = settle(data, config.reading, self.validation_sample)
             corpus = replace(corpus, class_weights=self._class_weights(config, classes, corpus))
             plan = plan_train(config).settled(len(corpus.train))
             model = plan.runs[0].model
@@ -218,7 +220,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
                 raise TrainingError("the run diverged before its first check; lower the learning rate")
             artifact = make_artifact(row, session, corpus, plan.source, plan.reading)
             artifact = with_hybrid(artifact, row, session, corpus, tell)
-        self._hold(replace(artifact, label_type=label_type(classes)), session.backbone)
+        self._hold(artifact, session.backbone)
         self.history_ = history
         return self
 

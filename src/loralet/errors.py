@@ -68,11 +68,17 @@ SHOWN_ROWS = 5
 """Largest number of rows listed in one message."""
 
 
-def listed_rows(rows: Sequence[int]) -> str:
-    """``row 7`` or ``3 rows (7, 9, 12)`` or ``20 rows (7, 9, 12, 15, 18, ...)``."""
+def listed_rows(rows: Sequence[int], unit: str = "row", shown: int = SHOWN_ROWS) -> str:
+    """``row 7`` or ``3 rows (7, 9, 12)`` or ``20 rows (7, 9, 12, 15, 18, ...)``.
+
+    Args:
+        rows: their numbers, from 1.
+        unit: what is counted: ``line`` of a text file, or ``row``.
+        shown: largest number of rows to list.
+    """
     if len(rows) == 1:
-        return f"row {rows[0]}"
-    return f"{len(rows)} rows ({', '.join(map(str, rows[:SHOWN_ROWS]))}{', ...' if len(rows) > SHOWN_ROWS else ''})"
+        return f"{unit} {rows[0]}"
+    return f"{len(rows):,} {unit}s ({', '.join(map(str, rows[:shown]))}{', ...' if len(rows) > shown else ''})"
 
 
 def is_utf8(text: str) -> bool:

@@ -29,6 +29,7 @@ from loralet.events import Checked, Event, RunEnded
 from loralet.runs.folder import PREDICTIONS, TARGETS, read_predictions
 from loralet.runs.selection import rank_of
 from loralet.tasks.base import BaselineKind, Check, RawLabels, Scores, Task
+from loralet.tasks.labels import LabelType
 from loralet.tasks.registry import TASKS
 from loralet.tasks.single_label import SingleLabel
 from loralet.training.corpus import Rows
@@ -167,6 +168,8 @@ class Regression:
     """Mean squared error of one output. The score is the negative error, so higher is better."""
 
     labels: tuple[str, ...] = ("value",)
+    values: tuple[str, ...] = ("value",)
+    label_type: LabelType = "float"
     name = "regression"
     problem_type = "regression"
     selection = "negative_mse"
@@ -179,7 +182,7 @@ class Regression:
     def encode(self, raw: RawLabels) -> np.ndarray:
         return np.asarray(raw.values.to_pylist(), np.float32)
 
-    def encode_other(self, parts: Sequence[RawLabels]) -> list[np.ndarray]:
+    def encode_other(self, parts: Sequence[RawLabels], indices: bool = False) -> list[np.ndarray]:
         return [self.encode(raw) for raw in parts]
 
     def require_trainable(self, source: str, targets: np.ndarray) -> None:

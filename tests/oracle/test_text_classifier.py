@@ -30,6 +30,8 @@ from loralet import classifier as classifier_module
 from loralet.artifacts import folder as adapters
 from loralet.cli import main
 from loralet.config import AdapterSpec, ComputeOptions, DataOptions, TrainConfig, TrainingOptions
+from loralet.data.files import Columns
+from loralet.data.sources import load_labelled
 from loralet.errors import CheckError, ConfigError, DataError, InputError, RunError, TrainingError
 from loralet.events import Checked
 from loralet.inference.adapters import Opened
@@ -273,21 +275,26 @@ def test_estimator_checks_of_scikit_learn_without_numeric_input(check: str) -> N
 @pytest.mark.parametrize(
     ("texts", "labels", "words"),
     [
-        (["a b", " ", "c"], ["x", "y", "x"], "row 1 (counted from 0) is empty"),
+        (["a b", " ", "c"], ["x", "y", "x"], "row 2 (counted from 1) is empty"),
         (["a", "b", "c"], ["x", "x", "x"], "only one class ('x')"),
         (["a", "b", "c"], ["x", "y"], "3 texts and 2 labels"),
         (["a", "b"], ["x", "y"], "one row per class"),
         ("a b c", ["x"], "one string"),
         ([], [], "no texts"),
-        (["a", None, "b"], ["x", "y", "x"], "row 1 (counted from 0) contains NoneType, not text"),
-        (["a", "caf\udce9", "b"], ["x", "y", "x"], r"row 1 (counted from 0) is not UTF-8 text: 'caf\udce9'"),
-        (["a", "b", "c"], ["x", "y", "y\udce9"], r"row 2 (counted from 0) is not UTF-8 text: 'y\udce9'"),
-        (["a", "b", "c"], ["x", None, "y"], "row 1 (counted from 0) has no label"),
+        (["a", None, "b"], ["x", "y", "x"], "row 2 (counted from 1) contains NoneType, not text"),
+        (["a", "caf\udce9", "b"], ["x", "y", "x"], r"row 2 (counted from 1) is not UTF-8 text: 'caf\udce9'"),
+        (["a", "b", "c"], ["x", "y", "y\udce9"], r"row 3 (counted from 1) is not UTF-8 text: 'y\udce9'"),
+        (["a", "b", "c"], ["x", None, "y"], "row 2 (counted from 1) has no label"),
         (["a", "b", "c"], ["x", 1, "y"], "mixed types"),
         (["a", "b", "c"], [0.5, 1.0, 2.0], "continuous"),
         (["a", "b", "c"], np.array([1j, 2, 1]), "complex128"),
         (np.array([["a", "b"]]), ["x"], "shape [1, 2]"),
         (7, ["x"], "the texts are a int"),
+        ({"a": 1}, ["x"], "the texts are a dict"),
+        (["a", "b", "c"], np.array([1.0, np.nan, 2.0]), "row 2 (counted from 1) has no label"),
+        (["a", "b", "c"], pd.Series([1, None, 2]), "row 2 (counted from 1) has no label"),
+        (["a", "b", "c"], pd.Series(["x", pd.NA, "y"]), "row 2 (counted from 1) has no label"),
+        (["a", "b", "c"], [["x"], ["y"], ["x"]], "row 1 (counted from 1): labels of type list"),
     ],
 )
 def test_invalid_rows_are_reported(model: str, texts: object, labels: object, words: str) -> None:
@@ -432,3 +439,30 @@ def test_a_save_with_other_logits_than_trained_is_not_kept(
     monkeypatch.undo()
     fitted.save(tmp_path / "saved")
     assert load_classifier(tmp_path / "saved").artifact.labels == tuple(sorted(WORDS))
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind", "classes"),
+    [
+        (("1.0", "2.0", "10.0"), "f", [1.0, 2.0, 10.0]),
+        (("1", "2", "10"), "i", [1, 2, 10]),
+        (("01", "02", "10"), "U", ["01", "02", "10"]),
+    ],
+)
+def test_a_run_of_the_command_line_keeps_the_type_of_its_labels(
+    model: str, tmp_path: Path, cells: tuple[str, ...], kind: str, classes: list[object]
+) -> None:
+    """Trained on a CSV file, evaluated on the integers that they stand for in another format."""
+    given = [cells[list(WORDS).index(label)] for label in LABELS]
+    (tmp_path / "a.csv").write_text("text,label\n" + "".join(f"{t},{c}\n" for t, c in zip(TEXTS, given, strict=True)))
+    wanted = [int(cells[list(WORDS).index(label)].partition(".")[0]) for label in LABELS]
+    pd.DataFrame({"text": TEXTS, "label": wanted}).to_parquet(tmp_path / "b.parquet")
+    flags = ["--rank", "4", "--alpha", "8", "--lr", "1e-2", "--steps", "40", "--quiet"]
+    run = str(tmp_path / "run")
+    assert main(["train", str(tmp_path / "a.csv"), "--model", model, "--out", run, *flags]) == 0
+    loaded = TextClassifier.load(run)
+    assert (loaded.classes_.dtype.kind, loaded.classes_.tolist()) == (kind, classes)
+    task = loaded.artifact_.as_task()
+    own, other = (load_labelled(str(tmp_path / name), Columns(), task) for name in ("a.csv", "b.parquet"))
+    assert own.targets.tolist() == other.targets.tolist()
+    assert len(set(own.targets.tolist())) == 3

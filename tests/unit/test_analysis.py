@@ -237,21 +237,21 @@ def test_confusion_and_calibration(one: Analysis) -> None:
 def test_examples(one: Analysis) -> None:
     found = section(one).examples
     assert found.note == ""
-    assert len(found.sampled) == 10
+    assert (len(found.sampled), found.unit) == (10, "line")
     for example in found.sampled:
-        place = example.row - 1
+        place = example.row - 2  # below the header
         assert example.text == (NASTY if place == 0 else f"test text {place}")
         assert example.label == LABELS[place % 3]
         assert (example.winner.label == example.label) == (place < 54)
         assert example.chance is not None
         assert (example.chance.label == example.label) == (place < 18)
         assert sum(example.winner.probabilities) == pytest.approx(1)
-    assert [example.row for example in found.wrong] == [55, 56, 57, 58, 59, 60]
+    assert [example.row for example in found.wrong] == [56, 57, 58, 59, 60, 61]
     # Thresholds of the four runs' means are about 0.66; from row 55 on, all four are wrong and another class has 0.75.
     assert found.suspect_count == 6
-    assert sorted(example.row for example in found.suspects) == [55, 56, 57, 58, 59, 60]
+    assert sorted(example.row for example in found.suspects) == [56, 57, 58, 59, 60, 61]
     assert all(example.suspected for example in found.wrong)
-    assert not any(example.suspected for example in found.sampled if example.row < 55)
+    assert not any(example.suspected for example in found.sampled if example.row < 56)
 
 
 def test_without_texts_the_data_is_not_read(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,6 +262,7 @@ def test_without_texts_the_data_is_not_read(place: Path, monkeypatch: pytest.Mon
     analysis = analyse(place / "one", with_texts=False)
     found = section(analysis).examples
     assert all(example.text is None for example in (*found.sampled, *found.wrong, *found.suspects))
+    assert (found.unit, [example.row for example in found.wrong]) == ("row", [55, 56, 57, 58, 59, 60])
     assert "test text" not in json.dumps(analysis.to_json())
     with pytest.raises(AssertionError, match="data source was read"):
         analyse(place / "one")
@@ -513,7 +514,13 @@ def test_a_study_of_schema_1_can_be_read() -> None:
         "accuracy",
         1,
     )
-    assert plain(results.data) == published["data"] | {"folds": None, "lengths": []}
+    assert plain(results.data) == published["data"] | {
+        "folds": None,
+        "lengths": [],
+        "text_columns": [],
+        "label_column": "",
+        "label_type": "str",
+    }
     assert {run.id for run in results.runs} == {run for row in published["configurations"] for run in row["runs"]}
     for row in published["configurations"]:
         runs = [results.run(id) for id in row["runs"]]

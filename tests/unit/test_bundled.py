@@ -28,7 +28,7 @@ AG_NEWS_LABELS = ("World", "Sports", "Business", "Sci/Tech")
 def test_the_news_data_is_balanced_without_duplicates() -> None:
     dataset = load_dataset(DATA, Columns())
     assert dataset.task.labels == LABELS
-    assert dataset.notes == ()
+    assert dataset.findings == ()
     assert dataset.test is not None
     test = dataset.test.read()
     assert [Counter(split.targets.tolist()) for split in (dataset.train, test)] == [

@@ -313,7 +313,7 @@ def test_evaluate_on_data_and_again_on_the_test_split(place: Path) -> None:
         (["predict", "grid", "text", "--run", "loar-r2"], ["loar-r2", "it has: ", "lora-r2"]),
         (["predict", "grid", "text", "--file", "x.txt"], ["texts and --file are both given"]),
         (["train", "data", "--model", "model", "--out", "grid"], ["grid exists and is not empty", "--out"]),
-        (["evaluate", "grid", "labels.csv"], ["labels.csv", "row 3", "dog"]),
+        (["evaluate", "grid", "labels.csv"], ["labels.csv", "line 3", "dog"]),
         (["train", "data", "--model", "model", "--out", "labels.csv/run"],
          ["labels.csv/run cannot be created", "labels.csv is a file"]),
         (["export", "grid", "--out", "labels.csv/run"], ["labels.csv"]),

@@ -253,10 +253,13 @@ def adapter_spec(**options: Any) -> AdapterSpec:
         random.setstate(state)
 
 
-columns = st.builds(ColumnOptions, text_column=text, label_column=text, columns=several(text))
+columns = st.builds(
+    ColumnOptions, text_column=text, label_column=text, columns=several(text),
+    separator=st.sampled_from(["", ";", "tab"]), quoting=st.sampled_from(["auto", "standard", "none"]),
+)  # fmt: skip
 reading = st.builds(
     DataOptions, columns=columns, label_names=several(text), validation_fraction=share, split_seed=seed,
-    drop_overlap=st.booleans(), max_length=st.none() | st.integers(3, 512),
+    drop_overlap=st.booleans(), max_length=st.none() | st.integers(3, 512), strict=st.booleans(),
 )  # fmt: skip
 training = st.builds(
     TrainingOptions, head=st.sampled_from(["pooler", "trained-pooler", "mean"]), head_dropout=share, epochs=above_0,

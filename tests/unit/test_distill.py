@@ -311,7 +311,7 @@ def test_duplicate_texts_are_removed_and_invalid_files_are_listed(config: Distil
     (tmp_path / "latin.txt").write_bytes(b"fine\ncaf\xe9\n")
     with pytest.raises(DataError) as caught:
         read_texts([str(tmp_path / name) for name in ("absent.txt", "empty.txt", "latin.txt")], "")
-    for said in ("absent.txt: cannot be read", "empty.txt: the file has no text", "latin.txt: row 2 is not UTF-8"):
+    for said in ("absent.txt: cannot be read", "empty.txt: the file has no text", "latin.txt: line 2 is not UTF-8"):
         assert said in str(caught.value)
     with pytest.raises(DataError, match="too few"):
         hold_out(3, 0.1, 0)

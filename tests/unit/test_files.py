@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from loralet.data import files
 from loralet.data.files import Columns, Table, listed_rows, read_table
 from loralet.errors import DataError
 
@@ -29,11 +29,19 @@ def write_parquet(path: Path, names: list[str] | None = None, **columns: Any) ->
     return path
 
 
+def labels_of(table: Table) -> list[Any]:
+    """The labels in their type; their names are canonical."""
+    assert table.labels is not None
+    assert table.labels.type == pa.string()
+    made = {"int": int, "float": float, "bool": {"true": True, "false": False}.__getitem__, "str": str}
+    return [made[table.label_type](name) for name in table.labels.to_pylist()]
+
+
 def content(table: Table) -> list[tuple[str, Any]]:
     """Text and label of each row."""
     assert table.labels is not None
     assert len(table) == len(table.texts) == len(table.labels) == len(table.rows)
-    return list(zip(table.texts.to_pylist(), table.labels.to_pylist(), strict=True))
+    return list(zip(table.texts.to_pylist(), labels_of(table), strict=True))
 
 
 def refusal(path: Path, columns: Columns = Columns(), **options: bool) -> str:  # noqa: B008  # frozen
@@ -72,8 +80,7 @@ ROWS = [("the cat, sat", 1), ("a dog", 0)]
 def test_all_text_formats_give_equal_tables(tmp_path: Path, name: str, raw: str) -> None:
     table = read_table(write(tmp_path / name, raw), Columns())
     assert content(table) == ROWS
-    assert table.labels is not None
-    assert (table.texts.type, table.labels.type) == (pa.string(), pa.int64())
+    assert (table.texts.type, table.label_type) == (pa.string(), "int")
     assert (table.source, table.names, table.left_out) == (str(tmp_path / name), (), ())
     assert content(read_table(write(tmp_path / name, raw.replace("dog", "hen")), Columns())) == [ROWS[0], ("a hen", 0)]
 
@@ -96,8 +103,7 @@ def test_parquet_gives_an_equal_table(tmp_path: Path, kind: pa.DataType, whole: 
     texts, labels = pa.array([text for text, _ in ROWS]).cast(kind), pa.array([label for _, label in ROWS], whole)
     table = read_table(write_parquet(tmp_path / "a.parquet", text=texts, label=labels), Columns())
     assert content(table) == ROWS
-    assert table.labels is not None
-    assert (table.texts.type, table.labels.type) == (pa.string(), pa.int64())
+    assert (table.texts.type, table.label_type) == (pa.string(), "int")
     assert table.rows.to_pylist() == [1, 2]
 
 
@@ -108,7 +114,9 @@ def test_parquet_gives_an_equal_table(tmp_path: Path, kind: pa.DataType, whole: 
         ("sentence,labels,id", "t", 1),
         ("content,class,id", "t", 1),
         (" Review , CATEGORY,id", "t", 1),
-        ("summary,topic,text", "3", 1),
+        ("summary,topic,id", "t", 1),
+        ("Tweet,Intent,id", "t", 1),
+        ("message,queue,priority", "t", 1),
         ("label,query,target", "1", "t"),
         ("title,label,description", "t 3", 1),
         ("description,label,title", "3 t", 1),
@@ -123,9 +131,10 @@ def test_usual_column_names_are_found(tmp_path: Path, header: str, text: str, la
 
 def test_given_column_names_take_precedence(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "text,label,body,kind\nt,1,b,2\n")
-    assert content(read_table(path, Columns())) == [("t", 1)]
+    assert content(read_table(path, Columns(text="text"))) == [("t", 1)]
+    assert content(read_table(path, Columns(text="body + text"))) == [("b t", 1)]
     assert content(read_table(path, Columns(text="body", label="kind"))) == [("b", 2)]
-    assert content(read_table(path, Columns(label="kind"))) == [("t", 2)]
+    assert content(read_table(path, Columns(text="text", label="kind"))) == [("t", 2)]
 
 
 def test_a_file_without_a_header_is_read(tmp_path: Path) -> None:
@@ -139,7 +148,7 @@ def test_a_file_without_a_header_is_read(tmp_path: Path) -> None:
         ("Chips,\nfaster", 4),
     ]
     assert "--columns" in refusal(path)
-    assert "row 1: 3 columns, expected 2: '3,Wall St. falls" in refusal(path, Columns(header=("label", "text")))
+    assert "line 1: 3 columns, expected 2: '3,Wall St. falls" in refusal(path, Columns(header=("label", "text")))
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
@@ -174,22 +183,25 @@ def test_row_numbers_are_line_numbers(tmp_path: Path, raw: str, rows: list[int],
     assert [label for _, label in content(table)] == [1, 0]
 
 
-def test_a_very_long_field_is_read_with_an_approximate_row_number(tmp_path: Path) -> None:
+def test_a_very_long_field_is_read(tmp_path: Path) -> None:
     long = "x" * 140_000
     table = read_table(write(tmp_path / "a.csv", f'text,label\n"{long}\n",1\n\nb,0\n'), Columns())
     assert content(table) == [(f"{long}\n", 1), ("b", 0)]
-    assert table.rows.to_pylist() == [2, 3]
+    assert table.rows.to_pylist() == [2, 5]
 
 
 @pytest.mark.parametrize(
     ("raw", "told"),
     [
-        ("text,label\na,1\nb,2,3\n", ["row 3: 3 columns, expected 2: 'b,2,3'"]),
-        ("text,label\na,1\n\n\nb\n", ["row 5: 1 columns, expected 2: 'b'"]),
-        ('text,label\n"a\na",1\nb,2,3\n', ["row 4: 3 columns, expected 2: 'b,2,3'"]),
-        ("\ntext,label\na,1\nb,2,3\n", ["row 4: 3 columns, expected 2: 'b,2,3'"]),
-        ("text,label\r\na,1\r\nb,2,3\r\nc\r\n", ["2 rows do", "row 3: 3 columns", "row 4: 1 columns"]),
-        ('text,label\na,1\n"b,2\nc,1\n', ["1 row does", "row 3: 1 columns", "close every quote"]),
+        ("text,label\na,1\nb,2,3\n", ["line 3: 3 columns, expected 2: 'b,2,3'"]),
+        ("text,label\na,1\n\n\nb\n", ["line 5: 1 columns, expected 2: 'b'"]),
+        ('text,label\n"a\na",1\nb,2,3\n', ["line 4: 3 columns, expected 2: 'b,2,3'"]),
+        ("\ntext,label\na,1\nb,2,3\n", ["line 4: 3 columns, expected 2: 'b,2,3'"]),
+        ("text,label\r\na,1\r\nb,2,3\r\nc\r\n", ["2 lines do", "line 3: 3 columns", "line 4: 1 columns"]),
+        (
+            'text,label\na,1\n"b,2\nc,1\n',
+            ["1 line does", "line 3: a quote opens here and is never closed", "close every quote"],
+        ),
     ],
 )
 def test_ragged_rows_are_reported_with_their_number(tmp_path: Path, raw: str, told: list[str]) -> None:
@@ -208,7 +220,7 @@ def test_semicolons_separate_columns_only_if_the_first_row_has_several(tmp_path:
         content(read_table(write(tmp_path / "c.csv", "a dog;0\nthe cat, sat;1\n"), Columns(header=("text", "label"))))
         == ROWS[::-1]
     )
-    assert "row 2: 3 columns, expected 2: 'a;b;1'" in refusal(write(tmp_path / "d.csv", "text;label\na;b;1\nc;0\n"))
+    assert "line 2: 3 columns, expected 2: 'a;b;1'" in refusal(write(tmp_path / "d.csv", "text;label\na;b;1\nc;0\n"))
     assert "Quote texts that contain ';'" in refusal(write(tmp_path / "d.csv", "text;label\na;b;1\nc;0\n"))
     assert content(read_table(write(tmp_path / "e.csv", 'text,label\n"a;b",1\n'), Columns())) == [("a;b", 1)]
 
@@ -222,18 +234,6 @@ def test_names_equal_to_the_header_are_rejected(tmp_path: Path) -> None:
     assert read_table(longest, Columns(header=("text", "label"))).rows.to_pylist() == [1]
 
 
-@pytest.mark.parametrize(("name", "between"), [("a.csv", ","), ("a.tsv", "\t"), ("a.csv", ";")])
-def test_stray_quotes_do_not_merge_rows(tmp_path: Path, name: str, between: str) -> None:
-    rows = [f"text {i}{between}{i % 2}" for i in range(9)]
-    rows[2], rows[6] = '"' + rows[2], '"' + rows[6]
-    path = write(tmp_path / name, "\n".join([f"text{between}label", *rows]) + "\n")
-    told = refusal(path)
-    for words in ("row 4: a stray quote", "in row 8", "twice"):
-        assert words in told
-    proper = write(tmp_path / f"b{name}", f'text{between}label\n"two\nlines, ""quoted"""{between}1\na dog{between}0\n')
-    assert content(read_table(proper, Columns())) == [('two\nlines, "quoted"', 1), ("a dog", 0)]
-
-
 def test_text_and_label_must_be_different_columns(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "text,label\na dog,0\n")
     assert "both the text and the label" in refusal(path, Columns(text="label"))
@@ -244,8 +244,8 @@ def test_text_and_label_must_be_different_columns(tmp_path: Path) -> None:
 def test_at_most_five_ragged_rows_are_listed(tmp_path: Path) -> None:
     raw = "text\tlabel\n" + "a\t1\n" * 10 + "b\t1\tc\n" * 8
     message = refusal(write(tmp_path / "a.tsv", raw))
-    assert "8 rows do not have 2 columns (text, label)" in message
-    assert [f"row {n}: 3 columns" in message for n in range(11, 18)] == [False, True, True, True, True, True, False]
+    assert "8 lines do not have 2 columns (text, label)" in message
+    assert [f"line {n}: 3 columns" in message for n in range(11, 18)] == [False, True, True, True, True, True, False]
     assert "... and 3 more" in message
     assert "Quote texts that contain '\\t'" in message
 
@@ -263,15 +263,9 @@ def test_invalid_utf8_is_reported_with_row_and_byte(
     tmp_path: Path, name: str, raw: bytes, row: int, column: str
 ) -> None:
     message = refusal(write(tmp_path / name, raw))
-    for words in (f"row {row}, column {column!r}", "byte 0xe9 at 3", "caf", "save the file as UTF-8"):
+    for words in (f"line {row}, column {column!r}", "byte 0xe9 at 3", "caf", "save the file as UTF-8"):
         assert words in message
     assert len(read_table(write(tmp_path / name, raw.replace(b"\xe9", "é".encode())), Columns())) == 2
-
-
-@pytest.mark.parametrize("coding", ["utf-16-le", "utf-16-be"])
-def test_utf16_is_reported(tmp_path: Path, coding: str) -> None:
-    message = refusal(write(tmp_path / "a.csv", "\ufefftext,label\na,1\n".encode(coding)))
-    assert "the file is UTF-16; save it as UTF-8" in message
 
 
 @pytest.mark.parametrize(
@@ -294,12 +288,12 @@ def test_utf16_is_reported(tmp_path: Path, coding: str) -> None:
         (
             "a.csv",
             '"text,label\n' + "a,1\n" * 40_000,
-            "row 1: the header cannot be read (field larger than field limit (131072)); close its quotes",
+            "line 1: a quote opens here and is never closed",
         ),
         ("a.parquet", "PAR1 cut short", "not readable as Parquet"),
-        ("a.txt", "a", "unknown file extension '.txt'; known: .csv, .tsv, .jsonl, .json, .parquet"),
+        ("a.txt", "a", "unknown file extension '.txt'; known: .csv, .tsv, .jsonl, .json, .parquet and .arrow"),
         ("a", "a", "unknown file extension ''; known: .csv"),
-        ("a.csv.gz", "a", "unknown file extension '.gz'"),
+        ("a.zip.gz", "a", "unknown file extension '.gz'"),
     ],
 )
 def test_empty_files_and_other_formats_are_rejected(tmp_path: Path, name: str, raw: str, words: str) -> None:
@@ -328,7 +322,7 @@ def test_a_missing_file_is_reported(tmp_path: Path) -> None:
             Columns(),
             ["no label column found", "category", "the columns are text, x", "--label-column", "--columns"],
         ),
-        ("text|label\na|1\n", Columns(), ["no text column found", "the columns are text|label"]),
+        ("text:label\na:1\n", Columns(), ["no text column found", "the columns are text:label"]),
         ("text,label\na,1\n", Columns(text="body"), ["no column 'body'", "the columns are text, label"]),
         ("text,label\na,1\n", Columns(label="kind"), ["no column 'kind'", "the columns are text, label"]),
         ("text,text,label\na,b,1\n", Columns(), ["2 columns are named 'text'", "rename all but one"]),
@@ -368,15 +362,15 @@ def test_null_texts_count_as_empty(tmp_path: Path) -> None:
         (
             "a.csv",
             "text,label\na,1\n\nb,\nc,2\n",
-            "row 4 without a label in column 'label'; add labels or remove the rows",
+            "line 4 without a label in column 'label'; add labels or remove the rows",
         ),
-        ("a.csv", "text,label\na,x\nb, \nc,\n", "2 rows (3, 4) without a label in column 'label'"),
+        ("a.csv", "text,label\na,x\nb, \nc,\n", "2 lines (3, 4) without a label in column 'label'"),
         (
             "a.jsonl",
             '{"text": "a", "label": 1}\n{"text": "b"}\n{"text": "c", "label": null}\n',
-            "2 rows (2, 3) without a label",
+            "2 lines (2, 3) without a label",
         ),
-        ("a.csv", "text,label\n" + "a,\n" * 9, "9 rows (2, 3, 4, 5, 6, ...) without a label"),
+        ("a.csv", "text,label\n" + "a,\n" * 9, "9 lines (2, 3, 4, 5, 6, ...) without a label"),
     ],
 )
 def test_missing_labels_are_reported_with_their_rows(tmp_path: Path, name: str, raw: str, words: str) -> None:
@@ -388,7 +382,7 @@ def test_missing_labels_are_reported_with_their_rows(tmp_path: Path, name: str, 
 def test_a_row_without_text_needs_no_label(tmp_path: Path) -> None:
     table = read_table(write(tmp_path / "a.csv", "text,label\na,1\n,\n"), Columns())
     assert (content(table), table.left_out) == ([("a", 1)], (3,))
-    assert "row 3 without a label" in refusal(tmp_path / "a.csv", keep_empty=True)
+    assert "line 3 without a label" in refusal(tmp_path / "a.csv", keep_empty=True)
 
 
 @pytest.mark.parametrize("raw", ["text\na\n", "text,label\na,\n", "text,label,label\na,1,2\n"])
@@ -405,33 +399,36 @@ def test_labels_are_ignored_for_unlabelled_tables(tmp_path: Path, raw: str) -> N
         (["01", "10", "1"], ["01", "10", "1"]),
         (["-0", "0", "1"], ["-0", "0", "1"]),
         (["1", "two", "3"], ["1", "two", "3"]),
-        (["true", "false", "true"], ["true", "false", "true"]),
+        (["true", "false", "yes"], ["true", "false", "yes"]),
         ([" good ", "bad", "good"], ["good", "bad", "good"]),
-        (["1.0", "2.0", "1.0"], ["1.0", "2.0", "1.0"]),
-        (["1" * 19, "1", "2"], ["1" * 19, "1", "2"]),
+        (["1.0", "2.0", "1.0"], [1.0, 2.0, 1.0]),
+        (["1.0", "2", "-0.0"], [1.0, 2.0, 0.0]),
+        (["1.5", "2.0", "1.5"], ["1.5", "2.0", "1.5"]),
+        (["1" * 30, "1", "2"], [int("1" * 30), 1, 2]),
+        (["True", "false", "TRUE"], [True, False, True]),
     ],
 )
-def test_csv_labels_are_integers_if_all_are_else_strings(
-    tmp_path: Path, values: list[str], read: list[int | str]
-) -> None:
+def test_csv_labels_have_the_type_of_all_cells(tmp_path: Path, values: list[str], read: list[Any]) -> None:
     table = read_table(
         write(tmp_path / "a.csv", "text,label\n" + "".join(f"a,{value}\n" for value in values)), Columns()
     )
-    assert table.labels is not None
-    assert table.labels.to_pylist() == read
+    assert labels_of(table) == read
 
 
 @pytest.mark.parametrize(
     ("values", "read"),
     [
         ([1, -2], [1, -2]),
-        (["1", "2"], [1, 2]),
+        ([1.0, 2], [1.0, 2.0]),
+        ([2**70, -(2**63) - 1], [2**70, -(2**63) - 1]),
+        ([1e300, -1e300], [1e300, -1e300]),
+        (["1", "2"], ["1", "2"]),
         (["1", "x"], ["1", "x"]),
-        ([True, False], ["true", "false"]),
+        ([True, False], [True, False]),
         (["2020-01-01", "2021-01-01"], ["2020-01-01", "2021-01-01"]),
     ],
 )
-def test_json_labels(tmp_path: Path, values: list[Any], read: list[int | str]) -> None:
+def test_json_labels(tmp_path: Path, values: list[Any], read: list[Any]) -> None:
     raw = "\n".join(json.dumps({"text": "2020-01-01", "label": value}) for value in values)
     table = read_table(write(tmp_path / "a.jsonl", raw), Columns())
     assert content(table) == [("2020-01-01", label) for label in read]
@@ -440,25 +437,29 @@ def test_json_labels(tmp_path: Path, values: list[Any], read: list[int | str]) -
 @pytest.mark.parametrize(
     ("values", "read"),
     [
-        (pa.array([True, False]), ["true", "false"]),
+        (pa.array([True, False]), [True, False]),
         (pa.array(["x", "y"]).dictionary_encode(), ["x", "y"]),
-        (pa.array(["1", "2"]), [1, 2]),
+        (pa.array(["1", "2"]), ["1", "2"]),
+        (pa.array([0.1, 0.5], pa.float32()), [0.1, 0.5]),
+        (pa.array([2**64 - 1, 0], pa.uint64()), [2**64 - 1, 0]),
+        (pa.array([Decimal("1.00"), Decimal("2.50")]), [1.0, 2.5]),
     ],
 )
-def test_parquet_labels(tmp_path: Path, values: pa.Array, read: list[int | str]) -> None:
+def test_parquet_labels(tmp_path: Path, values: pa.Array, read: list[Any]) -> None:
     assert content(read_table(write_parquet(tmp_path / "a.parquet", text=["a", "b"], label=values), Columns())) == list(
         zip("ab", read, strict=True)
     )
 
 
-def test_fractions_are_rejected_as_labels(tmp_path: Path) -> None:
-    told = ["in column 'label' is not an integer", "write class labels as integers or names"]
-    path = write(tmp_path / "a.jsonl", '{"text": "a", "label": 1}\n\n{"text": "b", "label": 0.5}\n')
-    for words in (*told, "row 3: label 0.5"):
-        assert words in refusal(path)
-    path = write_parquet(tmp_path / "a.parquet", text=["a", "b", "c"], label=[1.0, 2.5, None])
-    for words in (*told, "row 2: label 2.5"):
-        assert words in refusal(path)
+def test_continuous_numbers_are_no_labels(tmp_path: Path) -> None:
+    """Ratings are classes; a value that hardly repeats is the target of a regression."""
+    ratings = [i % 9 / 2 for i in range(40)]
+    path = write_parquet(tmp_path / "a.parquet", text=["a"] * 40, label=ratings)
+    assert labels_of(read_table(path, Columns())) == ratings
+    path = write_parquet(tmp_path / "a.parquet", text=["a"] * 40, label=[i / 7 for i in range(40)])
+    assert "column 'label': the labels are continuous numbers (40 different ones in 40 rows)" in refusal(path)
+    whole = write_parquet(tmp_path / "a.parquet", text=["a"] * 40, label=[float(i) for i in range(40)])
+    assert len(read_table(whole, Columns())) == 40
 
 
 def test_integral_floats_from_pandas_are_labels(tmp_path: Path) -> None:
@@ -466,6 +467,8 @@ def test_integral_floats_from_pandas_are_labels(tmp_path: Path) -> None:
     assert "row 1 without a label" in refusal(path)
     path = write_parquet(tmp_path / "a.parquet", text=["a"], label=pa.array([None], pa.float64()))
     assert "row 1 without a label" in refusal(path)
+    path = write_parquet(tmp_path / "a.parquet", text=["a", "b"], label=[1.0, float("nan")])
+    assert "row 2 without a label" in refusal(path)
     assert content(read_table(write_parquet(tmp_path / "a.parquet", text=["a", "b"], label=[1.0, 2.0]), Columns())) == [
         ("a", 1),
         ("b", 2),
@@ -479,10 +482,11 @@ def test_integral_floats_from_pandas_are_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ({"text": 5, "label": 1}, "column 'text' has type int64, not text; write it as strings"),
-        ({"text": ["a"], "label": 1}, "column 'text' has type list<item: string>, not text"),
-        ({"text": "a", "label": ["x"]}, "column 'label' has type list<item: string>, not text"),
-        ({"text": "a", "label": {"x": 1}}, "column 'label' has type struct<x: int64>, not text"),
+        ({"text": 5, "label": 1}, "line 1, column 'text' is int, not text; write it as strings"),
+        ({"text": ["a"], "label": 1}, "line 1, column 'text' is list, not text"),
+        ({"text": "a", "label": ["x"]}, "line 1, column 'label': a label is of type list; write one class per text"),
+        ({"text": "a", "label": {"x": 1}}, "line 1, column 'label': a label is of type dict"),
+        ({"text": "a", "label": float("inf")}, "column 'label': the label inf is not a finite number"),
     ],
 )
 def test_columns_of_other_types_are_rejected(tmp_path: Path, value: dict[str, Any], words: str) -> None:
@@ -492,27 +496,38 @@ def test_columns_of_other_types_are_rejected(tmp_path: Path, value: dict[str, An
 @pytest.mark.parametrize(
     ("raw", "words"),
     [
-        ('{"text": "a", "label": 1}\n\n{"text": "b",\n', ["row 3 is not valid JSON", "one object per line"]),
+        ('{"text": "a", "label": 1}\n\n{"text": "b",\n', ["line 3 is not valid JSON", "one object per line"]),
         (
             '{"text": "a", "label": 1}\r\n{"text": "b" "label": 1}\r\n',
-            ["row 2 is not valid JSON", "Expecting ',' delimiter", "one object per line"],
+            ["line 2 is not valid JSON", "Expecting ',' delimiter", "one object per line"],
         ),
-        ('[{"text": "a", "label": 1}]', ["row 1 is list, not an object", "one object per line"]),
-        ('{"text": "a", "label": 1}\n"b"\n', ["row 2 is str, not an object", "one object per line"]),
-        ('[\n{"text": "a", "label": 1}\n]\n', ["row 1 is not valid JSON", "one object per line"]),
+        ('{"text": "a", "label": 1}\n"b"\n', ["line 2 is a string, not an object", "one object per line"]),
+        ("[[1, 2], [3, 4]]", ["line 1 is a list, not an object"]),
+        ('[{"text": "a", "label": 1}\n{"text": "b", "label": 1}]', ["not valid JSON after line 1", "commas"]),
+        ('[{"text": "a", "label": 1},\n{"text": "b", "label": 1}', ["not valid JSON after line 2", "close the list"]),
+        ('[{"text": "a", "label": 1}]\n[{"text": "b", "label": 1}]', ["more text after the list"]),
         (
             '{"text": "a", "label": 1}\n{"text": "b", "label": "x"}\n',
-            ["row 2: 'label' is str, but int in earlier rows; use one type"],
+            ["line 2, column 'label': a label is str, but int in earlier rows; use one type"],
         ),
         (
             '{"text": "a", "label": true}\n\n{"text": "b", "label": 1}\n',
-            ["row 3: 'label' is int, but bool in earlier rows"],
+            ["line 3, column 'label': a label is int, but bool in earlier rows"],
         ),
         (
             '{"text": "a", "label": null}\n{"text": "b", "label": 1}\n{"text": 3, "label": 1}',
-            ["row 3: 'text' is int, but str in earlier rows"],
+            ["line 3, column 'text' is int, not text"],
         ),
-        ('{"text": "a", "label": 1}\n{"text": "\\ud800", "label": 1}\n', ["row 2 is not valid JSON", "surrogate"]),
+        ('{"text": "a", "label": 1}\n{"text": "\\ud800", "label": 1}\n', ["line 2, column 'text'", "lone surrogate"]),
+        ('{"text": "a", "label": 1, "\\ud800": 2}', ["line 1: the key", "rename it"]),
+        ('{"text": "a", "label": 1, "text": "b"}', ["line 1 is not valid JSON", "the key 'text' occurs twice"]),
+        ('{"text": ["a"], "label": [1]}', ["one object of columns (text, label)", 'orient="records"']),
+        ('{"version": 1, "data": [{"text": "a", "label": 1}]}', ["the rows are in the list 'data'"]),
+        (
+            '{"text": "a", "label": 1, "m": ' + "[" * 200 + "]" * 200 + "}",
+            ["line 1: 'm' is nested more than 100 levels"],
+        ),
+        ('{"text": "a", "label": 1}\n{"m": ' + "[" * 20_000 + "]" * 20_000 + "}", ["line 2 is nested too deeply"]),
     ],
 )
 def test_invalid_and_mixed_json_is_reported_with_its_line(tmp_path: Path, raw: str, words: list[str]) -> None:
@@ -525,7 +540,7 @@ def test_multiline_json_objects_are_read(tmp_path: Path) -> None:
     table = read_table(
         write(tmp_path / "a.json", '{\n"text": "a",\n"label": 1}\n{"text": "b", "label": 0}\n'), Columns()
     )
-    assert (content(table), table.rows.to_pylist()) == ([("a", 1), ("b", 0)], [1, 2])
+    assert (content(table), table.rows.to_pylist()) == ([("a", 1), ("b", 0)], [1, 4])
 
 
 def test_label_names_in_parquet_metadata_are_read(tmp_path: Path) -> None:
@@ -553,24 +568,3 @@ def test_listed_rows() -> None:
     assert listed_rows([7, 9]) == "2 rows (7, 9)"
     assert listed_rows(range(1, 6)) == "5 rows (1, 2, 3, 4, 5)"
     assert listed_rows(range(1, 7)) == "6 rows (1, 2, 3, 4, 5, ...)"
-
-
-@pytest.mark.parametrize(
-    ("name", "line"),
-    [("a.csv", '"{text}{text}\n{text}",{label}\n'), ("a.jsonl", '{{"text": "{text}", "label": {label}}}\n')],
-)
-def test_block_size_does_not_change_the_result(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, line: str
-) -> None:
-    """A file of many blocks reads like one of a single block, with the same row numbers in errors."""
-    head = "text,label\n" if name == "a.csv" else ""
-    raw = head + "".join(line.format(text=f"t{i}" if i % 7 else "", label=i % 3) for i in range(300))
-    path = write(tmp_path / name, raw)
-    whole = read_table(path, Columns())
-    monkeypatch.setattr(files, "BLOCK", 200)
-    parts = read_table(path, Columns())
-    assert parts.texts.num_chunks > whole.texts.num_chunks
-    assert content(parts) == content(whole)
-    assert (parts.rows.to_pylist(), parts.left_out) == (whole.rows.to_pylist(), whole.left_out)
-    last = raw.count("\n") + 1
-    assert f"row {last}{':' if head else ' '}" in refusal(write(path, raw + ("a,b,c\n" if head else '{"text"\n')))

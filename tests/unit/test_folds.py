@@ -15,12 +15,13 @@ from sklearn.model_selection import StratifiedGroupKFold
 from loralet.config import DataOptions
 from loralet.data.columns import memory_dataset
 from loralet.data.sources import Dataset, Split
+from loralet.data.splits import copies
 from loralet.errors import DataError, RunError
 from loralet.runs.out_of_fold import NAME, OutOfFold, read_out_of_fold, save_out_of_fold
 from loralet.runs.run import Run
 from loralet.tasks.single_label import SingleLabel
 from loralet.training.corpus import settle
-from loralet.training.folds import copies, fold_of_rows, fold_runs, most_folds, number_of_folds, out_of_fold
+from loralet.training.folds import fold_of_rows, fold_runs, most_folds, number_of_folds, out_of_fold
 
 
 def column(texts: list[str]) -> pa.ChunkedArray:

@@ -120,7 +120,7 @@ def test_an_empty_text_has_no_label_and_is_reported_by_row(place: Path, plain: l
     assert [(row["label"], row["probabilities"]) for row in (rows[1], rows[3])] == [(None, None)] * 2
     assert rows[2]["label"] == plain[1]["label"]
     assert rows[2]["probabilities"] == pytest.approx(plain[1]["probabilities"], abs=1e-6)
-    assert "no label, as the text is empty: 2 rows (4, 6)" in done.stderr
+    assert "no label, as the text is empty: 2 lines (4, 6)" in done.stderr
     cells = table(run(place, "--file", "empty.csv", "--format", "csv"))[1]
     assert set(cells.values()) == {""}
     assert "nan" not in run(place, "--file", "empty.csv").stdout.lower()
@@ -197,7 +197,8 @@ def test_standard_input_is_lines_unless_it_looks_like_a_table(place: Path) -> No
     refused = run(place, "-", "--format", "jsonl", stdin="id,text\n1,w9\n")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert (
-        "standard input, row 1: 'id,text' looks like the beginning of a table; set --input-format csv" in refused.stderr
+        "standard input, line 1: 'id,text' looks like the beginning of a table; set --input-format csv"
+        in refused.stderr
     )
     lines = objects(run(place, "-", "--input-format", "lines", "--format", "jsonl", stdin="id,text\n1,w9\n"))
     assert [row["text"] for row in lines] == ["id,text", "1,w9"]
@@ -239,12 +240,12 @@ def test_lines_that_look_like_a_table(lines: list[str], form: str) -> None:
         (("-", "--input-format", "csv"), "id,words\n1,a\n", "standard input: no text column found"),
         (("-", "--input-format", "csv"), "text,text\n1,a\n", "standard input: 2 columns are named 'text'"),
         (("-", "--input-format", "csv"), "a,text,a\n1,b,c\n", "standard input: several columns are named 'a'"),
-        (("-", "--input-format", "jsonl"), '{"text": "a"}\n{"text"\n', "standard input: row 2 is not valid JSON"),
+        (("-", "--input-format", "jsonl"), '{"text": "a"}\n{"text"\n', "standard input: line 2 is not valid JSON"),
         (("-", "--text-column", "body"), "a\n", "read as lines, which have no column 'body'"),
         (("a", "--min-confidence", "0.5", "--abstain-label", "World"), "", "abstain_label is 'World', a label of the"),
         (("a", "--abstain-label", "none"), "", "abstain_label is 'none', but no text is below --min-confidence 0"),
         (("a", "--labels-only", "--top-k", "2"), "", "labels_only prints no probabilities, and top_k is 2"),
-        ((), "", "standard input: contains no text"),
+        ((), "", "standard input: the file is empty"),
     ],
 )
 def test_mistakes_are_one_message(place: Path, arguments: Sequence[str], stdin: str, words: str) -> None:
@@ -258,7 +259,7 @@ def test_bytes_that_are_not_utf_8_are_reported_with_row_and_column(place: Path) 
     (place / "bytes.csv").write_bytes(b"text,note\na,b\nc,\xff\n")
     done = run(place, "--file", "bytes.csv", "--format", "csv")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "bytes.csv: row 3, column 'note' is not UTF-8" in done.stderr
+    assert "bytes.csv: line 3, column 'note' is not UTF-8" in done.stderr
 
 
 class Terminal(io.TextIOWrapper):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Sequence
 from itertools import pairwise
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from loralet.data import sources
 from loralet.data.files import Columns
+from loralet.data.readers.records import KNOWN as EXTENSIONS
 from loralet.data.sources import Dataset, HeldOut, Split, find_files, hash_texts, load_dataset, load_labelled
 from loralet.errors import DataError
 from loralet.tasks.single_label import SingleLabel
@@ -23,6 +25,7 @@ from loralet.tasks.single_label import SingleLabel
 Rows = Sequence[tuple[str, int | str]]
 TRAIN: Rows = [("a one", 1), ("a two", 0), ("a three", 1), ("a four", 0)]
 COLUMNS = Columns()
+COLUMN_NOTES = ("text from column 'text', labels from column 'label'",)
 
 
 def write(path: Path, rows: Rows, names: Sequence[str] = ()) -> Path:
@@ -60,7 +63,8 @@ def refusal(source: Path, columns: Columns = COLUMNS, names: Sequence[str] = (),
 def test_a_single_file_is_training_data(tmp_path: Path) -> None:
     data = load_dataset(str(write(tmp_path / "a.csv", TRAIN)), COLUMNS)
     assert content(data.train) == list(TRAIN)
-    assert (data.validation, data.test, data.task.labels, data.notes) == (None, None, ("0", "1"), ())
+    assert (data.validation, data.test, data.task.labels, data.notes) == (None, None, ("0", "1"), COLUMN_NOTES)
+    assert (data.text_columns, data.label_column) == (("text",), "label")
     assert data.source == data.train.source == str(tmp_path / "a.csv")
 
 
@@ -116,10 +120,10 @@ def test_an_error_in_a_shard_names_the_shard(tmp_path: Path) -> None:
     write(tmp_path / "train.csv", TRAIN)
     write(tmp_path / "test-00000-of-00002.csv", [("c one", 1), ("c two", 1), ("c three", 0)])
     write(tmp_path / "test-00001-of-00002.csv", [("d one", 1), ("", 1), ("d three", 5)])
-    assert "test-00001-of-00002.csv: row 4 with an unknown label (5); known from training: 0, 1" in refusal(tmp_path)
+    assert "test-00001-of-00002.csv: line 4 with an unknown label (5); known from training: 0, 1" in refusal(tmp_path)
     write(tmp_path / "test-00001-of-00002.csv", [("d one", 1), ("", 1)])
-    assert load_dataset(str(tmp_path), COLUMNS).notes == (
-        f"{tmp_path}/test-00001-of-00002.csv: left out row 3 with an empty text",
+    assert load_dataset(str(tmp_path), COLUMNS).findings == (
+        f"{tmp_path}/test-00001-of-00002.csv: left out line 3 with an empty text",
     )
 
 
@@ -154,10 +158,7 @@ def test_two_sources_of_one_split_are_rejected(tmp_path: Path, first: str, secon
 
 
 def test_missing_sources_are_reported(tmp_path: Path) -> None:
-    assert (
-        refusal(tmp_path)
-        == f"{tmp_path.name}: no train, validation or test file (.csv, .tsv, .jsonl, .json, .parquet) in this folder"
-    )
+    assert refusal(tmp_path) == f"{tmp_path.name}: no train, validation or test file ({EXTENSIONS}) in this folder"
     write(tmp_path / "test.csv", TRAIN)
     assert refusal(tmp_path) == f"{tmp_path.name}: no training file; found test.csv"
     assert refusal(tmp_path / "gone.csv") == "gone.csv: no such file or folder"
@@ -211,7 +212,7 @@ def test_label_names_in_the_file_set_the_labels_even_without_rows(tmp_path: Path
 
 def test_a_label_number_beyond_the_names_is_rejected(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", [("a", 0), ("b", 1), ("c", 2)], ["no", "yes"])
-    assert "row 3 with an unknown label (2); known from training: 0, 1" in refusal(path)
+    assert "row 3 with an unknown label (2); known from training: 0 (no), 1 (yes)" in refusal(path)
 
 
 def test_given_names_must_match_the_number_of_labels(tmp_path: Path) -> None:
@@ -241,9 +242,9 @@ def test_given_names_take_precedence_over_names_in_the_file(tmp_path: Path) -> N
 def test_labels_missing_from_training_are_reported_with_their_rows(tmp_path: Path, split: str) -> None:
     write(tmp_path / "train.csv", TRAIN)
     write(tmp_path / f"{split}.csv", [("c one", 1), ("c two", 7), ("c three", 8)])
-    assert f"{split}.csv: 2 rows (3, 4) with an unknown label (7, 8); known from training: 0, 1" in refusal(tmp_path)
+    assert f"{split}.csv: 2 lines (3, 4) with an unknown label (7, 8); known from training: 0, 1" in refusal(tmp_path)
     write(tmp_path / f"{split}.csv", [("c one", 1), ("c two", "x")])
-    assert f"{split}.csv: row 3 with an unknown label ('x')" in refusal(tmp_path)
+    assert f"{split}.csv: line 3 with an unknown label ('x')" in refusal(tmp_path)
     write(tmp_path / f"{split}.csv", [("c one", 1)])
     assert load_dataset(str(tmp_path), COLUMNS).task.labels == ("0", "1")
 
@@ -268,15 +269,16 @@ def test_overlap_is_counted_and_dropped_on_request(tmp_path: Path) -> None:
     train, test = tmp_path / "train.csv", tmp_path / "test.csv"
     data = load_dataset(str(tmp_path), COLUMNS)
     assert len(data.train) == 6
-    assert data.notes == (f"{train}: 2 rows are also in {test}; use --drop-overlap to leave them out",)
+    assert data.findings == (f"{train}: 2 rows are also in {test}; use --drop-overlap to leave them out",)
     dropped = load_dataset(str(tmp_path), COLUMNS, drop_overlap=True)
     assert content(dropped.train) == list(TRAIN)
-    assert dropped.notes == (f"{train}: left out 2 rows that are also in {test}",)
+    assert dropped.notes == (*COLUMN_NOTES, f"{train}: left out 2 rows that are also in {test}")
+    assert dropped.findings == ()
     assert dropped.fingerprint != data.fingerprint
     assert dropped.test is not None
     assert dropped.test.reads == 0
     write(test, [("c two", 1)])
-    assert load_dataset(str(tmp_path), COLUMNS).notes == ()
+    assert load_dataset(str(tmp_path), COLUMNS).findings == ()
 
 
 def test_an_empty_split_after_dropping_the_overlap_is_reported(tmp_path: Path) -> None:
@@ -291,7 +293,10 @@ def test_an_empty_split_after_dropping_the_overlap_is_reported(tmp_path: Path) -
 def test_dropped_empty_texts_are_noted(tmp_path: Path) -> None:
     write(tmp_path / "train.csv", [("", 1), *TRAIN, ("", 0)])
     data = load_dataset(str(tmp_path), COLUMNS)
-    assert data.notes == (f"{tmp_path}/train.csv: left out 2 rows (2, 7) with an empty text",)
+    assert (data.notes, data.findings) == (
+        COLUMN_NOTES,
+        (f"{tmp_path}/train.csv: left out 2 lines (2, 7) with an empty text",),
+    )
     assert len(data.train) == 4
 
 
@@ -372,13 +377,12 @@ KNOWN = SingleLabel(NAMES)
     ("values", "names", "numbers"),
     [
         (["sports", "world", "sports"], NAMES, [1, 0, 1]),
-        ([2, 0, 2], NAMES, [2, 0, 2]),
         ([3, 1, 3], ("1", "2", "3"), [2, 0, 2]),
         ([2, 1, 2], ("1", "2", "3"), [1, 0, 1]),
         (["2", "n/a", "2"], ("2", "n/a"), [0, 1, 0]),
     ],
 )
-def test_labels_are_matched_by_name_or_by_index(
+def test_labels_are_matched_by_name(
     tmp_path: Path, values: list[int | str], names: tuple[str, ...], numbers: list[int]
 ) -> None:
     split = load_labelled(
@@ -387,10 +391,24 @@ def test_labels_are_matched_by_name_or_by_index(
         SingleLabel(names),
     )
     assert (split.targets.tolist(), split.texts.to_pylist()) == (numbers, ["t0", "t1", "t2"])
+    assert split.notes == COLUMN_NOTES
+
+
+def test_integers_are_indices_only_on_request(tmp_path: Path) -> None:
+    path = str(write(tmp_path / "a.csv", [("t0", 2), ("t1", 0), ("t2", 1)]))
+    with pytest.raises(DataError, match="set --labels-are-indices"):
+        load_labelled(path, COLUMNS, KNOWN)
+    assert load_labelled(path, COLUMNS, KNOWN, indices=True).targets.tolist() == [2, 0, 1]
+    stored = SingleLabel(NAMES, ("2", "1", "0"))
+    assert load_labelled(path, COLUMNS, stored).targets.tolist() == [0, 2, 1], "as the training data writes them"
+    numbers = SingleLabel(("1", "2", "3"))
+    with pytest.raises(DataError, match=r"line 3 with an unknown label \(0\); known from training: '1', '2', '3'"):
+        load_labelled(path, COLUMNS, numbers)
+    assert load_labelled(path, COLUMNS, numbers, indices=True).targets.tolist() == [2, 0, 1]
 
 
 @pytest.mark.parametrize(
-    ("values", "names", "strange"), [([2, 0, 2], ("1", "2", "3"), "'0'"), ([0, 1, 0], ("2", "7"), "'0', '1'")]
+    ("values", "names", "strange"), [([2, 0, 2], ("1", "2", "3"), "0"), ([0, 1, 0], ("2", "7"), "0, 1")]
 )
 def test_numbers_are_not_indices_if_the_labels_are_numbers(
     tmp_path: Path, values: list[int | str], names: tuple[str, ...], strange: str
@@ -420,11 +438,11 @@ def test_training_rows_in_a_validation_file_are_reported_and_can_be_dropped(tmp_
     write(tmp_path / "validation.csv", [(f"t{i}", i % 2) for i in range(6, 10)])
     told = load_dataset(str(tmp_path), COLUMNS, ())
     assert len(told.train) == 8
-    assert "2 rows are also in" in told.notes[0]
-    assert "validation.csv" in told.notes[0]
+    assert "2 rows are also in" in told.findings[0]
+    assert "validation.csv" in told.findings[0]
     dropped = load_dataset(str(tmp_path), COLUMNS, (), drop_overlap=True)
     assert dropped.train.texts.to_pylist() == [f"t{i}" for i in range(6)]
-    assert "left out 2 rows" in dropped.notes[0]
+    assert "left out 2 rows" in dropped.notes[1]
 
 
 def test_labelled_rows_of_a_file_with_label_names(tmp_path: Path) -> None:
@@ -434,12 +452,10 @@ def test_labelled_rows_of_a_file_with_label_names(tmp_path: Path) -> None:
         0,
     ]
     assert load_labelled(str(write(tmp_path / "b.parquet", rows, NAMES)), COLUMNS, KNOWN).targets.tolist() == [0, 2]
-    assert load_labelled(
-        str(write(tmp_path / "c.parquet", rows, ["x", "y", "z"])), COLUMNS, KNOWN
-    ).targets.tolist() == [
-        0,
-        2,
-    ]
+    other = str(write(tmp_path / "c.parquet", rows, ["x", "y", "z"]))
+    with pytest.raises(DataError, match="unknown label"):
+        load_labelled(other, COLUMNS, KNOWN)
+    assert load_labelled(other, COLUMNS, KNOWN, indices=True).targets.tolist() == [0, 2]
 
 
 @pytest.mark.parametrize(
@@ -447,10 +463,11 @@ def test_labelled_rows_of_a_file_with_label_names(tmp_path: Path) -> None:
     [
         (
             ["world", "Sport"],
-            "row 3 with an unknown label ('Sport'); known from training: 'world', 'sports', 'business'",
+            "line 3 with an unknown label ('Sport'); known from training: 'world', 'sports', 'business'; "
+            "similar: 'sports'",
         ),
-        ([0, 3], "row 3 with an unknown label (3); known from training: 0, 1, 2"),
-        ([-1, -1], "2 rows (2, 3) with an unknown label (-1)"),
+        ([0, 3], "2 lines (2, 3) with an unknown label (0, 3); known from training: 'world', 'sports', 'business'"),
+        ([-1, -1], "2 lines (2, 3) with an unknown label (-1)"),
     ],
 )
 def test_unknown_labels_are_reported(tmp_path: Path, values: list[int | str], words: str) -> None:
@@ -467,7 +484,7 @@ def test_labelled_rows_of_a_folder_come_from_its_test_file(tmp_path: Path) -> No
     write(tmp_path / "test-00000-of-00002.csv", [("c", 2)])
     write(tmp_path / "test-00001-of-00002.csv", [("d", "world")])
     assert content(load_labelled(str(tmp_path), COLUMNS, SingleLabel(("world", "sports", "2")))) == [("c", 2), ("d", 0)]
-    assert content(load_labelled(str(tmp_path / "train.csv"), COLUMNS, KNOWN)) == [("a", 0), ("b", 1)]
+    assert content(load_labelled(str(tmp_path / "train.csv"), COLUMNS, SingleLabel(("0", "1")))) == [("a", 0), ("b", 1)]
 
 
 def test_find_files_names_the_files_of_each_split(tmp_path: Path) -> None:
@@ -488,3 +505,38 @@ def test_find_files_names_the_files_of_each_split(tmp_path: Path) -> None:
         "validation": ["data/dev.csv"],
         "test": ["test.csv"],
     }
+
+
+@pytest.mark.parametrize("name", ["eval.csv", "Dev.tsv", "val.jsonl", "validation.csv.gz", "development.csv"])
+def test_validation_files_have_many_names(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "train.csv", TRAIN)
+    plain = name.removesuffix(".gz")
+    path = write(tmp_path / plain, [("b one", 1)])
+    if plain != name:
+        (tmp_path / name).write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    data = load_dataset(str(tmp_path), COLUMNS)
+    assert data.validation is not None
+    assert (content(data.validation), data.findings) == ([("b one", 1)], ())
+
+
+def test_tables_that_are_in_no_split_are_named(tmp_path: Path) -> None:
+    write(tmp_path / "train.csv", TRAIN)
+    write(tmp_path / "holdout.csv", TRAIN)
+    write(tmp_path / "more" / "extra.parquet", TRAIN)
+    (tmp_path / "notes.txt").write_text("text")
+    found = load_dataset(str(tmp_path), COLUMNS).findings
+    assert found == (f"{tmp_path}: not used, as the names are of no split: holdout.csv, more/extra.parquet",)
+
+
+def test_rows_are_named_by_file_and_line(tmp_path: Path) -> None:
+    write(tmp_path / "train-00000-of-00002.csv", [("a one", 1), ("", 1), ("a two", 0)])
+    write(tmp_path / "train-00001-of-00002.csv", [("b one", 1), ("b two", 0)])
+    places = load_dataset(str(tmp_path), COLUMNS).train.take(np.array([1, 2])).places
+    listed = "2 rows (train-00000-of-00002.csv line 4, train-00001-of-00002.csv line 2)"
+    assert places.listed([0, 1]) == listed
+    assert places.listed([0]) == "train-00000-of-00002.csv line 4"
+    one = load_dataset(str(write(tmp_path / "a.parquet", TRAIN)), COLUMNS).train.places
+    assert (one.listed([0, 3]), one.listed([2])) == ("2 rows (1, 4)", "row 3")
+    bare = Split("given", pa.chunked_array([["a", "b"]]), np.array([0, 1]))
+    assert bare.places.listed([1]) == "row 2"

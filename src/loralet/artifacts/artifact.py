@@ -14,6 +14,7 @@ from loralet.models.pooling import HeadKind, Pooling
 from loralet.records import plain, read_record
 from loralet.tasks.base import Scores, Task
 from loralet.tasks.classes import ClassScores
+from loralet.tasks.labels import LabelType
 from loralet.tasks.mixing import Mixing
 from loralet.tasks.registry import TASKS
 from loralet.tasks.words import WordModel
@@ -103,6 +104,7 @@ class Artifact:
         task: name of the task.
         pooling: form of the pooler.
         label_type: type of the original labels: ``str``, ``int``, ``float`` or ``bool``.
+        label_values: the labels as the training data writes them, in the same order; empty if those are the names.
         temperature: divisor of the encoder's logits, for calibrated probabilities (:mod:`loralet.tasks.calibration`);
             the tensors do not contain it.
         mixing: how a hybrid combines encoder and linear model; it has no effect without ``words``.
@@ -124,7 +126,8 @@ class Artifact:
     tensors: Mapping[str, Tensor]
     task: str = "single-label"
     pooling: Pooling = Pooling()
-    label_type: str = "str"
+    label_type: LabelType = "str"
+    label_values: tuple[str, ...] = ()
     temperature: float = 1.0
     mixing: Mixing = Mixing()
     provenance: Provenance = Provenance()
@@ -133,7 +136,7 @@ class Artifact:
 
     def as_task(self) -> Task:
         """The task, with the labels."""
-        return TASKS[self.task](self.labels)
+        return TASKS[self.task](self.labels, self.label_values, self.label_type)
 
     def describe(self) -> dict[str, object]:
         """Content of loralet.json: everything except the tensors and the linear model on words."""
@@ -158,7 +161,8 @@ class _Described:
     data_fingerprint: str
     task: str = "single-label"
     pooling: Pooling = Pooling()
-    label_type: str = "str"
+    label_type: LabelType = "str"
+    label_values: tuple[str, ...] = ()
     temperature: float = 1.0
     mixing: Mixing = Mixing()
     provenance: Provenance = Provenance()
@@ -187,6 +191,8 @@ def read_description(raw: object) -> Artifact:
         problems.append(f"temperature is {found.temperature}: a finite number above 0 is expected")
     if found is not None and not found.labels:
         problems.append("labels is empty")
+    if found is not None and found.label_values and len(found.label_values) != len(found.labels):
+        problems.append(f"label_values has {len(found.label_values)} values for {len(found.labels)} labels")
     if found is not None:
         problems += [f"adapter.{problem}" for problem in found.adapter.problems()]
         problems += [f"mixing.{problem}" for problem in found.mixing.problems()]

@@ -80,6 +80,7 @@ def average(members: Mapping[str, Artifact], id: str) -> Artifact:
         data_fingerprint=_same([artifact.data_fingerprint for artifact in artifacts], ""),
         tensors=_mean_tensors(artifacts),
         label_type=_same([artifact.label_type for artifact in artifacts], "str"),
+        label_values=_same([artifact.label_values for artifact in artifacts], ()),
         provenance=_common([artifact.provenance for artifact in artifacts], [artifact.id for artifact in artifacts]),
         temperature=1.0,
         metrics={},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,7 +31,10 @@ def evaluate(config: EvaluateConfig) -> None:
         ensemble = load_ensemble(adapters, config.model, config.compute)
         announce(ensemble.backends)
         if config.rows.data:
-            split = load_labelled(config.rows.data, columns_of(config.rows.columns), ensemble.task)
+            rows = config.rows
+            split = load_labelled(rows.data, columns_of(rows.columns), ensemble.task, rows.labels_are_indices)
+            for note in split.notes:
+                print(f"· {note}", file=sys.stderr)
         else:
             split = _own_test(Path(config.runs.one.folder), ensemble.artifacts)
         names = (_names(ensemble), split.source, "; ".join(ensemble.backends))

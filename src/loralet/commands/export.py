@@ -50,7 +50,7 @@ def _export(config: ExportConfig, out: Path) -> Exported:
 def _calibration(config: ExportConfig, adapter: Path, artifact: Artifact) -> Split | None:
     """Rows to compare the export with the run on. Only the int8 accuracy gate requires them."""
     try:
-        return calibration_rows(adapter, artifact, config.data, columns_of(config.columns))
+        return calibration_rows(adapter, artifact, config.data, columns_of(config.columns), config.labels_are_indices)
     except RunError:
         if config.int8 or config.data:
             raise

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from loralet.artifacts.artifact import Artifact
 from loralet.commands.backends import announce
-from loralet.config import PredictConfig, TextInput
+from loralet.config import ColumnOptions, PredictConfig, TextInput
 from loralet.errors import ConfigError, listed_rows
 from loralet.hub.bundled import DATA, FOLDER
 from loralet.inference.adapters import find_adapters
@@ -27,11 +27,13 @@ class Given:
         texts: the texts.
         rows: their row numbers, for messages.
         columns: the columns of their table; empty without one.
+        unit: what the row numbers count.
     """
 
     texts: Sequence[str]
     rows: Sequence[int]
     columns: Mapping[str, Sequence[object]] = field(default_factory=dict)
+    unit: str = "row"
 
 
 def predict(config: PredictConfig) -> None:
@@ -86,9 +88,13 @@ def _given(given: TextInput) -> Given | None:
     if not given.texts and not given.file and sys.stdin.isatty():
         return None
     from loralet.data.texts import read_texts  # imports Arrow, which takes a while
+    from loralet.runs.sources import columns_of
 
-    found = read_texts(given.file or "-", given.input_format, given.text_column)
-    return Given(found.texts, found.rows, found.columns)
+    columns = ColumnOptions(given.text_column, separator=given.separator, quoting=given.quoting)
+    found = read_texts(given.file or "-", given.input_format, columns_of(columns))
+    for note in found.notes:
+        print(f"· {note}", file=sys.stderr)
+    return Given(found.texts, found.rows, found.columns, found.unit)
 
 
 def _bundled_texts(artifacts: Sequence[Artifact]) -> Given:
@@ -105,7 +111,7 @@ def _bundled_texts(artifacts: Sequence[Artifact]) -> Given:
     from loralet.data.files import Columns, read_table
 
     table = read_table(FOLDER / DATA / "test.csv", Columns())
-    return Given(table.texts.to_pylist(), table.rows.to_pylist())
+    return Given(table.texts.to_pylist(), table.rows.to_pylist(), unit=table.unit)
 
 
 def _form(ensemble: Ensemble, given: Given, config: PredictConfig) -> Form:
@@ -132,7 +138,7 @@ def _say(given: Given, unlabelled: Sequence[int], least: float) -> None:
     """Print how many texts have no label."""
     empty = [row for row, text in zip(given.rows, given.texts, strict=True) if not text.strip()]
     if empty:
-        print(f"· no label, as the text is empty: {listed_rows(empty)}", file=sys.stderr)
+        print(f"· no label, as the text is empty: {listed_rows(empty, given.unit)}", file=sys.stderr)
     if unlabelled:
         total = len(given.texts) - len(empty)
         print(f"· below the confidence {least:g}: {len(unlabelled):,} of {total:,} texts", file=sys.stderr)

@@ -17,7 +17,7 @@ from loralet.config.data import ColumnOptions, LabelledRows, TextInput
 from loralet.config.prediction import PredictionOptions
 from loralet.config.presets import Preset
 from loralet.config.selection import BackboneOptions, ModelOptions, OneRun, SeveralRuns
-from loralet.config.shared import OUTPUT_FORMAT, Private
+from loralet.config.shared import OUTPUT_FORMAT, LabelsAreIndices, Private
 
 
 def fp32() -> ComputeOptions:
@@ -64,7 +64,7 @@ class PredictConfig:
     format: Annotated[Literal["table", "jsonl", "csv"], OUTPUT_FORMAT] = "table"
 
     def problems(self) -> Iterator[str]:
-        for part in (self.runs, self.output, self.compute):
+        for part in (self.runs, self.input, self.output, self.compute):
             yield from part.problems()
 
 
@@ -127,6 +127,7 @@ class ExportConfig:
     data: str = ""
     """Labelled file, or folder with a test file, to evaluate the graph on; validation rows if empty."""
     columns: ColumnOptions = field(default_factory=ColumnOptions)
+    labels_are_indices: LabelsAreIndices = False
     model: ModelOptions = field(default_factory=ModelOptions)
     compute: ComputeOptions = field(default_factory=fp32)
     push: str = ""
@@ -138,6 +139,8 @@ class ExportConfig:
     def problems(self) -> Iterator[str]:
         for part in (self.columns, self.compute):
             yield from part.problems()
+        if self.labels_are_indices and not self.data:
+            yield "labels_are_indices needs --data: the validation rows have their own labels"
         if self.int8 and self.to != "onnx":
             yield f"int8 needs --to onnx, not --to {self.to}"
         if self.dry_run and not self.push:

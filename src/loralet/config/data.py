@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from tyro.conf import Positional, arg
 
-from loralet.config.limits import seed_problems, twice
-from loralet.config.shared import ChosenLength, TextColumn
+from loralet.config.limits import choice_problems, seed_problems, twice
+from loralet.config.shared import ChosenLength, LabelsAreIndices, Quotes, Quoting, Separator, TextColumn
 
+SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "pipe": "|", "\\t": "\t"}
+"""Names of separators that are hard to write on a command line."""
 InputFormat = Literal["auto", "csv", "tsv", "jsonl", "lines"]
+
+
+def separator_problems(separator: str) -> Iterator[str]:
+    """Problems of a separator."""
+    if separator and separator not in SEPARATORS and (len(separator) != 1 or separator in "\r\n\"'"):
+        yield f"separator is {separator!r}: give one character, or one of {', '.join(SEPARATORS)}"
 
 
 @dataclass(frozen=True)
@@ -23,10 +31,14 @@ class ColumnOptions:
     """Label column; detected by common names if empty."""
     columns: tuple[str, ...] = ()
     """Column names, in order, of a CSV or TSV file without a header row."""
+    separator: Separator = ""
+    quoting: Quotes = "auto"
 
     def problems(self) -> Iterator[str]:
         if repeated := twice(self.columns):
             yield f"columns contains duplicates: {repeated}"
+        yield from separator_problems(self.separator)
+        yield from choice_problems({"quoting": (self.quoting, get_args(Quoting))})
 
 
 @dataclass(frozen=True)
@@ -36,6 +48,7 @@ class LabelledRows:
     data: Annotated[Positional[str], arg(metavar="DATA")] = ""
     """Labelled file, or folder with a test file; the run's test split if empty (recorded in the run)."""
     columns: ColumnOptions = field(default_factory=ColumnOptions)
+    labels_are_indices: LabelsAreIndices = False
 
     def problems(self) -> Iterator[str]:
         yield from self.columns.problems()
@@ -52,6 +65,11 @@ class TextInput:
     input_format: InputFormat = "auto"
     """Format of the input; auto: by the extension of --file, else one text per line."""
     text_column: TextColumn = ""
+    separator: Separator = ""
+    quoting: Quotes = "auto"
+
+    def problems(self) -> Iterator[str]:
+        yield from separator_problems(self.separator)
 
 
 @dataclass(frozen=True)
@@ -68,6 +86,8 @@ class DataOptions:
     drop_overlap: bool = False
     """Drop training rows whose text is also in the test split or the given validation split."""
     max_length: ChosenLength = None
+    strict: bool = False
+    """Refuse data in which the data check finds something, instead of printing it."""
 
     def problems(self) -> Iterator[str]:
         yield from self.columns.problems()

@@ -5,7 +5,7 @@ The help of ``targets`` is in :mod:`loralet.adapters.spec`, which must not impor
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -16,7 +16,18 @@ TrainingData = Annotated[
         help="CSV, TSV, JSONL or Parquet file, folder with train/validation/test files, hub data set, or news-mini.",
     ),
 ]
-TextColumn = Annotated[str, arg(help="Text column; detected by common names if empty.")]
+TextColumn = Annotated[str, arg(help="Text column, or columns joined by +; detected by common names if empty.")]
+Quoting = Literal["auto", "standard", "none"]
+Separator = Annotated[
+    str, arg(help="Character between the columns of CSV and TSV, or comma, semicolon, tab, pipe; detected if empty.")
+]
+Quotes = Annotated[
+    Quoting,
+    arg(help="Quotes in CSV and TSV: standard encloses fields, none is an ordinary character; auto: detected."),
+]
+LabelsAreIndices = Annotated[
+    bool, arg(help="Labels in DATA are indices into the run's label names, from 0; else they are compared by value.")
+]
 MaxLength = Annotated[
     int, arg(help="Maximum text length in tokens, including special tokens; longer texts are truncated.")
 ]

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from loralet.data.label_values import is_missing, named_labels, type_of
 from loralet.data.sources import Dataset, Split, fingerprint_splits
 from loralet.errors import InputError, is_utf8, listed_rows
 from loralet.tasks.base import Task
-
-LABEL_TYPES = {"i": "int", "u": "int", "b": "bool", "U": "str", "f": "float"}
-"""Kinds of numpy arrays that labels can be, with the name that an artifact stores."""
+from loralet.tasks.single_label import SingleLabel
 
 
 def text_column(texts: Any, keep_empty: bool = False) -> pa.ChunkedArray:
     """Texts as one Arrow column.
 
     Args:
-        texts: a list, tuple, numpy array, pandas or polars Series or Arrow column of strings, or a table of one column.
+        texts: strings: a list, tuple, iterator, numpy array, pandas or polars Series, Arrow or ``datasets`` column, or
+            a table of one column.
         keep_empty: accept empty texts (they can be classified, but not trained on).
 
     Raises:
         InputError: a single string, a value that is not a string or not UTF-8, no texts, or an empty text. Rows
-            count from 0.
+            count from 1.
     """
     if isinstance(texts, (str, bytes)):
         raise InputError("texts is one string; pass a list of texts")
@@ -35,18 +35,19 @@ def text_column(texts: Any, keep_empty: bool = False) -> pa.ChunkedArray:
     strange = [i for i, value in enumerate(values) if not isinstance(value, str)]
     if strange:
         kind = type(values[strange[0]]).__name__
-        raise InputError(
-            f"{listed_rows(strange)} (counted from 0) contain{'s' if len(strange) == 1 else ''} {kind}, not text; "
-            "drop or fill them"
-        )
+        verb = "contains" if len(strange) == 1 else "contain"
+        raise InputError(f"{_rows(strange)} {verb} {kind}, not text; drop or fill them")
     empty = [] if keep_empty else [i for i, value in enumerate(values) if not value.strip()]
     if empty:
-        raise InputError(
-            f"{listed_rows(empty)} (counted from 0) {'is' if len(empty) == 1 else 'are'} empty; "
-            "remove them and their labels"
-        )
+        verb = "is" if len(empty) == 1 else "are"
+        raise InputError(f"{_rows(empty)} {verb} empty; remove them and their labels")
     _require_utf8(values)
     return pa.chunked_array([pa.array(list(map(str, values)), pa.string())])
+
+
+def _rows(indices: Sequence[int]) -> str:
+    """Rows by their numbers from 1, which a message says because Python counts from 0."""
+    return f"{listed_rows([i + 1 for i in indices])} (counted from 1)"
 
 
 def _require_utf8(values: Sequence[Any]) -> None:
@@ -59,8 +60,7 @@ def _require_utf8(values: Sequence[Any]) -> None:
     if broken:
         verb = "is" if len(broken) == 1 else "are"
         raise InputError(
-            f"{listed_rows(broken)} (counted from 0) {verb} not UTF-8 text: {values[broken[0]]!a}; "
-            "decode the bytes with their encoding"
+            f"{_rows(broken)} {verb} not UTF-8 text: {values[broken[0]]!a}; decode the bytes with their encoding"
         )
 
 
@@ -76,30 +76,44 @@ def label_column(labels: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
             labels with a fractional part, or labels that are not UTF-8.
     """
     values = _values(labels, "labels")
-    if isinstance(values, list):  # as objects, because numpy converts mixed types to strings
-        values = np.fromiter((v.item() if isinstance(v, np.generic) else v for v in values), object, len(values))
     if len(values) != rows:
         raise InputError(f"there are {rows} texts and {len(values)} labels; every text needs one label")
-    if values.dtype.kind in "OT":
-        given = values.tolist()
-        missing = [i for i, value in enumerate(given) if _missing(value)]
-        if missing:
-            raise InputError(f"{listed_rows(missing)} (counted from 0) ha{'s' if len(missing) == 1 else 've'} no label")
-        kinds = {type(value) for value in given}
-        if len(kinds) > 1:
-            names = ", ".join(sorted(kind.__name__ for kind in kinds))
-            raise InputError(f"the labels have mixed types ({names}); use one type, for example strings")
-        values = np.array(given)
-    if values.dtype.kind not in LABEL_TYPES:
-        raise InputError(f"labels of type {values.dtype} are not supported; use strings or integers")
-    if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.round(values)).all()):
-        raise InputError("Unknown label type: continuous numbers; a classifier needs classes: strings or integers")
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "iubU":
+        values = _label_array(values)
     if values.dtype.kind == "U":
         _require_utf8(values.tolist())
     classes, numbers = np.unique(values, return_inverse=True)
     if len(classes) < 2:
         raise InputError(f"there is only one class ({classes.tolist()[0]!r}); a classifier needs at least two")
     return classes, numbers.astype(np.int64)
+
+
+def _label_array(values: Any) -> np.ndarray:
+    """Labels of one type as an array: of objects for integers beyond 64 bits; raises as :func:`label_column`."""
+    given = [value.item() if isinstance(value, np.generic) else value for value in values]
+    missing = [i for i, value in enumerate(given) if is_missing(value)]
+    if missing:
+        raise InputError(f"{_rows(missing)} ha{'s' if len(missing) == 1 else 've'} no label")
+    kinds = {type_of(value) for value in given}
+    if None in kinds:
+        strange = next(i for i, value in enumerate(given) if type_of(value) is None)
+        kind = (
+            values.dtype if isinstance(values, np.ndarray) and values.dtype != object else type(given[strange]).__name__
+        )
+        raise InputError(
+            f"{_rows([strange])}: labels of type {kind} are not supported; give one class per text, as a string or an "
+            "integer"
+        )
+    if len(kinds) > 1 and kinds != {"int", "float"}:
+        names = ", ".join(sorted(map(str, kinds)))
+        raise InputError(f"the labels have mixed types ({names}); use one type, for example strings")
+    if "float" in kinds:
+        if not all(np.isfinite(value) and value == round(value) for value in given):
+            raise InputError("Unknown label type: continuous numbers; a classifier needs classes: strings or integers")
+        return np.array(given, np.float64)
+    if kinds == {"int"} and any(not -(2**63) <= value < 2**63 for value in given):
+        return np.array(given, object)
+    return np.array(given)
 
 
 def weight_column(weights: Any, rows: int) -> np.ndarray | None:
@@ -124,8 +138,7 @@ def weight_column(weights: Any, rows: int) -> np.ndarray | None:
     strange = np.flatnonzero(~(np.isfinite(values) & (values >= 0))).tolist()
     if strange:
         raise InputError(
-            f"sample_weight: {listed_rows(strange)} (counted from 0), such as {values[strange[0]]}: a weight must be "
-            "finite and not negative"
+            f"sample_weight: {_rows(strange)}, such as {values[strange[0]]}: a weight must be finite and not negative"
         )
     if not values.any():
         raise InputError("sample_weight: all weights are 0; give at least one above 0")
@@ -147,23 +160,21 @@ def memory_dataset(
     return Dataset("rows given in Python", task, train, None, None, fingerprint_splits([train]), ())
 
 
-def label_type(classes: np.ndarray) -> str:
-    """The name of the label type that an artifact stores."""
-    return LABEL_TYPES[classes.dtype.kind]
+def task_of(classes: np.ndarray) -> SingleLabel:
+    """The task of classes given in Python, with their canonical names."""
+    names, kind = named_labels(classes.tolist(), typed=True)
+    if len(set(names)) < len(names):  # strings that differ by surrounding spaces
+        return SingleLabel(tuple(map(str, classes.tolist())), (), kind)
+    return SingleLabel(tuple(map(str, names)), (), kind)
 
 
 def classes_of(names: Sequence[str], kind: str) -> np.ndarray:
     """Convert the class names of an artifact back to the type of the labels."""
     if kind == "bool":
-        return np.array([name == "True" for name in names])
-    return np.array([{"int": int, "float": float}.get(kind, str)(name) for name in names])
-
-
-def _missing(value: Any) -> bool:
-    try:
-        return value is None or bool(value != value)
-    except TypeError:  # pandas.NA has no truth value
-        return True
+        return np.array([name.lower() == "true" for name in names])
+    if kind == "int":
+        return _label_array([int(name) for name in names])
+    return np.array([float(name) if kind == "float" else name for name in names])
 
 
 def _values(column: Any, what: str) -> Any:
@@ -173,7 +184,9 @@ def _values(column: Any, what: str) -> Any:
     if isinstance(column, (list, tuple)):
         return list(column)
     if not hasattr(column, "__array__"):
-        raise InputError(f"the {what} are a {type(column).__name__}; pass a list, an array or a table column")
+        if not isinstance(column, Iterable) or isinstance(column, Mapping):
+            raise InputError(f"the {what} are a {type(column).__name__}; pass a list, an array or a table column")
+        return list(column)  # an iterator, or a column of the datasets library
     values = np.asarray(column)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]

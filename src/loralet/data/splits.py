@@ -2,29 +2,76 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 LARGEST_VALIDATION = 5000
 
 
-def carve(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def copies(texts: pa.ChunkedArray, seconds: pa.ChunkedArray | None = None) -> np.ndarray:
+    """The group of each row, ``[rows]``: rows of one group have the same text.
+
+    Case, spaces and the Unicode form make no difference. Groups are numbered from 0 by their first row.
+
+    Args:
+        texts: one string per row.
+        seconds: the second text of each row, for pairs.
+    """
+    groups: dict[object, int] = {}
+    keys: Iterable[object] = map(_folded, texts.to_pylist())
+    if seconds is not None:
+        keys = zip(keys, map(_folded, seconds.to_pylist()), strict=True)
+    return np.fromiter((groups.setdefault(key, len(groups)) for key in keys), np.int64, len(texts))
+
+
+def _folded(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).casefold().split())
+
+
+def carve(
+    labels: np.ndarray, fraction: float, seed: int, groups: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Split rows into training and validation, stratified by class.
 
     Args:
         labels: class of each row, ``[rows]``.
         fraction: share of the rows for validation: at most 5,000 rows, at least one of each class that has two.
         seed: seed of the draw.
+        groups: group of each row (:func:`copies`); a group is drawn as one row of the class of its first row. None: all
+            rows are different.
 
     Returns:
         Sorted row numbers of the training part and of the validation part. A class with one row stays in training.
+
+    Raises:
+        ValueError: no class has two rows, or two groups.
     """
-    counts = np.bincount(labels)
+    if groups is None:
+        groups = np.arange(len(labels))
+    first = np.unique(groups, return_index=True)[1]
+    own = labels[first]
+    counts = np.bincount(own)
     if not (counts >= 2).any():
-        raise ValueError(f"{len(labels)} rows are too few for a validation split: no class has two rows")
+        raise ValueError(
+            f"{len(first)} different rows are too few for a validation split: no class has two of them"
+            if len(first) < len(labels)
+            else f"{len(labels)} rows are too few for a validation split: no class has two rows"
+        )
     candidates = np.where(counts >= 2, counts, 0)
-    size = min(round(len(labels) * fraction), LARGEST_VALIDATION)
+    size = min(round(len(own) * fraction), LARGEST_VALIDATION)
     quotas = _quotas(candidates, np.minimum(candidates, 1), np.maximum(candidates - 1, 0), size)
-    return _stratified(labels, quotas, seed)
+    drawn = np.zeros(len(first), bool)
+    drawn[_stratified(own, quotas, seed)[1]] = True
+    # A class may have training rows only as copies of another class's texts.
+    for missing in np.setdiff1d(labels, labels[~drawn[groups]]):
+        drawn[groups[labels == missing]] = False
+    return np.flatnonzero(~drawn[groups]), np.flatnonzero(drawn[groups])
 
 
 def sample(labels: np.ndarray, size: int, seed: int) -> np.ndarray:

@@ -1,28 +1,21 @@
-"""Texts to classify: the rows of a table with all its columns, or lines, from a file or from standard input."""
+"""Texts without labels: the rows of a table with all its columns, or lines, from a file or from standard input."""
 
 from __future__ import annotations
 
-import codecs
 import csv
 import json
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from loralet.data.files import (
-    DESCRIPTION_NAMES,
-    SUFFIXES,
-    TEXT_NAMES,
-    TITLE_NAMES,
-    Columns,
-    read_with_columns,
-)
+from loralet.data.column_names import TEXTS
+from loralet.data.files import Columns, read_records, records_of, select, values_of
+from loralet.data.readers.content import lines_of, not_utf8, read_bytes, require_table, unpacked
+from loralet.data.readers.records import Column, Records, Unit, format_of
 from loralet.errors import DataError
 
 STANDARD_INPUT = "standard input"
-NAMES = frozenset((*TEXT_NAMES, *TITLE_NAMES, *DESCRIPTION_NAMES))
 
 
 @dataclass(frozen=True)
@@ -33,80 +26,70 @@ class TextRows:
         texts: one string per row; some may be empty.
         rows: row numbers in the source, for messages.
         columns: all columns of the table, by name; empty for lines.
+        unit: what the row numbers count.
+        notes: how a table was read.
     """
 
     texts: Sequence[str]
     rows: Sequence[int]
     columns: Mapping[str, Sequence[object]] = field(default_factory=dict)
+    unit: Unit = "line"
+    notes: tuple[str, ...] = ()
 
 
-def read_texts(file: str, form: str, text_column: str) -> TextRows:
+def read_texts(file: str, form: str, columns: Columns) -> TextRows:
     """Read texts to classify.
 
     Args:
         file: path of the file; ``-`` is standard input.
         form: ``csv``, ``tsv``, ``jsonl``, ``lines`` (one text per line), or ``auto``: by the extension of the file, and
             lines for other extensions and for standard input.
-        text_column: the text column of a table; detected by common names if empty.
+        columns: the text column of a table, and how it is written.
 
     Raises:
         DataError: see :func:`loralet.data.files.read_table`; also no texts, or lines that look like a table.
     """
-    suffix = Path(file).suffix.lower() if file != "-" else ""
-    if form == "auto" and suffix in SUFFIXES:
-        return _read_table(Path(file), text_column)
+    if form == "auto" and file != "-" and format_of(file):
+        return _of_table(read_records(Path(file), columns), columns)
     name = STANDARD_INPUT if file == "-" else file
-    try:
-        raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror})") from error
+    raw = unpacked(name, sys.stdin.buffer.read()) if file == "-" else read_bytes(Path(file))
     if form in ("auto", "lines"):
-        return _read_lines(name, raw, text_column, certain=form == "lines")
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / f"input.{form}"
-        copy.write_bytes(raw)
-        try:
-            return _read_table(copy, text_column)
-        except DataError as error:
-            raise DataError(str(error).replace(str(copy), name)) from error
+        return _of_lines(name, raw, columns.text, certain=form == "lines")
+    return _of_table(records_of(name, raw, form, columns), columns)
 
 
-def _read_table(path: Path, text_column: str) -> TextRows:
-    table, raw = read_with_columns(path, Columns(text=text_column))
-    repeated = sorted({name for name in raw.column_names if raw.column_names.count(name) > 1})
+def _of_table(records: Records, columns: Columns) -> TextRows:
+    table, names = select(records, columns, labelled=False, keep_empty=True), records.names
+    repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise DataError(f"{path}: several columns are named {', '.join(map(repr, repeated))}; rename all but one")
-    rows: list[int] = table.rows.to_pylist()
-    columns = {name: _values(path, name, raw[name].to_pylist(), rows) for name in raw.column_names}
-    return TextRows(table.texts.to_pylist(), rows, columns)
+        raise DataError(
+            f"{records.source}: several columns are named {', '.join(map(repr, repeated))}; rename all but one"
+        )
+    cells = {name: _cells(records, name, column) for name, column in zip(names, records.columns, strict=True)}
+    text = " + ".join(map(repr, table.text_columns))
+    notes = (f"text from column {text}", *(f"{records.source}: {note}" for note in records.notes))
+    return TextRows(table.texts.to_pylist(), table.rows.to_pylist(), cells, records.unit, notes)
 
 
-def _values(path: Path, name: str, column: Sequence[object], rows: Sequence[int]) -> list[object]:
-    """The cells of a column; bytes of a CSV file as text.
+def _cells(records: Records, name: str, column: Column) -> Sequence[object]:
+    """The cells of a column.
 
     Raises:
-        DataError: bytes that are not UTF-8.
+        DataError: text that is not UTF-8.
     """
-    values: list[object] = []
-    for row, value in zip(rows, column, strict=True):
-        try:
-            values.append(value.decode() if isinstance(value, bytes) else value)
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path}: row {row}, column {name!r} is not UTF-8; save the file as UTF-8") from error
+    values = values_of(column)
+    for row, value in zip(records.rows, values, strict=True):
+        if isinstance(value, str) and not_utf8(value):
+            raise DataError(
+                f"{records.source}: {records.unit} {row}, column {name!r} is not UTF-8 ({not_utf8(value)}); save the "
+                "file as UTF-8"
+            )
     return values
 
 
-def _read_lines(name: str, raw: bytes, text_column: str, certain: bool) -> TextRows:
-    raw = raw.removeprefix(codecs.BOM_UTF8)
-    lines = raw.removesuffix(b"\n").split(b"\n") if raw else []
-    texts: list[str] = []
-    for number, line in enumerate(lines, 1):
-        try:
-            texts.append(line.removesuffix(b"\r").decode())
-        except UnicodeDecodeError as error:
-            raise DataError(f"{name}: row {number} is not UTF-8; save it as UTF-8") from error
-    if not texts:
-        raise DataError(f"{name}: contains no text")
+def _of_lines(name: str, raw: bytes, text_column: str, certain: bool) -> TextRows:
+    require_table(name, raw, "")
+    texts = lines_of(name, raw)
     if text_column:
         raise DataError(
             f"{name}: read as lines, which have no column {text_column!r}; set --input-format csv, tsv or jsonl"
@@ -114,7 +97,7 @@ def _read_lines(name: str, raw: bytes, text_column: str, certain: bool) -> TextR
     found = "" if certain else table_format(texts)
     if found:
         raise DataError(
-            f"{name}, row 1: {texts[0][:60]!r} looks like the beginning of a table; set --input-format {found}, or "
+            f"{name}, line 1: {texts[0][:60]!r} looks like the beginning of a table; set --input-format {found}, or "
             "--input-format lines to classify every line as a text"
         )
     return TextRows(texts, range(1, len(texts) + 1))
@@ -123,18 +106,18 @@ def _read_lines(name: str, raw: bytes, text_column: str, certain: bool) -> TextR
 def table_format(lines: Sequence[str]) -> str:
     """The format of the table that lines of text seem to be; empty if they seem to be texts.
 
-    A header has a common name of a text column in one of several fields, or alone above other lines. The first line of
-    JSON Lines is a JSON object.
+    A header has a common name of a text column in one of several fields, or alone above other lines. JSON begins with
+    an object, or with a list of objects.
     """
     first = lines[0].strip()
-    if first.startswith("{"):
+    if first.startswith(("{", "[{")) or first == "[":
         try:
             json.loads(first)
         except (ValueError, RecursionError):
-            return ""
+            return "jsonl" if first in ("{", "[", "[{") and len(lines) > 1 else ""
         return "jsonl"
-    for separator, form in ((",", "csv"), (";", "csv"), ("\t", "tsv")):
+    for separator, form in ((",", "csv"), (";", "csv"), ("|", "csv"), ("\t", "tsv")):
         fields = [field.strip().lower() for field in next(csv.reader([first], delimiter=separator), [])]
-        if NAMES & set(fields) and (len(fields) > 1 or len(lines) > 1):
+        if TEXTS & set(fields) and (len(fields) > 1 or len(lines) > 1):
             return form
     return ""

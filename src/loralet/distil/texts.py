@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from loralet.data.files import SUFFIXES, Columns, read_table
+from loralet.data.files import Columns, read_table
+from loralet.data.readers.content import lines_of, read_bytes
+from loralet.data.readers.records import format_of
 from loralet.errors import DataError
 
 
@@ -46,10 +48,8 @@ def read_texts(files: Sequence[str], text_column: str) -> Texts:
     for file in files:
         path = Path(file)
         try:
-            tabular = path.suffix.lower() in SUFFIXES
-            columns.append(
-                read_table(path, Columns(text=text_column), labelled=False).texts if tabular else _lines(path)
-            )
+            table = Columns(text=text_column)
+            columns.append(read_table(path, table, labelled=False).texts if format_of(file) else _lines(path))
         except DataError as error:
             problems.append(str(error))
     if problems:
@@ -60,17 +60,7 @@ def read_texts(files: Sequence[str], text_column: str) -> Texts:
 
 
 def _lines(path: Path) -> pa.ChunkedArray:
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    texts: list[str] = []
-    for number, line in enumerate(raw.split(b"\n"), 1):
-        try:
-            texts.append(line.decode().strip())
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path}: row {number} is not UTF-8; save it as UTF-8") from error
-    kept = [text for text in texts if text]
+    kept = [text for line in lines_of(str(path), read_bytes(path)) if (text := line.strip())]
     if not kept:
         raise DataError(f"{path}: the file has no text")
     return pa.chunked_array([pa.array(kept, pa.string())])

@@ -14,7 +14,7 @@ from loralet.runs.sources import read_config
 from loralet.training.corpus import load_corpus
 
 
-def calibration_rows(adapter: Path, artifact: Artifact, data: str, columns: Columns) -> Split:
+def calibration_rows(adapter: Path, artifact: Artifact, data: str, columns: Columns, indices: bool = False) -> Split:
     """Labelled rows that the run was not trained on; if it was trained on all rows (``--folds``), these.
 
     Args:
@@ -22,13 +22,14 @@ def calibration_rows(adapter: Path, artifact: Artifact, data: str, columns: Colu
         artifact: the content of the adapter folder.
         data: a file or folder of labelled rows; when empty, the run folder's data is read and split again.
         columns: the text and label columns of ``data``.
+        indices: whether the labels of ``data`` are indices into the run's label names.
 
     Raises:
         DataError: the data cannot be read, or has labels that the run does not know.
         RunError: the adapter is not in a run folder, or its data has changed.
     """
     if data:
-        return load_labelled(data, columns, artifact.as_task())
+        return load_labelled(data, columns, artifact.as_task(), indices)
     folder = adapter.resolve().parent.parent
     if adapter.resolve().parent.name != "adapters" or not (folder / "config.toml").exists():
         raise RunError(f"{adapter}: a single adapter has no validation rows; give labelled rows with --data")

@@ -10,7 +10,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from loralet.artifacts.card import for_hub
-from loralet.data.files import SUFFIXES
+from loralet.data.readers.records import format_of
 from loralet.errors import ConfigError
 from loralet.hub import client as hub
 from loralet.hub.bundled import bundled
@@ -107,7 +107,7 @@ def _renamed(value: Any, places: dict[str, str]) -> Any:
 
 def bare_name(name: str) -> str:
     """The last part of a local path. Hub ids and names of bundled files are unchanged."""
-    if Path(name).suffix.lower() not in (*SUFFIXES, ".json") and hub.is_hub_id(name):
+    if not format_of(name) and hub.is_hub_id(name):
         return name
     return PureWindowsPath(Path(name).name).name or name
 

@@ -158,7 +158,8 @@ def _renamed(adapter: Path, artifact: Artifact, labels: Sequence[str]) -> Artifa
             f"({', '.join(artifact.labels)})"
         )
     require_no_exchange(str(adapter), artifact.labels, labels)
-    return replace(artifact, labels=tuple(labels), label_type="str")
+    values = artifact.label_values or artifact.labels
+    return replace(artifact, labels=tuple(labels), label_type="str", label_values=values)
 
 
 def _read_peft(adapter: Path, labels: Sequence[str], backbone: str) -> Opened:

@@ -13,7 +13,8 @@ from loralet.artifacts.artifact import Artifact
 from loralet.artifacts.folder import load_artifact
 from loralet.artifacts.peft import load_peft
 from loralet.artifacts.reading import ADAPTER_FILES, is_peft_folder
-from loralet.data.files import SUFFIXES, Columns
+from loralet.data.files import Columns
+from loralet.data.readers.records import format_of
 from loralet.data.sources import Split, load_dataset
 from loralet.errors import HubError, RunError, UserError
 from loralet.hub import client as hub
@@ -98,7 +99,7 @@ def inspect_path(path: str) -> Inspection:
         UserError: the file or folder is invalid.
     """
     folder = Path(path)
-    is_table = folder.suffix.lower() in SUFFIXES and not folder.is_dir()
+    is_table = bool(format_of(path)) and not folder.is_dir()
     if folder.is_file() or is_table or (path == DATA and bundled(path)):
         return _data(path)
     if folder.is_dir():
@@ -267,8 +268,9 @@ def _data(path: str) -> Inspection:
     facts |= {name: _split_facts(split, labels) for name, split in splits.items() if split is not None}
     if dataset.test is not None:
         facts["test"] = {"rows": len(dataset.test)}
-    if dataset.notes:
-        facts["notes"] = _numbered(dataset.notes)
+    notes = (*dataset.notes, *dataset.findings)
+    if notes:
+        facts["notes"] = _numbered(notes)
     return Inspection(path, "data set", facts)
 
 

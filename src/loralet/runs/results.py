@@ -17,6 +17,7 @@ from loralet.runs.run import TRAINED, Role
 from loralet.tasks.base import Scores
 from loralet.tasks.calibration import TemperatureScaling
 from loralet.tasks.classes import ClassScores
+from loralet.tasks.labels import LabelType
 from loralet.tasks.registry import TASKS
 
 SCHEMA = 2
@@ -107,6 +108,9 @@ class DataFacts:
         lengths: lengths of the training texts for each model; empty in files written before they were recorded.
         folds: number of folds; ``validation`` scores are then out-of-fold scores of all training rows. None with a
             validation split.
+        text_columns: columns of the table that make up the text; empty in older files, as the next two are.
+        label_column: column of the labels.
+        label_type: type of the labels in the training data: ``str``, ``int``, ``float`` or ``bool``.
     """
 
     source: str
@@ -117,6 +121,9 @@ class DataFacts:
     fingerprint: str
     lengths: tuple[TextLengths, ...] = ()
     folds: int | None = None
+    text_columns: tuple[str, ...] = ()
+    label_column: str = ""
+    label_type: LabelType = "str"
 
     @property
     def held_out_rows(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from loralet.config import ColumnOptions, DataOptions, StudyConfig, TrainConfig
+from loralet.config.data import SEPARATORS
 from loralet.config.toml import read_options
 from loralet.data.files import Columns
 from loralet.data.sources import Dataset, load_dataset
@@ -27,7 +28,8 @@ def read_config(folder: Path, kind: str) -> StudyConfig | TrainConfig:
 
 def columns_of(options: ColumnOptions) -> Columns:
     """Convert column options for the data readers."""
-    return Columns(options.text_column, options.label_column, options.columns)
+    separator = SEPARATORS.get(options.separator, options.separator)
+    return Columns(options.text_column, options.label_column, options.columns, separator, options.quoting)
 
 
 def dataset_of(source: str, options: DataOptions, task: str = SingleLabel.name) -> Dataset:

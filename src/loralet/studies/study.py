@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from loralet.data.check import check_data
 from loralet.errors import TrainingError
 from loralet.events import Event, Stage
 from loralet.runs.environment import SessionBackend
@@ -60,9 +61,12 @@ def prepare(plan: Plan, listen: Listen) -> Prepared:
     corpus = load_corpus(plan.source, plan.reading, plan.training.validation_sample, plan.folds)
     weights = class_weights(plan.training.class_weight, corpus.train.targets, corpus.dataset.task)
     corpus = replace(corpus, class_weights=weights)
+    check = check_data(corpus.dataset)
     plan = plan.settled(len(corpus.train))
-    for note in (*corpus.dataset.notes, *remarks(corpus), *plan.notes):
+    for note in (*corpus.dataset.notes, *check.lines, *remarks(corpus), *plan.notes):
         listen(Stage(note))
+    if plan.reading.strict:
+        check.require_clean()
     sessions = {
         model: open_session(
             model, corpus, plan.training, plan.reading, plan.compute, listen, plan.methods(model), plan.memory
@@ -152,6 +156,9 @@ def _results(rows: Sequence[Row], prepared: Prepared, reads: int) -> Results:
         fingerprint=dataset.fingerprint,
         folds=corpus.folds or None,
         lengths=tuple(session.lengths for session in prepared.sessions.values()),
+        text_columns=dataset.text_columns,
+        label_column=dataset.label_column,
+        label_type=dataset.task.label_type,
     )
     runs = tuple(row.result() for row in rows)
     selection = selection_of(plan.training.select_by, dataset.task)

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 
 from loralet.tasks.calibration import TemperatureScaling
 from loralet.tasks.classes import ClassScores, Confusion
+from loralet.tasks.labels import LabelType
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,15 +25,19 @@ class RawLabels:
 
     Args:
         source: the file, for messages.
-        values: one label per row: strings or integers, none missing.
+        values: one canonical name per row (:mod:`loralet.data.label_values`), none missing.
         rows: row numbers in the file, for messages.
-        names: label names stored in the file, by label; empty if there are none.
+        names: names of integer labels, by label, if the file stores them; empty if there are none.
+        kind: type of the labels in the file.
+        unit: what the row numbers count: ``line`` or ``row``.
     """
 
     source: str
     values: pa.ChunkedArray
     rows: pa.Array
     names: tuple[str, ...] = ()
+    kind: LabelType = "str"
+    unit: str = "row"
 
 
 @dataclass(frozen=True)
@@ -153,6 +158,16 @@ class Task(Protocol):
         ...
 
     @property
+    def values(self) -> tuple[str, ...]:
+        """The labels as the training data writes them, in the same order; equal to ``labels`` without other names."""
+        ...
+
+    @property
+    def label_type(self) -> LabelType:
+        """The type of the labels in the training data."""
+        ...
+
+    @property
     def selection(self) -> str:
         """The main metric, shown for every run: ``accuracy`` of ``--select-by``; higher is better."""
         ...
@@ -184,8 +199,12 @@ class Task(Protocol):
         """
         ...
 
-    def encode_other(self, parts: Sequence[RawLabels]) -> list[np.ndarray]:
+    def encode_other(self, parts: Sequence[RawLabels], indices: bool = False) -> list[np.ndarray]:
         """Targets of another data set's labels, which may be written differently than in training.
+
+        Args:
+            parts: the labels of its files.
+            indices: whether they are indices into the label names, from 0.
 
         Raises:
             DataError: a label that the task does not know.

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from loralet.tasks.base import RawLabels, Task
+from loralet.tasks.labels import LabelType
 from loralet.tasks.single_label import SingleLabel
 
 
 class TaskKind(Protocol):
     """How a task is created."""
 
-    def __call__(self, labels: tuple[str, ...]) -> Task:
-        """The task with the given label names, as stored in an artifact."""
+    def __call__(self, labels: tuple[str, ...], values: tuple[str, ...] = (), label_type: LabelType = "str") -> Task:
+        """The task with the given label names, values and type, as stored in an artifact."""
         ...
 
     def of(self, parts: Sequence[RawLabels], given: Sequence[str] = ()) -> Task:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from math import isfinite
 from typing import TYPE_CHECKING
 
@@ -15,13 +15,12 @@ from loralet.errors import DataError, listed_rows
 from loralet.tasks.base import BaselineKind, Check, RawLabels, Scores
 from loralet.tasks.calibration import TemperatureScaling, scale_temperature
 from loralet.tasks.classes import ClassScores, Confusion, class_scores, confusion_counts, largest_confusions
+from loralet.tasks.labels import LabelLookup, LabelType, common_type, sorted_labels
 from loralet.tasks.softmax import log_softmax, softmax
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from torch import Tensor
-
-NUMBER = re.compile(r"0|-?[1-9]\d*")
-"""An integer in plain notation."""
 
 
 @dataclass(frozen=True)
@@ -30,16 +29,22 @@ class SingleLabel:
 
     Args:
         labels: label names, in the order of the logits.
-        values: the labels as stored in the training data, in the same order: strings or integers; default: ``labels``.
+        values: the labels as the training data writes them, by their canonical names and in the same order; default:
+            ``labels``.
+        label_type: the type of the labels in the training data.
     """
 
     labels: tuple[str, ...]
-    values: tuple[int | str, ...] = ()
+    values: tuple[str, ...] = ()
+    label_type: LabelType = "str"
 
     name = "single-label"
     problem_type = "single_label_classification"
     selection = "accuracy"
     metrics = ("accuracy", "macro_precision", "macro_recall", "macro_f1")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", self.values or self.labels)
 
     @property
     def outputs(self) -> int:
@@ -65,47 +70,47 @@ class SingleLabel:
             DataError: the number of names differs from the number of labels, or a name already belongs to another
                 label.
         """
-        train = parts[0]
-        found = {value for raw in parts for value in raw.values.unique().to_pylist()}
-        whole = all(isinstance(value, int) for value in found)
-        present: list[int | str] = sorted(found if whole else set(map(str, found)))
-        if train.names and whole:
-            values: list[int | str] = list(range(len(train.names)))
-            names = train.names
+        train, kind = parts[0], common_type(raw.kind for raw in parts)
+        present = sorted_labels((name for raw in parts for name in raw.values.unique().to_pylist()), kind)
+        if train.names and kind == "int":
+            task = cls(train.names, tuple(map(str, range(len(train.names)))))
         else:
-            values, names = present, tuple(map(str, present))
+            task = cls(tuple(present), (), kind)
         if not given:
-            return cls(names, tuple(values))
-        if not whole and set(given) == set(present):
-            return cls(tuple(given), tuple(given))
-        if len(given) != len(values):
+            return task
+        if kind == "str" and set(given) == set(present):
+            return cls(tuple(given))
+        if len(given) != len(task.values):
             raise DataError(
                 f"{train.source}: --label-names gives {len(given)} names ({', '.join(given)}), the data has "
-                f"{len(values)} labels ({', '.join(names)}); give one for each"
+                f"{len(task.values)} labels ({', '.join(task.labels)}); give one for each"
             )
-        require_no_exchange(train.source, names, given)
-        return cls(tuple(given), tuple(values))
+        require_no_exchange(train.source, task.labels, given)
+        return cls(tuple(given), task.values)
 
     def encode(self, raw: RawLabels) -> np.ndarray:
-        return _numbers(raw, list(self.values or self.labels))
+        return self.encode_other([raw])[0]
 
-    def encode_other(self, parts: Sequence[RawLabels]) -> list[np.ndarray]:
+    def encode_other(self, parts: Sequence[RawLabels], indices: bool = False) -> list[np.ndarray]:
         """Targets of another data set's labels.
 
-        Labels are the task's label names. If no label is such a name and the names are not numbers, labels are integer
-        indices into the label names, in the order of the names stored in the file if it has them.
+        The first of these readings that knows all labels is used: names that the file stores for its integers, the
+        label names, and the labels as the training data writes them. Labels are compared by value: ``1.0`` is 1.
 
         Raises:
             DataError: a label that the task does not know.
         """
-        found = {value for raw in parts for value in raw.values.unique().to_pylist()}
-        values: list[int | str] = list(range(len(self.labels)))
-        named = any(str(value) in self.labels for value in found) or all(map(NUMBER.fullmatch, self.labels))
-        if named or not all(isinstance(value, int) for value in found):
-            values = list(self.labels)
-        elif sorted(parts[0].names) == sorted(self.labels):
-            values = [parts[0].names.index(name) for name in self.labels]
-        return [_numbers(raw, values) for raw in parts]
+        readings = [_Reading(self.labels, translated=True), _Reading(self.labels), _Reading(self.values)]
+        if indices:
+            readings = [_Reading(tuple(map(str, range(len(self.labels)))))]
+        known = [sum(len(part) - part.null_count for part in map(reading.distinct, parts)) for reading in readings]
+        # The first of those that know most labels; if none knows any, the message lists the training data's labels.
+        best = max(range(len(readings)), key=lambda i: (known[i], -i if known[i] else i))
+        found = [readings[best].numbers(raw) for raw in parts]
+        for raw, numbers in zip(parts, found, strict=True):
+            if numbers.null_count:
+                raise DataError(_unknown(raw, numbers, readings[best], self))
+        return [np.asarray(numbers.to_numpy(), np.int64) for numbers in found]
 
     def require_trainable(self, source: str, targets: np.ndarray) -> None:
         if len(np.unique(targets)) < 2:
@@ -183,28 +188,52 @@ class SingleLabel:
         return self.labels[max(range(len(probabilities)), key=probabilities.__getitem__)]
 
 
-def _numbers(raw: RawLabels, values: list[int | str]) -> np.ndarray:
-    """The index of each label in ``values``.
+@dataclass(frozen=True)
+class _Reading:
+    """A way to read labels: as these names, after translating integers by the names that their file stores or not."""
 
-    Raises:
-        DataError: a label is not in ``values``.
-    """
-    import pyarrow as pa
+    names: tuple[str, ...]
+    translated: bool = False
+
+    def distinct(self, raw: RawLabels) -> pa.Array:
+        """The number of each distinct label of a file, null for unknown ones."""
+        import pyarrow as pa
+
+        lookup = LabelLookup(self.names)
+        labels = raw.values.unique().to_pylist()
+        if self.translated:
+            stored = dict(zip(map(str, range(len(raw.names))), raw.names, strict=True)) if raw.kind == "int" else {}
+            labels = [stored.get(label) for label in labels]
+        return pa.array([None if label is None else lookup.find(label) for label in labels], pa.int64())
+
+    def numbers(self, raw: RawLabels) -> pa.ChunkedArray:
+        """The number of each row's label."""
+        import pyarrow.compute as pc
+
+        return pc.take(self.distinct(raw), pc.index_in(raw.values, value_set=raw.values.unique()))
+
+
+def _unknown(raw: RawLabels, numbers: pa.ChunkedArray, reading: _Reading, task: SingleLabel) -> str:
+    """The message about labels that a classifier does not know."""
     import pyarrow.compute as pc
 
-    wanted, labels = pa.array(values), raw.values
-    if labels.type != wanted.type:
-        labels, wanted = labels.cast(pa.string()), wanted.cast(pa.string())
-    numbers = pc.index_in(labels, value_set=wanted)
-    if numbers.null_count:
-        unknown = pc.is_null(numbers).combine_chunks()
-        rows = raw.rows.filter(unknown).to_pylist()
-        strange = ", ".join(repr(value) for value in labels.filter(unknown).unique().to_pylist()[:5])
-        raise DataError(
-            f"{raw.source}: {listed_rows(rows)} with an unknown label ({strange}); "
-            f"known from training: {', '.join(map(repr, values))}"
-        )
-    return np.asarray(numbers.to_numpy(), np.int64)
+    unknown = pc.is_null(numbers).combine_chunks()
+    strange = raw.values.filter(unknown).unique().to_pylist()
+    listed = ", ".join(map(repr if raw.kind == "str" else str, strange[:5]))
+    if reading.translated:
+        known = ", ".join(f"{i} ({name})" for i, name in enumerate(raw.names))
+    else:
+        quoted = task.label_type == "str" and reading.names == task.labels
+        known = ", ".join(map(repr if quoted else str, reading.names))
+    hint = ""
+    if raw.kind == "int" and {*strange} <= {*map(str, range(len(task.labels)))}:
+        hint = "; if these are indices into the label names, from 0, set --labels-are-indices"
+    folded = {name.casefold(): name for name in reading.names}
+    alike = [folded[match] for name in strange[:5] for match in get_close_matches(name.casefold(), folded, 1, 0.8)]
+    if alike and raw.kind == "str":
+        hint = f"; similar: {', '.join(map(repr, dict.fromkeys(alike)))}"
+    rows = listed_rows(raw.rows.filter(unknown).to_pylist(), raw.unit)
+    return f"{raw.source}: {rows} with an unknown label ({listed}); known from training: {known}{hint}"
 
 
 def require_no_exchange(source: str, names: Sequence[str], given: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from loralet.cache import cache_folder
 from loralet.config import DataOptions
 from loralet.data.order import flat_rows
 from loralet.data.sources import Dataset, Split
-from loralet.data.splits import carve, sample
+from loralet.data.splits import carve, copies, sample
 from loralet.data.tokens import Tokens, tokenise
 from loralet.errors import DataError
 from loralet.hub.backbone import Backbone
@@ -24,6 +25,11 @@ from loralet.training.weights import RowWeights, row_weights
 
 UNLIMITED = 1 << 30
 """More tokens than any text has."""
+UNKNOWN = ("[UNK]", "<unk>")
+"""The token for unknown words, by tokenizer."""
+FOREIGN = 0.1
+"""Share of unknown tokens above which a model does not know the language of the texts; assumed. English tweets have
+none with tiny-en."""
 COVERED, SHORTEST = 0.99, 128
 """Share of the training texts that the default length does not truncate, and the smallest default length."""
 
@@ -106,10 +112,11 @@ def load_corpus(source: str, options: DataOptions, sample_size: int, folds: int 
 def settle(dataset: Dataset, options: DataOptions, sample_size: int, folds: int = 0) -> Corpus:
     """Determine the validation split of a data set, or its folds.
 
-    The validation split is the given one, or a stratified part of the training rows.
+    The validation split is the given one, or a stratified part of the training rows. Copies of a text are held out
+    together.
 
     Raises:
-        DataError: no class has two rows, so no row can be held out for validation.
+        DataError: no class has two different texts, so no row can be held out for validation.
     """
     train, validation, strata = dataset.train, dataset.validation, dataset.task.strata
     try:
@@ -117,7 +124,8 @@ def settle(dataset: Dataset, options: DataOptions, sample_size: int, folds: int 
             held_out = fold_of_rows(train.texts, strata(train.targets), folds, options.split_seed)
             train = validation = replace(train, folds=held_out)
         elif validation is None:
-            kept, drawn = carve(strata(train.targets), options.validation_fraction, options.split_seed)
+            groups = copies(train.texts, train.seconds)
+            kept, drawn = carve(strata(train.targets), options.validation_fraction, options.split_seed, groups)
             train, validation = dataset.train.take(kept), dataset.train.take(drawn)
         rows = sample(strata(validation.targets), sample_size, options.split_seed)
         return Corpus(dataset, train, validation, validation.take(rows))
@@ -144,6 +152,37 @@ def corpus_rows(corpus: Corpus, backbone: Backbone, max_length: int | None) -> t
     weights = row_weights(split.targets, task, corpus.class_weights, split.weights, split.folds)
     rows = CorpusRows(replace(train, weights=weights), *others)
     return rows, TextLengths(backbone.name, length, whole.tokens.longest, truncated)
+
+
+def text_notes(rows: CorpusRows, lengths: TextLengths, backbone: Backbone, strict: bool) -> Iterator[str]:
+    """What to say about texts that are truncated, or in a language that the backbone does not know.
+
+    Raises:
+        DataError: many tokens are unknown to the backbone, and ``strict`` is set.
+    """
+    share = unknown_share(rows.train, backbone)
+    if share > FOREIGN:
+        told = f"{share:.0%} of the tokens in the training texts are unknown to {backbone.name}"
+        told += "; choose a model of their language"
+        if strict:
+            raise DataError(f"{told} (--strict)")
+        yield told
+    if lengths.truncated:
+        longest = lengths.max_length == backbone.table.longest
+        remedy = "the longest that this model reads" if longest else "--max-length sets the length"
+        yield (
+            f"{lengths.truncated:,} of {len(rows.train):,} training texts "
+            f"({100 * lengths.truncated / len(rows.train):.3g} %) are truncated to {lengths.max_length} "
+            f"tokens ({remedy}; the longest text has {lengths.longest:,})"
+        )
+
+
+def unknown_share(rows: Rows, backbone: Backbone) -> float:
+    """Share of the texts' tokens that stand for unknown words, without the special tokens around each text."""
+    unknown = [backbone.tokenizer.token_to_id(token) for token in UNKNOWN]
+    count = int(np.isin(rows.tokens.ids, [token for token in unknown if token is not None]).sum())
+    special = len(backbone.tokenizer.encode("").ids)
+    return count / max(1, len(rows.tokens.ids) - special * len(rows))
 
 
 def choose_length(lengths: Int[np.ndarray, "m"], limit: int) -> int:

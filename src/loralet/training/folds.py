@@ -11,7 +11,7 @@ import pyarrow as pa
 from jaxtyping import Float, Int
 
 from loralet.data.sources import Dataset
-from loralet.data.splits import LARGEST_VALIDATION
+from loralet.data.splits import LARGEST_VALIDATION, copies
 from loralet.errors import DataError
 from loralet.runs.run import Run
 
@@ -64,13 +64,6 @@ def most_folds(texts: pa.ChunkedArray, strata: Int[np.ndarray, "m"]) -> int:
     pairs = np.unique(np.stack([strata, copies(texts)]), axis=1)
     distinct = np.sort(np.bincount(pairs[0]))
     return int(distinct[-1]) if len(distinct) > 1 and distinct[-2] > 1 else 0
-
-
-def copies(texts: pa.ChunkedArray) -> Int[np.ndarray, "m"]:
-    """A number for each row, equal for texts that differ at most in case and white space."""
-    plain = [" ".join(text.split()).casefold() for text in texts.to_pylist()]
-    numbers: dict[str, int] = {}
-    return np.fromiter((numbers.setdefault(text, len(numbers)) for text in plain), np.int64, len(plain))
 
 
 def fold_of_rows(texts: pa.ChunkedArray, strata: Int[np.ndarray, "m"], count: int, seed: int) -> Int[np.ndarray, "m"]:

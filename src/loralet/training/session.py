@@ -27,7 +27,7 @@ from loralet.tasks.base import Scores, Task
 from loralet.tasks.calibration import TemperatureScaling
 from loralet.tasks.classes import ClassScores
 from loralet.tasks.words import WordModel
-from loralet.training.corpus import Corpus, CorpusRows, Rows, corpus_rows
+from loralet.training.corpus import Corpus, CorpusRows, Rows, corpus_rows, text_notes
 from loralet.training.halving import Exits
 from loralet.training.loop import STAY, RunState, TrainingState, train
 from loralet.training.memory import Load, budget, evaluation_bytes
@@ -267,7 +267,7 @@ def open_session(
 
     Raises:
         CheckpointError, HubError: the backbone cannot be loaded, or it lacks a pooler that the head needs.
-        ConfigError: the requested backend is not available.
+        ConfigError, DataError: the requested backend is not available; see :func:`.corpus.text_notes`.
     """
     tell(Stage(f"loading {model}"))
     backbone = load_backbone(model)
@@ -286,20 +286,10 @@ def open_session(
         loaded[method] = by_line[chosen.announcement]
     tell(Stage(f"tokenising {len(corpus.train) + corpus.validation_rows:,} rows"))
     rows, lengths = corpus_rows(corpus, backbone, reading.max_length)
-    if lengths.truncated:
-        tell(Stage(_truncation(lengths, len(rows.train), backbone.table.longest)))
+    for note in text_notes(rows, lengths, backbone, reading.strict):
+        tell(Stage(note))
     limit = budget(memory, next(iter(loaded.values())).backend.device)
     return Session(backbone, loaded, rows, lengths, corpus.dataset.task, training, compute, limit)
-
-
-def _truncation(lengths: TextLengths, rows: int, longest: int) -> str:
-    """One line about truncated texts."""
-    share = 100 * lengths.truncated / rows
-    remedy = "the longest that this model reads" if lengths.max_length == longest else "--max-length sets the length"
-    return (
-        f"{lengths.truncated:,} of {rows:,} training texts ({share:.3g} %) are truncated to {lengths.max_length} "
-        f"tokens ({remedy}; the longest text has {lengths.longest:,})"
-    )
 
 
 def train_pack(session: Session, runs: Sequence[Run], tell: Listen, exits: Exits = STAY) -> list[Row]:
@@ -388,6 +378,8 @@ def make_artifact(row: Row, session: Session, corpus: Corpus, source: str, readi
         data_fingerprint=corpus.dataset.fingerprint,
         tensors=row.tensors,
         task=session.task.name,
+        label_values=session.task.values if session.task.values != session.task.labels else (),
+        label_type=session.task.label_type,
         pooling=backbone.family.pooling,
         temperature=row.temperature,
         provenance=Provenance(

@@ -87,12 +87,14 @@ class ExampleTable:
         heading, note: heading and text above the table.
         models: headings of the prediction columns.
         rows: the rows.
+        unit: what the row numbers count: the ``line`` of a text file, or the ``row`` of a table or of the split.
     """
 
     heading: str
     note: str
     models: tuple[str, ...]
     rows: tuple[ExampleRow, ...]
+    unit: str = "row"
 
     @property
     def has_texts(self) -> bool:

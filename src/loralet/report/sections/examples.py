@@ -5,11 +5,11 @@ These rows are already scored, so showing them does not increase ``test_reads``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from loralet.data.sources import Split
 from loralet.errors import UserError
 from loralet.report.sections.base import ShownRuns
 from loralet.report.statistics import suspected_labels
@@ -35,7 +35,7 @@ class Example:
     """One test row.
 
     Args:
-        row: row number, from 1.
+        row: its number in the file if the texts are shown, else in the test split; from 1.
         text: its text; None if texts are not shown.
         label: its label.
         chance: prediction of the random head; None if there is none.
@@ -61,6 +61,7 @@ class Examples:
         suspects: rows whose label is likely wrong, the clearest first.
         suspect_count: number of such rows in the whole test split.
         note: why no texts are shown; empty if they are.
+        unit: what the row numbers count: ``line`` or ``row``.
     """
 
     sampled: tuple[Example, ...]
@@ -68,10 +69,11 @@ class Examples:
     suspects: tuple[Example, ...]
     suspect_count: int
     note: str
+    unit: str = "row"
 
 
-def read_texts(record: Record) -> tuple[Sequence[str] | None, str]:
-    """The test texts of the data set that the runs were evaluated on, or None and the reason."""
+def read_test(record: Record) -> tuple[Split | None, str]:
+    """The test rows of the data set that the runs were evaluated on, or None and the reason."""
     source = record.results.data.source
     try:
         dataset = dataset_of(source, record.config.reading, record.results.task)
@@ -82,7 +84,7 @@ def read_texts(record: Record) -> tuple[Sequence[str] | None, str]:
             f"The texts are not shown: {source} has changed since these runs were evaluated on it "
             "(its fingerprint differs)."
         )
-    return dataset.test.read().texts.to_pylist(), ""
+    return dataset.test.read(), ""
 
 
 def find_examples(record: Record, shown: ShownRuns, with_texts: bool) -> Examples:
@@ -96,7 +98,9 @@ def find_examples(record: Record, shown: ShownRuns, with_texts: bool) -> Example
     """
     assert record.targets is not None
     targets, own, names = record.targets, record.probabilities[shown.winner], record.results.data.labels
-    texts, note = read_texts(record) if with_texts else (None, "This report was made without texts.")
+    test, note = read_test(record) if with_texts else (None, "This report was made without texts.")
+    texts = None if test is None else test.texts.to_pylist()
+    places = None if test is None or len(test.places.files) > 1 else test.places
     suspects = suspected_labels(np.mean([record.probabilities[run] for run in shown.adapters], axis=0), targets)
     suspected = {row for row, _ in suspects}
     sampled = np.random.default_rng(SAMPLE_SEED).choice(len(targets), min(SHOWN, len(targets)), replace=False)
@@ -109,7 +113,7 @@ def find_examples(record: Record, shown: ShownRuns, with_texts: bool) -> Example
 
     def example(row: int) -> Example:
         return Example(
-            row=row + 1,
+            row=row + 1 if places is None else int(places.rows[row]),
             text=texts[row] if texts is not None else None,
             label=names[int(targets[row])],
             chance=guess(shown.chance, row) if shown.chance else None,
@@ -123,4 +127,5 @@ def find_examples(record: Record, shown: ShownRuns, with_texts: bool) -> Example
         suspects=tuple(example(row) for row, _ in suspects[:SHOWN]),
         suspect_count=len(suspects),
         note=note,
+        unit="row" if places is None else places.unit,
     )

@@ -142,18 +142,21 @@ class SingleLabelSection:
                 f"A random sample of the {rows:,} test rows, with a fixed seed.{chance}{legend}",
                 models,
                 tuple(self._row(example) for example in found.sampled),
+                found.unit,
             ),
             ExampleTable(
                 "Most confident errors",
                 "The wrong predictions with the highest probability. † marks rows whose label is likely wrong.",
                 models,
                 tuple(self._row(example, "†" if example.suspected else "") for example in found.wrong),
+                found.unit,
             ),
             ExampleTable(
                 "Likely mislabelled rows",
                 suspected,
                 models,
                 tuple(self._row(example) for example in found.suspects),
+                found.unit,
             ),
         ]
 
