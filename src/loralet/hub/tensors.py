@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,8 @@ TYPES: dict[str, np.dtype] = {
     "BOOL": np.dtype(np.bool_),
 }
 """Types of safetensors files that are read, without bf16. Tensors of other types, such as fp8, are skipped."""
+LFS = b"version https://git-lfs.github.com/spec/"
+"""Beginning of a Git LFS pointer."""
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
@@ -25,10 +27,27 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
         ValueError: the file cannot be read as weights; the message gives the reason.
         OSError: the file cannot be opened.
     """
+    if is_lfs_pointer(path):
+        raise ValueError("it is a Git LFS pointer instead of the file; run `git lfs pull`, or download the file itself")
     try:
         return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickled(path)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise ValueError(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether a file is the placeholder that Git LFS leaves if a file was not downloaded."""
+    with path.open("rb") as file:
+        return file.read(len(LFS)) == LFS
+
+
+def number_problems(arrays: Mapping[str, np.ndarray]) -> Iterator[str]:
+    """Messages about tensors that are not floating-point numbers, or that have values that are not finite."""
+    for name, array in arrays.items():
+        if not np.issubdtype(array.dtype, np.floating):
+            yield f"{name} has the type {array.dtype}; floating-point numbers are expected"
+        elif broken := array.size - int(np.isfinite(array).sum()):
+            yield f"{name} has {broken} of {array.size} values that are not finite (NaN or infinity)"
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:

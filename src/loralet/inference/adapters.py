@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loralet.artifacts.artifact import Artifact
+from loralet.artifacts.checking import require_fitting
 from loralet.artifacts.layout import settled
-from loralet.artifacts.reading import ADAPTER_FILES, is_peft_folder, read_artifact
+from loralet.artifacts.reading import ADAPTER_FILES, is_peft_folder, read_artifact, require_own_checkpoint
 from loralet.config import ModelOptions, SeveralRuns
 from loralet.errors import CheckpointError, HubError, RunError
 from loralet.hub import client
@@ -123,7 +124,11 @@ def read_adapter(adapter: Path, options: ModelOptions = ModelOptions()) -> Opene
         artifact = _renamed(adapter, artifact, labels)
     if artifact.role == "full":
         head = {name: array for name, array in arrays.items() if name.startswith("classifier")}
-        return Opened(settled(artifact), head, read_checkpoint(str(adapter)))
+        own = read_checkpoint(str(adapter))
+        require_own_checkpoint(adapter, own.fingerprint)
+        artifact = settled(artifact)
+        require_fitting(adapter, artifact, head, own)
+        return Opened(artifact, head, own)
     with _backbone_named(adapter, source.backbone):
         found = read_checkpoint(source.backbone or artifact.backbone)
     if found.fingerprint != artifact.backbone_fingerprint and not source.any_backbone:
@@ -132,6 +137,7 @@ def read_adapter(adapter: Path, options: ModelOptions = ModelOptions()) -> Opene
             f"(fingerprint {artifact.backbone_fingerprint[:12]}, found {found.fingerprint[:12]}), so its predictions "
             "would be meaningless. --any-backbone (force=True in Python) loads it anyway"
         )
+    require_fitting(adapter, artifact, arrays, found)
     return Opened(_limited(artifact, found), arrays, found)
 
 
