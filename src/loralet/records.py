@@ -28,7 +28,7 @@ def read_json(path: Path) -> object:
     except RecursionError:
         raise ValueError(f"{path.name} is nested too deeply") from None
     except ValueError as error:
-        raise ValueError(f"{path.name} is not valid JSON: {error}") from error
+        raise ValueError(f"{path.name} is not valid JSON: {str(error)[:200]}") from error
 
 
 def read_record(kind: type[Record], raw: Mapping[str, object], problems: list[str], where: str = "") -> Record | None:

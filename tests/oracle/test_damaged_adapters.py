@@ -239,7 +239,9 @@ DAMAGES: dict[str, Damage] = {
     ),
     "no head": Damage("head.safetensors is missing", gone("head.safetensors"), "mean"),
     "bit of a head": content("", "head.safetensors", lambda data: flipped(data, len(data) - 3), "probe"),
-    "no magnitudes": tensor("query.magnitude is missing", lambda t: {n: x for n, x in t.items() if "magnitude" not in n}, "dora"),
+    "no magnitudes": tensor(
+        "query.magnitude is missing", lambda t: {n: x for n, x in t.items() if "magnitude" not in n}, "dora"
+    ),
     "bit of a pooler": content("", WEIGHTS, lambda data: flipped(data, len(data) // 2), "trained-pooler"),
     "bit of an encoder": content("", "model.safetensors", lambda data: flipped(data, len(data) - 3), "full"),
     "no encoder": Damage("no weights", gone("model.safetensors"), "full"),

@@ -18,7 +18,6 @@ from loralet.adapters.spec import Method
 from loralet.models.pooling import HeadKind, Pooling, Read
 from loralet.models.table import EncoderTable
 
-
 SHOWN = 8
 """Largest number of tensors listed in one message."""
 

@@ -43,6 +43,11 @@ def is_peft_folder(folder: Path) -> bool:
     return (folder / CONFIG).exists() and not (folder / "loralet.json").exists()
 
 
+def peft_subfolders(folder: Path) -> list[Path]:
+    """The folders of PEFT adapters in a folder, where PEFT saves adapters that have names of their own."""
+    return sorted(path.parent for path in folder.glob(f"*/{CONFIG}") if is_peft_folder(path.parent))
+
+
 def read_artifact(folder: Path) -> tuple[Artifact, dict[str, np.ndarray]]:
     """Read a run's folder: its description without tensors, and the tensors by slot name.
 

@@ -14,11 +14,18 @@ import numpy as np
 from loralet.artifacts.artifact import Artifact
 from loralet.artifacts.checking import require_fitting
 from loralet.artifacts.layout import settled
-from loralet.artifacts.reading import ADAPTER_FILES, is_peft_folder, read_artifact, require_own_checkpoint
+from loralet.artifacts.reading import (
+    ADAPTER_FILES,
+    is_peft_folder,
+    peft_subfolders,
+    read_artifact,
+    require_own_checkpoint,
+)
 from loralet.config import ModelOptions, SeveralRuns
 from loralet.errors import CheckpointError, HubError, RunError
 from loralet.hub import client
 from loralet.hub.checkpoint import Checkpoint, read_checkpoint
+from loralet.runs.results import NAME as RESULTS
 from loralet.runs.results import read_results
 from loralet.runs.selection import chosen_run
 from loralet.tasks.single_label import require_no_exchange
@@ -64,6 +71,8 @@ def find_adapter(folder: Path, run: str = "") -> Path:
         if run and run != folder.name:
             raise RunError(f"{folder} is one adapter, not a study; remove --run")
         return folder
+    if not (folder / RESULTS).exists() and (inner := peft_subfolders(folder)):
+        return _named(folder, inner, run)
     if (folder / "config.json").exists():
         raise RunError(f"{folder}: no trained classifier; a base model alone would only guess")
     results = read_results(folder)
@@ -78,6 +87,19 @@ def find_adapter(folder: Path, run: str = "") -> Path:
         known = sorted(path.name for path in adapters.iterdir()) if adapters.is_dir() else []
         raise RunError(f"{folder} has no trained run {run!r}; it has: {', '.join(known) or 'none'}")
     return adapters / run
+
+
+def _named(folder: Path, adapters: Sequence[Path], run: str) -> Path:
+    """One of the PEFT adapters in a folder: the only one, or the one with the given name.
+
+    Raises:
+        RunError: there are several, or none of that name.
+    """
+    found = [path for path in adapters if not run or path.name == run]
+    if len(found) != 1:
+        names = ", ".join(path.name for path in adapters)
+        raise RunError(f"{folder} has the PEFT adapters {names}; set one of them with --run")
+    return found[0]
 
 
 def _wanted(names: Sequence[str]) -> list[str]:
