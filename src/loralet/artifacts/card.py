@@ -99,7 +99,7 @@ def card(artifact: Artifact, in_peft: bool) -> str:
         _front(
             artifact, "peft" if in_peft else "loralet", [artifact.adapter.method] if artifact.role == "lora" else []
         ),
-        f"# {artifact.id}\n",
+        f"# {_cell(artifact.id)}\n",
         f"{_summary(artifact)}. Made with loralet {__version__}.\n",
         _results(artifact),
         _classes(artifact),
@@ -126,7 +126,7 @@ def export_card(artifact: Artifact, to: str) -> str:
     }[to]
     parts = [
         _front(artifact, library, [artifact.adapter.method] if artifact.adapter.rank else []),
-        f"# {artifact.id}\n",
+        f"# {_cell(artifact.id)}\n",
         f"{_summary(artifact)}; {form}. Made with loralet {__version__}.\n",
         _results(artifact),
         _classes(artifact),
@@ -141,8 +141,8 @@ def export_card(artifact: Artifact, to: str) -> str:
 
 def _summary(artifact: Artifact) -> str:
     labels = artifact.labels
-    into = f"{len(labels)} classes: {', '.join(labels)}"
-    return f"A {_kind(artifact)} on {_base(artifact)} that classifies texts into {into}"
+    into = f"{len(labels)} classes: {', '.join(map(_cell, labels))}"
+    return f"A {_kind(artifact)} on {_cell(_base(artifact))} that classifies texts into {into}"
 
 
 def for_hub(text: str, repo: str) -> str:
@@ -278,7 +278,7 @@ def _training(artifact: Artifact) -> str:
     described |= {name: None if count is None else f"{count:,}" for name, count in rows.items()}
     prints = {"backbone fingerprint": artifact.backbone_fingerprint, "data fingerprint": artifact.data_fingerprint}
     rows_shown = {name: value for name, value in (described | prints).items() if value is not None}
-    lines = (f"| {name.replace('_', ' ')} | {value} |" for name, value in rows_shown.items())
+    lines = (f"| {name.replace('_', ' ')} | {_cell(str(value))} |" for name, value in rows_shown.items())
     return "\n".join(["| option | value |", "|---|---|", *lines, ""])
 
 
