@@ -16,9 +16,9 @@ from rich.segment import Segment
 
 CONTROLS = {code: 0x2400 + code for code in range(0x20) if code not in (0x09, 0x0A)} | {0x7F: 0x2421}
 """Control characters and the pictures of them in Unicode; tabs and line ends are kept."""
-HIDDEN = (*range(0x80, 0xA0), 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+HIDDEN = (*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 """The other control characters, of which some terminals take 0x9B for the beginning of an escape sequence, and those
-that turn the direction of text."""
+that turn the direction of the text after them."""
 SHOWN = CONTROLS | dict.fromkeys(HIDDEN, 0xFFFD)
 UTF8 = ("utf-8", "utf8", "utf-8-sig")
 

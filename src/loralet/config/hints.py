@@ -67,7 +67,7 @@ OF_GRID = ("model", "rank", "alpha", "lr", "dropout", "scaling", "method", "lr-r
 
 def foreign_options(arguments: Sequence[str]) -> Iterator[str]:
     """Messages about options of other programs among the arguments of the command line."""
-    study = arguments[:1] == ["study"]
+    study = list(arguments[:1]) == ["study"]
     for argument in arguments:
         name = argument.partition("=")[0].replace("_", "-").lower()
         if not name.startswith("--"):
