@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from command_line import command
@@ -29,6 +30,8 @@ from loralet.inference.adapters import read_adapter
 from loralet.models.heads import POOLING_ACTIVATIONS
 from loralet.models.pooling import POOLING_NAMES
 from loralet.tasks.base import Scores
+from loralet.tasks.mixing import Mixing
+from loralet.tasks.words import WordModel
 
 TEXT = "a w3 w60 z"
 Described = dict[str, Any]
@@ -45,7 +48,13 @@ FOLDERS = {
     "dora": ("dora", "pooler"),
     "probe": ("probe", "pooler"),
     "full": ("full", "pooler"),
+    "hybrid": ("query-value", "pooler"),
 }
+COEFFICIENTS = np.linspace(-1, 1, 8, dtype=np.float16).reshape(2, 4)
+WORDS = WordModel(
+    ("a", "w3"), np.zeros((0, 2), np.int32), np.ones(2, np.float32), COEFFICIENTS.astype(np.float32),
+    np.zeros(4, np.float32),
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +64,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pair = make_pair(folder / "base")
     for name, (run, head) in FOLDERS.items():
         _, _, artifact = trained(pair, RUNS[run], head)  # type: ignore[arg-type]
+        if name == "hybrid":
+            artifact = replace(artifact, words=WORDS, mixing=Mixing(0.5, 1.0))
         save_artifact(folder / name, artifact, pair.ours)
     return folder
 
@@ -239,6 +250,15 @@ DAMAGES: dict[str, Damage] = {
     ),
     "no head": Damage("head.safetensors is missing", gone("head.safetensors"), "mean"),
     "bit of a head": content("", "head.safetensors", lambda data: flipped(data, len(data) - 3), "probe"),
+    "no linear model": Damage("words.safetensors is missing", gone("words.safetensors"), "hybrid"),
+    "no tokens": Damage("words.json is missing", gone("words.json"), "hybrid"),
+    "tokens of the linear model exchanged": content(
+        "", "words.json", lambda data: data.replace(b'"a", "w3"', b'"w3", "a"'), "hybrid"
+    ),
+    "bit of the linear model": content("", "words.safetensors", lambda data: flipped(data, len(data) - 1), "hybrid"),
+    "another weight of the encoder": nested("", "mixing", "hybrid", weight=0.9),
+    "weight 2": nested("mixing.weight is 2.0", "mixing", "hybrid", weight=2.0),
+    "temperature 0 of a hybrid": nested("mixing.temperature is 0.0", "mixing", "hybrid", temperature=0.0),
     "no magnitudes": tensor(
         "query.magnitude is missing", lambda t: {n: x for n, x in t.items() if "magnitude" not in n}, "dora"
     ),
@@ -295,7 +315,7 @@ def test_damage_is_refused_without_checksums(place: Path, tmp_path: Path, name: 
 def test_checksums_are_kept_when_scores_are_added(place: Path, tmp_path: Path, folder: str) -> None:
     shutil.copytree(place / folder, tmp_path / "adapter")
     before = json.loads((tmp_path / "adapter" / "loralet.json").read_text())["sha256"]
-    assert set(before) == {"description", "tensors"} | ({"checkpoint"} if folder == "full" else set())
+    assert set(before) == {"description", "tensors"} | {"full": {"checkpoint"}, "hybrid": {"words"}}.get(folder, set())
     scores = Scores({"accuracy": 0.5, "macro_f1": 0.5}, {}, 1.0)
     add_metrics(tmp_path / "adapter", "validation", 30, scores)
     described = json.loads((tmp_path / "adapter" / "loralet.json").read_text())

@@ -96,6 +96,7 @@ def test_every_training_option_is_a_parameter_with_the_same_default() -> None:
         "lr_ratio": 1.0,
         "random_state": TrainConfig.seed,
         "listen": None,
+        "class_weight": None,  # as in scikit-learn; "none" on the command line
     }
     assert given == expected
 
@@ -134,6 +135,8 @@ def test_it_trains_like_the_command_line(model: str, fitted: TextClassifier, tmp
         "--eval-every",
         "40",
         "--quiet",
+        "--folds",
+        "0",
     ]
     assert main(["train", str(tmp_path / "train.csv"), "--model", model, "--out", str(tmp_path / "run"), *flags]) == 0
     of_command = TextClassifier.load(tmp_path / "run")
@@ -240,7 +243,7 @@ def test_parameters_and_clone(model: str) -> None:
 
 def test_grid_search_cross_validation_and_pipeline(model: str) -> None:
     lower = FunctionTransformer(lambda texts: [text.lower() for text in texts])
-    pipeline = Pipeline([("lower", lower), ("classify", small(model, steps=80))])
+    pipeline = Pipeline([("lower", lower), ("classify", small(model, steps=80, hybrid="off"))])
     shouted = [text.upper() for text in TEXTS]
     search = GridSearchCV(pipeline, {"classify__lr": [1e-7, 1e-2]}, cv=2, error_score="raise").fit(shouted, LABELS)
     assert search.best_params_ == {"classify__lr": 1e-2}

@@ -67,9 +67,10 @@ def test_study_writes_results_of_schema_2(studied: Path) -> None:
     assert (data["source"], data["train_rows"], data["validation_rows"], data["test_rows"]) == ("data", 270, 30, 90)
     assert data["labels"] == list(LABELS)
     roles = [r["role"] for r in results["runs"]]
-    assert {role: roles.count(role) for role in set(roles)} == {
-        "majority": 1, "tfidf-svm": 1, "random-head": 2, "linear-probe": 2, "lora": 4, "full": 2,
+    assert {role: roles.count(role) for role in set(roles) - {"hybrid"}} == {
+        "majority": 1, "tfidf-svm": 1, "tfidf-lr": 1, "random-head": 2, "linear-probe": 2, "lora": 4, "full": 2,
     }  # fmt: skip
+    assert roles.count("hybrid") <= 1
     by_role = {r["role"]: r for r in results["runs"]}
     assert by_role["majority"]["test"]["accuracy"] == pytest.approx(1 / 3)
     assert by_role["random-head"]["test"]["accuracy"] < 0.7
@@ -87,9 +88,10 @@ def test_saved_predictions_match_the_scores_in_the_results(studied: Path) -> Non
     tensors = load_file(studied / "predictions.safetensors")
     labels = tensors.pop("labels")
     runs = json.loads((studied / "results.json").read_text())["runs"]
-    assert set(tensors) == {row["id"] if row["model"] else f"predicted/{row['id']}" for row in runs}
+    without = ("majority", "tfidf-svm")
+    assert set(tensors) == {f"predicted/{row['id']}" if row["role"] in without else row["id"] for row in runs}
     for row in runs:
-        classes = tensors[row["id"]].argmax(1) if row["model"] else tensors[f"predicted/{row['id']}"]
+        classes = tensors[f"predicted/{row['id']}"] if row["role"] in without else tensors[row["id"]].argmax(1)
         assert (classes == labels).mean() == pytest.approx(row["test"]["accuracy"]), row["id"]
 
 
@@ -184,17 +186,21 @@ def test_a_single_run_stops_at_its_target_on_request(place: Path) -> None:
         "6",
         "--target-accuracy",
         "0.1",
+        "--folds",
+        "0",
+        "--hybrid",
+        "off",
     )
     ends = []
     for name, flags in (("whole", ()), ("stopped", ("--stop-at-target",))):
         done = run(place, *given, *flags, "--quiet", "--out", name)
         assert done.returncode == 0, done.stderr
-        (entry,) = json.loads((place / name / "results.json").read_text())["runs"]
+        *_, entry = json.loads((place / name / "results.json").read_text())["runs"]
         ends.append((entry["status"], entry["steps"], entry["converged_step"]))
     assert ends == [("finished", 24, 6), ("early-stopped", 6, 6)]
     again = run(place, "train", "--config", "stopped/config.toml", "--quiet", "--out", "stopped-again")
     assert again.returncode == 0, again.stderr
-    assert json.loads((place / "stopped-again" / "results.json").read_text())["runs"][0]["steps"] == 6
+    assert json.loads((place / "stopped-again" / "results.json").read_text())["runs"][-1]["steps"] == 6
 
 
 def test_show_adapters_and_predict_agree(studied: Path, place: Path) -> None:
@@ -274,6 +280,8 @@ def test_evaluate_on_data_and_again_on_the_test_split(place: Path) -> None:
         "30",
         "--batch-size",
         "16",
+        "--hybrid",
+        "off",
         "--out",
         "judged",
     )
@@ -284,7 +292,7 @@ def test_evaluate_on_data_and_again_on_the_test_split(place: Path) -> None:
     assert on_file == on_folder
     assert on_file["rows"] == 90
     # trained in bf16 if the CPU supports it, evaluated in fp32
-    assert on_file["accuracy"] == pytest.approx(recorded["runs"][0]["test"]["accuracy"], abs=0.05)
+    assert on_file["accuracy"] == pytest.approx(recorded["runs"][-1]["test"]["accuracy"], abs=0.05)
     assert json.loads(run(place, "evaluate", "judged", "data/train.csv", "--format", "json").stdout) != on_file
     assert recorded["test_reads"] == 1
     assert "accuracy" in run(place, "evaluate", "judged").stdout

@@ -14,13 +14,17 @@ from loralet.models.pooling import HeadKind, Pooling
 from loralet.records import plain, read_record
 from loralet.tasks.base import Scores, Task
 from loralet.tasks.classes import ClassScores
+from loralet.tasks.mixing import Mixing
 from loralet.tasks.registry import TASKS
+from loralet.tasks.words import WordModel
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SCHEMA = 2
 OLDEST_SCHEMA = 1
+OUT_OF_FOLD = "out-of-fold"
+"""Name in ``metrics`` of scores on the training rows, each by a run that did not train on the row."""
 ArtifactRole = Literal["lora", "linear-probe", "full"]
 
 
@@ -47,6 +51,8 @@ class Provenance:
         source: data set, as named by the user.
         train_rows, validation_rows: rows of the splits.
         split_seed, validation_fraction: options of the validation split.
+        folds: number of folds of the out-of-fold scores; None with a validation split.
+        class_weights: weight of each label in the loss, in label order; None: all 1.
         lr: peak learning rate.
         lr_ratio: ratio of the learning rate of B to that of A; 1 in folders written before the option existed, None for
             an average of different ratios.
@@ -56,6 +62,7 @@ class Provenance:
         averaged_from: ids of the averaged runs.
         merged_from: id of the run whose adapter is merged into the weights.
         merged_adapter: configuration of the merged adapter.
+        hybrid_of: id of the run that a hybrid combines with a linear model on words.
     """
 
     source: str = ""
@@ -63,6 +70,8 @@ class Provenance:
     validation_rows: int | None = None
     split_seed: int | None = None
     validation_fraction: float | None = None
+    folds: int | None = None
+    class_weights: tuple[float, ...] | None = None
     lr: float | None = None
     lr_ratio: float | None = 1.0
     seed: int | None = None
@@ -72,6 +81,7 @@ class Provenance:
     averaged_from: tuple[str, ...] = ()
     merged_from: str = ""
     merged_adapter: AdapterSpec | None = None
+    hybrid_of: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,10 +103,12 @@ class Artifact:
         task: name of the task.
         pooling: form of the pooler.
         label_type: type of the original labels: ``str``, ``int``, ``float`` or ``bool``.
-        temperature: divisor of the logits, for calibrated probabilities (:mod:`loralet.tasks.calibration`). The tensors
-            do not contain it.
+        temperature: divisor of the encoder's logits, for calibrated probabilities (:mod:`loralet.tasks.calibration`);
+            the tensors do not contain it.
+        mixing: how a hybrid combines encoder and linear model; it has no effect without ``words``.
         provenance: origin of the artifact.
-        metrics: scores by split.
+        metrics: scores by split: ``validation`` or ``out-of-fold``, and ``test``.
+        words: the linear model on words of a hybrid; None otherwise.
     """
 
     id: str
@@ -114,15 +126,17 @@ class Artifact:
     pooling: Pooling = Pooling()
     label_type: str = "str"
     temperature: float = 1.0
+    mixing: Mixing = Mixing()
     provenance: Provenance = Provenance()
     metrics: Mapping[str, Measured] = field(default_factory=dict)
+    words: WordModel | None = None
 
     def as_task(self) -> Task:
         """The task, with the labels."""
         return TASKS[self.task](self.labels)
 
     def describe(self) -> dict[str, object]:
-        """Content of loralet.json: everything except the tensors."""
+        """Content of loralet.json: everything except the tensors and the linear model on words."""
         described = plain(_Described(**{f.name: getattr(self, f.name) for f in fields(_Described)}))
         metrics = {split: measured.to_json() for split, measured in self.metrics.items()}
         return {"schema": SCHEMA, "loralet": __version__} | described | {"metrics": metrics}
@@ -146,11 +160,12 @@ class _Described:
     pooling: Pooling = Pooling()
     label_type: str = "str"
     temperature: float = 1.0
+    mixing: Mixing = Mixing()
     provenance: Provenance = Provenance()
 
 
 def read_description(raw: object) -> Artifact:
-    """Read an artifact without tensors from loralet.json of this or an older schema.
+    """Read an artifact without tensors and linear model from loralet.json of this or an older schema.
 
     Raises:
         ValueError: the schema is newer, or the content is invalid; all problems are listed.
@@ -221,6 +236,17 @@ def _object(value: object) -> dict[str, object]:
 def with_metrics(artifact: Artifact, split: str, measured: Measured) -> Artifact:
     """A copy of the artifact with scores on another split."""
     return replace(artifact, metrics={**artifact.metrics, split: measured})
+
+
+def without_words(artifact: Artifact) -> Artifact:
+    """The run of a hybrid without the linear model and without the scores of the hybrid; others unchanged."""
+    if artifact.words is None:
+        return artifact
+    made = artifact.provenance
+    alone = replace(made, hybrid_of="")
+    return replace(
+        artifact, id=made.hybrid_of or artifact.id, mixing=Mixing(), words=None, provenance=alone, metrics={}
+    )
 
 
 def is_head(slot: str) -> bool:

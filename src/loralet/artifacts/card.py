@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from loralet import __version__
 from loralet.adapters.spec import METHOD_NAMES
+from loralet.artifacts.artifact import Artifact, without_words
 from loralet.hub.bundled import bundled
 from loralet.hub.client import is_hub_id
 from loralet.records import plain
-
-if TYPE_CHECKING:
-    from loralet.artifacts.artifact import Artifact
 
 PLACE = '"."  # this folder, or its hub id'
 """Location of the files in the snippets; :func:`for_hub` replaces it by the hub id."""
@@ -86,6 +83,10 @@ RAW = (
 BAKED = "It is divided into the weights and the bias of the classifier, so the softmax of its logits is calibrated."
 """Where the temperature of a run and of an export is."""
 CHOSEN = "This state of the run was selected on the validation rows"
+FOLDED = (
+    "This classifier was trained on all rows and keeps its last state. The out-of-fold scores are of {folds} runs "
+    "of the same configuration, each on the rows that it was not trained on"
+)
 
 
 def card(artifact: Artifact, in_peft: bool) -> str:
@@ -114,7 +115,7 @@ def card(artifact: Artifact, in_peft: bool) -> str:
 
 
 def export_card(artifact: Artifact, to: str) -> str:
-    """The card of an export for other programs.
+    """The card of an export for other programs, which contains a hybrid without its linear model on words.
 
     Args:
         artifact: the exported run.
@@ -124,25 +125,40 @@ def export_card(artifact: Artifact, to: str) -> str:
         "hf": ("transformers", TRANSFORMERS, "a transformers checkpoint with the adapter merged into the weights"),
         "onnx": ("onnx", ONNX, "an ONNX graph with the adapter merged into the weights"),
     }[to]
+    alone, omitted = without_words(artifact), omission(artifact)
     parts = [
-        _front(artifact, library, [artifact.adapter.method] if artifact.adapter.rank else []),
-        f"# {_cell(artifact.id)}\n",
-        f"{_summary(artifact)}; {form}. Made with loralet {__version__}.\n",
-        _results(artifact),
-        _classes(artifact),
-        _probabilities(artifact, BAKED),
+        _front(alone, library, [alone.adapter.method] if alone.adapter.rank else []),
+        f"# {_cell(alone.id)}\n",
+        f"{_summary(alone)}; {form}. Made with loralet {__version__}.\n",
+        f"{omitted}.\n" if omitted else "",
+        _results(alone),
+        _classes(alone),
+        _probabilities(alone, BAKED),
         "## Loading\n",
         _code(snippet.format(here=f"model = {PLACE}")),
         "## Training\n",
-        _training(artifact),
+        _training(alone),
     ]
     return "\n".join(part for part in parts if part)
+
+
+def omission(artifact: Artifact) -> str:
+    """What an export of a hybrid for other programs does not contain; empty for another run."""
+    if artifact.words is None:
+        return ""
+    return (
+        f"This export contains only the encoder of the hybrid {artifact.id}, not its linear model on words "
+        f"(weight {1 - artifact.mixing.weight:.2f}), so its predictions differ from those of the hybrid"
+    )
 
 
 def _summary(artifact: Artifact) -> str:
     labels = artifact.labels
     into = f"{len(labels)} classes: {', '.join(map(_cell, labels))}"
-    return f"A {_kind(artifact)} on {_cell(_base(artifact))} that classifies texts into {into}"
+    words = ""
+    if artifact.words is not None:
+        words = f", combined with a linear model on words (weight {1 - artifact.mixing.weight:.2f}),"
+    return f"A {_kind(artifact)} on {_cell(_base(artifact))}{words} that classifies texts into {into}"
 
 
 def for_hub(text: str, repo: str) -> str:
@@ -205,7 +221,8 @@ def _results(artifact: Artifact) -> str:
         numbers = (f"{value:.4f}" if value is not None else "–" for value in values)
         lines.append(f"| {split} | {measured.rows:,} | {' | '.join(numbers)} |")
     averaged = "The averaged runs were selected on the same validation rows"
-    chosen = averaged if artifact.provenance.averaged_from else CHOSEN
+    made = artifact.provenance
+    chosen = averaged if made.averaged_from else FOLDED.format(folds=made.folds) if made.folds else CHOSEN
     read = "; the test split was read once, at the end." if "test" in artifact.metrics else "."
     return "\n".join([*lines, "", f"{chosen}{read}\n"])
 
@@ -234,9 +251,10 @@ def _probabilities(artifact: Artifact, where: str) -> str:
     """The temperature of the logits; empty without one."""
     if artifact.temperature == 1.0:
         return ""
+    rows = "out-of-fold predictions" if artifact.provenance.folds else "validation rows"
     return (
         f"Probabilities are calibrated: the temperature of the logits, {artifact.temperature:.4g}, was fitted on "
-        f"validation rows. {where} Predicted labels do not depend on it.\n"
+        f"{rows}. {where} Predicted labels do not depend on it.\n"
     )
 
 
@@ -251,9 +269,14 @@ def _peft(artifact: Artifact, in_peft: bool) -> str:
             "backbone": place,
             "max_length": artifact.max_length,
         }
-        return "With PEFT:\n\n" + _code(PEFT.format(here=HERE, **values))
+        only = ", without the linear model on words, so with other predictions" if artifact.words is not None else ""
+        return f"With PEFT{only}:\n\n" + _code(PEFT.format(here=HERE, **values))
     if artifact.role == "lora":
-        return "PEFT loads only the encoder's adapters; the head is in `head.safetensors`.\n"
+        words = " and the linear model on words in `words.json` and `words.safetensors`"
+        return (
+            "PEFT loads only the encoder's adapters; the head is in `head.safetensors`"
+            f"{words if artifact.words is not None else ''}.\n"
+        )
     return ""
 
 
@@ -270,16 +293,31 @@ def _training(artifact: Artifact) -> str:
         described |= {"scaling": spec.scaling, "targets": " ".join(spec.targets)}
     described |= {"lr": made.lr, "lr_ratio": made.lr_ratio if spec.rank and made.lr else None}
     described |= {"seed": made.seed, "steps_taken": made.steps_taken}
-    described |= plain(made.training) if made.training else {}
+    described |= _options(artifact)
     described |= {"precision": made.compute.precision} if made.compute else {}
     described |= {"averaged_from": ", ".join(made.averaged_from) or None, "merged_from": made.merged_from or None}
+    if artifact.words is not None:
+        described |= {"encoder_weight": f"{artifact.mixing.weight:.4f}", "hybrid_of": made.hybrid_of or None}
+        described |= {"words": f"{len(artifact.words.idf):,} words and pairs"}
     described |= {"data": Path(made.source).name or None}
-    rows = {"train_rows": made.train_rows, "validation_rows": made.validation_rows}
+    rows = {"train_rows": made.train_rows, "validation_rows": made.validation_rows or None, "folds": made.folds}
     described |= {name: None if count is None else f"{count:,}" for name, count in rows.items()}
     prints = {"backbone fingerprint": artifact.backbone_fingerprint, "data fingerprint": artifact.data_fingerprint}
     rows_shown = {name: value for name, value in (described | prints).items() if value is not None}
     lines = (f"| {name.replace('_', ' ')} | {_cell(str(value))} |" for name, value in rows_shown.items())
     return "\n".join(["| option | value |", "|---|---|", *lines, ""])
+
+
+def _options(artifact: Artifact) -> dict[str, object]:
+    """The training options. Weights of classes are listed by label, without the path of their file."""
+    made = artifact.provenance
+    if made.training is None:
+        return {}
+    described = plain(made.training)
+    if made.class_weights:
+        weights = zip(artifact.labels, made.class_weights, strict=True)
+        described["class_weight"] = ", ".join(f"{_cell(label)} {weight:.4g}" for label, weight in weights)
+    return described
 
 
 def _code(text: str) -> str:

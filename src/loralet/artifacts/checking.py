@@ -1,10 +1,11 @@
 """Checks of a saved adapter: its tensors, and checksums of description and tensors.
 
 A damaged adapter computes finite logits and confident labels, so nothing else would reveal it. ``loralet.json`` has
-three checksums (SHA-256) under the key ``sha256``. Folders written before they existed have none.
+checksums (SHA-256) under the key ``sha256``. Folders written before they existed have none.
 
 description   the fields :data:`PROTECTED`, which decide the predictions
 tensors       names, shapes and values of the trained tensors of the adapter's files
+words         the linear model on words of a hybrid
 checkpoint    the encoder, its configuration and its tokenizer, if the folder has them (full fine-tuning)
 """
 
@@ -20,6 +21,7 @@ import numpy as np
 from loralet.adapters.layout import Layout
 from loralet.artifacts.artifact import Artifact
 from loralet.artifacts.layout import layout_of
+from loralet.artifacts.words import ARRAYS, TOKENS
 from loralet.errors import RunError
 from loralet.hub.checkpoint import Checkpoint, fingerprint_of
 from loralet.hub.tensors import number_problems
@@ -38,6 +40,7 @@ PROTECTED = (
     "pooling",
     "label_type",
     "temperature",
+    "mixing",
 )
 """Fields of loralet.json that decide the predictions. The backbone's path is not one of them, as it may change."""
 MOVED = ("_name_or_path",)
@@ -68,16 +71,19 @@ def require_fitting(folder: Path, artifact: Artifact, arrays: Mapping[str, np.nd
 
 
 def checksums(
-    described: Mapping[str, object], arrays: Mapping[str, np.ndarray], checkpoint: str | None
+    folder: Path, described: Mapping[str, object], arrays: Mapping[str, np.ndarray], checkpoint: str | None
 ) -> dict[str, str]:
     """The value of the key ``sha256`` of loralet.json.
 
     Args:
+        folder: the folder, with all other files.
         described: the content of loralet.json.
         arrays: the tensors of the adapter's files, by slot name.
         checkpoint: see :func:`checkpoint_checksum`; None if the folder has no checkpoint.
     """
     found = {"description": _description_checksum(described), "tensors": fingerprint_of(arrays)}
+    if (folder / ARRAYS).exists():
+        found["words"] = _words_checksum(folder)
     return found | ({} if checkpoint is None else {"checkpoint": checkpoint})
 
 
@@ -127,6 +133,21 @@ def require_tensors(folder: Path, described: Mapping[str, object], arrays: Mappi
     recorded = described.get("sha256")
     if isinstance(recorded, dict) and recorded["tensors"] != fingerprint_of(arrays):
         raise RunError(f"{folder}: the tensors are not those that were saved (another sha256); {AGAIN}")
+
+
+def require_words(folder: Path, described: Mapping[str, object]) -> None:
+    """Compare the linear model of a hybrid with its checksum, if it has one.
+
+    Raises:
+        RunError: the checksum differs.
+    """
+    recorded = described.get("sha256")
+    if isinstance(recorded, dict) and recorded.get("words") != _words_checksum(folder):
+        raise RunError(f"{folder}: {TOKENS} or {ARRAYS} are not those that were saved (another sha256); {AGAIN}")
+
+
+def _words_checksum(folder: Path) -> str:
+    return _of([hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (TOKENS, ARRAYS)])
 
 
 def _description_checksum(described: Mapping[str, object]) -> str:

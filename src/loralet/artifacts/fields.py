@@ -38,6 +38,7 @@ def field_problems(artifact: Artifact) -> Iterator[str]:
     yield from _label_problems(artifact.labels)
     yield from _pooling_problems(artifact)
     yield from (f"adapter.{problem}" for problem in artifact.adapter.problems())
+    yield from (f"mixing.{problem}" for problem in artifact.mixing.problems())
     yield from _role_problems(artifact)
     yield from _metric_problems(artifact)
 

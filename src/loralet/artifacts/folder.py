@@ -3,6 +3,7 @@
 adapter_config.json          PEFT's configuration                                    (rank above 0)
 adapter_model.safetensors    the adapter's tensors and, if PEFT supports it, the head (rank above 0)
 head.safetensors             the head, if PEFT does not support it: mean head, head without adapters, some families
+words.json, words.safetensors    the linear model on words of a hybrid (loralet.artifacts.words)
 config.json, model.safetensors   a whole checkpoint instead                          (full fine-tuning)
 loralet.json                 labels, head, adapter, fingerprints, provenance, metrics (loralet.artifacts.artifact)
 tokenizer.json, tokenizer_config.json   the tokenizer, and its settings for transformers
@@ -26,6 +27,7 @@ from loralet.artifacts.card import card
 from loralet.artifacts.checking import checkpoint_checksum, checksums
 from loralet.artifacts.reading import PEFT_PREFIX, head_in_peft, read_artifact, read_described
 from loralet.artifacts.verify import verify
+from loralet.artifacts.words import write_words
 from loralet.atomic import new_file, new_folder, write_json
 from loralet.errors import CheckError
 from loralet.hub.backbone import Backbone
@@ -51,6 +53,8 @@ def save_artifact(folder: Path, artifact: Artifact, backbone: Backbone) -> None:
         (temporary / "README.md").write_text(card(artifact, carried_by_peft(artifact)), encoding="utf-8")
         backbone.tokenizer.save(str(temporary / "tokenizer.json"))
         write_json(temporary / "tokenizer_config.json", tokenizer_config(backbone.tokenizer, artifact.max_length))
+        if artifact.words is not None:
+            write_words(temporary, artifact.words)
         head = {name: t.contiguous() for name, t in artifact.tensors.items() if is_head(name)}
         if artifact.role == "full":
             _save_checkpoint(temporary, artifact, backbone)
@@ -82,7 +86,7 @@ def _write_description(folder: Path, artifact: Artifact, checkpoint: str | None)
     """Write loralet.json with the checksums of the files that the folder has."""
     arrays = {n: a for n, a in _arrays(artifact).items() if artifact.role != "full" or n.startswith("classifier")}
     described = artifact.describe()
-    write_json(folder / "loralet.json", described | {"sha256": checksums(described, arrays, checkpoint)})
+    write_json(folder / "loralet.json", described | {"sha256": checksums(folder, described, arrays, checkpoint)})
 
 
 def _arrays(artifact: Artifact) -> dict[str, np.ndarray]:

@@ -55,7 +55,9 @@ def predict(config: PredictConfig) -> None:
             members = ", ".join(artifact.id for artifact in ensemble.artifacts)
             note(f"mean probability of {members}")
         elif not runs.one.run and not runs.runs and adapters[0] != Path(runs.one.folder):
-            note(f"using {ensemble.artifacts[0].id}, the run chosen on validation")
+            artifact = ensemble.artifacts[0]
+            how = "" if artifact.provenance.folds else ", the run chosen on validation"
+            note(f"using {artifact.id}{how}")
         unlabelled: list[int] = []
         found = ensemble.predict(given.texts)
         found = abstaining(found, output.min_confidence, output.abstain_label or None)

@@ -11,10 +11,10 @@ from loralet.report.comparisons import choose
 from loralet.report.configurations import Configuration, Model
 from loralet.report.grids import Trend
 from loralet.report.savings import Savings
-from loralet.report.wording import NO_BREAK, listed, p_value, percent, points
+from loralet.report.wording import NO_BREAK, capitalised, listed, p_value, percent, points
 from loralet.runs.environment import Environment
 from loralet.runs.record import Record
-from loralet.runs.run import Role
+from loralet.runs.run import HYBRID, Role
 
 STRONG = 0.5
 """Smallest rank correlation reported as a trend (assumed). It is not significant with nine cells; the text says so."""
@@ -34,6 +34,8 @@ SIGNIFICANT = {
 }
 """Two-sided 5 % critical values of Spearman's coefficient by number of points (Zar 1972); 2.0: never significant."""
 SCALE = "the effective scale alpha/r × lr"
+LINEAR: dict[Role, str] = {"tfidf-svm": "TF-IDF + SVM", "tfidf-lr": "TF-IDF + logistic regression"}
+"""Names of the linear models on words in sentences, by role."""
 
 
 @dataclass(frozen=True)
@@ -116,13 +118,18 @@ def answer(facts: Facts) -> tuple[str, ...]:
 def split_text(facts: Facts) -> str:
     """The rows that accuracies are measured on."""
     data = facts.record.results.data
-    return f"{data.test_rows:,} test rows" if data.test_rows else f"{data.validation_rows:,} validation rows"
+    return f"{data.test_rows:,} test rows" if data.test_rows else f"{data.held_out_rows:,} {data.held_out} rows"
 
 
 def _accuracy(facts: Facts) -> str:
-    best, rows = facts.best, split_text(facts)
+    best, rows, folds = facts.best, split_text(facts), facts.record.results.data.folds
     if best.test is None:
         right = percent(best.validation or 0.0)
+        if folds:
+            return (
+                f"There is no test split. {capitalised(described(best))} classifies {right} of {rows} correctly: "
+                f"{folds} runs of it, each on the rows that it was not trained on."
+            )
         return f"There is no test split. Validation chose {best.name}, which classifies {right} of {rows} correctly."
     details = [f"95{NO_BREAK}% interval {100 * best.test.low:.1f}–{percent(best.test.high)}"]
     if best.test.sd is not None:
@@ -136,7 +143,8 @@ def _accuracy(facts: Facts) -> str:
         )
         details.append(f"{which} cannot be distinguished from it")
     right = percent(best.test.mean)
-    return f"Chosen on validation, {described(best)} classifies {right} of {rows} correctly ({'; '.join(details)})."
+    subject = capitalised(described(best)) if folds else f"Chosen on validation, {described(best)}"
+    return f"{subject} classifies {right} of {rows} correctly ({'; '.join(details)})."
 
 
 def described(row: Configuration) -> str:
@@ -161,9 +169,13 @@ def _baselines(facts: Facts) -> str:
     for role, name in names.items():
         rows = (row for row in facts.of(role) if row.model == best.model and row is not best)
         parts += [f"{name} reaches {percent(row.accuracy)}" for row in rows][:1]
-    for row in facts.of("tfidf-svm"):
-        verdict = _against(best, row)
-        parts.append(f"a linear model on words (TF-IDF + SVM) reaches {percent(row.accuracy)}, {verdict}")
+    for role, name in LINEAR.items():
+        for row in facts.of(role):
+            verdict = _against(best, row)
+            parts.append(f"a linear model on words ({name}) reaches {percent(row.accuracy)}, {verdict}")
+    for row in facts.of(HYBRID):
+        figures = f" ({points(-row.versus.difference)}, {p_value(row.versus.p_holm)})" if row.versus else ""
+        parts.append(f"the hybrid of a run and a linear model on words reaches {percent(row.accuracy)}{figures}")
     if not parts:
         return "There are no baselines for comparison; loralet study adds them."
     return f"For comparison, {'; '.join(parts)}."
@@ -172,7 +184,7 @@ def _baselines(facts: Facts) -> str:
 def _against(best: Configuration, row: Configuration) -> str:
     """Comparison of another row with the winner: by the paired test, or by the intervals if predictions are missing."""
     if not (best.test and row.test):
-        return "on validation"
+        return "on the same rows"
     name = METHOD_NAMES[best.adapter.method] if best.role == "lora" and best.adapter else ""
     if row.versus:
         figures = f"{points(-row.versus.difference)}, {p_value(row.versus.p_holm)}"

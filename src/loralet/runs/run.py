@@ -8,10 +8,12 @@ from loralet.adapters.adapter import Adapter
 from loralet.adapters.spec import HEAD_ALONE, AdapterSpec
 
 Role = str
-"""``lora`` (any adapter method), ``linear-probe``, ``random-head``, ``full``, ``average``, ``ensemble``, or the role of
-a baseline of the task."""
+"""``lora`` (any adapter method), ``linear-probe``, ``random-head``, ``full``, ``average``, ``ensemble``, ``hybrid``, or
+the role of a baseline of the task."""
 TRAINED = ("lora", "linear-probe", "full")
-"""Roles with an adapter folder."""
+"""Roles of runs that were trained. They have an adapter folder, as have averages and hybrids."""
+HYBRID = "hybrid"
+"""Role of a trained run combined with a linear model on words."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Run:
         lr: peak learning rate.
         seed: seed of initial values, dropout and row order.
         lr_ratio: ratio of the learning rate of B to that of A (:meth:`loralet.adapters.pack.Pack.lr_factors`).
+        fold: fold of a cross-validation whose rows have weight 0 in this run, from 0; None: trained on all rows.
     """
 
     id: str
@@ -35,6 +38,7 @@ class Run:
     lr: float = 0.0
     seed: int = 0
     lr_ratio: float = 1.0
+    fold: int | None = None
 
     def numbers(self, layers: int) -> Adapter:
         """The numeric configuration for a pack; targets must be resolved.

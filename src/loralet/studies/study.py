@@ -5,19 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from loralet.errors import TrainingError
 from loralet.events import Event, Stage
 from loralet.runs.environment import SessionBackend
 from loralet.runs.folder import PREDICTED, TARGETS, RunFolder
+from loralet.runs.out_of_fold import save_out_of_fold
 from loralet.runs.results import DataFacts, Results, SplitClasses
 from loralet.runs.run import Run
 from loralet.runs.selection import chosen_run, selection_of
 from loralet.studies.combine import combine, measure_ensembles
 from loralet.studies.estimate import Packs, pack_up
+from loralet.studies.folds import CrossValidated, cross_validate, remarks
+from loralet.studies.hybrid import add_hybrid, measure_hybrid
 from loralet.studies.plan import Plan
 from loralet.training.corpus import Corpus, load_corpus, split_rows
+from loralet.training.folds import fold_runs
 from loralet.training.packs import resolved
 from loralet.training.session import Listen, Row, Session, make_artifact, open_session, train_pack
+from loralet.training.weights import class_weights
 
 
 @dataclass(frozen=True)
@@ -50,8 +57,10 @@ def prepare(plan: Plan, listen: Listen) -> Prepared:
         DataError, CheckpointError, HubError: the inputs cannot be used.
     """
     listen(Stage(f"reading {plan.source}"))
-    corpus = load_corpus(plan.source, plan.reading, plan.training.validation_sample)
-    for note in corpus.dataset.notes:
+    corpus = load_corpus(plan.source, plan.reading, plan.training.validation_sample, plan.folds)
+    weights = class_weights(plan.training.class_weight, corpus.train.targets, corpus.dataset.task)
+    corpus = replace(corpus, class_weights=weights)
+    for note in (*corpus.dataset.notes, *remarks(corpus)):
         listen(Stage(note))
     sessions = {
         model: open_session(
@@ -60,7 +69,8 @@ def prepare(plan: Plan, listen: Listen) -> Prepared:
         for model in dict.fromkeys(run.model for run in plan.runs)
     }
     plan = replace(plan, runs=tuple(resolved(run, sessions[run.model].backbone.table) for run in plan.runs))
-    return Prepared(plan, corpus, sessions, pack_up(plan.runs, sessions))
+    runs = [member for run in plan.runs for member in (run, *fold_runs(run, corpus.folds))]
+    return Prepared(plan, corpus, sessions, pack_up(runs, sessions))
 
 
 def carry_out(prepared: Prepared, folder: RunFolder, listen: Listen) -> Results:
@@ -83,24 +93,50 @@ def carry_out(prepared: Prepared, folder: RunFolder, listen: Listen) -> Results:
         listen(event)
 
     plan, corpus, sessions = prepared.plan, prepared.corpus, prepared.sessions
+    validated = _cross_validated(prepared, folder, tell) if corpus.folds else None
+    rows = validated.rows if validated else _trained(prepared, folder, tell)
+    if not any(row.tensors for row in rows if row.run in plan.runs):
+        raise TrainingError("every run diverged before its first check; lower the learning rate")
+    rows = _in_order(rows, plan)
+    rows += combine(rows, sessions, corpus, plan, folder, tell) if plan.combine else []
+    if plan.training.hybrid != "off":
+        found = validated.predictions if validated else None
+        rows += add_hybrid(rows, sessions, corpus, plan, found, folder, tell)
+    reads = _read_test(rows, sessions, corpus, plan, folder, tell)
+    results = _results(rows, prepared, reads)
+    folder.save_results(results)
+    return results
+
+
+def _trained(prepared: Prepared, folder: RunFolder, tell: Listen) -> list[Row]:
+    """Fit the baselines and train the runs, selected on the validation split, and save the trained runs."""
+    plan, corpus, sessions = prepared.plan, prepared.corpus, prepared.sessions
     rows = _baselines(corpus, tell) if plan.baselines else []
     for runs in prepared.packs.packs:
         session = sessions[runs[0].model]
         if plan.baselines:
             rows += [_random_head(session, run) for run in runs if run.role == "linear-probe"]
         trained = train_pack(session, runs, tell, plan.exits(len(session.rows.train)))
-        for row in trained:
-            if row.tensors:
-                folder.save(make_artifact(row, session, corpus, plan.source, plan.reading), session.backbone)
+        _save(trained, session, prepared, folder)
         rows += trained
-    if not any(row.tensors for row in rows if row.run in plan.runs):
-        raise TrainingError("every run diverged before its first check; lower the learning rate")
-    rows = _in_order(rows, plan)
-    rows += combine(rows, sessions, corpus, plan, folder, tell) if plan.combine else []
-    reads = _read_test(rows, sessions, corpus, plan, folder, tell)
-    results = _results(rows, prepared, reads)
-    folder.save_results(results)
-    return results
+    return rows
+
+
+def _cross_validated(prepared: Prepared, folder: RunFolder, tell: Listen) -> CrossValidated:
+    """Train the run on all rows and those of the folds, and save the run and the out-of-fold predictions."""
+    session = prepared.sessions[prepared.plan.runs[0].model]
+    kinds = prepared.corpus.dataset.task.baselines() if prepared.plan.baselines else ()
+    found = cross_validate(session, prepared.corpus, prepared.packs.packs, kinds, tell)
+    _save(found.rows, session, prepared, folder)
+    save_out_of_fold(folder.folder, found.predictions)
+    return found
+
+
+def _save(rows: Sequence[Row], session: Session, prepared: Prepared, folder: RunFolder) -> None:
+    plan = prepared.plan
+    for row in rows:
+        if row.tensors:
+            folder.save(make_artifact(row, session, prepared.corpus, plan.source, plan.reading), session.backbone)
 
 
 def _results(rows: Sequence[Row], prepared: Prepared, reads: int) -> Results:
@@ -109,10 +145,11 @@ def _results(rows: Sequence[Row], prepared: Prepared, reads: int) -> Results:
     data = DataFacts(
         source=plan.source,
         train_rows=len(corpus.train),
-        validation_rows=len(corpus.validation),
+        validation_rows=corpus.validation_rows,
         test_rows=len(dataset.test) if dataset.test else 0,
         labels=dataset.task.labels,
         fingerprint=dataset.fingerprint,
+        folds=corpus.folds or None,
         lengths=tuple(session.lengths for session in prepared.sessions.values()),
     )
     runs = tuple(row.result() for row in rows)
@@ -120,7 +157,9 @@ def _results(rows: Sequence[Row], prepared: Prepared, reads: int) -> Results:
     results = Results(plan.kind, data, runs, reads, dataset.task.name, selection)
     chosen = chosen_run(results).id
     classes = next(row.classes for row in rows if row.run.id == chosen)
-    return replace(results, classes=tuple(SplitClasses(chosen, split, found) for split, found in classes.items()))
+    names = {"validation": data.held_out}
+    found = tuple(SplitClasses(chosen, names.get(split, split), scores) for split, scores in classes.items())
+    return replace(results, classes=found)
 
 
 def _in_order(rows: Sequence[Row], plan: Plan) -> list[Row]:
@@ -173,7 +212,7 @@ def _read_test(
         return 0
     tell(Stage(f"reading the test split: {len(corpus.dataset.test):,} rows, once"))
     test, task = corpus.dataset.test.read(), corpus.dataset.task
-    predictions = {TARGETS: test.targets}
+    predictions, calibrated = {TARGETS: test.targets}, dict[str, np.ndarray]()
     for row in rows:
         if row.predict:
             predicted = row.predict(test.texts.to_pylist())
@@ -187,6 +226,8 @@ def _read_test(
             predictions[row.run.id] = row.measure_test(task, logits, test.targets)
             assert row.test
             folder.add_metrics(row.run.id, "test", len(test), row.test, row.classes["test"])
+            calibrated[row.run.id] = logits / row.temperature
     measure_ensembles(rows, predictions, task)
+    measure_hybrid(rows, calibrated, test.texts.to_pylist(), predictions, corpus, folder)
     folder.save_predictions(predictions)
     return corpus.dataset.test.reads

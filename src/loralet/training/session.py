@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from loralet.adapters.pack import Pack
-from loralet.artifacts.artifact import Artifact, ArtifactRole, Measured, Provenance
+from loralet.artifacts.artifact import OUT_OF_FOLD, Artifact, ArtifactRole, Measured, Provenance
 from loralet.backends.base import Backend, LoadedEncoder
 from loralet.backends.choice import choose_backend
 from loralet.backends.info import BackendInfo
@@ -26,6 +26,7 @@ from loralet.runs.selection import rank_of_scores, selection_of
 from loralet.tasks.base import Scores, Task
 from loralet.tasks.calibration import TemperatureScaling
 from loralet.tasks.classes import ClassScores
+from loralet.tasks.words import WordModel
 from loralet.training.corpus import Corpus, CorpusRows, Rows, corpus_rows
 from loralet.training.halving import Exits
 from loralet.training.loop import STAY, RunState, TrainingState, train
@@ -44,12 +45,15 @@ class Row:
         trainable, total: number of trained parameters, and of all parameters.
         steps, converged_step, seconds, memory, status: results of training; seconds are the run's share of the pack's
             time, memory is in bytes.
-        validation, test: scores on the whole splits, of the calibrated logits.
+        validation, test: scores on the whole splits, of the calibrated logits; with folds, ``validation`` is out of
+            fold.
         calibration: the temperature of the logits; None if none was fitted.
         classes: scores of each class of a trained run, by split.
         tensors: trained tensors by slot name; empty for a baseline and for a run that diverged before its first check.
         predict: predicts targets of texts, for a model without an encoder.
-        members: ids of the runs of an average or an ensemble.
+        members: ids of the runs of an average, an ensemble or a hybrid.
+        words: the linear model on words, of its own row.
+        encoder_weight: weight of the encoder in a hybrid.
     """
 
     run: Run
@@ -67,6 +71,8 @@ class Row:
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     predict: Callable[[Sequence[str]], np.ndarray] | None = None
     members: tuple[str, ...] = ()
+    words: WordModel | None = None
+    encoder_weight: float | None = None
 
     @property
     def temperature(self) -> float:
@@ -109,6 +115,7 @@ class Row:
             lr_ratio=run.lr_ratio if trained else None,
             seed=run.seed if run.model and not self.members else None,
             members=self.members or None,
+            encoder_weight=self.encoder_weight,
             trainable_parameters=self.trainable,
             total_parameters=self.total,
             steps=self.steps,
@@ -277,7 +284,7 @@ def open_session(
             encoder = chosen.backend.load(backbone.weights, backbone.table, chosen.dtype)
             by_line[chosen.announcement] = Loaded(chosen.backend, encoder, chosen.info)
         loaded[method] = by_line[chosen.announcement]
-    tell(Stage(f"tokenising {len(corpus.train) + len(corpus.validation):,} rows"))
+    tell(Stage(f"tokenising {len(corpus.train) + corpus.validation_rows:,} rows"))
     rows, lengths = corpus_rows(corpus, backbone, reading.max_length)
     if lengths.truncated:
         tell(Stage(_truncation(lengths, len(rows.train), backbone.table.longest)))
@@ -297,17 +304,28 @@ def _truncation(lengths: TextLengths, rows: int, longest: int) -> str:
 
 def train_pack(session: Session, runs: Sequence[Run], tell: Listen, exits: Exits = STAY) -> list[Row]:
     """Train a pack; keep the better of each run's best and last state on the whole validation split."""
+    rows, ended = run_pack(session, runs, tell, exits)
+    some = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
+    tell(Stage(f"measuring {some} on all {len(session.rows.validation):,} validation rows"))
+    _keep_better_states(session, rows, ended)
+    return rows
+
+
+def run_pack(
+    session: Session, runs: Sequence[Run], tell: Listen, exits: Exits = STAY
+) -> tuple[list[Row], list[RunState]]:
+    """Train a pack to its end.
+
+    Returns:
+        One row per run, without tensors and scores, and the state that it ended in, both in the order of the runs.
+    """
     state = session.start(runs)
     trainable = {run.id: state.pack.trainable(i) for i, run in enumerate(runs)}
     for event in train(state, session.rows.train, session.rows.sample, session.training, runs[0].seed, exits):
         tell(event)
     memory = peak_memory()
-    some = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
-    tell(Stage(f"measuring {some} on all {len(session.rows.validation):,} validation rows"))
     ended = sorted(state.ended, key=lambda s: runs.index(s.run))
-    rows = [_row(session, s, trainable[s.run.id], memory) for s in ended]
-    _keep_better_states(session, rows, ended)
-    return rows
+    return [_row(session, s, trainable[s.run.id], memory) for s in ended], ended
 
 
 def _row(session: Session, s: RunState, trainable: int, memory: int) -> Row:
@@ -354,8 +372,9 @@ def make_artifact(row: Row, session: Session, corpus: Corpus, source: str, readi
     """
     run, backbone = row.run, session.backbone
     roles: dict[str, ArtifactRole] = {"linear-probe": "linear-probe", "full": "full"}
+    split = OUT_OF_FOLD if corpus.folds else "validation"
     classes = row.classes.get("validation", ())
-    measured = {"validation": Measured(len(corpus.validation), row.validation, classes)} if row.validation else {}
+    measured = {split: Measured(len(corpus.validation), row.validation, classes)} if row.validation else {}
     return Artifact(
         id=run.id,
         role=roles.get(run.role, "lora"),
@@ -374,9 +393,11 @@ def make_artifact(row: Row, session: Session, corpus: Corpus, source: str, readi
         provenance=Provenance(
             source=source,
             train_rows=len(corpus.train),
-            validation_rows=len(corpus.validation),
+            validation_rows=corpus.validation_rows,
             split_seed=reading.split_seed,
             validation_fraction=reading.validation_fraction,
+            folds=corpus.folds or None,
+            class_weights=corpus.class_weights,
             lr=run.lr,
             lr_ratio=run.lr_ratio,
             seed=run.seed,
