@@ -9,10 +9,14 @@ import re
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+LEFTOVER = 24 * 3600
+"""Age in seconds at which a temporary folder belongs to no running process."""
 
 
 @contextmanager
@@ -45,6 +49,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         OSError: it cannot be written; the error names ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path)
     temporary = _unused(path)
     with _naming(path):
         temporary.mkdir()
@@ -66,6 +71,15 @@ def new_folder(path: Path) -> Iterator[Path]:
 def _unused(path: Path) -> Path:
     """A name next to a path that no other process uses; files of :mod:`tempfile` are readable by their user only."""
     return path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}")
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove temporary folders of this path that killed processes left a day ago or earlier."""
+    for folder in path.parent.iterdir():
+        if re.fullmatch(rf"\.{re.escape(path.name[:100])}\.[0-9a-f]{{16}}", folder.name) and folder.is_dir():
+            with suppress(OSError):
+                if time.time() - folder.stat().st_mtime > LEFTOVER:
+                    shutil.rmtree(folder)
 
 
 def _set_modes(folder: Path) -> None:

@@ -78,6 +78,8 @@ def find_adapter(folder: Path, run: str = "") -> Path:
     results = read_results(folder)
     adapters = folder / "adapters"
     run = run or chosen_run(results).id
+    if run in (".", "..") or Path(run).name != run:
+        raise RunError(f"{folder}: {run!r} is not the name of a run")
     if (adapters / run).is_dir() and not (adapters / run / "loralet.json").exists():
         raise RunError(
             f"{adapters / run}: loralet.json is missing, so the labels are unknown; "
