@@ -257,12 +257,14 @@ def test_without_a_usable_cache_the_kernels_are_compiled_for_this_process(
 def test_a_compiler_that_does_not_finish_is_called_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "SECONDS", 0.5)
     monkeypatch.delenv(FORCED, raising=False)
-    compiler_of(folder, f"echo >> {folder}/log; sleep 60")
+    compiler_of(folder, f"echo >> {folder}/log; sh -c 'echo $$ > {folder}/child; sleep 60; true'; true")
     before = time.monotonic()
     with pytest.raises(NativeUnavailable, match=r"cc did not finish within 0.5 s"):
         load_kernels(sources=folder / "csrc")
     assert time.monotonic() - before < 10
     assert calls(folder) == 2  # with the question whether it processes an empty file
+    with pytest.raises(ProcessLookupError):  # children of the compiler do not go on
+        os.kill(int((folder / "child").read_text()), 0)
     with pytest.raises(NativeUnavailable, match=r"cc did not finish before; remove .*unfinished-.* to try it again"):
         load_kernels(sources=folder / "csrc")
     assert calls(folder) == 2

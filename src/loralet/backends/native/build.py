@@ -9,10 +9,12 @@ import hashlib
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -310,17 +312,33 @@ def _build(compiler: Path, flags: Sequence[str], sources: Path, folder: Path) ->
 def _run(command: Sequence[str]) -> str:
     """Run the compiler; returns its error message, or an empty string.
 
-    Its messages go to a file: children of a compiler that was stopped would keep a pipe open.
+    Its messages go to a file: children of a compiler that was stopped would keep a pipe open. It has a process group of
+    its own, so that its children are stopped with it.
 
     Raises:
         OSError, subprocess.TimeoutExpired: it cannot be started, or does not finish.
     """
     with tempfile.TemporaryFile() as said:
         nothing = subprocess.DEVNULL
-        done = subprocess.run(command, stdin=nothing, stdout=nothing, stderr=said, timeout=SECONDS, check=False)
+        process = subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=said, start_new_session=True)
+        try:
+            status = process.wait(SECONDS)
+        except BaseException:
+            _stop(process)
+            raise
         said.seek(0)
         text = said.read(10_000).decode(errors="replace")
-    return (text or "failed without a message") if done.returncode else ""
+    return (text or "failed without a message") if status else ""
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End a process and its children."""
+    with suppress(OSError):
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+    process.wait()
 
 
 if __name__ == "__main__":
