@@ -46,7 +46,14 @@ class LoopbackHub:
         broken: return 503 for all requests.
         unavailable: path suffixes of files that return 403, as from a filtering proxy.
         cut_once: path suffixes of files whose first transfer stops half-way.
+        statuses: status of all requests whose path contains a text.
+        status_once: status of the first request whose path contains a text.
+        malformed: texts in the paths of file lists that are answered with something else than JSON.
+        etag, commit: replace those of all files, as a hostile hub does.
+        listed: further names in all file lists.
+        elsewhere: URL of another server to which all downloads are redirected.
         requests: received requests, in order.
+        tokens: values of the header Authorization that were received.
     """
 
     models: Mapping[str, Path] = field(default_factory=dict)
@@ -55,6 +62,14 @@ class LoopbackHub:
     broken: bool = False
     unavailable: set[str] = field(default_factory=set)
     cut_once: set[str] = field(default_factory=set)
+    statuses: Mapping[str, int] = field(default_factory=dict)
+    status_once: dict[str, int] = field(default_factory=dict)
+    malformed: Mapping[str, bytes] = field(default_factory=dict)
+    etag: str = ""
+    commit: str = ""
+    listed: tuple[str, ...] = ()
+    elsewhere: str = ""
+    tokens: list[str | None] = field(default_factory=list)
     port: int = 0
     requests: list[Request] = field(default_factory=list)
 
@@ -123,8 +138,17 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
         try:
+            self.served.tokens.append(self.headers.get("Authorization"))
             if self.served.broken:
                 raise _RefusedError(503)
+            for part, status in (*self.served.statuses.items(), *list(self.served.status_once.items())):
+                if part in path:
+                    self.served.status_once.pop(part, None)
+                    raise _RefusedError(status)
+            for part, content in self.served.malformed.items():
+                if part in path:
+                    self._send(200, content, {"Content-Type": "application/json"})
+                    return
             if match := API.fullmatch(path):
                 self._send(
                     200, json.dumps(self._api(**match.groupdict())).encode(), {"Content-Type": "application/json"}
@@ -155,12 +179,12 @@ class _Handler(BaseHTTPRequestHandler):
                 for name in _names(folder)
                 if not inside or name.startswith(f"{inside}/")
             ]
-        siblings = [{"rfilename": name} for name in _names(folder)]
+        siblings = [{"rfilename": name} for name in (*self.served.listed, *_names(folder))]
         gated = "manual" if repo in self.served.gated else False
         return {
             "_id": commit[:24],
             "id": repo,
-            "sha": commit,
+            "sha": self.served.commit or commit,
             "siblings": siblings,
             "private": False,
             "gated": gated,
@@ -177,7 +201,12 @@ class _Handler(BaseHTTPRequestHandler):
         if path.endswith(tuple(self.served.unavailable)):
             raise _RefusedError(403)
         content = (folder / file).read_bytes()
-        headers = {"ETag": f'"{_etag(content)}"', "X-Repo-Commit": commit, "Content-Type": "application/octet-stream"}
+        etag = self.served.etag or _etag(content)
+        headers = {"ETag": f'"{etag}"', "X-Repo-Commit": commit, "Content-Type": "application/octet-stream"}
+        if self.served.elsewhere:
+            linked = {"X-Linked-Etag": headers.pop("ETag"), "X-Linked-Size": str(len(content))}
+            self._send(302, b"", headers | linked | {"Location": f"{self.served.elsewhere}{path}"})
+            return
         cut = self.command == "GET" and next((ending for ending in self.served.cut_once if path.endswith(ending)), None)
         if cut:
             self.served.cut_once.remove(cut)

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -34,8 +35,10 @@ from loralet.config import (
     TrainConfig,
     with_preset,
 )
+from loralet.config.hints import foreign_options
 from loralet.errors import ConfigError, LoraletError, UserError, is_utf8
 from loralet.runtime import prepare_runtime
+from loralet.terminal import prepare_streams, terminal
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,8 @@ def parse(arguments: Sequence[str]) -> Callable[[], None]:
     if problems:
         advice = "convert texts to UTF-8 (or put them into a UTF-8 file for --file), and rename files to UTF-8 names"
         raise ConfigError(f"{'; '.join(problems)}: {advice}")
+    if problems := list(foreign_options(arguments)):
+        raise ConfigError.listing(problems)
     name, parts = _parsed(arguments, {})
     defaults = _defaults(parts)
     if defaults is not None:
@@ -187,11 +192,13 @@ def _run(command: Command, parts: tuple[Any, ...]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Exit status: 0 on success, 2 after a user error, 1 after another failure, 130 after Ctrl-C."""
-    console = Console(stderr=True)
+    prepare_streams()
+    console = terminal(stderr=True)
     prepare_runtime()
     logging.basicConfig(format="· %(message)s", level=logging.WARNING)
     try:
         parse(sys.argv[1:] if arguments is None else arguments)()
+        sys.stdout.flush()
         return 0
     except LoraletError as error:
         _say(console, str(error))
@@ -204,13 +211,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(console, "interrupted; files already written are kept")
         return 130
     except BrokenPipeError:
-        # The reader closed the pipe (`| head`). This is not an error; keep Python from reporting one at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader closed the pipe (`| head`). This is not an error.
+        _abandon_output()
         return 0
     except OSError as error:
+        if error.filename is None:
+            _abandon_output()
         _say(console, f"{error.filename or 'input or output'}: {error.strerror or error}")
         mistakes = (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
         return 2 if isinstance(error, mistakes) else 1
+
+
+def _abandon_output() -> None:
+    """Keep Python from reporting at exit that standard output cannot be written."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(console: Console, text: str) -> None:

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 Record = TypeVar("Record")
 
 EXPECTED = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
+
+
+def read_json(path: Path) -> object:
+    """The content of a JSON file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        ValueError: it is not JSON, not UTF-8, nested too deeply, or has a whole number of thousands of digits.
+        OSError: it cannot be read.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except RecursionError:
+        raise ValueError(f"{path.name} is nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"{path.name} is not valid JSON: {str(error)[:200]}") from error
 
 
 def read_record(kind: type[Record], raw: Mapping[str, object], problems: list[str], where: str = "") -> Record | None:

@@ -19,8 +19,25 @@ MOST_THREADS = 1024
 POLICY = "OMP_WAIT_POLICY"
 
 
+NO_TELEMETRY = ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY")
+"""Environment variables with which onnxruntime and huggingface_hub send no usage data, read when they are imported."""
+
+
+def prevent_telemetry() -> None:
+    """Keep dependencies that are imported later from sending usage data, unless the user has set their variables."""
+    for name in NO_TELEMETRY:
+        os.environ.setdefault(name, "1")
+
+
 def prepare_runtime() -> None:
-    """Set OpenMP's wait policy to passive, unless the user has set one. Warn once if torch is already imported."""
+    """Set OpenMP's wait policy to passive, unless the user has set one. Warn once if torch is already imported.
+
+    Also keep dependencies from sending usage data, and limit ``OMP_NUM_THREADS`` to what OpenMP can start.
+    """
+    prevent_telemetry()
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    if given.isdecimal() and int(given) > MOST_THREADS:  # torch and the kernels would end the process
+        os.environ["OMP_NUM_THREADS"] = str(MOST_THREADS)
     if os.environ.get(POLICY):
         return
     os.environ[POLICY] = "PASSIVE"
@@ -64,7 +81,7 @@ def thread_count() -> int:
     if _without_torch is not None:
         return _without_torch
     given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-    return int(given) if given.isdecimal() and int(given) else available_cores()
+    return min(int(given), MOST_THREADS) if given.isdecimal() and int(given) else available_cores()
 
 
 def available_cores() -> int:

@@ -137,7 +137,7 @@ def test_a_compiler_error_is_quoted_and_leaves_no_files(folder: Path) -> None:
     compiler_of(folder, "echo no memory card >&2; exit 1")
     with pytest.raises(NativeUnavailable, match=r"the kernels cannot be compiled .*cc: no memory card"):
         load_kernels("portable")
-    assert not list((folder / "cache" / "native").iterdir())
+    assert not (folder / "cache").exists()
 
 
 @needs_compiler
@@ -151,9 +151,8 @@ def test_sources_that_do_not_compile_are_rejected(folder: Path) -> None:
 @needs_compiler
 def test_a_library_that_cannot_be_loaded_is_rejected(folder: Path) -> None:
     compiler_of(folder, f'exec {COMPILER} "$@"')
-    (folder / "empty.c").write_text("int nothing;", encoding="utf-8")
-    path = compiled("portable", folder)
-    path.write_bytes(b"no library")
+    source = "int missing(void); int call(void) { return missing(); }"
+    (folder / "incomplete.c").write_text(source, encoding="utf-8")
     with pytest.raises(NativeUnavailable, match="the compiled kernels cannot be loaded"):
         load_kernels("portable", folder)
 

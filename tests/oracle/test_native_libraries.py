@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +17,7 @@ from test_native_build import COMPILER, TABLE, compiler_of, needs_compiler
 
 from loralet.backends.choice import choose_backend
 from loralet.backends.native import build, openmp
-from loralet.backends.native.bindings import Kernels, _load
+from loralet.backends.native.bindings import Kernels, _load, load_kernels
 from loralet.backends.native.build import (
     BASELINE,
     FORCED,
@@ -26,11 +28,11 @@ from loralet.backends.native.build import (
     NativeUnavailable,
     compiled,
     find_compiler,
-    is_private,
     prebuild,
     prebuilt,
     prebuilt_instructions,
 )
+from loralet.backends.native.library_cache import content_hash, is_private
 from loralet.backends.native.openmp import OF_SYSTEM, load_openmp, missing_runtime, torch_runtimes
 
 pytestmark = needs_compiler
@@ -81,15 +83,14 @@ def without_compiler(folder: Path) -> None:
 
 
 def test_the_library_of_the_wheel_is_loaded_first(folder: Path) -> None:
-    cached = compiled_in(folder)
-    cached.write_bytes(b"no library")
     library = prebuilt_in(folder)
     before = calls(folder)
     load_in(folder)
     assert calls(folder) == before
+    assert not (folder / "cache").exists()
     library.unlink()
-    with pytest.raises(NativeUnavailable, match="the compiled kernels cannot be loaded"):
-        load_in(folder)
+    load_in(folder)
+    assert calls(folder) > before
 
 
 def test_without_a_compiler_the_library_of_the_wheel_is_loaded(folder: Path) -> None:
@@ -172,6 +173,141 @@ def test_a_library_that_others_can_write_is_not_loaded(folder: Path) -> None:
     without_compiler(folder)
     with pytest.raises(NativeUnavailable, match=NO_COMPILER):
         compiled_in(folder)
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o757, 0o775])
+@pytest.mark.parametrize("place", ["cache", "cache/native"])
+def test_a_library_in_a_folder_that_others_can_write_is_not_loaded(
+    folder: Path, place: str, mode: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Others could have put it there. The kernels are compiled again, outside the cache."""
+    planted = compiled_in(folder)
+    assert is_private(planted)
+    (folder / place).chmod(mode)
+    before, mine = calls(folder), os.getuid() != 0 and mode == 0o775
+    found = compiled_in(folder)
+    if mine:  # a group of this user alone, on many systems
+        return
+    assert found != planted
+    assert folder / "cache" not in found.parents
+    assert found.parent.stat().st_mode & 0o777 == 0o700
+    assert calls(folder) > before
+    assert f"other users can write {folder / place}; run chmod go-w on it" in caplog.text
+    load_in(folder)
+    without_compiler(folder)
+    with pytest.raises(NativeUnavailable, match=NO_COMPILER):
+        compiled_in(folder)
+    (folder / place).chmod(0o1777)  # others can add files of their own, but not replace this one
+    assert compiled_in(folder) == planted
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o002, 0o022, 0o077])
+def test_new_folders_of_the_cache_are_private_with_any_umask(folder: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        path = compiled_in(folder)
+    finally:
+        os.umask(before)
+    assert path.parent == folder / "cache" / "native"
+    assert all(is_private(one) for one in (path, path.parent, path.parent.parent))
+    count = calls(folder)
+    assert compiled_in(folder) == path
+    assert calls(folder) == count
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda data: b"",
+    "truncated": lambda data: data[: len(data) // 2],
+    "short of one byte": lambda data: data[:-1],
+    "longer": lambda data: data + b"x",
+    "junk": lambda data: b"no library",
+    "zeros": lambda data: bytes(len(data)),
+    "a bit": lambda data: data[:5000] + bytes([data[5000] ^ 1]) + data[5001:],
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_library_of_the_cache_is_compiled_again(folder: Path, name: str) -> None:
+    path = compiled_in(folder)
+    intact = path.read_bytes()
+    path.write_bytes(DAMAGES[name](intact))
+    before = calls(folder)
+    found = compiled_in(folder)
+    assert calls(folder) > before
+    assert content_hash(found) == found.stem.rpartition("-")[2]
+    assert [one for one in path.parent.iterdir() if one.suffix == ".so"] == [found]
+    load_in(folder)
+    found.write_bytes(DAMAGES[name](intact))
+    without_compiler(folder)
+    with pytest.raises(NativeUnavailable, match=NO_COMPILER):
+        compiled_in(folder)
+
+
+@pytest.mark.parametrize("place", ["cache", "cache/native"])
+def test_without_a_usable_cache_the_kernels_are_compiled_for_this_process(
+    folder: Path, place: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / place).parent.mkdir(exist_ok=True)
+    (folder / place).write_text("a file")
+    load_in(folder)
+    assert "the compiled kernels are not kept, as the cache" in caplog.text
+    assert [path.name for path in folder.rglob("kernels-*")] == []
+
+
+def test_a_compiler_that_does_not_finish_is_called_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "SECONDS", 0.5)
+    monkeypatch.delenv(FORCED, raising=False)
+    compiler_of(folder, f"echo >> {folder}/log; sh -c 'echo $$ > {folder}/child; sleep 60; true'; true")
+    before = time.monotonic()
+    with pytest.raises(NativeUnavailable, match=r"cc did not finish within 0.5 s"):
+        load_kernels(sources=folder / "csrc")
+    assert time.monotonic() - before < 10
+    assert calls(folder) == 2  # with the question whether it processes an empty file
+    with pytest.raises(ProcessLookupError):  # children of the compiler do not go on
+        os.kill(int((folder / "child").read_text()), 0)
+    with pytest.raises(NativeUnavailable, match=r"cc did not finish before; remove .*unfinished-.* to try it again"):
+        load_kernels(sources=folder / "csrc")
+    assert calls(folder) == 2
+    (marker,) = (folder / "cache" / "native").iterdir()
+    os.utime(marker, (0, 0))  # long ago
+    with pytest.raises(NativeUnavailable, match=r"within 0.5 s"):
+        load_kernels(sources=folder / "csrc")
+    assert calls(folder) == 4
+    marker.unlink()
+    compiler_of(folder, 'case "$*" in *devnull*|*/dev/null*) ;; *) sleep 60;; esac')
+    with pytest.raises(NativeUnavailable, match=r"within 0.5 s"):
+        load_kernels(sources=folder / "csrc")
+    assert not list((folder / "cache" / "native").iterdir())  # it is only slow
+    monkeypatch.setattr(build, "SECONDS", 60)
+    compiler_of(folder, f'echo "$@" >> {folder}/log; exec {COMPILER} "$@"')  # another compiler is tried
+    load_in(folder)
+
+
+COMPILE = """
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from loralet.backends.native.bindings import load_kernels
+place = Path(sys.argv[1])
+while not (place / "go").exists():
+    pass
+load_kernels("portable", place / "csrc")
+print("fine")
+"""
+
+
+def test_four_processes_compile_into_an_empty_cache_at_once(folder: Path) -> None:
+    command = [sys.executable, "-c", COMPILE, str(folder)]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    time.sleep(0.5)
+    (folder / "go").touch()
+    said = [process.communicate(timeout=120) for process in started]
+    assert [out for out, _ in said] == ["fine\n"] * 4, said
+    assert {path.suffix for path in (folder / "cache" / "native").iterdir()} == {".so"}
+    before = calls(folder)
+    load_in(folder)
+    assert calls(folder) == before
 
 
 def test_the_library_of_another_user_is_not_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,6 +393,8 @@ def test_a_wheel_has_no_kernels_without_openmp_or_a_compiler(folder: Path) -> No
 
 MAPPED = """
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from loralet.backends.native.bindings import load_kernels
 load_kernels("portable")

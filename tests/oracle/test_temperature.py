@@ -173,6 +173,7 @@ def raw(adapter: Path, tmp_path: Path) -> np.ndarray:
     """The logits of the texts without the temperature, as of a folder written before it existed."""
     described = json.loads((adapter / "loralet.json").read_text())
     assert described.pop("temperature") == TEMPERATURE
+    assert described.pop("sha256")
     old = tmp_path / "old"
     old.mkdir()
     for path in adapter.iterdir():
@@ -342,9 +343,9 @@ def test_training_fits_the_temperature_on_the_validation_split(studied: Path) ->
 
 
 @pytest.mark.parametrize("format", ["table", "jsonl", "csv"])
-def test_an_adapter_with_nan_gives_an_error_and_no_predictions(pair: Pair, tmp_path: Path, format: str) -> None:
+def test_logits_that_overflow_give_an_error_and_no_predictions(pair: Pair, tmp_path: Path, format: str) -> None:
     artifact = scaled_run(pair)
-    tensors = {**artifact.tensors, "classifier.bias": torch.tensor([0.0, torch.nan, 0.0, 0.0])}
+    tensors = {**artifact.tensors, "classifier.weight": torch.full((4, 32), 3e38)}
     save_artifact(tmp_path / "broken", replace(artifact, tensors=tensors), pair.ours)
     done = command(tmp_path, "predict", "broken", *TEXTS, "--format", format)
     assert (done.returncode, done.stdout) == (2, "")

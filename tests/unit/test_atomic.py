@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,41 @@ def test_write_json_rejects_other_objects_and_keeps_the_old_file(tmp_path: Path)
         write_json(path, {"path": path})
     assert json.loads(path.read_text()) == [1.0]
     assert names(tmp_path) == ["a.json"]
+
+
+def test_temporary_folders_of_killed_processes_are_removed_after_a_day(tmp_path: Path) -> None:
+    names = {"old": ".out.0123456789abcdef", "new": ".out.fedcba9876543210", "other": ".outer.0123456789abcdef"}
+    for name in names.values():
+        (tmp_path / name / "inside").mkdir(parents=True)
+    for name in ("old", "other"):
+        os.utime(tmp_path / names[name], (0, 0))
+    with new_folder(tmp_path / "out"):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {"out", names["new"], names["other"]}
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_files_of_any_writer_have_the_permissions_of_the_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        with new_folder(tmp_path / "folder") as folder:
+            (folder / "secret").touch(0o600)
+        with new_file(tmp_path / "file") as file:
+            file.unlink()
+            file.touch(0o600)
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "folder" / "secret", tmp_path / "file"):
+        assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o777 & ~umask
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), Exception("I/O error (os error 28)")])
+def test_an_error_of_writing_names_the_file(tmp_path: Path, error: Exception) -> None:
+    for new in (new_file, new_folder):
+        with pytest.raises(OSError, match="No space left on device") as caught, new(tmp_path / "out"):
+            raise error
+        assert caught.value.filename == str(tmp_path / "out")
+        assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match="another"), new_file(tmp_path / "out"):
+        raise ValueError("another")

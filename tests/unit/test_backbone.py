@@ -234,7 +234,9 @@ class TestRefused:
     def test_a_list_of_tensors(self, tmp_path: Path) -> None:
         folder = prajjwal(tmp_path / "a")
         torch.save([torch.zeros(2)], folder / "pytorch_model.bin")
-        assert f"{folder / 'pytorch_model.bin'}: contains a list, not a mapping of names to tensors" in refusal(folder)
+        assert f"{folder / 'pytorch_model.bin'}: cannot be read as weights (contains a list, not a mapping" in refusal(
+            folder
+        )
 
     def test_a_missing_tensor(self, tmp_path: Path) -> None:
         folder = prajjwal(tmp_path / "a")

@@ -292,3 +292,13 @@ def test_invalid_repository_names_are_rejected(place: Path) -> None:
         with pytest.raises(ConfigError, match="owner/name"):
             plan_push(place / "adapter", name)
     assert command(place, "push", "tiny", "me/mine").returncode == 2  # a base model is not pushed as an adapter
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", b"[" * 100_000])
+def test_a_damaged_folder_is_not_sent(place: Path, tmp_path: Path, content: bytes) -> None:
+    adapter = tmp_path / "adapter"
+    shutil.copytree(place / "adapter", adapter)
+    (adapter / "loralet.json").write_bytes(content)
+    done = command(tmp_path, "push", "adapter", "me/tickets", "--dry-run")
+    assert done.returncode == 2
+    assert done.stderr.startswith("loralet: adapter: a JSON file or the card cannot be read")

@@ -161,3 +161,41 @@ def test_a_forked_process_uses_one_thread_and_restores_torchs_setting(monkeypatc
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+FORK = """
+import os, sys
+from loralet import TextClassifier
+
+def fit():
+    classifier = TextClassifier(steps=3, rank=2)
+    texts, labels = ["good a b"] * 16 + ["bad x y"] * 16, ["p"] * 16 + ["n"] * 16
+    return list(classifier.fit(texts, labels).predict(["good", "bad"]))
+
+wanted = fit()
+child = os.fork()
+if child == 0:
+    os._exit(0 if fit() == wanted else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_process_forked_after_training_trains() -> None:
+    """joblib and multiprocessing fork; OpenMP would wait forever for threads that only the parent has."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORK], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.stdout.splitlines()[-1:] == ["0"], done.stderr
+
+
+@pytest.mark.parametrize("given", ["100000", "99999999999999999999,2"])
+def test_a_number_of_threads_beyond_openmp_is_limited(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert thread_count() == MOST_THREADS
+    runtime.prepare_runtime()
+    assert os.environ["OMP_NUM_THREADS"] == str(MOST_THREADS)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    runtime.prepare_runtime()
+    assert os.environ["OMP_NUM_THREADS"] == "3"

@@ -18,6 +18,9 @@ from loralet.adapters.spec import Method
 from loralet.models.pooling import HeadKind, Pooling, Read
 from loralet.models.table import EncoderTable
 
+SHOWN = 8
+"""Largest number of tensors listed in one message."""
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -130,17 +133,25 @@ class Layout:
         pieces = np.split(parameters, ends[:-1], axis=1)
         return {slot.name: piece.reshape(-1, *slot.shape) for slot, piece in zip(self.slots, pieces, strict=True)}
 
+    def require_tensors(self, i: int, tensors: Mapping[str, np.ndarray]) -> None:
+        """Check names and shapes of adapter i's tensors.
+
+        Raises:
+            ValueError: see :meth:`fill_array`.
+        """
+        _require_shapes({name: tuple(tensor.shape) for name, tensor in tensors.items()}, self.own_shapes(i))
+
     def fill_array(self, tensors: Sequence[Mapping[str, np.ndarray]]) -> Float[np.ndarray, "k n"]:
         """The parameter matrix from each adapter's tensors, padded with zeros.
 
         Raises:
-            ValueError: an adapter's tensors do not match its configuration; the message lists all differences.
+            ValueError: an adapter's tensors do not match its configuration; the message lists the differences.
         """
         parameters = np.zeros((len(self.adapters), self.size), np.float32)
         begins = np.cumsum([0, *(slot.size for slot in self.slots)])
         places = {slot.name: (begin, slot) for begin, slot in zip(begins.tolist(), self.slots, strict=False)}
-        for row, own, wanted in zip(parameters, tensors, map(self.own_shapes, range(len(tensors))), strict=True):
-            _require_shapes({name: tuple(tensor.shape) for name, tensor in own.items()}, wanted)
+        for i, (row, own) in enumerate(zip(parameters, tensors, strict=True)):
+            self.require_tensors(i, own)
             for name, tensor in own.items():
                 begin, slot = places[name]
                 row[begin : begin + slot.size].reshape(slot.shape)[corner(tuple(tensor.shape))] = tensor
@@ -161,7 +172,8 @@ def _require_shapes(own: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tup
         if own[name] != wanted[name]
     ]
     if problems:
-        raise ValueError("; ".join(sorted(problems)))
+        shown = sorted(problems)[:SHOWN] + ([f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else [])
+        raise ValueError("; ".join(shown))
 
 
 def corner(shape: tuple[int, ...]) -> tuple[slice, ...]:

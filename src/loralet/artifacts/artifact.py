@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from math import isfinite
 from typing import TYPE_CHECKING, Literal
 
 from loralet import __version__
 from loralet.adapters.spec import AdapterSpec
+from loralet.artifacts.fields import field_problems
 from loralet.config import ComputeOptions, TrainingOptions
 from loralet.models.pooling import HeadKind, Pooling
 from loralet.records import plain, read_record
@@ -181,32 +181,29 @@ def read_description(raw: object) -> Artifact:
         raise ValueError(f"schema is {schema!r}: a whole number from {OLDEST_SCHEMA} to {SCHEMA} is expected")
     if schema > SCHEMA:
         raise ValueError(f"written by a newer loralet ({raw.get('loralet')}); this is {__version__}")
-    described = {key: value for key, value in raw.items() if key not in ("schema", "loralet", "metrics")}
+    described = {key: value for key, value in raw.items() if key not in ("schema", "loralet", "metrics", "sha256")}
     problems: list[str] = []
     found = read_record(_Described, _of_schema_1(described) if schema == 1 else described, problems)
     metrics = _metrics(raw.get("metrics"), problems)
-    if found is not None and found.task not in TASKS:
-        problems.append(f"task is {found.task!r}: known tasks: {', '.join(TASKS)}")
-    if found is not None and not (isfinite(found.temperature) and found.temperature > 0):
-        problems.append(f"temperature is {found.temperature}: a finite number above 0 is expected")
-    if found is not None and not found.labels:
-        problems.append("labels is empty")
-    if found is not None and found.label_values and len(found.label_values) != len(found.labels):
-        problems.append(f"label_values has {len(found.label_values)} values for {len(found.labels)} labels")
     if found is not None:
-        problems += [f"adapter.{problem}" for problem in found.adapter.problems()]
-        problems += [f"mixing.{problem}" for problem in found.mixing.problems()]
+        artifact = Artifact(**found.__dict__, tensors={}, metrics=metrics)
+        problems += field_problems(artifact)
     if found is None or problems:
         raise ValueError("; ".join(problems))
-    return Artifact(**found.__dict__, tensors={}, metrics=metrics)
+    return artifact
 
 
 def _metrics(raw: object, problems: list[str]) -> dict[str, Measured]:
     metrics: dict[str, Measured] = {}
-    for split, values in (raw if isinstance(raw, dict) else {}).items():
+    if raw is not None and not isinstance(raw, dict):
+        problems.append("metrics is not an object")
+        return metrics
+    for split, values in (raw or {}).items():
         try:
             flat = dict(values)
-            rows, classes = int(flat.pop("rows")), _classes(flat.pop("classes", ()), problems, f"metrics.{split}.")
+            rows, classes = flat.pop("rows"), _classes(flat.pop("classes", ()), problems, f"metrics.{split}.")
+            if type(rows) is not int:
+                raise TypeError("rows is not a whole number")
             metrics[split] = Measured(rows, Scores.from_json(flat), classes)
         except (KeyError, TypeError, ValueError) as error:
             problems.append(f"metrics.{split}: {error}")

@@ -100,7 +100,7 @@ def card(artifact: Artifact, in_peft: bool) -> str:
         _front(
             artifact, "peft" if in_peft else "loralet", [artifact.adapter.method] if artifact.role == "lora" else []
         ),
-        f"# {artifact.id}\n",
+        f"# {_cell(artifact.id)}\n",
         f"{_summary(artifact)}. Made with loralet {__version__}.\n",
         _results(artifact),
         _classes(artifact),
@@ -128,7 +128,7 @@ def export_card(artifact: Artifact, to: str) -> str:
     alone, omitted = without_words(artifact), omission(artifact)
     parts = [
         _front(alone, library, [alone.adapter.method] if alone.adapter.rank else []),
-        f"# {alone.id}\n",
+        f"# {_cell(alone.id)}\n",
         f"{_summary(alone)}; {form}. Made with loralet {__version__}.\n",
         f"{omitted}.\n" if omitted else "",
         _results(alone),
@@ -154,11 +154,11 @@ def omission(artifact: Artifact) -> str:
 
 def _summary(artifact: Artifact) -> str:
     labels = artifact.labels
-    into = f"{len(labels)} classes: {', '.join(labels)}"
+    into = f"{len(labels)} classes: {', '.join(map(_cell, labels))}"
     words = ""
     if artifact.words is not None:
         words = f", combined with a linear model on words (weight {1 - artifact.mixing.weight:.2f}),"
-    return f"A {_kind(artifact)} on {_base(artifact)}{words} that classifies texts into {into}"
+    return f"A {_kind(artifact)} on {_cell(_base(artifact))}{words} that classifies texts into {into}"
 
 
 def for_hub(text: str, repo: str) -> str:
@@ -304,7 +304,7 @@ def _training(artifact: Artifact) -> str:
     described |= {name: None if count is None else f"{count:,}" for name, count in rows.items()}
     prints = {"backbone fingerprint": artifact.backbone_fingerprint, "data fingerprint": artifact.data_fingerprint}
     rows_shown = {name: value for name, value in (described | prints).items() if value is not None}
-    lines = (f"| {name.replace('_', ' ')} | {value} |" for name, value in rows_shown.items())
+    lines = (f"| {name.replace('_', ' ')} | {_cell(str(value))} |" for name, value in rows_shown.items())
     return "\n".join(["| option | value |", "|---|---|", *lines, ""])
 
 

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -23,11 +24,15 @@ from torch import Tensor
 from loralet.adapters.registry import METHODS
 from loralet.artifacts.artifact import Artifact, Measured, is_head, with_metrics
 from loralet.artifacts.card import card
-from loralet.artifacts.reading import PEFT_PREFIX, head_in_peft, read_artifact
+from loralet.artifacts.checking import checkpoint_checksum, checksums
+from loralet.artifacts.reading import PEFT_PREFIX, head_in_peft, read_artifact, read_described
 from loralet.artifacts.verify import verify
 from loralet.artifacts.words import write_words
 from loralet.atomic import new_file, new_folder, write_json
+from loralet.errors import CheckError
 from loralet.hub.backbone import Backbone
+from loralet.hub.checkpoint import fingerprint_of
+from loralet.hub.tensors import number_problems
 from loralet.hub.tokenizer_config import tokenizer_config
 from loralet.models.family import Family
 from loralet.tasks.base import Scores
@@ -38,11 +43,13 @@ def save_artifact(folder: Path, artifact: Artifact, backbone: Backbone) -> None:
     """Write a run's folder atomically, after verifying that the loaded folder gives the same logits.
 
     Raises:
-        CheckError: the written folder gives other logits than the artifact in memory; nothing is kept.
+        CheckError: a value is not finite, or the written folder gives other logits than the artifact in memory;
+            nothing is kept.
     """
     family = backbone.family
+    if problems := list(number_problems(_arrays(artifact))):
+        raise CheckError(f"{artifact.id}: {'; '.join(problems[:5])}; nothing was kept")
     with new_folder(folder) as temporary:
-        write_json(temporary / "loralet.json", artifact.describe())
         (temporary / "README.md").write_text(card(artifact, carried_by_peft(artifact)), encoding="utf-8")
         backbone.tokenizer.save(str(temporary / "tokenizer.json"))
         write_json(temporary / "tokenizer_config.json", tokenizer_config(backbone.tokenizer, artifact.max_length))
@@ -62,15 +69,37 @@ def save_artifact(folder: Path, artifact: Artifact, backbone: Backbone) -> None:
                 save_file(head, temporary / "head.safetensors")
             named = {_peft_name(name, artifact, family, in_peft): t for name, t in tensors.items()}
             save_file(named, temporary / "adapter_model.safetensors", metadata={"format": "pt"})
+        _write_description(temporary, artifact, _own_checkpoint(temporary, artifact, backbone))
         verify(temporary, load_artifact(temporary), artifact, backbone)
 
 
 def add_metrics(folder: Path, split: str, rows: int, scores: Scores, classes: tuple[ClassScores, ...] = ()) -> None:
     """Add scores on another split to loralet.json and the card of a saved run."""
+    recorded = read_described(folder).get("sha256")
     artifact = with_metrics(load_artifact(folder), split, Measured(rows, scores, classes))
-    write_json(folder / "loralet.json", artifact.describe())
+    _write_description(folder, artifact, recorded.get("checkpoint") if isinstance(recorded, dict) else None)
     with new_file(folder / "README.md") as temporary:
         temporary.write_text(card(artifact, carried_by_peft(artifact)), encoding="utf-8")
+
+
+def _write_description(folder: Path, artifact: Artifact, checkpoint: str | None) -> None:
+    """Write loralet.json with the checksums of the files that the folder has."""
+    arrays = {n: a for n, a in _arrays(artifact).items() if artifact.role != "full" or n.startswith("classifier")}
+    described = artifact.describe()
+    write_json(folder / "loralet.json", described | {"sha256": checksums(folder, described, arrays, checkpoint)})
+
+
+def _arrays(artifact: Artifact) -> dict[str, np.ndarray]:
+    return {name: tensor.detach().cpu().numpy() for name, tensor in artifact.tensors.items()}
+
+
+def _own_checkpoint(folder: Path, artifact: Artifact, backbone: Backbone) -> str | None:
+    """The checksum of the checkpoint of a fully fine-tuned run; else None."""
+    if artifact.role != "full":
+        return None
+    frozen = {name: tensor.cpu().numpy() for name, tensor in backbone.weights.items()}
+    trained = {name: array for name, array in _arrays(artifact).items() if not name.startswith("classifier")}
+    return checkpoint_checksum(folder, fingerprint_of(frozen | trained))
 
 
 def load_artifact(folder: Path) -> Artifact:

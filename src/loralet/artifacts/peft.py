@@ -7,46 +7,32 @@ computed is the same.
 
 from __future__ import annotations
 
-import json
-import math
-import pickle
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from loralet.adapters.base import AdapterMethod
 from loralet.adapters.layout import corner
-from loralet.adapters.registry import METHODS
 from loralet.adapters.spec import AdapterSpec
 from loralet.artifacts.artifact import Artifact
+from loralet.artifacts.checking import AGAIN
+from loralet.artifacts.fields import SHORTEST
+from loralet.artifacts.peft_config import method_of, read_config, refusals, scale_of
 from loralet.artifacts.reading import CONFIG, PEFT_PREFIX
 from loralet.errors import RunError
 from loralet.hub.backbone import Backbone, load_backbone, read_head
+from loralet.hub.tensors import number_problems, read_tensors
+from loralet.records import read_json
 
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 CLASSIFIER = {"classifier.weight", "classifier.bias"}
-BASE_AS_IT_IS = (True, False, "gaussian", "eva", "orthogonal")
-"""Values of ``init_lora_weights`` that do not change the base's weights."""
-UNSUPPORTED = {
-    "lora_bias": "a bias on B",
-    "use_qalora": "QALoRA",
-    "alora_invocation_tokens": "activated LoRA",
-    "layer_replication": "replicated layers",
-    "trainable_token_indices": "trained token embeddings",
-    "target_parameters": "adapters on parameters instead of linear layers",
-    "arrow_config": "Arrow routing",
-    "velora_config": "VeLoRA",
-    "monteclora_config": "MonteCLoRA",
-    "kasa_config": "KaSA",
-    "use_bdlora": "block-diagonal LoRA",
-}
-"""Keys of adapter_config.json for variants that no adapter method supports."""
+MATRICES = ("classifier.weight", "pooler.weight")
+DIMENSIONS = {"magnitude": 1}
+"""Number of axes of an adapter's tensors that are not matrices."""
 
 
 def load_peft(folder: Path, labels: Sequence[str] = (), backbone: str = "") -> tuple[Artifact, Backbone]:
@@ -63,8 +49,8 @@ def load_peft(folder: Path, labels: Sequence[str] = (), backbone: str = "") -> t
         RunError: the files are missing or broken, or the adapter is not supported; all reasons are listed.
         CheckpointError, HubError: the base cannot be loaded.
     """
-    config = _read_config(folder)
-    problems = list(_refusals(config))
+    config = read_config(folder)
+    problems = list(refusals(config))
     name = backbone or str(config.get("base_model_name_or_path") or "")
     if not name:
         problems.append("base_model_name_or_path is empty; give the base model with --backbone")
@@ -77,14 +63,6 @@ def load_peft(folder: Path, labels: Sequence[str] = (), backbone: str = "") -> t
     return _assemble(folder, config, base, parts, labels), base
 
 
-def method_of(config: Mapping[str, object]) -> AdapterMethod:
-    """The adapter method of a PEFT configuration: the most specific method whose entries all match."""
-    fitting = [
-        m for m in METHODS.values() if all(config.get(key) == value for key, value in m.format.peft_config.items())
-    ]
-    return max(fitting, key=lambda method: len(method.format.peft_config))
-
-
 @dataclass
 class _Parts:
     """The tensors of the file, sorted by kind.
@@ -94,16 +72,34 @@ class _Parts:
         modules: tensors of the adapter, by PEFT's module path and by the method's names.
         head: tensors of the head, by slot name.
         strange: names of all other tensors.
+        adapters: names of the adapters that the file has, if its names contain them.
     """
 
     method: AdapterMethod
     modules: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     head: dict[str, Tensor] = field(default_factory=dict)
     strange: list[str] = field(default_factory=list)
+    adapters: set[str] = field(default_factory=set)
+
+    def _plain(self, key: str) -> str | None:
+        """A tensor's name without that of the adapter, which full state dicts and files of older versions contain.
+
+        None for the frozen original of a module that the adapter replaces.
+        """
+        if ".original_module." in key:
+            return None
+        parts = {theirs.partition(".")[0]: theirs for theirs in self.method.format.peft_names.values()}
+        match = re.fullmatch(rf"(.+)\.({'|'.join(parts)}|modules_to_save)\.([^.]+)(\.weight|\.bias)?", key)
+        if match is None or (match[3] in ("weight", "bias") and not match[4]):
+            return key.replace(".modules_to_save.", ".")
+        self.adapters.add(match[3])
+        return f"{match[1]}.{parts[match[2]]}" if match[2] in parts else match[1] + (match[4] or "")
 
     def sort(self, key: str, tensor: Tensor, base: Backbone) -> None:
         """Add a tensor of the file."""
-        name = re.sub(r"\.(modules_to_save\.)?default\b|\.modules_to_save\b", "", key.removeprefix(PEFT_PREFIX))
+        name = self._plain(key.removeprefix(PEFT_PREFIX))
+        if name is None:
+            return
         slots = base.family.head.tensors()
         prefixed = base.family.prefix + name.removeprefix(base.family.prefix)
         for part, theirs in self.method.format.peft_names.items():
@@ -116,54 +112,22 @@ class _Parts:
             self.strange.append(name)
 
 
-def _read_config(folder: Path) -> dict[str, object]:
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunError(f"{folder / CONFIG}: not valid JSON ({error})") from error
-    if not isinstance(config, dict):
-        raise RunError(f"{folder / CONFIG}: a PEFT configuration must be a JSON object")
-    return config
-
-
 def _read_tensors(folder: Path) -> dict[str, Tensor]:
+    """The tensors of an adapter in fp32.
+
+    Raises:
+        RunError: there are none, they cannot be read, or they have values that are not finite.
+    """
     path = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
     if path is None:
         raise RunError(f"{folder}: no weights found; expected {' or '.join(WEIGHTS)} next to {CONFIG}")
     try:
-        return (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else dict(torch.load(path, map_location="cpu", weights_only=True))
-        )
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, TypeError) as error:
-        raise RunError(
-            f"{path}: cannot be read as weights ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
-        ) from error
-
-
-def _refusals(config: Mapping[str, object]) -> Iterator[str]:
-    """Reasons why a configuration is not supported."""
-    kind = config.get("peft_type")
-    if kind != "LORA":
-        yield f"peft_type is {kind}; only LORA is supported"
-        return
-    if config.get("task_type") not in ("SEQ_CLS", None):
-        yield f"task_type is {config['task_type']}; only SEQ_CLS is supported"
-    if config.get("bias", "none") != "none":
-        yield f"bias is {config['bias']!r}; only 'none' is supported"
-    yield from (f"{key}: {what} is not supported" for key, what in UNSUPPORTED.items() if config.get(key))
-    start = config.get("init_lora_weights", True)
-    if start not in BASE_AS_IT_IS:
-        yield (
-            f"init_lora_weights is {start!r}, which changes the base's weights; "
-            "convert the adapter to plain LoRA with PEFT first"
-        )
-    if config.get("revision") not in (None, "main"):
-        yield (
-            f"revision is {config['revision']}; download that revision of the base model "
-            "and give its folder with --backbone"
-        )
+        arrays = read_tensors(path)
+    except ValueError as error:
+        raise RunError(f"{path}: cannot be read as weights ({error})") from error
+    if problems := list(number_problems(arrays)):
+        raise RunError(f"{path}: {'; '.join(problems[:5])}; {AGAIN}")
+    return {name: torch.tensor(array, dtype=torch.float32) for name, array in arrays.items()}
 
 
 def _assemble(
@@ -177,6 +141,8 @@ def _assemble(
         f"{name} is neither an adapted linear layer of the encoder nor part of the classifier"
         for name in parts.strange[:5]
     ]
+    if len(parts.adapters) > 1:
+        problems.append(f"the file has several adapters ({', '.join(sorted(parts.adapters))}); save one of them")
     problems += _head_problems(head, base, pooler)
     problems += [
         f"the classifier of its base has {key} {base.config[key]!r}; loralet computes {value!r}"
@@ -189,7 +155,11 @@ def _assemble(
         if set(own) != set(parts.method.format.peft_names):
             problems.append(f"{module} has only some of the adapter's tensors ({', '.join(sorted(own))})")
             continue
-        own = parts.method.scaled(own, _scale(config, module, parts.method.rank(own)))
+        if any(tensor.ndim != DIMENSIONS.get(part, 2) or not tensor.numel() for part, tensor in own.items()):
+            shown = ", ".join(f"{part} {list(tensor.shape)}" for part, tensor in own.items())
+            problems.append(f"{module} has tensors of wrong shapes ({shown})")
+            continue
+        own = parts.method.scaled(own, scale_of(config, module, parts.method.rank(own)))
         bare = module.removeprefix(base.family.prefix)
         try:
             linear = base.family.linear(bare)
@@ -209,19 +179,10 @@ def _assemble(
     return _artifact(folder, config, base, parts.method, adapters, head, labels)
 
 
-def _scale(config: Mapping[str, object], module: str, rank: int) -> float:
-    """alpha / r, or alpha / sqrt(r), with alpha from the first pattern that matches the end of the module's name."""
-    patterns = config.get("alpha_pattern")
-    found = config.get("lora_alpha", 8)
-    for key, alpha in (patterns if isinstance(patterns, dict) else {}).items():
-        if re.match(rf"(.*\.)?({key})$", module):
-            found = alpha
-            break
-    return float(str(found)) / (math.sqrt(rank) if config.get("use_rslora") else rank)
-
-
 def _head_problems(head: Mapping[str, Tensor], base: Backbone, pooler: set[str]) -> list[str]:
     names = base.family.head
+    if wrong := [name for name, tensor in head.items() if tensor.ndim != (2 if name in MATRICES else 1)]:
+        return [f"{name} has shape {list(head[name].shape)}" for name in wrong]
     if not set(head) >= CLASSIFIER:
         return ["adapter and base have no classifier; save it with modules_to_save=['classifier']"]
     if not names.in_encoder and not set(head) >= pooler:
@@ -236,7 +197,12 @@ def _head_problems(head: Mapping[str, Tensor], base: Backbone, pooler: set[str])
         ]
     if head["classifier.weight"].shape[0] < 2:
         return ["the classifier has one output: regression is not supported"]
-    return []
+    wanted = {"classifier.bias": (head["classifier.weight"].shape[0],)} | names.pooling.tensors(base.table.width)
+    return [
+        f"{name} has shape {list(head[name].shape)}, expected {list(shape)}"
+        for name, shape in wanted.items()
+        if name in head and tuple(head[name].shape) != shape
+    ]
 
 
 def _size_problems(
@@ -318,10 +284,13 @@ def _labels(folder: Path, base: Backbone, classes: int, given: Sequence[str]) ->
 def _max_length(folder: Path, base: Backbone) -> int:
     """The maximum length from the adapter's tokenizer_config.json, limited by the position table."""
     try:
-        length = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))["model_max_length"]
-        return int(min(length, base.table.longest))
-    except (OSError, ValueError, KeyError, TypeError):
+        config = read_json(folder / "tokenizer_config.json")
+    except (OSError, ValueError):
         return base.table.longest
+    length = config.get("model_max_length") if isinstance(config, dict) else None
+    if isinstance(length, bool) or not isinstance(length, (int, float)) or not length >= SHORTEST:
+        return base.table.longest
+    return int(min(length, base.table.longest))
 
 
 def _error(folder: Path, problems: Sequence[str]) -> RunError:

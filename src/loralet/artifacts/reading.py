@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +9,19 @@ import numpy as np
 
 from loralet.adapters.registry import METHODS
 from loralet.artifacts.artifact import Artifact, read_description
+from loralet.artifacts.checking import (
+    AGAIN,
+    checkpoint_checksum,
+    require_description,
+    require_numbers,
+    require_tensors,
+    require_words,
+)
 from loralet.artifacts.words import ARRAYS, TOKENS, read_words
 from loralet.errors import RunError
 from loralet.hub.tensors import read_tensors
 from loralet.models.families import FAMILIES
+from loralet.records import read_json
 
 PEFT_PREFIX = "base_model.model."
 CONFIG = "adapter_config.json"
@@ -40,15 +48,21 @@ def is_peft_folder(folder: Path) -> bool:
     return (folder / CONFIG).exists() and not (folder / "loralet.json").exists()
 
 
+def peft_subfolders(folder: Path) -> list[Path]:
+    """The folders of PEFT adapters in a folder, where PEFT saves adapters that have names of their own."""
+    return sorted(path.parent for path in folder.glob(f"*/{CONFIG}") if is_peft_folder(path.parent))
+
+
 def read_artifact(folder: Path) -> tuple[Artifact, dict[str, np.ndarray]]:
     """Read a run's folder: its description without tensors, and the tensors by slot name.
 
     Raises:
-        RunError: not an adapter folder, a newer schema, or missing or broken files.
+        RunError: not an adapter folder, a newer schema, or missing or damaged files.
     """
-    path = folder / "loralet.json"
     try:
-        artifact = read_description(json.loads(path.read_text(encoding="utf-8")))
+        described = read_described(folder)
+        artifact = read_description(described)
+        require_description(folder, described)
         arrays: dict[str, np.ndarray] = {}
         adapted = artifact.role != "full" and artifact.adapter.rank > 0
         if adapted:
@@ -58,22 +72,53 @@ def read_artifact(folder: Path) -> tuple[Artifact, dict[str, np.ndarray]]:
             arrays |= _saved(folder / "head.safetensors")
         if artifact.mixing.weight < 1:
             artifact = replace(artifact, words=read_words(folder, len(artifact.labels)))
+            require_words(folder, described)
     except FileNotFoundError as error:
         raise RunError(f"{folder}: not a loralet adapter folder ({error.filename} is missing)") from error
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{folder}: cannot be read as an adapter folder ({error})") from error
+    require_numbers(folder, arrays)
     missing = {"classifier.weight", "classifier.bias"} - arrays.keys()
     if missing:
-        raise RunError(
-            f"{folder}: {', '.join(sorted(missing))} missing: predictions would be random; "
-            "copy the folder again, or train again"
-        )
+        raise RunError(f"{folder}: {', '.join(sorted(missing))} missing: predictions would be random; {AGAIN}")
+    require_tensors(folder, described, arrays)
     return artifact, arrays
+
+
+def read_described(folder: Path) -> dict[str, object]:
+    """The content of loralet.json.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is not a JSON object.
+    """
+    described = read_json(folder / "loralet.json")
+    if not isinstance(described, dict):
+        raise ValueError("loralet.json: a JSON object is expected")
+    return described
+
+
+def require_own_checkpoint(folder: Path, fingerprint: str) -> None:
+    """Compare the checkpoint of a fully fine-tuned run with its checksum, if it has one.
+
+    Args:
+        folder: the folder of the run.
+        fingerprint: hash of the encoder's tensors, as read.
+
+    Raises:
+        RunError: the checksum differs.
+    """
+    recorded = read_described(folder).get("sha256")
+    wanted = recorded.get("checkpoint") if isinstance(recorded, dict) else None
+    if wanted is not None and wanted != checkpoint_checksum(folder, fingerprint):
+        raise RunError(
+            f"{folder}: encoder, config.json or tokenizer.json are not those that were saved (another sha256); {AGAIN}"
+        )
 
 
 def _saved(path: Path) -> dict[str, np.ndarray]:
     if not path.exists():
-        raise RunError(f"{path} is missing: predictions would be random; copy the folder again, or train again")
+        raise RunError(f"{path} is missing: predictions would be random; {AGAIN}")
     return read_tensors(path)
 
 

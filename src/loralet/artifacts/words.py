@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from loralet.atomic import new_file
 from loralet.errors import RunError
 from loralet.hub.tensors import read_tensors
+from loralet.records import read_json
 from loralet.tasks.words import WordModel
 
 TOKENS, ARRAYS = "words.json", "words.safetensors"
@@ -47,7 +48,7 @@ def read_words(folder: Path, classes: int) -> WordModel:
             raise RunError(
                 f"{path} is missing: a hybrid cannot predict without it; copy the folder again, or train again"
             )
-    tokens = json.loads((folder / TOKENS).read_text(encoding="utf-8"))
+    tokens = read_json(folder / TOKENS)
     if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
         raise ValueError(f"{TOKENS}: a list of strings is expected")
     arrays = read_tensors(folder / ARRAYS)

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
-
 from loralet.artifacts.artifact import OUT_OF_FOLD, Artifact, Measured, with_metrics
 from loralet.artifacts.average import average as mean_of
 from loralet.artifacts.folder import save_artifact
@@ -23,6 +21,7 @@ from loralet.runs.folder import new_run_folder
 from loralet.runs.results import NAME, read_results
 from loralet.runs.selection import chosen_seeds
 from loralet.runtime import using_threads
+from loralet.terminal import terminal
 
 
 def average(config: AverageConfig) -> None:
@@ -36,7 +35,7 @@ def average(config: AverageConfig) -> None:
         made = mean_of(members, out.resolve().name)
         made = _measured(made, list(members.values()), adapters[0], backbone, config.compute)
         save_artifact(out, made, backbone)
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal(highlight=False, soft_wrap=True)
     for artifact in (*members.values(), made):
         line = f"  {artifact.id:<32} rank {artifact.adapter.rank:<4}"
         for split in ("validation", OUT_OF_FOLD):

@@ -7,6 +7,7 @@ from loralet.distil.build import build_student
 from loralet.events import Finished
 from loralet.progress.view import open_view
 from loralet.runtime import using_threads
+from loralet.terminal import visible
 
 
 def distill(config: DistillConfig, interface: Interface) -> None:
@@ -17,4 +18,4 @@ def distill(config: DistillConfig, interface: Interface) -> None:
     if interface.json_events:
         return
     losses = "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in last.held_out.items())
-    print(f"held-out losses after {last.epoch} epochs: {losses}\nstudent: {config.out}")
+    print(visible(f"held-out losses after {last.epoch} epochs: {losses}\nstudent: {config.out}"))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
-
 from loralet.artifacts.artifact import Artifact
 from loralet.commands.push import push_folder
 from loralet.config import ExportConfig
@@ -21,6 +19,7 @@ from loralet.inference.predictor import open_adapter, ready
 from loralet.runs.folder import new_run_folder
 from loralet.runs.sources import columns_of
 from loralet.runtime import using_threads
+from loralet.terminal import terminal
 
 
 def export(config: ExportConfig) -> None:
@@ -58,7 +57,7 @@ def _calibration(config: ExportConfig, adapter: Path, artifact: Artifact) -> Spl
 
 
 def _say(done: Exported) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal(highlight=False, soft_wrap=True)
     console.print(f"{done.run} as {done.to}: {done.folder}", markup=False)
     for name, size in done.bytes.items():
         console.print(f"  {name:<24} {size:>12,} bytes", markup=False)

@@ -17,6 +17,7 @@ from loralet.inference.ensemble import Ensemble, load_ensemble
 from loralet.inference.predictions import Prediction, abstaining
 from loralet.report.predictions import WRITERS, Form, output_names
 from loralet.runtime import using_threads
+from loralet.terminal import note, write_utf8
 
 
 @dataclass(frozen=True)
@@ -54,16 +55,18 @@ def predict(config: PredictConfig) -> None:
         announce(ensemble.backends)
         if len(adapters) > 1:
             members = ", ".join(artifact.id for artifact in ensemble.artifacts)
-            print(f"· mean probability of {members}", file=sys.stderr)
+            note(f"mean probability of {members}")
         elif not runs.one.run and not runs.runs and adapters[0] != Path(runs.one.folder):
             artifact = ensemble.artifacts[0]
             how = "" if artifact.provenance.folds else ", the run chosen on validation"
-            print(f"· using {artifact.id}{how}", file=sys.stderr)
+            note(f"using {artifact.id}{how}")
         unlabelled: list[int] = []
         found = ensemble.predict(given.texts)
         found = abstaining(found, output.min_confidence, output.abstain_label or None)
         found = _noted(found, given.rows, output.min_confidence, unlabelled)
         form = _form(ensemble, given, config)
+        if config.format != "table":
+            write_utf8(sys.stdout)
         WRITERS[config.format](found, form, sys.stdout)
     _say(given, unlabelled, output.min_confidence)
 
@@ -92,8 +95,8 @@ def _given(given: TextInput) -> Given | None:
 
     columns = ColumnOptions(given.text_column, separator=given.separator, quoting=given.quoting)
     found = read_texts(given.file or "-", given.input_format, columns_of(columns))
-    for note in found.notes:
-        print(f"· {note}", file=sys.stderr)
+    for remark in found.notes:
+        note(remark)
     return Given(found.texts, found.rows, found.columns, found.unit)
 
 
@@ -107,7 +110,7 @@ def _bundled_texts(artifacts: Sequence[Artifact]) -> Given:
         raise ConfigError(
             "no texts to classify: give them as arguments, in a file (--file FILE), or on standard input (- or a pipe)"
         )
-    print(f"· no text given: using the test texts of the bundled {DATA}", file=sys.stderr)
+    note(f"no text given: using the test texts of the bundled {DATA}")
     from loralet.data.files import Columns, read_table
 
     table = read_table(FOLDER / DATA / "test.csv", Columns())
@@ -119,7 +122,7 @@ def _form(ensemble: Ensemble, given: Given, config: PredictConfig) -> Form:
     names = output_names(given.columns, ensemble.labels)
     renamed = [f"{old} as {new}" for old, new in names.items() if old != new]
     if renamed and config.format != "table" and not config.output.labels_only:
-        print(f"· columns of the input are written under other names: {', '.join(renamed)}", file=sys.stderr)
+        note(f"columns of the input are written under other names: {', '.join(renamed)}")
     columns = {names[name]: values for name, values in given.columns.items()}
     return Form(ensemble.labels, columns, config.output.top_k, config.output.labels_only)
 
@@ -138,7 +141,7 @@ def _say(given: Given, unlabelled: Sequence[int], least: float) -> None:
     """Print how many texts have no label."""
     empty = [row for row, text in zip(given.rows, given.texts, strict=True) if not text.strip()]
     if empty:
-        print(f"· no label, as the text is empty: {listed_rows(empty, given.unit)}", file=sys.stderr)
+        note(f"no label, as the text is empty: {listed_rows(empty, given.unit)}")
     if unlabelled:
         total = len(given.texts) - len(empty)
-        print(f"· below the confidence {least:g}: {len(unlabelled):,} of {total:,} texts", file=sys.stderr)
+        note(f"below the confidence {least:g}: {len(unlabelled):,} of {total:,} texts")

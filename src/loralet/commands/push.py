@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
-
 from loralet.config import PushConfig
 from loralet.export.push import plan_push, upload
 from loralet.inference.adapters import find_adapter
+from loralet.terminal import terminal
 
 
 def push(config: PushConfig) -> None:
@@ -19,12 +18,12 @@ def push(config: PushConfig) -> None:
 
 def push_folder(folder: Path, repo: str, private: bool, dry_run: bool) -> None:
     """Upload a folder. With ``dry_run``, print what would be sent instead."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal(highlight=False, soft_wrap=True)
     planned = plan_push(folder, repo)
     for name, size in planned.files.items():
         console.print(f"  {name:<28} {size:>12,} bytes", markup=False)
     if planned.warning:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"warning: {planned.warning}", markup=False)
+        terminal(stderr=True, highlight=False, soft_wrap=True).print(f"warning: {planned.warning}", markup=False)
     total = sum(planned.files.values())
     if dry_run:
         console.print(

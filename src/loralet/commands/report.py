@@ -9,6 +9,7 @@ from loralet.config import ReportConfig
 from loralet.errors import ConfigError
 from loralet.report.analysis import analyse
 from loralet.report.page import write_report
+from loralet.terminal import visible
 
 
 def report(config: ReportConfig) -> None:
@@ -47,9 +48,9 @@ def say_reports(written: tuple[list[Path], str]) -> None:
     """Print the paths of the files."""
     paths, note = written
     for path in paths:
-        print(f"report: {path}")
+        print(visible(f"report: {path}"))
     if note:
-        print(note)
+        print(visible(note))
 
 
 def report_files(folder: Path, out: str, form: str) -> tuple[Path | None, Path | None]:

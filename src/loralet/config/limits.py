@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
+LARGEST_RATE = 1e30
+"""Largest learning rate; fp32, in which optimisers compute, ends at 3.4e38."""
+
 
 def choice_problems(given: dict[str, tuple[object, Sequence[object]]]) -> Iterator[str]:
     """Report values that are not allowed; ``given`` maps a name to its value and the allowed values."""
@@ -21,8 +24,8 @@ def seed_problems(name: str, seed: int) -> Iterator[str]:
 
 def rate_problems(name: str, rate: float) -> Iterator[str]:
     """Check a learning rate or another positive factor."""
-    if not 0 < rate < float("inf"):
-        yield f"{name} is {rate}: it must be above 0 and finite"
+    if not 0 < rate <= LARGEST_RATE:
+        yield f"{name} is {rate}: it must be above 0 and at most {LARGEST_RATE:g}"
 
 
 def twice(values: Sequence[object]) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tokenizers import Tokenizer
 
-from loralet.atomic import new_folder
+from loralet.data.arrays import read_arrays, write_arrays
 from loralet.data.by_word import encode_by_word, frame_of
 from loralet.errors import ConfigError
 
@@ -66,7 +66,8 @@ def tokenise(
         texts: one string per row.
         tokenizer: its settings for truncation and padding are not used.
         max_length: largest number of tokens per row, special tokens included; of a pair, the longer text is cut first.
-        cache: the cache folder; entries depend on the content of texts and tokenizer. None: no cache.
+        cache: the cache folder; entries depend on the content of texts and tokenizer. A damaged entry is made again,
+            and a folder that cannot be written is not used. None: no cache.
         seconds: the second text of each row; None for single texts.
     """
     if cache is None:
@@ -77,20 +78,21 @@ def tokenise(
     if seconds is not None:
         digest.update(hash_texts(seconds).digest())
     digest.update(f"{tokenizer.to_str()}{max_length}".encode())
-    folder = cache / "tokens" / digest.hexdigest()
-    if not folder.exists():
-        tokens = _tokenise(texts, tokenizer, max_length, seconds)
-        with new_folder(folder) as temporary:
-            np.save(temporary / "ids.npy", tokens.ids)
-            np.save(temporary / "starts.npy", tokens.starts)
-            if tokens.types is not None:
-                np.save(temporary / "types.npy", tokens.types)
-    types = folder / "types.npy"
-    return Tokens(
-        np.load(folder / "ids.npy", mmap_mode="r"),
-        np.load(folder / "starts.npy"),
-        np.load(types, mmap_mode="r") if types.exists() else None,
-    )
+    path = cache / "tokens" / f"{digest.hexdigest()}.arrays"
+    found = _stored(path, len(texts))
+    if found is None:
+        made = _tokenise(texts, tokenizer, max_length, seconds)
+        write_arrays(path, [made.ids, made.starts, *([] if made.types is None else [made.types])])
+        found = _stored(path, len(texts)) or made
+    return found
+
+
+def _stored(path: Path, rows: int) -> Tokens | None:
+    """Token ids from the cache; None if there are none, or damaged ones."""
+    arrays = read_arrays(path)
+    if arrays is None or len(arrays) not in (2, 3) or len(arrays[1]) != rows + 1 or arrays[1][-1] != len(arrays[0]):
+        return None
+    return Tokens(arrays[0], np.array(arrays[1]), *arrays[2:])
 
 
 class TextTokenizer:

@@ -19,7 +19,7 @@ import numpy as np
 
 from loralet.atomic import new_file
 from loralet.backends.choice import choose_backend
-from loralet.cache import cache_folder
+from loralet.cache import writable_cache_folder
 from loralet.config import DistillConfig
 from loralet.config.toml import options_text, read_options
 from loralet.data.tokens import Tokens, tokenise
@@ -67,7 +67,7 @@ def build_student(config: DistillConfig, listen: Listen) -> EpochEnded:
     texts = read_texts(config.text, config.text_column)
     train, held_out = hold_out(len(texts.texts), config.held_out, config.seed)
     longest = min(config.max_length, teacher.table.longest, table.longest)
-    tokens = tokenise(texts.texts, teacher.tokenizer, longest, cache_folder())
+    tokens = tokenise(texts.texts, teacher.tokenizer, longest, writable_cache_folder())
     chosen = choose_backend(table, config.compute.precision, config.compute.backend)
     listen(Stage(chosen.announcement))
     arithmetic = Arithmetic(chosen.backend.device, chosen.dtype, chosen.backend.attention)
@@ -88,9 +88,9 @@ def build_student(config: DistillConfig, listen: Listen) -> EpochEnded:
     try:
         tell(Stage(_summary(texts, tokens, len(train), len(data) - len(train), state)))
         if config.token_states:
-            targets = teacher_targets(teacher, tokens, layers, arithmetic, cache_folder(), tell)
+            targets = teacher_targets(teacher, tokens, layers, arithmetic, writable_cache_folder(), tell)
         else:
-            targets = sentence_targets(teacher, tokens, config.compute, cache_folder(), tell)
+            targets = sentence_targets(teacher, tokens, config.compute, writable_cache_folder(), tell)
         for event in distil(state, student, DistillationData(tokens, targets, data, held_out), config):
             tell(event)
             if isinstance(event, EpochEnded):

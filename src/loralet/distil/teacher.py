@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from loralet.adapters.adapter import Adapter
 from loralet.adapters.layout import PackShape
 from loralet.adapters.pack import Pack
-from loralet.atomic import new_folder
+from loralet.atomic import new_entry, remove_entry
 from loralet.backends.choice import Chosen, choose_backend
 from loralet.backends.torch import MULTIPLE
 from loralet.config import ComputeOptions
@@ -81,11 +81,15 @@ def teacher_targets(
         DataError: the disk has too little space for the states.
     """
     folder = _entry(cache, f"{teacher.fingerprint}/{list(layers)}/{arithmetic.dtype}", tokens)
-    if not folder.exists():
-        _require_space(cache, (len(tokens.ids) * len(layers) + len(tokens)) * teacher.table.width * 2)
-        with new_folder(folder) as temporary:
+    width = teacher.table.width
+    shapes = {"states.npy": (len(tokens.ids), len(layers), width), "sentences.npy": (len(tokens), width)}
+    found = _stored(folder, shapes)
+    if found is None:
+        _require_space(cache, (len(tokens.ids) * len(layers) + len(tokens)) * width * 2)
+        with new_entry(folder) as temporary:
             _compute(teacher, tokens, layers, arithmetic, temporary, tell)
-    return Targets(*(np.load(folder / name, mmap_mode="r") for name in ("states.npy", "sentences.npy")))
+        found = _made(folder, shapes)
+    return Targets(*found)
 
 
 def sentence_targets(
@@ -97,17 +101,46 @@ def sentence_targets(
     """
     chosen = choose_backend(teacher.table, compute.precision, compute.backend)
     folder = _entry(cache, f"{teacher.fingerprint}/sentences/{chosen.dtype}", tokens)
-    if not folder.exists():
+    shape = (len(tokens), teacher.table.width)
+    stored = _stored(folder, {"sentences.npy": shape})
+    if stored is None:
         _require_space(cache, len(tokens) * teacher.table.width * 2)
-        with new_folder(folder) as temporary:
-            shape = (len(tokens), teacher.table.width)
+        with new_entry(folder) as temporary:
             sentences = np.lib.format.open_memmap(temporary / "sentences.npy", "w+", np.float16, shape)
             for start, found in sentence_embeddings(teacher, tokens, chosen):
                 end = start + len(found)
                 sentences[start:end] = found.clip(-LARGEST, LARGEST)
                 tell(Advanced("teacher's sentence embeddings", end, len(tokens)))
             sentences.flush()
-    return Targets(None, np.load(folder / "sentences.npy", mmap_mode="r"))
+        stored = _made(folder, {"sentences.npy": shape})
+    return Targets(None, *stored)
+
+
+def _stored(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> list[np.ndarray] | None:
+    """The arrays of a folder of the cache; None if there are none. A damaged folder is removed."""
+    try:
+        found = [np.load(folder / name, mmap_mode="r") for name in shapes]
+    except FileNotFoundError:
+        found = []
+    except (OSError, ValueError, EOFError):
+        found = [np.zeros(0)]
+    if found and all(a.shape == s and a.dtype == np.float16 for a, s in zip(found, shapes.values(), strict=False)):
+        return found
+    if folder.exists():
+        remove_entry(folder)
+    return None
+
+
+def _made(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> list[np.ndarray]:
+    """The arrays of a folder that this or another process has just written.
+
+    Raises:
+        DataError: they cannot be read.
+    """
+    found = _stored(folder, shapes)
+    if found is None:
+        raise DataError(f"{folder}: the teacher's states cannot be read back; set LORALET_CACHE to another folder")
+    return found
 
 
 def sentence_embeddings(

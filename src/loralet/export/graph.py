@@ -25,6 +25,7 @@ from loralet.data.tokens import Tokens
 from loralet.errors import ConfigError
 from loralet.models.forward import Padded, encode, frozen
 from loralet.models.heads import POOLING_ACTIVATIONS, first_token, mean_over_tokens
+from loralet.runtime import prevent_telemetry
 
 OPSET = 20
 """The newest operator set that the exporter writes without conversion; it introduced Gelu."""
@@ -72,12 +73,15 @@ def require_onnx() -> None:
     Raises:
         ConfigError: it is not.
     """
+    prevent_telemetry()
     try:
         import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
+        import onnxruntime
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ConfigError(f"ONNX export needs {error.name}: pip install 'loralet[onnx]'") from error
+    if hasattr(onnxruntime, "disable_telemetry_events"):
+        onnxruntime.disable_telemetry_events()  # it may have been imported before
 
 
 def write_onnx(merged: Merged, path: Path) -> None:
@@ -106,6 +110,7 @@ def write_onnx(merged: Merged, path: Path) -> None:
 
 def write_int8(source: Path, path: Path) -> None:
     """Write the graph with weights and embeddings in 8-bit integers (dynamic quantisation)."""
+    require_onnx()
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -118,6 +123,7 @@ def write_int8(source: Path, path: Path) -> None:
 
 def onnx_logits(path: Path, tokens: Tokens) -> np.ndarray:
     """Logits ``[m c]`` of every row, in order, computed by onnxruntime on the CPU."""
+    require_onnx()
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -11,7 +11,7 @@ from typing import Any
 
 from loralet.artifacts.card import for_hub
 from loralet.data.readers.records import format_of
-from loralet.errors import ConfigError
+from loralet.errors import ConfigError, RunError
 from loralet.hub import client as hub
 from loralet.hub.bundled import bundled
 
@@ -42,11 +42,15 @@ def plan_push(folder: Path, repo: str) -> Push:
 
     Raises:
         ConfigError: the repository name does not have the form owner/name.
+        RunError: a file of the folder cannot be read.
     """
     if "/" not in repo or not hub.is_repo_name(repo):
         raise ConfigError(f"{repo!r} is not a repository name; use the form owner/name")
-    files = {name: len(content) for name, content in contents(folder, repo).items()}
-    return Push(folder, repo, hub.endpoint(), files, _warning(folder))
+    try:
+        files = {name: len(content) for name, content in contents(folder, repo).items()}
+        return Push(folder, repo, hub.endpoint(), files, _warning(folder))
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{folder}: a JSON file or the card cannot be read ({error}); nothing was sent") from error
 
 
 def upload(push: Push, private: bool) -> str:
@@ -116,6 +120,8 @@ def _warning(folder: Path) -> str:
     """A warning if the adapter's backbone exists only on this machine."""
     path = next((folder / name for name in ("loralet.json", "adapter_config.json") if (folder / name).exists()), None)
     described = json.loads(path.read_text(encoding="utf-8")) if path else {}
+    if not isinstance(described, dict):
+        raise ValueError("a JSON object is expected")
     backbone = described.get("backbone") or described.get("base_model_name_or_path") or ""
     if not backbone or described.get("role") == "full" or bundled(backbone) or hub.is_hub_id(backbone):
         return ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +16,21 @@ from loralet.errors import CheckpointError, HubError
 from loralet.hub import client as hub
 from loralet.hub.bundled import bundled
 from loralet.hub.models import resolve_model, suggestion
-from loralet.hub.tensors import read_tensors
+from loralet.hub.tensors import lfs_advice, number_problems, read_tensors
 from loralet.hub.tokenizer import TOKENIZER_FILES, load_tokenizer
 from loralet.models.families import FAMILIES
 from loralet.models.family import Family
 from loralet.models.table import ACTIVATION_NAMES, EncoderTable
+from loralet.records import read_json
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 """In order of preference; only the first file found is read."""
+MORE_LAYERS = 48
+"""Up to so many missing layers, the missing tensors are listed."""
+INDEX = ".index.json"
+"""Suffix of the file that names the shards of a large checkpoint."""
+SHARD = re.compile(r"[\w-][\w.-]*\.(safetensors|bin)")
+"""Names of shards: files in the folder of the index."""
 
 
 @dataclass(frozen=True)
@@ -99,44 +106,79 @@ def find_checkpoint(name: str) -> Path:
 
 
 def _wanted(names: Sequence[str]) -> list[str]:
-    weights = [name for name in WEIGHT_FILES if name in names][:1]
+    whole = [[name] for name in WEIGHT_FILES if name in names]
+    shards = [_shards(name, names) for name in WEIGHT_FILES if f"{name}{INDEX}" in names]
+    weights = next(iter(whole + shards), [])
     return [name for name in ("config.json", *TOKENIZER_FILES) if name in names] + weights
+
+
+def _shards(name: str, names: Sequence[str]) -> list[str]:
+    """The index and the shards of a weight file (``model-00001-of-00002.safetensors``) among the names of all files."""
+    stem, _, suffix = name.rpartition(".")
+    shard = re.compile(rf"{re.escape(stem)}-\d+-of-\d+\.{suffix}")
+    return [f"{name}{INDEX}", *(other for other in names if shard.fullmatch(other))]
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(path)
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder}: not a model folder, because config.json is missing") from error
     except ValueError as error:
-        raise CheckpointError(f"{path}: not valid JSON ({error})") from error
+        raise CheckpointError(f"{path}: not valid JSON ({lfs_advice(path) or error})") from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{path}: not a JSON object")
     return config
 
 
 def read_weights(folder: Path) -> dict[str, np.ndarray]:
-    """The tensors of a checkpoint by their stored names.
+    """The tensors of a checkpoint by their stored names, from one file or from the shards of an index.
 
     Raises:
         CheckpointError: there is no weight file, or it cannot be read.
     """
     for name in WEIGHT_FILES:
-        path = folder / name
-        if not path.exists():
-            continue
-        try:
-            return {_modern(key): value for key, value in read_tensors(path).items()}
-        except TypeError as error:
-            raise CheckpointError(f"{path}: {error}") from error
-        except ValueError as error:
-            raise CheckpointError(
-                f"{path}: cannot be read as weights ({error}); the download may be incomplete, "
-                "or the file contains pickled code, which is never executed"
-            ) from error
+        if (folder / name).exists():
+            return _read_file(folder / name)
+        if (folder / f"{name}{INDEX}").exists():
+            return _read_shards(folder / f"{name}{INDEX}")
     found = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
     raise CheckpointError(f"{folder}: no weights; expected {' or '.join(WEIGHT_FILES)}, found {found}")
+
+
+def _read_file(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return {_modern(key): value for key, value in read_tensors(path).items()}
+    except ValueError as error:
+        raise CheckpointError(f"{path}: cannot be read as weights ({error})") from error
+
+
+def _read_shards(index: Path) -> dict[str, np.ndarray]:
+    """The tensors of all files that an index names; each must have the tensors that the index says.
+
+    Raises:
+        CheckpointError: the index is not valid, names a file outside its folder, or a file is missing or incomplete.
+    """
+    try:
+        raw = read_json(index)
+    except ValueError as error:
+        raise CheckpointError(f"{index}: {error}") from error
+    places = raw.get("weight_map") if isinstance(raw, dict) else None
+    if not isinstance(places, dict) or not places:
+        raise CheckpointError(f"{index}: weight_map, an object with the file of each tensor, is missing")
+    names = sorted({str(name) for name in places.values()})
+    if strange := [name for name in names if not SHARD.fullmatch(name)]:
+        raise CheckpointError(f"{index}: {strange[0]!r} is not the name of a weight file in this folder")
+    tensors: dict[str, np.ndarray] = {}
+    for name in names:
+        if not (index.parent / name).exists():
+            raise CheckpointError(f"{index}: {name} is missing from the folder; download it too")
+        found = _read_file(index.parent / name)
+        if absent := [key for key, place in places.items() if place == name and _modern(key) not in found]:
+            raise CheckpointError(f"{index.parent / name}: {absent[0]} is missing, but {index.name} says it is here")
+        tensors |= found
+    return tensors
 
 
 def _modern(name: str) -> str:
@@ -157,9 +199,27 @@ def _model_type(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, n
     return given
 
 
+def _require_layers(folder: Path, family: Family, table: EncoderTable, tensors: Mapping[str, np.ndarray]) -> None:
+    """Check the number of layers first, as the names of the expected tensors take memory for each layer.
+
+    Raises:
+        CheckpointError: the config has many more layers than the tensors.
+    """
+    layer = re.compile(re.escape(family.layer).replace(r"\{\}", r"(\d{1,9})") + r"\.")
+    found = {
+        int(match[1]) for match in map(layer.match, (name.removeprefix(family.prefix) for name in tensors)) if match
+    }
+    if table.layers > 2 * len(found) + MORE_LAYERS:
+        raise CheckpointError(
+            f"{folder / 'config.json'}: {table.layers} layers, but the weights have {len(found)}; use the config of "
+            "these weights"
+        )
+
+
 def _canonical(
     folder: Path, family: Family, table: EncoderTable, tensors: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
+    _require_layers(folder, family, table, tensors)
     expected = table.tensors()
     if any(name.removeprefix(family.prefix).startswith(f"{family.pooler}.") for name in tensors):
         expected |= family.pooling.tensors(table.width)
@@ -172,8 +232,12 @@ def _canonical(
             problems.append(f"{stored} is missing")
         elif tuple(tensor.shape) != size:
             problems.append(f"{stored} has shape {list(tensor.shape)}, expected {list(size)}")
+        elif not np.issubdtype(tensor.dtype, np.floating):
+            problems.append(f"{stored} has the type {tensor.dtype}; floating-point numbers are expected")
         else:
-            weights[name] = np.ascontiguousarray(tensor, np.float32)
+            with np.errstate(over="ignore"):  # a number beyond fp32 becomes infinite, which is reported
+                weights[name] = np.ascontiguousarray(tensor, np.float32)
+            problems += number_problems({stored: weights[name]})
     if problems:
         shown = "\n".join(f"  - {problem}" for problem in problems[:20])
         more = f"\n  ... and {len(problems) - 20} more" if len(problems) > 20 else ""

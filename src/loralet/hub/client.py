@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from loralet.errors import HubError
+from loralet.hub.answers import failure, guard_metadata, safe_commit, safe_names
 from loralet.hub.bundled import DATA, MODEL
 
 logger = logging.getLogger(__name__)
@@ -43,26 +44,29 @@ def fetch(repo: str, choose: Choose, kind: Kind = "model") -> Path:
         kind: ``model`` or ``dataset``.
 
     Returns:
-        The folder with the chosen files, of the newest revision, or of the cached one if the hub cannot be reached
-        (logged as a warning).
+        The folder with the chosen files, of the newest revision, or of the cached one if the hub cannot be reached or
+        fails (logged as a warning).
 
     Raises:
-        HubError: the repository does not exist, needs a login, or is neither reachable nor cached.
+        HubError: the repository does not exist, needs a login, is neither reachable nor cached, or the hub's answer is
+            not valid.
     """
     from huggingface_hub import HfApi, constants, hf_hub_download
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
+    guard_metadata()
     if kind == "dataset":
         repo = RENAMED_DATASETS.get(repo, repo)
     try:
         info = HfApi().repo_info(repo, repo_type=kind, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-        names = [sibling.rfilename for sibling in getattr(info, "siblings", None) or ()]
+        commit = safe_commit(info.sha)
+        names = safe_names([sibling.rfilename for sibling in getattr(info, "siblings", None) or ()])
         chosen = choose(names)
         if not chosen:
             raise HubError(
                 f"{kind} {repo} has none of the required files; it has: {', '.join(sorted(names)) or 'nothing'}"
             )
-        paths = [hf_hub_download(repo, name, repo_type=kind, revision=info.sha) for name in chosen]
+        paths = [hf_hub_download(repo, name, repo_type=kind, revision=commit) for name in chosen]
         # Offline use needs the branch's commit. The cache records it only for a file requested by branch.
         hf_hub_download(repo, chosen[0], repo_type=kind)
         return _snapshot(Path(paths[0]), chosen[0])
@@ -92,20 +96,20 @@ def _cached(repo: str, choose: Choose, kind: Kind, cause: Exception) -> Path:
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+    what = failure(cause)
     folder: Path | None = None
     with suppress(LocalEntryNotFoundError):
         # No patterns: a copy that another tool downloaded in part may still have all required files.
         folder = Path(snapshot_download(repo, repo_type=kind, local_files_only=True, allow_patterns=[]))
     if folder is None or not choose([path.relative_to(folder).as_posix() for path in folder.rglob("*")]):
         raise HubError(
-            f"{kind} {repo} is not available: the hub ({endpoint()}) was not reached ({reason}), "
+            f"{kind} {repo} is not available: the hub ({endpoint()}) {what}, "
             f"and the cache {constants.HF_HUB_CACHE} has no copy. "
             "Connect once to download it, set HF_HOME to a cache that has it, "
             f"or use a local {'folder' if kind == 'model' else 'file or folder'} "
             f"or the bundled {MODEL if kind == 'model' else DATA}."
         ) from cause
-    logger.warning("%s %s: the hub was not reached (%s); using the copy cached at %s", kind, repo, reason, folder)
+    logger.warning("%s %s: the hub %s; using the copy cached at %s", kind, repo, what, folder)
     return folder
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer
@@ -13,7 +13,9 @@ from tokenizers.implementations import (  # type: ignore[attr-defined]  # implic
 from tokenizers.processors import RobertaProcessing
 
 from loralet.errors import CheckpointError
+from loralet.hub.tensors import lfs_advice
 from loralet.models.family import ROBERTA_TOKENS, SpecialTokens
+from loralet.records import read_json
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt")
 
@@ -40,24 +42,42 @@ def load_tokenizer(folder: Path, vocabulary: int, tokens: SpecialTokens) -> Toke
         raise CheckpointError(
             f"{folder}: no vocabulary; expected tokenizer.json, vocab.txt, or vocab.json with merges.txt"
         )
-    try:
-        tokenizer = read(path, tokens)
-    except CheckpointError:
-        raise
-    except Exception as error:  # the tokenizers library raises bare Exception
-        raise CheckpointError(f"{path}: the tokenizer cannot be read ({error})") from error
+    tokenizer = _read(path, read, tokens)
     size = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
     if size > vocabulary:
         raise CheckpointError(
             f"{folder}: the vocabulary has {size} tokens, but there are {vocabulary} word embeddings; "
             "use the tokenizer of this model"
         )
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    if not tokenizer.encode("").ids:
+    empty = tokenizer.encode("").ids
+    if not empty:
         raise CheckpointError(
             f"{path}: the tokenizer adds no special token before a text; the classifier reads that token's state"
         )
+    if max(empty) >= vocabulary:
+        raise CheckpointError(
+            f"{path}: the tokenizer adds the token id {max(empty)} to every text, but there are {vocabulary} word "
+            "embeddings; use the tokenizer of this model"
+        )
+    return tokenizer
+
+
+def _read(path: Path, read: Callable[[Path, SpecialTokens], Tokenizer], tokens: SpecialTokens) -> Tokenizer:
+    """Read a vocabulary, without truncation and padding, and encode an empty text.
+
+    Raises:
+        CheckpointError: it cannot be read, or cannot encode a text.
+    """
+    try:
+        tokenizer = read(path, tokens)
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        tokenizer.encode("")
+    except (CheckpointError, KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # the library raises bare Exception, and a panic of Rust is not an Exception
+        reason = lfs_advice(path) or str(error)
+        raise CheckpointError(f"{path}: the tokenizer cannot be read ({reason})") from error
     return tokenizer
 
 
@@ -71,6 +91,8 @@ def _word_piece(path: Path, tokens: SpecialTokens) -> Tokenizer:
         del words[-1]
     missing = [token for token in (tokens.unknown, tokens.first, tokens.last) if token not in words]
     if missing:
+        if advice := lfs_advice(path):
+            raise CheckpointError(f"{path}: {advice}")
         raise CheckpointError(
             f"{path}: not a WordPiece vocabulary; {', '.join(missing)} missing from its {len(words)} tokens"
         )
@@ -122,7 +144,9 @@ def _tokenizer_config(path: Path) -> dict[str, object]:
     if not path.exists():
         return {}
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(path)
     except ValueError as error:
-        raise CheckpointError(f"{path}: not valid JSON ({error})") from error
-    return config if isinstance(config, dict) else {}
+        raise CheckpointError(f"{path}: not valid JSON ({lfs_advice(path) or error})") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path}: not a JSON object")
+    return config

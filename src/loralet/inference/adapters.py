@@ -12,12 +12,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loralet.artifacts.artifact import Artifact
+from loralet.artifacts.checking import require_fitting
 from loralet.artifacts.layout import settled
-from loralet.artifacts.reading import ADAPTER_FILES, is_peft_folder, read_artifact
+from loralet.artifacts.reading import (
+    ADAPTER_FILES,
+    is_peft_folder,
+    peft_subfolders,
+    read_artifact,
+    require_own_checkpoint,
+)
 from loralet.config import ModelOptions, SeveralRuns
 from loralet.errors import CheckpointError, HubError, RunError
 from loralet.hub import client
 from loralet.hub.checkpoint import Checkpoint, read_checkpoint
+from loralet.runs.results import NAME as RESULTS
 from loralet.runs.results import read_results
 from loralet.runs.selection import chosen_run
 from loralet.tasks.single_label import require_no_exchange
@@ -63,11 +71,15 @@ def find_adapter(folder: Path, run: str = "") -> Path:
         if run and run != folder.name:
             raise RunError(f"{folder} is one adapter, not a study; remove --run")
         return folder
+    if not (folder / RESULTS).exists() and (inner := peft_subfolders(folder)):
+        return _named(folder, inner, run)
     if (folder / "config.json").exists():
         raise RunError(f"{folder}: no trained classifier; a base model alone would only guess")
     results = read_results(folder)
     adapters = folder / "adapters"
     run = run or chosen_run(results).id
+    if run in (".", "..") or Path(run).name != run:
+        raise RunError(f"{folder}: {run!r} is not the name of a run")
     if (adapters / run).is_dir() and not (adapters / run / "loralet.json").exists():
         raise RunError(
             f"{adapters / run}: loralet.json is missing, so the labels are unknown; "
@@ -77,6 +89,19 @@ def find_adapter(folder: Path, run: str = "") -> Path:
         known = sorted(path.name for path in adapters.iterdir()) if adapters.is_dir() else []
         raise RunError(f"{folder} has no trained run {run!r}; it has: {', '.join(known) or 'none'}")
     return adapters / run
+
+
+def _named(folder: Path, adapters: Sequence[Path], run: str) -> Path:
+    """One of the PEFT adapters in a folder: the only one, or the one with the given name.
+
+    Raises:
+        RunError: there are several, or none of that name.
+    """
+    found = [path for path in adapters if not run or path.name == run]
+    if len(found) != 1:
+        names = ", ".join(path.name for path in adapters)
+        raise RunError(f"{folder} has the PEFT adapters {names}; set one of them with --run")
+    return found[0]
 
 
 def _wanted(names: Sequence[str]) -> list[str]:
@@ -123,7 +148,11 @@ def read_adapter(adapter: Path, options: ModelOptions = ModelOptions()) -> Opene
         artifact = _renamed(adapter, artifact, labels)
     if artifact.role == "full":
         head = {name: array for name, array in arrays.items() if name.startswith("classifier")}
-        return Opened(settled(artifact), head, read_checkpoint(str(adapter)))
+        own = read_checkpoint(str(adapter))
+        require_own_checkpoint(adapter, own.fingerprint)
+        artifact = settled(artifact)
+        require_fitting(adapter, artifact, head, own)
+        return Opened(artifact, head, own)
     with _backbone_named(adapter, source.backbone):
         found = read_checkpoint(source.backbone or artifact.backbone)
     if found.fingerprint != artifact.backbone_fingerprint and not source.any_backbone:
@@ -132,6 +161,7 @@ def read_adapter(adapter: Path, options: ModelOptions = ModelOptions()) -> Opene
             f"(fingerprint {artifact.backbone_fingerprint[:12]}, found {found.fingerprint[:12]}), so its predictions "
             "would be meaningless. --any-backbone (force=True in Python) loads it anyway"
         )
+    require_fitting(adapter, artifact, arrays, found)
     return Opened(_limited(artifact, found), arrays, found)
 
 

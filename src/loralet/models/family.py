@@ -113,7 +113,7 @@ class Family:
         Raises:
             KeyError: no linear layer of this family has that path.
         """
-        match = re.fullmatch(re.escape(self.layer).replace(r"\{\}", r"(\d+)") + r"\.(.+)", module)
+        match = re.fullmatch(re.escape(self.layer).replace(r"\{\}", r"(\d{1,6})") + r"\.(.+)", module)
         if match is None:
             raise KeyError(module)
         return f"layers.{match[1]}.{ {theirs: ours for ours, theirs in self.parts.items()}[match[2]] }"
@@ -124,11 +124,11 @@ def whole(config: Config, key: str, default: int | None = None, least: int = 1) 
 
     Raises:
         KeyError: the key is missing and has no default.
-        ValueError: the value is not an integer of at least ``least``.
+        ValueError: the value is not an integer of at least ``least``, or not below 2^31.
     """
     value = config[key] if default is None else config.get(key, default)
-    if type(value) is not int or value < least:
-        raise ValueError(f"{key} is {value!r}; a whole number from {least} is expected")
+    if type(value) is not int or not least <= value < 2**31:
+        raise ValueError(f"{key} is {repr(value)[:40]}; a whole number from {least} is expected")
     return value
 
 

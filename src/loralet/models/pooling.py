@@ -9,6 +9,8 @@ Read = Literal["first", "all"]
 """Tokens whose last states a head reads."""
 HeadKind = Literal["pooler", "trained-pooler", "mean"]
 """Input of the classifier: frozen pooler, trained pooler, or mean over tokens."""
+POOLING_NAMES = ("tanh", "relu", "gelu")
+"""Activations of a pooler, see :data:`loralet.models.heads.POOLING_ACTIVATIONS`."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from loralet.events import (
 from loralet.progress.plan import duration, plan_text
 from loralet.progress.table import Progress, draw, halving_text
 from loralet.ranking import rank_of
+from loralet.terminal import terminal, write_utf8
 
 LINE_EVERY = 10.0
 """Seconds between two progress lines if the output is not a terminal."""
@@ -46,12 +48,13 @@ def open_view(quiet: bool = False, json_events: bool = False) -> Iterator[Callab
     if json_events:
         yield print_json
         return
-    with ProgressView(Console(stderr=True), quiet) as view:
+    with ProgressView(terminal(stderr=True), quiet) as view:
         yield view
 
 
 def print_json(event: Event) -> None:
     """Print an event as one line of JSON on standard output, unbuffered."""
+    write_utf8(sys.stdout)
     print(event_line(event), flush=True)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from loralet.artifacts.artifact import Artifact
 from loralet.artifacts.folder import load_artifact
 from loralet.artifacts.peft import load_peft
-from loralet.artifacts.reading import ADAPTER_FILES, is_peft_folder
+from loralet.artifacts.reading import ADAPTER_FILES, is_peft_folder, peft_subfolders
 from loralet.data.files import Columns
 from loralet.data.readers.records import format_of
 from loralet.data.sources import Split, load_dataset
@@ -132,6 +132,8 @@ def _folder(path: str, folder: Path) -> Inspection:
         return _adapter(path, folder)
     if (folder / "results.json").exists() or (folder / "config.toml").exists():
         return _run(path, folder)
+    if len(inner := peft_subfolders(folder)) == 1:
+        return _adapter(str(inner[0]), inner[0])
     if (folder / "config.json").exists():
         return _model(path)
     return _data(path)

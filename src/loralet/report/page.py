@@ -16,6 +16,7 @@ from loralet.report.figures.style import Drawing, Panel
 from loralet.report.sections.base import ExampleTable
 from loralet.report.summary import facts, headline
 from loralet.report.tables import class_table, tables
+from loralet.terminal import visible
 
 TEXT_SHOWN = 600
 """Maximum number of characters of a row's text in the report."""
@@ -72,7 +73,7 @@ def render_html(analysis: Analysis, drawings: Sequence[Drawing]) -> str:
         analysis: values and sentences.
         drawings: figures of the analysis.
     """
-    return _templates(True).get_template("report.html.j2").render(_context(analysis, drawings))
+    return visible(_templates(True).get_template("report.html.j2").render(_context(analysis, drawings)))
 
 
 def render_markdown(analysis: Analysis, drawings: Sequence[Drawing], figures: str) -> str:
@@ -83,7 +84,8 @@ def render_markdown(analysis: Analysis, drawings: Sequence[Drawing], figures: st
         drawings: figures of the analysis.
         figures: relative path of the folder with the figures.
     """
-    return _templates(False).get_template("report.md.j2").render(_context(analysis, drawings), figures=figures)
+    text = _templates(False).get_template("report.md.j2").render(_context(analysis, drawings), figures=figures)
+    return visible(text)
 
 
 def write_report(analysis: Analysis, html: Path | None, md: Path | None) -> list[Path]:

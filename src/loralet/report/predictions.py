@@ -10,11 +10,11 @@ from itertools import chain
 from typing import TextIO
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from loralet.inference.predictions import Prediction
+from loralet.terminal import terminal, visible
 
 SHOWN = 100
 """Number of characters of a text shown in the table."""
@@ -77,7 +77,7 @@ def write_table(predictions: Iterable[Prediction], form: Form, out: TextIO) -> N
     """Write a table of predicted label, its probability, next labels if requested, and the beginning of each text."""
     if form.labels_only:
         for p in predictions:
-            out.write(f"{' '.join((p.label or '').split())}\n")
+            out.write(f"{visible(' '.join((p.label or '').split()))}\n")
         return
     several = form.top is not None and form.top > 1
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
@@ -91,7 +91,7 @@ def write_table(predictions: Iterable[Prediction], form: Form, out: TextIO) -> N
         confidence = MISSING if p.confidence is None else f"{p.confidence:.3f}"
         top = [Text(", ".join(f"{label} {share:.3f}" for label, share in form.shown(p)))] if several else []
         table.add_row(Text(MISSING if p.label is None else p.label), confidence, *top, Text(text))
-    Console(file=out, highlight=False).print(table)
+    terminal(file=out, highlight=False).print(table)
 
 
 def write_jsonl(predictions: Iterable[Prediction], form: Form, out: TextIO) -> None:

@@ -16,6 +16,7 @@ from loralet.runs.results import DataFacts, Results, RunResult
 from loralet.runs.run import TRAINED, Role
 from loralet.runs.selection import chosen_run
 from loralet.tasks.base import Scores
+from loralet.terminal import terminal
 
 ROLES: dict[Role, str] = {
     "majority": "majority class",
@@ -174,8 +175,8 @@ def _members(run: RunResult) -> str:
 
 def table_console() -> Console:
     """Console on standard output, wide enough for the whole table if it is not a terminal."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=max(console.width, PIPE_WIDTH))
+    console = terminal(highlight=False)
+    return console if console.is_terminal else terminal(highlight=False, width=max(console.width, PIPE_WIDTH))
 
 
 def times(count: int) -> str:

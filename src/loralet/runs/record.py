@@ -18,6 +18,7 @@ from loralet.artifacts.artifact import read_description
 from loralet.artifacts.words import ARRAYS, TOKENS
 from loralet.config import StudyConfig, TrainConfig
 from loralet.errors import RunError
+from loralet.records import read_json
 from loralet.runs.environment import Environment, read_environment
 from loralet.runs.folder import PREDICTIONS, read_predictions
 from loralet.runs.results import Results, read_results
@@ -110,7 +111,11 @@ def read_record(folder: Path) -> Record:
         raise RunError(f"{folder}: {', '.join(missing)} missing; a report needs the complete run folder")
     if results.task not in TASKS:
         raise RunError(f"{folder}: the task of this run folder is {results.task!r}; known tasks: {', '.join(TASKS)}")
-    losses, checks, planned, rungs = _read_metrics(folder / "metrics.jsonl")
+    metrics = folder / "metrics.jsonl"
+    try:
+        losses, checks, planned, rungs = _read_metrics(metrics)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(f"{metrics}: an event is not as loralet writes it ({type(error).__name__}: {error})") from error
     targets, probabilities, predicted = None, dict[str, np.ndarray](), dict[str, np.ndarray]()
     if results.data.test_rows:
         targets, probabilities, predicted = read_predictions(folder, TASKS[results.task](results.data.labels))
@@ -165,14 +170,17 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             try:
-                yield json.loads(line)
-            except ValueError as error:
+                event = json.loads(line)
+            except (ValueError, RecursionError) as error:
                 raise RunError(f"{path}: line {number} is not JSON ({error})") from error
+            if not isinstance(event, dict) or "event" not in event:
+                raise RunError(f"{path}: line {number} is not an event")
+            yield event
 
 
 def _read_adapter(folder: Path) -> AdapterFiles:
     try:
-        artifact = read_description(json.loads((folder / "loralet.json").read_text(encoding="utf-8")))
+        artifact = read_description(read_json(folder / "loralet.json"))
         shapes: dict[str, tuple[int, ...]] = {}
         size = sum((folder / name).stat().st_size for name in (TOKENS, ARRAYS) if (folder / name).exists())
         for path in (folder / name for name in WEIGHTS if (folder / name).exists()):

@@ -19,6 +19,7 @@ from loralet.backends.native.arrays import BF16, FP32, empty
 from loralet.backends.native.build import (
     INSTRUCTION_SETS,
     SOURCES,
+    CompilerUnfinished,
     NativeUnavailable,
     compiled,
     prebuilt,
@@ -345,7 +346,7 @@ def _load(instructions: str, sources: Path, note: str) -> Kernels:
         reason = f"the prebuilt kernels cannot be loaded ({error}); "
     try:
         return _open(compiled(instructions, sources), instructions, note)
-    except TilesRefused:
+    except (TilesRefused, CompilerUnfinished):
         raise
     except NativeUnavailable as failure:
         raise NativeUnavailable(f"{reason}{failure}") from failure
@@ -373,4 +374,6 @@ def load_kernels(instructions: str | None = None, sources: Path = SOURCES) -> Ke
             return _load(name, sources, note)
         except NativeUnavailable as failure:
             failures.append(failure)
+            if isinstance(failure, CompilerUnfinished):
+                break
     raise failures[0]

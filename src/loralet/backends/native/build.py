@@ -9,15 +9,16 @@ import hashlib
 import os
 import platform
 import shutil
-import stat
+import signal
 import subprocess
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
+from loralet.backends.native.library_cache import ROOT, hanging, libraries, remember_hanging, store
 from loralet.backends.native.openmp import UNLINKED
 from loralet.cache import cache_folder
 from loralet.cpu import ON_X86, cpu_features, cpu_model
@@ -37,10 +38,8 @@ BASELINES = {"x86_64": "x86-64", "amd64": "x86-64", "aarch64": "armv8-a", "arm64
 BASELINE = tuple(f"-march={cpu}" for machine, cpu in BASELINES.items() if machine == platform.machine().lower())
 """The CPU that a wheel is compiled for, instead of the compiler's default or the CPU of the build machine."""
 NO_COMPILER = f"no C compiler found ({', '.join(COMPILERS)})"
-SECONDS = 60
-"""Time limit of a compiler call. Compiling takes about four seconds."""
-ROOT = 0
-"""User id of root, whose libraries all users load."""
+SECONDS = 120
+"""Time limit of a compiler call. Compiling takes about four seconds, and a minute on a busy machine."""
 
 FORCED = "LORALET_ISA"
 """Environment variable with the instruction set to use."""
@@ -50,6 +49,10 @@ SANITIZE = "LORALET_SANITIZE"
 
 class NativeUnavailable(Exception):  # noqa: N818 - a reason to use another backend, not an error
     """The native backend is not available on this machine; the message gives the reason."""
+
+
+class CompilerUnfinished(NativeUnavailable):
+    """The compiler does not finish, so it is not called for another instruction set."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +187,8 @@ def compiled(instructions: str, sources: Path = SOURCES) -> Path:
 
     The name of a cached library contains two keys: of sources, flags and CPU, and of the compiler. Both must match.
     Without a compiler, the newest library with the first key is used. The name also contains the user: users who share
-    a cache have one library each, unless root has one.
+    a cache have one library each, unless root has one. A cache that cannot be used costs only time: the library is then
+    compiled in a temporary folder.
 
     Args:
         instructions: one of :data:`INSTRUCTION_SETS`.
@@ -199,43 +203,56 @@ def compiled(instructions: str, sources: Path = SOURCES) -> Path:
     name = f"kernels-{instructions}-{_key(sources, _base_flags(), isa, cpu)}"
     folder, compiler = cache_folder() / "native", find_compiler()
     if compiler is None:
-        return _newest(folder.glob(f"{name}-*.so"))
-    user = os.getuid() if os.name == "posix" else ROOT
-    path, of_root = (folder / f"{name}-{_compiler_key(compiler)}-{owner}.so" for owner in (user, ROOT))
-    existing = next(filter(is_private, (path, of_root)), None)
-    if existing is not None:
+        existing = next(libraries(folder, f"{name}-*"), None)
+        if existing is None:
+            raise NativeUnavailable(NO_COMPILER)
         return existing
+    key, user = _compiler_key(compiler), os.getuid() if os.name == "posix" else ROOT
+    for owner in (user, ROOT):
+        if existing := next(libraries(folder, f"{name}-{key}-{owner}"), None):
+            return existing
+    return _compiled_anew(compiler, isa, sources, folder, f"{name}-{key}-{user}")
+
+
+def _compiled_anew(compiler: Path, isa: Sequence[str], sources: Path, folder: Path, name: str) -> Path:
+    """Compile a library in a temporary folder and move it into the cache, if that can be used.
+
+    Args:
+        compiler: the compiler.
+        isa: flags of the instruction set.
+        sources: folder of the C files.
+        folder: the folder of the cache.
+        name: name in the cache, without hash and suffix.
+
+    Raises:
+        CompilerUnfinished: the compiler does not finish, now or a short time ago.
+        NativeUnavailable: it fails.
+    """
+    key = _compiler_key(compiler)
+    if marker := hanging(folder, key):
+        raise CompilerUnfinished(f"{compiler} did not finish before; remove {marker} to try it again")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            library = _compile(compiler, _base_flags(), isa, sources, Path(scratch))
-            library.chmod(0o755)  # a umask of 002 leaves it writable by the group
-            return library.replace(path)
-    except (OSError, subprocess.SubprocessError) as error:
+        scratch = Path(tempfile.mkdtemp(prefix="loralet-"))
+    except OSError as error:
+        raise NativeUnavailable(f"the kernels cannot be compiled ({error})") from error
+    try:
+        return store(_compile(compiler, _base_flags(), isa, sources, scratch), folder, name)
+    except (OSError, subprocess.SubprocessError, RuntimeError) as error:  # RuntimeError: no more threads
+        shutil.rmtree(scratch, ignore_errors=True)
+        if isinstance(error, subprocess.TimeoutExpired):
+            if not _answers(compiler):
+                remember_hanging(folder, key)
+            raise CompilerUnfinished(f"{compiler} did not finish within {SECONDS} s") from error
         raise NativeUnavailable(f"the kernels cannot be compiled ({error})") from error
 
 
-def is_private(path: Path) -> bool:
-    """Whether only this user or root can have written a file. Other files of the cache are never loaded."""
+def _answers(compiler: Path) -> bool:
+    """Whether a compiler that did not finish processes an empty file: then the machine is busy."""
     try:
-        status = path.stat()
-    except OSError:
+        _run([str(compiler), "-E", "-x", "c", os.devnull, "-o", os.devnull])
+    except (OSError, subprocess.SubprocessError):
         return False
-    if os.name != "posix":
-        return True
-    return status.st_uid in (ROOT, os.getuid()) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-
-
-def _newest(paths: Iterable[Path]) -> Path:
-    """The newest library of the cache.
-
-    Raises:
-        NativeUnavailable: there is none.
-    """
-    usable = [path for path in paths if is_private(path)]
-    if not usable:
-        raise NativeUnavailable(NO_COMPILER)
-    return max(usable, key=lambda path: path.stat().st_mtime_ns)
+    return True
 
 
 def _base_flags() -> tuple[str, ...]:
@@ -280,19 +297,48 @@ def _build(compiler: Path, flags: Sequence[str], sources: Path, folder: Path) ->
     """Compile all C files in parallel and link them to ``kernels.so``; returns the error message or an empty string."""
     files = sorted(sources.glob("*.c"))
     objects = [str(folder / f"{path.stem}.o") for path in files]
-    run = partial(subprocess.run, capture_output=True, text=True, timeout=SECONDS, check=False)
 
     def compile_one(path: Path, to: str) -> str:
-        done = run([str(compiler), *flags, "-c", str(path), "-o", to])
-        return done.stderr or "failed without a message" if done.returncode else ""
+        return _run([str(compiler), *flags, "-c", str(path), "-o", to])
 
     with ThreadPoolExecutor(len(files)) as pool:
         failures = list(pool.map(compile_one, files, objects))
     if any(failures):
         return next(filter(None, failures))
     linked = [flag for flag in flags if not (UNLINKED and flag in THREADS)]
-    done = run([str(compiler), *linked, "-shared", *objects, "-o", str(folder / "kernels.so"), *LIBRARIES])
-    return done.stderr or "failed without a message" if done.returncode else ""
+    return _run([str(compiler), *linked, "-shared", *objects, "-o", str(folder / "kernels.so"), *LIBRARIES])
+
+
+def _run(command: Sequence[str]) -> str:
+    """Run the compiler; returns its error message, or an empty string.
+
+    Its messages go to a file: children of a compiler that was stopped would keep a pipe open. It has a process group of
+    its own, so that its children are stopped with it.
+
+    Raises:
+        OSError, subprocess.TimeoutExpired: it cannot be started, or does not finish.
+    """
+    with tempfile.TemporaryFile() as said:
+        nothing = subprocess.DEVNULL
+        process = subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=said, start_new_session=True)
+        try:
+            status = process.wait(SECONDS)
+        except BaseException:
+            _stop(process)
+            raise
+        said.seek(0)
+        text = said.read(10_000).decode(errors="replace")
+    return (text or "failed without a message") if status else ""
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End a process and its children."""
+    with suppress(OSError):
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+    process.wait()
 
 
 if __name__ == "__main__":

@@ -59,10 +59,13 @@ def _global_every(config: Config, layers: int) -> int:
     kinds = config.get("layer_types")
     if not isinstance(kinds, list):
         return whole(config, "global_attn_every_n_layers", 3)
-    for every in range(1, layers + 1):
+    if len(kinds) == layers:
+        every = next((i for i in range(1, layers) if kinds[i] == GLOBAL), layers)
         if kinds == [LOCAL if i % every else GLOBAL for i in range(layers)]:
             return every
-    raise ValueError(f"layer_types is {kinds!r}; global attention in the first and then every n-th layer is expected")
+    raise ValueError(
+        f"layer_types is {str(kinds)[:200]}; global attention in the first and then every n-th layer is expected"
+    )
 
 
 FAMILY = Family(

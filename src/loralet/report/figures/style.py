@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from loralet.terminal import visible
 
 INK, MUTED, RULE, PAGE, ACCENT = "#010203", "#040506", "#070809", "#0a0b0c", "#0d0e0f"
 SERIES = tuple(f"#1112{i:02x}" for i in range(6))
@@ -131,14 +134,15 @@ def panel(figure: Figure, name: str, title: str, description: str) -> Panel:
         name, title, description: see :class:`Panel`.
     """
     stream = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": name}):
+    with mpl.rc_context({"svg.hashsalt": name}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the page's fonts draw the text
         figure.savefig(
             stream,
             format="svg",
             transparent=True,
             metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
         )
-    return Panel(name, title, description, _inline(stream.getvalue(), name, title, description))
+    return Panel(name, title, description, _inline(visible(stream.getvalue()), name, title, description))
 
 
 def _inline(svg: str, name: str, title: str, description: str) -> str:
