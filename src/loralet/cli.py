@@ -28,12 +28,14 @@ from loralet.config import (
     PredictConfig,
     PushConfig,
     ReportConfig,
+    ResumeConfig,
     ShowConfig,
     StudyConfig,
     TrainConfig,
     with_preset,
 )
 from loralet.errors import ConfigError, LoraletError, UserError, is_utf8
+from loralet.interrupts import Interrupted
 from loralet.runtime import prepare_runtime
 
 
@@ -59,6 +61,9 @@ COMMANDS: dict[str, Command] = {
         (StudyConfig, Interface, Planning),
     ),
     "train": Command("Train one LoRA configuration.", "loralet.commands.study:train", (TrainConfig, Interface)),
+    "resume": Command(
+        "Continue an interrupted study, training or distillation.", "loralet.commands.resume:resume", (ResumeConfig,)
+    ),
     "evaluate": Command(
         "Evaluate a trained run on labelled data.", "loralet.commands.evaluate:evaluate", (EvaluateConfig,)
     ),
@@ -180,7 +185,10 @@ def _run(command: Command, parts: tuple[Any, ...]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command. Exit status: 0 on success, 2 after a user error, 1 after another failure, 130 after Ctrl-C."""
+    """Run a command. Exit status: 0 on success, 2 after a user error, 1 after another failure, 130 after Ctrl-C.
+
+    A training that SIGTERM ends has 143.
+    """
     console = Console(stderr=True)
     prepare_runtime()
     logging.basicConfig(format="· %(message)s", level=logging.WARNING)
@@ -194,6 +202,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         advice = "use a smaller --batch-size or --max-length, or a lower --memory for a study"
         _say(console, f"not enough memory; {advice} ({error})" if str(error) else f"not enough memory; {advice}")
         return 1
+    except Interrupted as error:
+        _say(console, error.text)
+        return 128 + error.number
     except KeyboardInterrupt:
         _say(console, "interrupted; files already written are kept")
         return 130

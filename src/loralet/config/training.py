@@ -12,8 +12,8 @@ from tyro.conf import arg
 from loralet.adapters.spec import AdapterSpec
 from loralet.config.compute import ComputeOptions
 from loralet.config.data import DataOptions
-from loralet.config.limits import choice_problems, rate_problems, seed_problems
-from loralet.config.shared import TrainingData
+from loralet.config.limits import choice_problems, interval_problems, rate_problems, seed_problems
+from loralet.config.shared import CheckpointEvery, TrainingData
 from loralet.ranking import SelectBy
 
 Head = Literal["pooler", "trained-pooler", "mean"]
@@ -95,9 +95,12 @@ class TrainConfig:
     stop_at_target: bool = False
     """Stop the run when it reaches the target score."""
 
+    checkpoint_every: CheckpointEvery = 30.0
+
     def problems(self) -> Iterator[str]:
         yield from seed_problems("seed", self.seed)
         yield from rate_problems("lr", self.lr)
         yield from rate_problems("lr_ratio", self.lr_ratio)
+        yield from interval_problems(self.checkpoint_every)
         for part in (self.adapter, self.training, self.reading, self.compute):
             yield from part.problems()

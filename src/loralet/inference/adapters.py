@@ -18,7 +18,7 @@ from loralet.config import ModelOptions, SeveralRuns
 from loralet.errors import CheckpointError, HubError, RunError
 from loralet.hub import client
 from loralet.hub.checkpoint import Checkpoint, read_checkpoint
-from loralet.runs.results import read_results
+from loralet.runs.results import read_results, unfinished_text
 from loralet.runs.selection import chosen_run
 from loralet.tasks.single_label import require_no_exchange
 
@@ -66,6 +66,8 @@ def find_adapter(folder: Path, run: str = "") -> Path:
     if (folder / "config.json").exists():
         raise RunError(f"{folder}: no trained classifier; a base model alone would only guess")
     results = read_results(folder)
+    if not results.finished:
+        LOGGER.warning(unfinished_text(folder, results))
     adapters = folder / "adapters"
     run = run or chosen_run(results).id
     if (adapters / run).is_dir() and not (adapters / run / "loralet.json").exists():
@@ -75,6 +77,8 @@ def find_adapter(folder: Path, run: str = "") -> Path:
         )
     if not (adapters / run / "loralet.json").exists():
         known = sorted(path.name for path in adapters.iterdir()) if adapters.is_dir() else []
+        if run in results.pending:
+            raise RunError(f"{folder}: {run} is not trained yet; {unfinished_text(folder, results)}")
         raise RunError(f"{folder} has no trained run {run!r}; it has: {', '.join(known) or 'none'}")
     return adapters / run
 

@@ -28,7 +28,7 @@ from loralet.tasks.calibration import TemperatureScaling
 from loralet.tasks.classes import ClassScores
 from loralet.training.corpus import Corpus, CorpusRows, Rows, corpus_rows
 from loralet.training.halving import Exits
-from loralet.training.loop import STAY, RunState, TrainingState, train
+from loralet.training.loop import STAY, UNSAVED, PackSaver, RunState, TrainingState, train
 from loralet.training.memory import Load, budget, evaluation_bytes
 from loralet.training.packs import build_pack
 
@@ -295,19 +295,31 @@ def _truncation(lengths: TextLengths, rows: int, longest: int) -> str:
     )
 
 
-def train_pack(session: Session, runs: Sequence[Run], tell: Listen, exits: Exits = STAY) -> list[Row]:
-    """Train a pack; keep the better of each run's best and last state on the whole validation split."""
+def train_pack(
+    session: Session, runs: Sequence[Run], tell: Listen, exits: Exits = STAY, saver: PackSaver = UNSAVED
+) -> list[Row]:
+    """Train a pack; keep the better of each run's best and last state on the whole validation split.
+
+    Args:
+        session: the backbone and the corpus.
+        runs: the runs of the pack.
+        tell: called with every event.
+        exits: exit conditions other than patience.
+        saver: restores and saves the state of the pack.
+    """
     state = session.start(runs)
     trainable = {run.id: state.pack.trainable(i) for i, run in enumerate(runs)}
-    for event in train(state, session.rows.train, session.rows.sample, session.training, runs[0].seed, exits):
+    saver.restore(state)
+    rows, seed = session.rows, runs[0].seed
+    for event in train(state, rows.train, rows.sample, session.training, seed, exits, saver):
         tell(event)
     memory = peak_memory()
     some = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
     tell(Stage(f"measuring {some} on all {len(session.rows.validation):,} validation rows"))
     ended = sorted(state.ended, key=lambda s: runs.index(s.run))
-    rows = [_row(session, s, trainable[s.run.id], memory) for s in ended]
-    _keep_better_states(session, rows, ended)
-    return rows
+    found = [_row(session, s, trainable[s.run.id], memory) for s in ended]
+    _keep_better_states(session, found, ended)
+    return found
 
 
 def _row(session: Session, s: RunState, trainable: int, memory: int) -> Row:
