@@ -102,10 +102,8 @@ def test_a_changed_option_is_refused_by_name_and_nothing_is_written(
 ) -> None:
     shutil.copytree(unfinished, tmp_path / "run")
     before = final_state(tmp_path / "run")
-    for more, words in (
-        (("--steps", "41"), "steps is 41, it was 40"),
-        (("--lrs", "0.01"), "lrs is 0.01, it was 0.001"),
-    ):
+    changes = {"steps is 41, it was 40": ("--steps", "41"), "lrs is 0.01, it was 0.001": ("--lrs", "0.01")}
+    for words, more in changes.items():
         done = completed(tmp_path, *study.arguments, *more, "--out", "run")
         assert done.status == 2
         assert words in done.output
