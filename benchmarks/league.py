@@ -120,7 +120,7 @@ def loralet(config: TrainConfig) -> Outcome:
         with closing(RunFolder(Path(path), options_text(config), environment(prepared.backends))) as folder:
             results = carry_out(prepared, folder, lambda event: None)
         seconds, task = time.perf_counter() - started, prepared.corpus.dataset.task
-        (run,) = results.runs
+        run = results.runs[-1]  # after the baselines
         assert run.validation is not None
         if prepared.corpus.dataset.test is None:
             return Outcome(run.validation["accuracy"], np.empty(0, bool), seconds)
@@ -143,7 +143,7 @@ def outcomes(source: str, config: TrainConfig, arguments: argparse.Namespace) ->
 
 
 def summary(found: Sequence[Outcome], words: Sequence[Outcome]) -> dict[str, Any]:
-    """Means over the seeds, and the paired comparison of the first seed with the linear model on words."""
+    """Means over the seeds, and the paired comparison with the linear model on words over the rows of all seeds."""
     row: dict[str, Any] = {
         "validation": fmean(one.validation for one in found),
         "validation_seeds": [one.validation for one in found],
@@ -153,7 +153,9 @@ def summary(found: Sequence[Outcome], words: Sequence[Outcome]) -> dict[str, Any
         accuracies = [float(one.right.mean()) for one in found]
         row |= {"test": fmean(accuracies), "test_seeds": accuracies}
         row |= {"test_sd": stdev(accuracies)} if len(accuracies) > 1 else {}
-        row |= {"over_words": plain(paired(words[0].right[None], found[0].right[None]))} if found is not words else {}
+        if found is not words:
+            right = np.stack([one.right for one in found])
+            row["over_words"] = plain(paired(np.repeat(words[0].right[None], len(found), 0), right))
         errors = [one.ece for one in found if one.ece is not None]
         row |= {"ece": fmean(errors)} if errors else {}
     return row
@@ -178,6 +180,7 @@ def main() -> None:
     config = replace(
         TrainConfig(),
         lr=arguments.lr,
+        folds=0 if arguments.validation else None,
         training=replace(TrainingOptions(), head=arguments.head, epochs=arguments.epochs),
         reading=replace(DataOptions(), max_length=arguments.length),
     )

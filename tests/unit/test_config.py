@@ -81,6 +81,7 @@ INVALID_VALUES: list[tuple[type, str, list[Any], list[Any]]] = [
     (TrainingOptions, "validation_sample", [0], [1]),
     (TrainingOptions, "target_score", [0.0, 1.01, NAN], [0.01, 1.0]),
     (TrainingOptions, "patience", [0], [1, None]),
+    (TrainingOptions, "class_weight", [""], ["none", "balanced", "weights.json"]),
     (TrainingOptions, "select_by", ["f1", "macro_f1", ""], ["accuracy", "macro-f1", "loss"]),
     (TrainingOptions, "head", ["max"], ["pooler", "trained-pooler", "mean"]),
     (TrainingOptions, "schedule", ["cubic"], ["linear", "cosine", "constant"]),
@@ -111,6 +112,7 @@ INVALID_VALUES: list[tuple[type, str, list[Any], list[Any]]] = [
     (TrainConfig, "seed", [-1], [0, 2**40]),
     (TrainConfig, "lr", [0.0, -1.0, NAN, INF], [1e-9]),
     (TrainConfig, "lr_ratio", [0.0, -1.0, NAN, INF], [1e-9, 16.0]),
+    (TrainConfig, "folds", [1, -1], [None, 0, 2]),
 ]
 
 
@@ -169,6 +171,8 @@ NO_THREADS, NO_COLUMNS = ComputeOptions(threads=0), ColumnOptions(columns=("text
         (module.DistillConfig("t", ("x",), out="o", compute=NO_THREADS), "threads is 0:"),
         (TrainConfig(compute=NO_THREADS), "threads is 0:"),
         (StudyConfig(compute=NO_THREADS), "threads is 0:"),
+        (TrainConfig(folds=2, stop_at_target=True), "folds cannot be combined with patience or stop_at_target"),
+        (TrainConfig(folds=2, training=TrainingOptions(patience=1)), "folds cannot be combined with patience"),
         (TrainConfig(reading=DataOptions(columns=NO_COLUMNS)), "columns contains duplicates"),
     ],
 )
@@ -260,7 +264,7 @@ training = st.builds(
     steps=st.none() | count, batch_size=count, schedule=st.sampled_from(["linear", "cosine", "constant"]), warmup=share,
     select_by=st.sampled_from(["accuracy", "macro-f1", "loss"]),
     weight_decay=at_least_0, clip=at_least_0, eval_every=count, validation_sample=count, target_score=share,
-    patience=st.none() | count,
+    patience=st.none() | count, class_weight=st.sampled_from(["none", "balanced", "my weights.json"]),
 )  # fmt: skip
 compute = st.builds(
     ComputeOptions, backend=st.sampled_from(["auto", "native", "torch"]),
@@ -279,7 +283,7 @@ grid = st.builds(
 )  # fmt: skip
 train_config = st.builds(
     TrainConfig, data=text, model=text, out=text, seed=seed, lr=above_0, lr_ratio=above_0, adapter=adapter,
-    training=training, reading=reading, compute=compute, stop_at_target=st.booleans(),
+    training=training, reading=reading, compute=compute, stop_at_target=st.booleans(), folds=st.none() | st.just(0),
     checkpoint_every=at_least_0,
 )  # fmt: skip
 study_config = st.builds(
@@ -378,7 +382,7 @@ def test_all_problems_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
         f"  - {problem}"
         for problem in [
             "dta is not known; known here: data, model, out, seed, lr, lr_ratio, adapter, training, reading, compute, "
-            "stop_at_target, checkpoint_every",
+            "stop_at_target, folds, checkpoint_every",
             "out is 3: a string is expected",
             "seed is True: a whole number is expected",
             "adapter is 5: a table is expected",

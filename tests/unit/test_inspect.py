@@ -83,7 +83,7 @@ def test_a_run_folder_and_a_data_set(place: Path) -> None:
         run["run folder"] | {"kind": "train", "task": "single-label", "runs": 1, "test reads": 1} == run["run folder"]
     )
     assert run["data"]["fingerprint"] == data["data set"]["fingerprint"]
-    assert run["run folder"]["chosen on validation"] in run["validation accuracy"]
+    assert run["run folder"]["classifier"] in run["out-of-fold accuracy"]
     assert (data["train"]["rows"], data["train"]["rows of 0"], data["test"]["rows"]) == (20, 10, 2)
     assert data["train"]["characters, longest"] == len("stock market")
     # inspecting does not count as a test read

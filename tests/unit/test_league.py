@@ -12,6 +12,8 @@ from frozen import fit
 from league_tables import league as section
 from scipy.stats import binomtest
 
+from loralet.report.statistics import paired
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 WORDS = [league.Outcome(0.5, np.array([True, True, False, False, True]), 1.0)]
 SEEDS = [
@@ -20,13 +22,20 @@ SEEDS = [
 ]
 
 
-def test_a_summary_has_means_over_seeds_and_compares_the_first_seed_with_the_words() -> None:
+def test_a_summary_has_means_over_seeds_and_compares_all_seeds_with_the_words() -> None:
     row = league.summary(SEEDS, WORDS)
     assert row["test"] == pytest.approx(0.9)
     assert row["test_seeds"] == [1.0, 0.8]
     assert (row["validation"], row["seconds"], row["ece"]) == (0.5, 4.0, 0.5)
     assert row["test_sd"] == pytest.approx(np.std([1.0, 0.8], ddof=1))
-    assert row["over_words"]["difference"] == pytest.approx(0.4)
+    assert row["over_words"]["difference"] == pytest.approx(0.9 - 0.6)
+    assert row["over_words"]["method"] == "paired bootstrap over rows and 2 seeds"
+    right = np.stack([one.right for one in SEEDS])
+    assert row["over_words"]["p"] == paired(np.stack([WORDS[0].right] * 2), right).p
+
+
+def test_one_seed_is_compared_by_an_exact_test() -> None:
+    row = league.summary(SEEDS[:1], WORDS)
     assert row["over_words"]["p"] == pytest.approx(binomtest(2, 2).pvalue)
 
 
@@ -51,7 +60,7 @@ def test_the_table_shows_every_set_and_the_means() -> None:
     rows = {league.WORDS: {"some_set": league.summary(WORDS, WORDS)}, "tiny": {"some_set": row}}
     machine = {"cpu": "X", "cores": 2, "dtype": "fp32", "torch": "2", "commit": "abc"}
     found = section({"rows": rows, "machine": machine})
-    assert "| some set | 60.0% | 90.0% | +30.0 points | 0.5 | 4 |" in found
+    assert "| some set | 60.0% | 90.0% | +30.0 points | 0.42 | 4 |" in found
     assert "| mean | 60.0% | 90.0% | +30.0 points |  |  |" in found
     assert "2\nseeds" in found or "2 seeds" in " ".join(found.split())
 

@@ -202,9 +202,9 @@ def test_a_single_run_matches_the_run_of_the_study(place: Path, ratios: Path) ->
         "value",
     )
     for ratio in ("16", "1"):
-        arguments = (*train, *FLAGS[6:], "--lr-ratio", ratio, "--out", f"alone-{ratio}")
+        arguments = (*train, *FLAGS[6:], "--lr-ratio", ratio, "--folds", "0", "--out", f"alone-{ratio}")
         assert command(place, *arguments).returncode == 0
-        (run,) = read_results(place / f"alone-{ratio}").runs
+        run = read_results(place / f"alone-{ratio}").runs[-1]
         assert (run.id, run.lr_ratio) == ("lora-r2-a8-lr0.01-s0", float(ratio))
         alone = load_artifact(place / f"alone-{ratio}" / "adapters" / run.id)
         studied = load_artifact(ratios / "adapters" / f"lora-r2-a8-lr0.01-ratio{ratio}-s0")

@@ -176,6 +176,7 @@ def test_local_paths_are_not_sent(place: Path, hub: WritableHub, tmp_path: Path)
     shutil.copytree(place / "adapter", adapter)
     described = json.loads((adapter / "loralet.json").read_text())
     described["provenance"] |= {"source": f"{place}/secret/tickets.csv"}
+    described["provenance"]["training"] |= {"class_weight": f"{place}/secret/weights.json"}
     (adapter / "loralet.json").write_text(json.dumps(described))
     before = {path.name: path.read_bytes() for path in adapter.iterdir()}
     assert all(str(place).encode() in before[name] for name in ("loralet.json", "adapter_config.json", "README.md"))
@@ -186,7 +187,9 @@ def test_local_paths_are_not_sent(place: Path, hub: WritableHub, tmp_path: Path)
         assert str(place).encode() not in content, name
         assert b"secret" not in content, name
     told = json.loads(sent["loralet.json"])
-    assert told == described | {"backbone": "tiny", "provenance": described["provenance"] | {"source": "tickets.csv"}}
+    training = described["provenance"]["training"] | {"class_weight": "weights.json"}
+    provenance = described["provenance"] | {"source": "tickets.csv", "training": training}
+    assert told == described | {"backbone": "tiny", "provenance": provenance}
     assert json.loads(sent["adapter_config.json"])["base_model_name_or_path"] == "tiny"
     assert b'backbone = "tiny"' in sent["README.md"]
     assert {path.name: path.read_bytes() for path in adapter.iterdir()} == before  # the local files are unchanged
@@ -215,6 +218,8 @@ def test_an_export_contains_no_local_path(place: Path, tmp_path: Path) -> None:
         ("ag_news", "ag_news"),
         ("tiny-en", "tiny-en"),
         ("data/tickets.csv", "tickets.csv"),
+        ("data/weights.json", "weights.json"),
+        ("balanced", "balanced"),
         ("rows given in Python", "rows given in Python"),
     ],
 )

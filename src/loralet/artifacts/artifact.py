@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 SCHEMA = 2
 OLDEST_SCHEMA = 1
+OUT_OF_FOLD = "out-of-fold"
+"""Name in ``metrics`` of scores on the training rows, each by a run that did not train on the row."""
 ArtifactRole = Literal["lora", "linear-probe", "full"]
 
 
@@ -47,6 +49,8 @@ class Provenance:
         source: data set, as named by the user.
         train_rows, validation_rows: rows of the splits.
         split_seed, validation_fraction: options of the validation split.
+        folds: number of folds of the out-of-fold scores; None with a validation split.
+        class_weights: weight of each label in the loss, in label order; None: all 1.
         lr: peak learning rate.
         lr_ratio: ratio of the learning rate of B to that of A; 1 in folders written before the option existed, None for
             an average of different ratios.
@@ -63,6 +67,8 @@ class Provenance:
     validation_rows: int | None = None
     split_seed: int | None = None
     validation_fraction: float | None = None
+    folds: int | None = None
+    class_weights: tuple[float, ...] | None = None
     lr: float | None = None
     lr_ratio: float | None = 1.0
     seed: int | None = None
@@ -96,7 +102,7 @@ class Artifact:
         temperature: divisor of the logits, for calibrated probabilities (:mod:`loralet.tasks.calibration`). The tensors
             do not contain it.
         provenance: origin of the artifact.
-        metrics: scores by split.
+        metrics: scores by split: ``validation`` or ``out-of-fold``, and ``test``.
     """
 
     id: str

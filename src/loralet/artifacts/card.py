@@ -86,6 +86,10 @@ RAW = (
 BAKED = "It is divided into the weights and the bias of the classifier, so the softmax of its logits is calibrated."
 """Where the temperature of a run and of an export is."""
 CHOSEN = "This state of the run was selected on the validation rows"
+FOLDED = (
+    "This classifier was trained on all rows and keeps its last state. The out-of-fold scores are of {folds} runs "
+    "of the same configuration, each on the rows that it was not trained on"
+)
 
 
 def card(artifact: Artifact, in_peft: bool) -> str:
@@ -205,7 +209,8 @@ def _results(artifact: Artifact) -> str:
         numbers = (f"{value:.4f}" if value is not None else "–" for value in values)
         lines.append(f"| {split} | {measured.rows:,} | {' | '.join(numbers)} |")
     averaged = "The averaged runs were selected on the same validation rows"
-    chosen = averaged if artifact.provenance.averaged_from else CHOSEN
+    made = artifact.provenance
+    chosen = averaged if made.averaged_from else FOLDED.format(folds=made.folds) if made.folds else CHOSEN
     read = "; the test split was read once, at the end." if "test" in artifact.metrics else "."
     return "\n".join([*lines, "", f"{chosen}{read}\n"])
 
@@ -234,9 +239,10 @@ def _probabilities(artifact: Artifact, where: str) -> str:
     """The temperature of the logits; empty without one."""
     if artifact.temperature == 1.0:
         return ""
+    rows = "out-of-fold predictions" if artifact.provenance.folds else "validation rows"
     return (
         f"Probabilities are calibrated: the temperature of the logits, {artifact.temperature:.4g}, was fitted on "
-        f"validation rows. {where} Predicted labels do not depend on it.\n"
+        f"{rows}. {where} Predicted labels do not depend on it.\n"
     )
 
 
@@ -270,16 +276,28 @@ def _training(artifact: Artifact) -> str:
         described |= {"scaling": spec.scaling, "targets": " ".join(spec.targets)}
     described |= {"lr": made.lr, "lr_ratio": made.lr_ratio if spec.rank and made.lr else None}
     described |= {"seed": made.seed, "steps_taken": made.steps_taken}
-    described |= plain(made.training) if made.training else {}
+    described |= _options(artifact)
     described |= {"precision": made.compute.precision} if made.compute else {}
     described |= {"averaged_from": ", ".join(made.averaged_from) or None, "merged_from": made.merged_from or None}
     described |= {"data": Path(made.source).name or None}
-    rows = {"train_rows": made.train_rows, "validation_rows": made.validation_rows}
+    rows = {"train_rows": made.train_rows, "validation_rows": made.validation_rows or None, "folds": made.folds}
     described |= {name: None if count is None else f"{count:,}" for name, count in rows.items()}
     prints = {"backbone fingerprint": artifact.backbone_fingerprint, "data fingerprint": artifact.data_fingerprint}
     rows_shown = {name: value for name, value in (described | prints).items() if value is not None}
     lines = (f"| {name.replace('_', ' ')} | {value} |" for name, value in rows_shown.items())
     return "\n".join(["| option | value |", "|---|---|", *lines, ""])
+
+
+def _options(artifact: Artifact) -> dict[str, object]:
+    """The training options. Weights of classes are listed by label, without the path of their file."""
+    made = artifact.provenance
+    if made.training is None:
+        return {}
+    described = plain(made.training)
+    if made.class_weights:
+        weights = zip(artifact.labels, made.class_weights, strict=True)
+        described["class_weight"] = ", ".join(f"{_cell(label)} {weight:.4g}" for label, weight in weights)
+    return described
 
 
 def _code(text: str) -> str:

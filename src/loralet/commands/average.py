@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from loralet.artifacts.artifact import Artifact, Measured, with_metrics
+from loralet.artifacts.artifact import OUT_OF_FOLD, Artifact, Measured, with_metrics
 from loralet.artifacts.average import average as mean_of
 from loralet.artifacts.folder import save_artifact
 from loralet.config import AverageConfig, ComputeOptions, ModelOptions, OneRun, SeveralRuns
@@ -39,9 +39,10 @@ def average(config: AverageConfig) -> None:
     console = Console(highlight=False, soft_wrap=True)
     for artifact in (*members.values(), made):
         line = f"  {artifact.id:<32} rank {artifact.adapter.rank:<4}"
-        if "validation" in artifact.metrics:
-            selection, scores = artifact.as_task().selection, artifact.metrics["validation"].scores
-            line += f" validation {selection} {scores[selection]:.4f}"
+        for split in ("validation", OUT_OF_FOLD):
+            if split in artifact.metrics:
+                selection = artifact.as_task().selection
+                line += f" {split} {selection} {artifact.metrics[split].scores[selection]:.4f}"
         console.print(line, markup=False)
     console.print(f"average of {len(members)} adapters: {out}", markup=False)
 
@@ -65,12 +66,12 @@ def _members(config: AverageConfig) -> list[Path]:
 def _measured(
     made: Artifact, members: Sequence[Artifact], adapter: Path, backbone: Backbone, compute: ComputeOptions
 ) -> Artifact:
-    """The average, with scores on the validation rows that all members share, if they can be read.
+    """The average, with scores on the validation rows that all members share, if there are any that can be read.
 
     Its temperature is fitted on these rows.
     """
-    first = _data_of(members[0])
-    if not made.data_fingerprint or any(_data_of(member) != first for member in members):
+    first, folded = _data_of(members[0]), any(member.provenance.folds for member in members)
+    if folded or not made.data_fingerprint or any(_data_of(member) != first for member in members):
         return made
     try:
         rows = calibration_rows(adapter, made, "", Columns())

@@ -54,7 +54,9 @@ def predict(config: PredictConfig) -> None:
             members = ", ".join(artifact.id for artifact in ensemble.artifacts)
             print(f"· mean probability of {members}", file=sys.stderr)
         elif not runs.one.run and not runs.runs and adapters[0] != Path(runs.one.folder):
-            print(f"· using {ensemble.artifacts[0].id}, the run chosen on validation", file=sys.stderr)
+            artifact = ensemble.artifacts[0]
+            how = "" if artifact.provenance.folds else ", the run chosen on validation"
+            print(f"· using {artifact.id}{how}", file=sys.stderr)
         unlabelled: list[int] = []
         found = ensemble.predict(given.texts)
         found = abstaining(found, output.min_confidence, output.abstain_label or None)

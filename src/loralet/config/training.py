@@ -18,6 +18,8 @@ from loralet.ranking import SelectBy
 
 Head = Literal["pooler", "trained-pooler", "mean"]
 Schedule = Literal["linear", "cosine", "constant"]
+UNWEIGHTED, BALANCED = "none", "balanced"
+"""The values of ``--class-weight`` that are not a file."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class TrainingOptions:
     """Decoupled weight decay (AdamW); biases and norms are not decayed."""
     clip: float = 1.0
     """Maximum gradient norm of each run; 0 disables clipping."""
+    class_weight: str = UNWEIGHTED
+    """Weight of each class in the loss: none, balanced (inverse frequency), or a JSON file {label: weight}."""
     eval_every: int = 50
     """Steps between checks on the validation sample."""
     validation_sample: int = 512
@@ -71,6 +75,8 @@ class TrainingOptions:
                 yield f"{name} is {getattr(self, name)}: it must be finite and not negative (0 disables it)"
         if not 0 < self.target_score <= 1:
             yield f"target_score is {self.target_score}: it must be above 0 and at most 1"
+        if not self.class_weight:
+            yield f"class_weight is empty: give {UNWEIGHTED}, {BALANCED} or a JSON file"
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,8 @@ class TrainConfig:
     compute: ComputeOptions = field(default_factory=ComputeOptions)
     stop_at_target: bool = False
     """Stop the run when it reaches the target score."""
-
+    folds: int | None = None
+    """Folds of a cross-validation; 5 on small data without validation split if not set, 0: none."""
     checkpoint_every: CheckpointEvery = 30.0
 
     def problems(self) -> Iterator[str]:
@@ -102,5 +109,19 @@ class TrainConfig:
         yield from rate_problems("lr", self.lr)
         yield from rate_problems("lr_ratio", self.lr_ratio)
         yield from interval_problems(self.checkpoint_every)
+        if self.folds is not None and (self.folds < 0 or self.folds == 1):
+            yield f"folds is {self.folds}: it must be at least 2, or 0 for a validation split"
+        if self.folds and self.stops_early:
+            yield "folds cannot be combined with patience or stop_at_target, which need validation rows: give folds 0"
         for part in (self.adapter, self.training, self.reading, self.compute):
             yield from part.problems()
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether the run may stop before its last step, which needs a validation split."""
+        return self.stop_at_target or self.training.patience is not None
+
+    @property
+    def number_of_folds(self) -> int | None:
+        """Number of folds; None: decided by the data."""
+        return 0 if self.folds is None and self.stops_early else self.folds

@@ -102,15 +102,48 @@ def label_column(labels: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
     return classes, numbers.astype(np.int64)
 
 
-def memory_dataset(texts: pa.ChunkedArray, targets: np.ndarray, task: Task) -> Dataset:
+def weight_column(weights: Any, rows: int) -> np.ndarray | None:
+    """Weights of rows as fp64, or None.
+
+    Args:
+        weights: one number per row, in any container; None: no weights.
+        rows: number of texts.
+
+    Raises:
+        InputError: another number of weights than texts, a weight that is not a finite number or is negative, or no
+            weight above 0.
+    """
+    if weights is None:
+        return None
+    try:
+        values = np.asarray(_values(weights, "weights"), np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"sample_weight: one number per text is expected ({error})") from error
+    if values.shape != (rows,):
+        raise InputError(f"there are {rows} texts and {len(values)} weights; every text needs one weight")
+    strange = np.flatnonzero(~(np.isfinite(values) & (values >= 0))).tolist()
+    if strange:
+        raise InputError(
+            f"sample_weight: {listed_rows(strange)} (counted from 0), such as {values[strange[0]]}: a weight must be "
+            "finite and not negative"
+        )
+    if not values.any():
+        raise InputError("sample_weight: all weights are 0; give at least one above 0")
+    return values
+
+
+def memory_dataset(
+    texts: pa.ChunkedArray, targets: np.ndarray, task: Task, weights: np.ndarray | None = None
+) -> Dataset:
     """A data set with training rows only.
 
     Args:
         texts: the texts.
         targets: the labels as the task encodes them, one row per text.
         task: the task.
+        weights: weight of each row in the loss; None: all 1.
     """
-    train = Split(f"{len(texts):,} texts", texts, targets)
+    train = Split(f"{len(texts):,} texts", texts, targets, weights=weights)
     return Dataset("rows given in Python", task, train, None, None, fingerprint_splits([train]), ())
 
 

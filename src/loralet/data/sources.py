@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,19 +32,25 @@ class Split:
         texts: one string per row.
         targets: the labels as the task encodes them, one row per text.
         seconds: the second text of each row, for pairs; None for single texts.
+        weights: weight of each row in the loss of training; None: all 1.
+        folds: fold of each row in a cross-validation, from 0; None: no folds.
     """
 
     source: str
     texts: pa.ChunkedArray
     targets: np.ndarray
     seconds: pa.ChunkedArray | None = None
+    weights: np.ndarray | None = None
+    folds: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def take(self, rows: np.ndarray) -> Split:
         seconds = None if self.seconds is None else self.seconds.take(pa.array(rows))
-        return replace(self, texts=self.texts.take(pa.array(rows)), targets=self.targets[rows], seconds=seconds)
+        weights = None if self.weights is None else self.weights[rows]
+        folds = None if self.folds is None else self.folds[rows]
+        return Split(self.source, self.texts.take(pa.array(rows)), self.targets[rows], seconds, weights, folds)
 
 
 class HeldOut:

@@ -76,6 +76,14 @@ def start_student(teacher: Backbone, table: EncoderTable, counts: Int[np.ndarray
 def given_student(start: Backbone, teacher: Backbone, table: EncoderTable) -> Weights:
     """Initial weights from an encoder of the student's sizes with the teacher's tokenizer.
 
+    Args:
+        start: the encoder, with a pooler.
+        teacher: the encoder whose tokenizer the student gets.
+        table: the student's layers, in which every field must equal that of ``start``.
+
+    Returns:
+        Copies of the weights in fp32, named as in :func:`start_student`.
+
     Raises:
         ConfigError: other sizes, another tokenizer, or no pooler.
     """

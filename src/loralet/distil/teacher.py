@@ -116,6 +116,14 @@ def sentence_embeddings(
     """The mean over the tokens of the last layer, for some texts at a time, with the number of the first of them.
 
     They are the logits of a run without an adapter whose classifier is the identity, so every backend computes them.
+
+    Args:
+        encoder: the encoder, ``e`` wide.
+        tokens: the texts.
+        chosen: backend and dtype that compute them.
+
+    Yields:
+        The number of the first text of a group of at most ``GROUP`` texts, and fp32 ``[texts of the group, e]``.
     """
     width = encoder.table.width
     shape = PackShape(encoder.table, width, "mean")

@@ -1,7 +1,8 @@
-"""The rows on which an export is evaluated: given rows, or the run's validation split."""
+"""The rows on which an export is evaluated: given rows, the run's validation split, or its training rows."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from loralet.artifacts.artifact import Artifact
@@ -14,7 +15,7 @@ from loralet.training.corpus import load_corpus
 
 
 def calibration_rows(adapter: Path, artifact: Artifact, data: str, columns: Columns) -> Split:
-    """Labelled rows that the run was not trained on.
+    """Labelled rows that the run was not trained on; if it was trained on all rows (``--folds``), these.
 
     Args:
         adapter: the run's adapter folder.
@@ -34,11 +35,13 @@ def calibration_rows(adapter: Path, artifact: Artifact, data: str, columns: Colu
     results = read_results(folder)
     config = read_config(folder, results.kind)
     try:
-        corpus = load_corpus(results.data.source, config.reading, config.training.validation_sample)
+        folds = results.data.folds or 0
+        corpus = load_corpus(results.data.source, config.reading, config.training.validation_sample, folds)
     except (DataError, HubError) as error:
         raise RunError(f"{folder}: the run's data cannot be read ({error}); give labelled rows with --data") from error
     if corpus.dataset.fingerprint != artifact.data_fingerprint:
         raise RunError(
             f"{results.data.source} has changed since {folder} was trained on it; give labelled rows with --data"
         )
-    return corpus.validation
+    rows = corpus.validation
+    return replace(rows, source=f"{rows.source}, training rows") if folds else rows

@@ -15,7 +15,7 @@ from loralet.errors import ConfigError
 from loralet.hub import client as hub
 from loralet.hub.bundled import bundled
 
-PLACES = ("backbone", "base_model_name_or_path", "_name_or_path", "source", "data")
+PLACES = ("backbone", "base_model_name_or_path", "_name_or_path", "source", "data", "class_weight")
 """Keys of the JSON files whose value may be a path on this machine."""
 
 
@@ -107,7 +107,7 @@ def _renamed(value: Any, places: dict[str, str]) -> Any:
 
 def bare_name(name: str) -> str:
     """The last part of a local path. Hub ids and names of bundled files are unchanged."""
-    if Path(name).suffix.lower() not in SUFFIXES and hub.is_hub_id(name):
+    if Path(name).suffix.lower() not in (*SUFFIXES, ".json") and hub.is_hub_id(name):
         return name
     return PureWindowsPath(Path(name).name).name or name
 

@@ -10,7 +10,7 @@ from loralet.tasks.registry import TASKS
 
 
 def find_classes(record: Record, shown: str) -> SplitClasses | None:
-    """The scores of each class on the test rows, or on the validation rows if they are recorded and there is no test.
+    """The scores of each class on the test rows; without a test split, those recorded of the held-out rows.
 
     None if neither is known, or if the task has no classes.
 
@@ -23,7 +23,7 @@ def find_classes(record: Record, shown: str) -> SplitClasses | None:
         task = TASKS[results.task](results.data.labels)
         scores = task.classes(record.predicted[shown], record.targets)
         return SplitClasses(shown, "test", scores) if scores else None
-    return next((found for found in results.classes if found.split == "validation"), None)
+    return next((found for found in results.classes if found.split == results.data.held_out), None)
 
 
 def classes_text(found: SplitClasses) -> str:

@@ -42,8 +42,8 @@ def _course(analysis: Analysis) -> str:
         alike = " Runs that differ only in learning rate or seed have the same style."
     return (
         "One line per run. Colour shows rank, dashes show alpha, and the thick line is the chosen run. Losses are "
-        "smoothed batch means. Accuracies are those of the checks on the validation sample; their axis does not start "
-        f"at zero. The dotted line is the target of {100 * analysis.target:g} %.{alike}"
+        f"smoothed batch means. Accuracies are those of the checks on the {analysis.data.held_out} sample; their axis "
+        f"does not start at zero. The dotted line is the target of {100 * analysis.target:g} %.{alike}"
     )
 
 

@@ -30,11 +30,11 @@ def _convergence(facts: Facts) -> str:
     if not found:
         return ""
     training = facts.record.config.training
-    target = percent(training.target_score, 0)
+    target, sample = percent(training.target_score, 0), f"{facts.record.results.data.held_out} sample"
     done = sorted(((c, row.name) for row, c in found if not c.censored), key=lambda pair: pair[0].step)
     never = listed([f"{row.name} ({c.text})" for row, c in found if c.censored][:NAMED])
     if not done:
-        return f"No {facts.methods} configuration reached {target} on the validation sample within its steps ({never})."
+        return f"No {facts.methods} configuration reached {target} on the {sample} within its steps ({never})."
     first, last = done[0][0], done[-1][0]
     fastest = listed([name for c, name in done if c.step == first.step][:NAMED])
     span = f"between step {first.text} ({fastest}) and step {last.text}"
@@ -42,7 +42,7 @@ def _convergence(facts: Facts) -> str:
         span = f"all at step {first.text}"
     rest = f" Not reached by {never}." if never else ""
     return (
-        f"{facts.methods} configurations first reach {target} on the validation sample {span}; checks are "
+        f"{facts.methods} configurations first reach {target} on the {sample} {span}; checks are "
         f"{training.eval_every} steps apart, so smaller differences are not visible.{rest}"
     )
 

@@ -243,10 +243,13 @@ def _run(path: str, folder: Path) -> Inspection:
         },
         "data": {name: value for name, value in plain(results.data).items() if name != "labels"},
         "labels": _numbered(results.data.labels),
-        f"validation {metric}": {run.id: run.validation[metric] if run.validation else run.status for run in trained},
+        f"{results.data.held_out} {metric}": {
+            run.id: run.validation[metric] if run.validation else run.status for run in trained
+        },
     }
     if any(run.trained for run in trained):
-        facts["run folder"]["chosen on validation"] = chosen_run(results).id
+        name = "classifier" if results.data.folds else "chosen on validation"
+        facts["run folder"][name] = chosen_run(results).id
     return Inspection(path, "run folder", facts | {"files": _sizes(folder)})
 
 

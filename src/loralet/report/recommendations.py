@@ -186,11 +186,12 @@ def _about_baselines(facts: Facts) -> list[str]:
 
 def _about_time(record: Record) -> list[str]:
     training = record.config.training
-    rows = min(training.validation_sample, record.results.data.validation_rows)
+    data = record.results.data
+    rows = min(training.validation_sample, data.held_out_rows)
     error = 100 * check_error(training.target_score, rows)
     sentences = [
         f"Convergence is the first check at {percent(training.target_score, 0)} on a fixed sample of {rows:,} "
-        f"validation rows. The error of a check is about ± {error:.0f} points."
+        f"{data.held_out} rows. The error of a check is about ± {error:.0f} points."
     ]
     if isinstance(record.config, StudyConfig):
         sentences.append(

@@ -11,7 +11,8 @@ from rich.text import Text
 
 from loralet.adapters.spec import METHOD_NAMES
 from loralet.ranking import NAMES
-from loralet.runs.results import Results, RunResult
+from loralet.report.label_table import label_table
+from loralet.runs.results import DataFacts, Results, RunResult
 from loralet.runs.run import TRAINED, Role
 from loralet.runs.selection import chosen_run
 from loralet.tasks.base import Scores
@@ -28,6 +29,8 @@ ROLES: dict[Role, str] = {
 }
 """Names of the roles, in table order. Other baselines of a task are named by their role."""
 HEADINGS = ("", "run", "val.", "test (95 % interval)", "F1", "conv.", "trained", "s", "")
+HELD_OUT = 2
+"""Column of the scores on validation or out-of-fold rows, which is omitted without a test split."""
 LEAST_NEEDED = (7, 4, 6, 0, 5)
 """Columns to omit, in this order, if the terminal is too narrow. Numbers are never truncated."""
 GAP = 3
@@ -36,13 +39,22 @@ PIPE_WIDTH = 200
 MISSING = "–"
 
 
-def cells(run: RunResult, metric: str) -> tuple[str, ...]:
+def headings(data: DataFacts) -> tuple[str, ...]:
+    """The headings of a table. Without a test split, the held-out scores have its column."""
+    held_out = "out-of-fold" if data.folds else HEADINGS[HELD_OUT]
+    main = HEADINGS[HELD_OUT + 1] if data.test_rows else f"{held_out} (95 % interval)"
+    return (*HEADINGS[:HELD_OUT], held_out if data.test_rows else "", main, *HEADINGS[HELD_OUT + 2 :])
+
+
+def cells(run: RunResult, metric: str, tested: bool = True) -> tuple[str, ...]:
     """The cells of one run, in the order of :data:`HEADINGS`.
 
     Args:
         run: the run.
         metric: the main metric of the task.
+        tested: whether there is a test split.
     """
+    main = run.test if tested else run.validation
     converged = MISSING
     if run.role in TRAINED:
         converged = str(run.converged_step) if run.converged_step else f">{run.steps}"
@@ -50,9 +62,9 @@ def cells(run: RunResult, metric: str) -> tuple[str, ...]:
     return (
         name,
         run.id if run.model else "",
-        f"{run.validation[metric]:.4f}" if run.validation else MISSING,
-        _with_interval(run.test, metric) if run.test else MISSING,
-        _optional(run.test.values.get("macro_f1") if run.test else None, ".4f"),
+        (f"{run.validation[metric]:.4f}" if run.validation else MISSING) if tested else "",
+        _with_interval(main, metric) if main else MISSING,
+        _optional(main.values.get("macro_f1") if main else None, ".4f"),
         converged,
         f"{run.trainable_parameters:,}",
         _optional(run.train_seconds, ".0f"),
@@ -75,15 +87,18 @@ def ordered(runs: Iterable[RunResult]) -> list[RunResult]:
     return sorted(runs, key=lambda run: order.index(run.role if run.role in ROLES else "tfidf-svm"))
 
 
-def columns_that_fit(rows: Sequence[tuple[str, ...]], width: int | None) -> list[int]:
+def columns_that_fit(
+    rows: Sequence[tuple[str, ...]], width: int | None, headings: tuple[str, ...] = HEADINGS
+) -> list[int]:
     """The columns that fit into a width.
 
     Args:
         rows: the cells.
         width: characters; None: all columns fit.
+        headings: the headings.
     """
-    columns = list(range(len(HEADINGS)))
-    widths = [max(len(row[i]) for row in (HEADINGS, *rows)) + GAP for i in columns]
+    columns = [i for i in range(len(headings)) if i != HELD_OUT or headings[i]]
+    widths = [max(len(row[i]) for row in (headings, *rows)) + GAP for i in range(len(headings))]
     for column in LEAST_NEEDED:
         if width is None or sum(widths[i] for i in columns) <= width:
             break
@@ -105,26 +120,44 @@ def results_table(results: Results, width: int | None = None, backends: Sequence
     chosen = chosen_run(results).id
     runs = ordered(results.runs)
     # A row without a run id is named by its role, so that the role column can be omitted.
-    rows = [(row[0], row[1] or row[0], *row[2:]) for row in (cells(run, results.metric) for run in runs)]
-    columns = columns_that_fit(rows, width)
+    tested, names = results.data.test_rows > 0, headings(results.data)
+    rows = [(row[0], row[1] or row[0], *row[2:]) for row in (cells(run, results.metric, tested) for run in runs)]
+    columns = columns_that_fit(rows, width, names)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for i in columns:
-        table.add_column(HEADINGS[i], justify="left" if HEADINGS[i] in ("run", "") else "right", no_wrap=True)
+        table.add_column(names[i], justify="left" if names[i] in ("run", "") else "right", no_wrap=True)
     for run, row in zip(runs, rows, strict=True):
         shown = tuple("" if i == 1 and 0 in columns and row[1] == row[0] else row[i] for i in columns)
         table.add_row(*shown, style="bold green" if run.id == chosen else "")
-    return Group(table, *(Text(line) for line in _lines(results, runs, chosen, backends)))
+    lines = (Text(line) for line in _lines(results, runs, chosen, backends))
+    return Group(table, *lines, *label_table(results))
 
 
 def _lines(results: Results, runs: Sequence[RunResult], chosen: str, backends: Sequence[str]) -> list[str]:
-    data, selection = results.data, results.selection
-    by = "" if selection == results.metric else f" by {NAMES.get(selection, selection)}"
+    data = results.data
+    counts = {"training": data.train_rows, "validation": data.validation_rows, "test": data.test_rows}
+    rows = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
     return [
         *(f"{run.id}: {', '.join(run.members)}" for run in runs if run.members),
-        f"{data.source}: {data.train_rows:,} training, {data.validation_rows:,} validation, {data.test_rows:,} test "
-        f"rows; {len(data.labels)} labels",
-        f"chosen on validation{by}: {chosen}; the test split was read {times(results.test_reads)}",
+        f"{data.source}: {rows} rows{f', {data.folds} folds' if data.folds else ''}; {len(data.labels)} labels",
+        *_origin(results, chosen),
         *(f"backend: {line}" for line in backends),
+    ]
+
+
+def _origin(results: Results, chosen: str) -> list[str]:
+    """Which rows the scores come from, and which choices those rows decided."""
+    data, selection = results.data, results.selection
+    by = "" if selection == results.metric else f" by {NAMES.get(selection, selection)}"
+    read = f"the test split was read {times(results.test_reads)}"
+    if data.folds:
+        line = f"out-of-fold: each row is classified by a run trained without its fold; {chosen} is trained on all rows"
+        return [f"{line}; {read}" if data.test_rows else line]
+    if data.test_rows:
+        return [f"chosen on validation{by}: {chosen}; {read}"]
+    return [
+        f"chosen on validation{by}: {chosen}; no test split: the same rows selected its state, so its scores on them "
+        "are slightly optimistic"
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from loralet.backends.info import BackendInfo
+from loralet.config.training import UNWEIGHTED
 from loralet.report.analysis import Analysis
 from loralet.runs.environment import Environment, SessionBackend
 from loralet.training.loop import FEWEST_STEPS, USUAL_EPOCHS
@@ -54,14 +55,15 @@ def facts(analysis: Analysis) -> Pairs:
 
 def _data(analysis: Analysis) -> Pairs:
     data = analysis.data
-    rows = f"{data.train_rows:,} for training, {data.validation_rows:,} for validation, {data.test_rows:,} for testing"
+    held_out = f"in {data.folds} folds" if data.folds else f"{data.validation_rows:,} for validation"
+    rows = f"{data.train_rows:,} for training, {held_out}, {data.test_rows:,} for testing"
     more = ", …" if len(data.labels) > LABELS_NAMED else ""
     labels = f"{len(data.labels)} labels ({', '.join(data.labels[:LABELS_NAMED])}{more})"
     reads = {0: "never", 1: "once"}.get(analysis.test_reads, f"{analysis.test_reads} times")
     return [
         ("Data", f"{data.source}: {rows}; {labels}"),
         ("Fingerprint", data.fingerprint[:DIGITS]),
-        ("Test split", f"read {reads}; all choices were made on validation"),
+        ("Test split", f"read {reads}" + ("" if data.folds else "; all choices were made on validation")),
     ]
 
 
@@ -76,8 +78,9 @@ def _models(analysis: Analysis) -> Pairs:
 def _training(analysis: Analysis) -> Pairs:
     training = analysis.training
     length = training_length(training.steps, training.epochs)
-    sample = min(training.validation_sample, analysis.data.validation_rows)
-    target = f"target {100 * training.target_score:g} % on {sample:,} validation rows"
+    sample = min(training.validation_sample, analysis.data.held_out_rows)
+    target = f"target {100 * training.target_score:g} % on {sample:,} {analysis.data.held_out} rows"
+    selection = f"{training.select_by.replace('-f1', ' F1')} on validation rows, then lower loss"
     seeds = sorted({seed for row in analysis.configurations for seed in row.seeds})
     return [
         (
@@ -86,7 +89,8 @@ def _training(analysis: Analysis) -> Pairs:
             f"%, {training.head} head, {_truncation(analysis)}",
         ),
         ("Checks", f"every {training.eval_every} steps, {target}"),
-        ("Selection", f"{training.select_by.replace('-f1', ' F1')} on validation rows, then lower loss"),
+        ("Class weights", "" if training.class_weight == UNWEIGHTED else training.class_weight),
+        ("Selection", "" if analysis.data.folds else selection),
         ("Seeds", ", ".join(map(str, seeds)) + (" (a single seed)" if len(seeds) == 1 else "")),
     ]
 
@@ -132,11 +136,11 @@ def _versions(environment: Environment) -> str:
 def headline(analysis: Analysis) -> Pairs:
     """The key values at the top of the report."""
     best = analysis.best
-    shown = [("chosen on validation", best.name)]
+    shown = [("classifier" if analysis.data.folds else "chosen on validation", best.name)]
     if best.test:
         shown.append(("test accuracy", f"{100 * best.test.mean:.1f} %"))
     elif best.validation is not None:
-        shown.append(("validation accuracy", f"{100 * best.validation:.1f} %"))
+        shown.append((f"{analysis.data.held_out} accuracy", f"{100 * best.validation:.1f} %"))
     shown.append(("trained parameters", f"{best.trainable:,}"))
     if best.convergence:
         shown.append((f"steps to {100 * analysis.training.target_score:g} %", best.convergence.text))

@@ -65,6 +65,8 @@ class Table:
     lines: tuple[Line, ...]
 
 
+Headings = tuple[tuple[str, str], ...]
+"""Headings of a table and their meanings."""
 NAME = ("configuration", "what was trained; ★ chosen on validation, ≈ not distinguishable from it")
 RESULTS = (
     NAME,
@@ -111,11 +113,23 @@ def tables(analysis: Analysis) -> dict[str, Table]:
     """The results and cost tables: baselines, then adapters in the order they were run, then averages and ensembles."""
     rows = sorted(analysis.configurations, key=_place)
     measures = section_of(analysis.task).measures
-    headings = (*RESULTS, *((measure.heading, measure.meaning) for measure in measures), *COURSE)
+    headings: Headings = (*RESULTS, *((measure.heading, measure.meaning) for measure in measures), *COURSE)
+    costs: Headings = COSTS
+    if analysis.data.folds:
+        headings, costs = _out_of_fold(headings), _out_of_fold(costs)
     return {
         "results": _table("results", headings, rows, [_result_cells(row, measures) for row in rows]),
-        "costs": _table("costs", COSTS, rows, [_cost_cells(row) for row in rows]),
+        "costs": _table("costs", costs, rows, [_cost_cells(row) for row in rows]),
     }
+
+
+def _out_of_fold(headings: Headings) -> Headings:
+    """The headings of a run with folds, whose held-out scores are those of other runs."""
+    renamed = {
+        NAME[0]: (NAME[0], "what was trained; ★ the classifier, ≈ not distinguishable from it"),
+        "val.": ("out-of-fold", "accuracy of a run per fold, each on the training rows that it held out"),
+    }
+    return tuple(renamed.get(name, (name, meaning)) for name, meaning in headings)
 
 
 def class_table(analysis: Analysis) -> Table | None:

@@ -11,7 +11,7 @@ from loralet.report.comparisons import choose
 from loralet.report.configurations import Configuration, Model
 from loralet.report.grids import Trend
 from loralet.report.savings import Savings
-from loralet.report.wording import NO_BREAK, listed, p_value, percent, points
+from loralet.report.wording import NO_BREAK, capitalised, listed, p_value, percent, points
 from loralet.runs.environment import Environment
 from loralet.runs.record import Record
 from loralet.runs.results import unfinished_text
@@ -122,14 +122,19 @@ def split_text(facts: Facts) -> str:
     return (
         f"{data.test_rows:,} test rows"
         if facts.record.targets is not None
-        else f"{data.validation_rows:,} validation rows"
+        else f"{data.held_out_rows:,} {data.held_out} rows"
     )
 
 
 def _accuracy(facts: Facts) -> str:
-    best, rows = facts.best, split_text(facts)
+    best, rows, folds = facts.best, split_text(facts), facts.record.results.data.folds
     if best.test is None:
         right = percent(best.validation or 0.0)
+        if folds:
+            return (
+                f"There is no test split. {capitalised(described(best))} classifies {right} of {rows} correctly: "
+                f"{folds} runs of it, each on the rows that it was not trained on."
+            )
         why = "There is no test split." if facts.record.results.finished else "So far:"
         return f"{why} Validation chose {best.name}, which classifies {right} of {rows} correctly."
     details = [f"95{NO_BREAK}% interval {100 * best.test.low:.1f}–{percent(best.test.high)}"]
@@ -144,7 +149,8 @@ def _accuracy(facts: Facts) -> str:
         )
         details.append(f"{which} cannot be distinguished from it")
     right = percent(best.test.mean)
-    return f"Chosen on validation, {described(best)} classifies {right} of {rows} correctly ({'; '.join(details)})."
+    subject = capitalised(described(best)) if folds else f"Chosen on validation, {described(best)}"
+    return f"{subject} classifies {right} of {rows} correctly ({'; '.join(details)})."
 
 
 def described(row: Configuration) -> str:
@@ -180,7 +186,7 @@ def _baselines(facts: Facts) -> str:
 def _against(best: Configuration, row: Configuration) -> str:
     """Comparison of another row with the winner: by the paired test, or by the intervals if predictions are missing."""
     if not (best.test and row.test):
-        return "on validation"
+        return "on the same rows"
     name = METHOD_NAMES[best.adapter.method] if best.role == "lora" and best.adapter else ""
     if row.versus:
         figures = f"{points(-row.versus.difference)}, {p_value(row.versus.p_holm)}"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from loralet import __version__
 from loralet.adapters.spec import AdapterSpec
+from loralet.artifacts.artifact import OUT_OF_FOLD
 from loralet.atomic import write_json
 from loralet.errors import RunError
 from loralet.records import plain, read_record
@@ -45,7 +46,8 @@ class RunResult:
         train_seconds: share of the training time of its pack.
         peak_memory_bytes: peak memory of the process.
         status: end of training: ``finished``, ``early-stopped``, ``halved`` or ``diverged``.
-        validation, test: scores on the whole splits.
+        validation, test: scores on the whole splits; with folds, ``validation`` is measured out of fold on all training
+            rows.
         calibration: the temperature of the logits, and the calibration error; None for baselines and ensembles, and in
             files written before it was fitted.
     """
@@ -98,10 +100,12 @@ class DataFacts:
 
     Args:
         source: data set, as named by the user.
-        train_rows, validation_rows, test_rows: rows of each split; 0 without a test split.
+        train_rows, validation_rows, test_rows: rows of each split; 0 without the split.
         labels: label names, in the order of the logits.
         fingerprint: hash of all texts and targets.
         lengths: lengths of the training texts for each model; empty in files written before they were recorded.
+        folds: number of folds; ``validation`` scores are then out-of-fold scores of all training rows. None with a
+            validation split.
     """
 
     source: str
@@ -111,6 +115,17 @@ class DataFacts:
     labels: tuple[str, ...]
     fingerprint: str
     lengths: tuple[TextLengths, ...] = ()
+    folds: int | None = None
+
+    @property
+    def held_out_rows(self) -> int:
+        """Rows that the ``validation`` scores are measured on."""
+        return self.train_rows if self.folds else self.validation_rows
+
+    @property
+    def held_out(self) -> str:
+        """What the ``validation`` scores are measured on: ``validation``, or ``out-of-fold`` rows."""
+        return OUT_OF_FOLD if self.folds else "validation"
 
 
 @dataclass(frozen=True)
@@ -119,7 +134,7 @@ class SplitClasses:
 
     Args:
         run: id of the run.
-        split: ``validation`` or ``test``.
+        split: ``validation`` or ``out-of-fold``, and ``test``.
         scores: the classes, in the order of the labels.
     """
 

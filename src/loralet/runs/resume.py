@@ -37,7 +37,7 @@ FREE_GROUP = "compute"
 
 @dataclass(frozen=True)
 class SplitHash:
-    """A split of the data: its source, as named in messages, and the hash of its texts and labels."""
+    """A part of the data: its source, as named in messages, and the hash of its texts and labels."""
 
     source: str
     sha256: str
@@ -59,7 +59,7 @@ class Origin:
         kind: ``study`` or ``train``.
         config: the options, as in config.toml.
         fingerprint: hash of all texts and labels.
-        splits: hash of the training split, and of the validation split if the data have one.
+        splits: hash of the training split, of the validation split if the data have one, and of the class weights.
         models: the backbones.
         packs: ids of the runs of each pack.
         memory: memory limit of a forward pass in bytes.
@@ -86,7 +86,13 @@ class Origin:
     def key(self) -> str:
         """Hash of what determines the results up to rounding: options, data, backbones and packs."""
         fixed = comparable(parse_options(self.config, KINDS[self.kind], "config.toml"))
-        parts = [fixed, self.fingerprint, [plain(model) for model in self.models], self.packs]
+        parts = [
+            fixed,
+            self.fingerprint,
+            [split.sha256 for split in self.splits],
+            [plain(model) for model in self.models],
+            self.packs,
+        ]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def options(self) -> Options:
@@ -98,6 +104,7 @@ def origin_of(
     kind: str,
     options: Options,
     dataset: Dataset,
+    class_weights: tuple[float, ...] | None,
     models: Mapping[str, str],
     packs: tuple[tuple[str, ...], ...],
     memory: int,
@@ -110,14 +117,17 @@ def origin_of(
         kind, packs, memory, backends, report: as in :class:`Origin`.
         options: the options.
         dataset: the data; the test split is only hashed.
+        class_weights: weights of the labels; None: all 1.
         models: hash of each backbone, by name.
     """
     splits = [split for split in (dataset.train, dataset.validation) if split is not None]
+    hashes = [SplitHash(split.source, fingerprint_splits([split])) for split in splits]
+    weights = hashlib.sha256(repr(class_weights).encode()).hexdigest()
     return Origin(
         kind=kind,
         config=options_text(options),
         fingerprint=dataset.fingerprint,
-        splits=tuple(SplitHash(split.source, fingerprint_splits([split])) for split in splits),
+        splits=(*hashes, SplitHash("the file of --class-weight", weights)),
         models=tuple(ModelHash(name, sha256) for name, sha256 in models.items()),
         packs=packs,
         memory=memory,
@@ -180,13 +190,12 @@ def require_same_inputs(folder: Path, before: Origin, now: Origin) -> None:
         RunError: a backbone has changed.
     """
     remedy = "restore it, or start anew with another folder for --out"
-    if before.fingerprint != now.fingerprint:
-        pairs = zip(before.splits, now.splits, strict=False)
-        changed = [new.source for old, new in pairs if old.sha256 != new.sha256]
-        if len(before.splits) != len(now.splits):
-            changed = changed or ["the validation split"]
-        where = ", ".join(changed) or "the test split"
-        raise DataError(f"{where}: has changed since the run in {folder} began; {remedy}")
+    known = {split.sha256 for split in before.splits}
+    changed = [split.source for split in now.splits if split.sha256 not in known]
+    if not changed and before.fingerprint != now.fingerprint:
+        changed = ["the validation split" if len(before.splits) != len(now.splits) else "the test split"]
+    if changed:
+        raise DataError(f"{', '.join(changed)}: changed since the run in {folder} began; {remedy}")
     names = {model.name: model.sha256 for model in before.models}
     for model in now.models:
         if names.get(model.name, model.sha256) != model.sha256:

@@ -26,6 +26,7 @@ class Run:
         lr: peak learning rate.
         seed: seed of initial values, dropout and row order.
         lr_ratio: ratio of the learning rate of B to that of A (:meth:`loralet.adapters.pack.Pack.lr_factors`).
+        fold: fold of a cross-validation whose rows have weight 0 in this run, from 0; None: trained on all rows.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Run:
     lr: float = 0.0
     seed: int = 0
     lr_ratio: float = 1.0
+    fold: int | None = None
 
     def numbers(self, layers: int) -> Adapter:
         """The numeric configuration for a pack; targets must be resolved.

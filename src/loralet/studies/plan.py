@@ -43,6 +43,7 @@ class Plan:
         halving: whether the worse half of a pack's adapter runs leaves at each rung.
         stop_at_target: whether a run leaves when it reaches the target score.
         combine: whether to add an average and an ensemble of the runs.
+        folds: number of folds (:func:`loralet.training.folds.number_of_folds`); there must be one run.
     """
 
     kind: Literal["train", "study"]
@@ -56,6 +57,7 @@ class Plan:
     halving: bool = False
     stop_at_target: bool = False
     combine: bool = False
+    folds: int | None = 0
 
     def exits(self, rows: int) -> Exits:
         """The exit conditions of a pack for a number of training rows."""
@@ -74,11 +76,12 @@ def plan_train(config: TrainConfig) -> Plan:
         kind="train",
         source=config.data,
         runs=(run,),
-        baselines=False,
+        baselines=True,
         training=config.training,
         reading=config.reading,
         compute=config.compute,
         stop_at_target=config.stop_at_target,
+        folds=config.number_of_folds,
     )
 
 

@@ -21,7 +21,8 @@ from loralet.runs.folder import RunFolder
 from loralet.runs.run import Run
 from loralet.training.checkpoint import restore_rows, restore_state, save_rows, save_state
 from loralet.training.loop import TrainingState
-from loralet.training.session import Listen, Row
+from loralet.training.row import Row
+from loralet.training.session import Listen
 
 EVENTS = "events"
 """Name of the events of a pack among the tensors of its record: lines of metrics.jsonl, as bytes."""

@@ -11,18 +11,23 @@ from loralet.events import Event, PackResumed, Stage
 from loralet.interrupts import Interrupted
 from loralet.runs.environment import SessionBackend
 from loralet.runs.folder import PREDICTED, TARGETS, RunFolder
+from loralet.runs.out_of_fold import save_out_of_fold
 from loralet.runs.results import DataFacts, Results, SplitClasses
 from loralet.runs.resume import Origin, origin_of
 from loralet.runs.run import TRAINED, Run
 from loralet.runs.selection import chosen_run, selection_of
 from loralet.studies.combine import combine, measure_ensembles
 from loralet.studies.estimate import Packs, pack_up
+from loralet.studies.folds import cross_validate, remarks
 from loralet.studies.plan import Plan
 from loralet.studies.saving import StudySaver
 from loralet.training.corpus import Corpus, load_corpus, split_rows
+from loralet.training.folds import fold_runs
 from loralet.training.loop import UNSAVED, PackSaver
 from loralet.training.packs import resolved
-from loralet.training.session import Listen, Row, Session, make_artifact, open_session, train_pack
+from loralet.training.row import Row
+from loralet.training.session import Listen, Session, make_artifact, open_session, train_pack
+from loralet.training.weights import class_weights
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ class Prepared:
             self.plan.kind,
             config,
             self.corpus.dataset,
+            self.corpus.class_weights,
             {model: session.backbone.fingerprint for model, session in self.sessions.items()},
             tuple(tuple(run.id for run in runs) for runs in self.packs.packs),
             min(session.memory for session in self.sessions.values()),
@@ -70,7 +76,7 @@ class Prepared:
         Raises:
             RunError: the packs have other runs, because another version of loralet wrote them.
         """
-        by_id = {run.id: run for run in self.plan.runs}
+        by_id = {run.id: run for runs in self.packs.packs for run in runs}
         if sorted(id for runs in origin.packs for id in runs) != sorted(by_id):
             raise RunError(f"the checkpoint was written by loralet {origin.loralet}, which names the runs differently")
         packs = tuple(tuple(by_id[id] for id in runs) for runs in origin.packs)
@@ -86,8 +92,10 @@ def prepare(plan: Plan, listen: Listen) -> Prepared:
         DataError, CheckpointError, HubError: the inputs cannot be used.
     """
     listen(Stage(f"reading {plan.source}"))
-    corpus = load_corpus(plan.source, plan.reading, plan.training.validation_sample)
-    for note in corpus.dataset.notes:
+    corpus = load_corpus(plan.source, plan.reading, plan.training.validation_sample, plan.folds)
+    weights = class_weights(plan.training.class_weight, corpus.train.targets, corpus.dataset.task)
+    corpus = replace(corpus, class_weights=weights)
+    for note in (*corpus.dataset.notes, *remarks(corpus)):
         listen(Stage(note))
     sessions = {
         model: open_session(
@@ -96,7 +104,8 @@ def prepare(plan: Plan, listen: Listen) -> Prepared:
         for model in dict.fromkeys(run.model for run in plan.runs)
     }
     plan = replace(plan, runs=tuple(resolved(run, sessions[run.model].backbone.table) for run in plan.runs))
-    return Prepared(plan, corpus, sessions, pack_up(plan.runs, sessions))
+    runs = [member for run in plan.runs for member in (run, *fold_runs(run, corpus.folds))]
+    return Prepared(plan, corpus, sessions, pack_up(runs, sessions))
 
 
 def carry_out(prepared: Prepared, folder: RunFolder, listen: Listen, saver: StudySaver | None = None) -> Results:
@@ -122,8 +131,8 @@ def carry_out(prepared: Prepared, folder: RunFolder, listen: Listen, saver: Stud
         listen(event)
 
     plan, corpus, sessions = prepared.plan, prepared.corpus, prepared.sessions
-    rows = _baselines(corpus, tell) if plan.baselines else []
-    rows += _packs(prepared, folder, tell, rows, saver) if saver else _packs_unsaved(prepared, folder, tell)
+    train = _cross_validated if corpus.folds else _trained
+    rows = train(prepared, folder, tell, saver)
     if not any(row.tensors for row in rows if row.run in plan.runs):
         raise TrainingError("every run diverged before its first check; lower the learning rate")
     rows = _in_order(rows, plan)
@@ -134,16 +143,12 @@ def carry_out(prepared: Prepared, folder: RunFolder, listen: Listen, saver: Stud
     return results
 
 
-def _packs_unsaved(prepared: Prepared, folder: RunFolder, tell: Listen) -> list[Row]:
-    """Train the packs and save their adapters."""
-    return [row for runs in prepared.packs.packs for row in _pack(prepared, folder, tell, runs)]
-
-
-def _packs(
-    prepared: Prepared, folder: RunFolder, tell: Listen, baselines: Sequence[Row], saver: StudySaver
-) -> list[Row]:
-    """Train the packs that are not finished, and save the results so far after each of them."""
+def _trained(prepared: Prepared, folder: RunFolder, tell: Listen, saver: StudySaver | None) -> list[Row]:
+    """Fit the baselines and train the runs, selected on the validation split, and save the trained runs."""
     packs = prepared.packs.packs
+    baselines = _baselines(prepared.corpus, tell) if prepared.plan.baselines else []
+    if saver is None:
+        return baselines + [row for runs in packs for row in _pack(prepared, folder, tell, runs)]
     records = [saver.pack(i, runs) for i, runs in enumerate(packs, 1)]
     found = [record.rows() for record in records]
     _save_unfinished(prepared, folder, baselines, found)
@@ -159,7 +164,7 @@ def _packs(
             raise
         record.finish(found[i] or [])
         _save_unfinished(prepared, folder, baselines, found)
-    return [row for own in found for row in own or ()]
+    return baselines + [row for own in found for row in own or ()]
 
 
 def _save_unfinished(
@@ -181,6 +186,19 @@ def _pack(
     return heads + trained
 
 
+def _cross_validated(prepared: Prepared, folder: RunFolder, tell: Listen, saver: StudySaver | None) -> list[Row]:
+    """Train the run on all rows and those of the folds, and save the run and the out-of-fold predictions."""
+    session, packs = prepared.sessions[prepared.plan.runs[0].model], prepared.packs.packs
+    kinds = prepared.corpus.dataset.task.baselines() if prepared.plan.baselines else ()
+    records = [saver.pack(i, runs) for i, runs in enumerate(packs, 1)] if saver else ()
+    if saver:
+        _save_unfinished(prepared, folder, [], [])
+    found = cross_validate(session, prepared.corpus, packs, kinds, tell, records)
+    _save(found.rows, prepared, folder)
+    save_out_of_fold(folder.folder, found.predictions)
+    return found.rows
+
+
 def _save(rows: Sequence[Row], prepared: Prepared, folder: RunFolder) -> None:
     """Write the adapter folders of trained rows."""
     plan = prepared.plan
@@ -196,10 +214,11 @@ def _results(rows: Sequence[Row], prepared: Prepared, reads: int, finished: bool
     data = DataFacts(
         source=plan.source,
         train_rows=len(corpus.train),
-        validation_rows=len(corpus.validation),
+        validation_rows=corpus.validation_rows,
         test_rows=len(dataset.test) if dataset.test else 0,
         labels=dataset.task.labels,
         fingerprint=dataset.fingerprint,
+        folds=corpus.folds or None,
         lengths=tuple(session.lengths for session in prepared.sessions.values()),
     )
     runs = tuple(row.result() for row in rows)
@@ -212,7 +231,9 @@ def _results(rows: Sequence[Row], prepared: Prepared, reads: int, finished: bool
             return results
     chosen = chosen_run(results).id
     classes = next(row.classes for row in rows if row.run.id == chosen)
-    return replace(results, classes=tuple(SplitClasses(chosen, split, found) for split, found in classes.items()))
+    names = {"validation": data.held_out}
+    found = tuple(SplitClasses(chosen, names.get(split, split), scores) for split, scores in classes.items())
+    return replace(results, classes=found)
 
 
 def _in_order(rows: Sequence[Row], plan: Plan) -> list[Row]:

@@ -21,7 +21,7 @@ from loralet.tasks.base import Scores
 from loralet.tasks.calibration import TemperatureScaling
 from loralet.tasks.classes import ClassScores
 from loralet.training.loop import RunState, TrainingState
-from loralet.training.session import Row
+from loralet.training.row import Row
 
 MATRICES = ("parameters", "exp_avg", "exp_avg_sq")
 STATES = ("best", "last")

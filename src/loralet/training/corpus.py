@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from loralet.cache import cache_folder
 from loralet.config import DataOptions
+from loralet.data.order import flat_rows
 from loralet.data.sources import Dataset, Split
 from loralet.data.splits import carve, sample
 from loralet.data.tokens import Tokens, tokenise
@@ -18,6 +19,8 @@ from loralet.errors import DataError
 from loralet.hub.backbone import Backbone
 from loralet.runs.results import TextLengths
 from loralet.runs.sources import dataset_of
+from loralet.training.folds import fold_of_rows, number_of_folds
+from loralet.training.weights import RowWeights, row_weights
 
 UNLIMITED = 1 << 30
 """More tokens than any text has."""
@@ -27,23 +30,50 @@ COVERED, SHORTEST = 0.99, 128
 
 @dataclass(frozen=True)
 class Corpus:
-    """The splits of a study. ``sample`` is a fixed subset of ``validation`` for the checks during training."""
+    """The splits of a study.
+
+    Args:
+        dataset: the data.
+        train: the training rows.
+        validation: the rows for selection. With folds, these are the training rows: each is evaluated by the run that
+            holds out its fold.
+        sample: a fixed subset of ``validation`` for the checks during training.
+        class_weights: weight of each label in the loss, in the order of the labels; None: all 1.
+    """
 
     dataset: Dataset
     train: Split
     validation: Split
     sample: Split
+    class_weights: tuple[float, ...] | None = None
+
+    @property
+    def folds(self) -> int:
+        """Number of folds; 0 with a validation split."""
+        return 0 if self.train.folds is None else int(self.train.folds.max()) + 1
+
+    @property
+    def validation_rows(self) -> int:
+        """Rows of the validation split; 0 with folds."""
+        return 0 if self.folds else len(self.validation)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Tokenised rows with their targets, on the CPU."""
+    """Tokenised rows with their targets, and their weights in the loss, on the CPU."""
 
     tokens: Tokens
     targets: Tensor
+    weights: RowWeights = field(default_factory=RowWeights)
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    def take(self, rows: np.ndarray) -> Rows:
+        """Some rows, without weights."""
+        flat = flat_rows(self.tokens, rows)
+        types = None if flat.types is None else flat.types.astype(np.int8)
+        return Rows(Tokens(flat.ids.astype(np.int32), flat.offsets, types), self.targets[torch.from_numpy(rows)])
 
 
 @dataclass(frozen=True)
@@ -55,27 +85,38 @@ class CorpusRows:
     sample: Rows
 
 
-def load_corpus(source: str, options: DataOptions, sample_size: int) -> Corpus:
-    """Load a data set and determine its validation split (:func:`settle`).
+def load_corpus(source: str, options: DataOptions, sample_size: int, folds: int | None = 0) -> Corpus:
+    """Load a data set and determine its validation split or its folds (:func:`settle`).
+
+    Args:
+        source: the data set.
+        options: data options.
+        sample_size: rows of the validation sample.
+        folds: number of folds; 0: a validation split; None: see :func:`loralet.training.folds.number_of_folds`.
 
     Raises:
-        DataError: see :func:`loralet.data.sources.load_dataset`; also too few rows for a validation split.
+        DataError: see :func:`loralet.data.sources.load_dataset`; also too few rows for a validation split, or folds
+            that are not possible.
         HubError: a hub data set is neither reachable nor cached.
     """
-    return settle(dataset_of(source, options), options, sample_size)
+    dataset = dataset_of(source, options)
+    return settle(dataset, options, sample_size, number_of_folds(dataset, folds, options.validation_fraction))
 
 
-def settle(dataset: Dataset, options: DataOptions, sample_size: int) -> Corpus:
-    """Determine the validation split of a data set.
+def settle(dataset: Dataset, options: DataOptions, sample_size: int, folds: int = 0) -> Corpus:
+    """Determine the validation split of a data set, or its folds.
 
-    It is the given validation split, or a stratified part of the training rows.
+    The validation split is the given one, or a stratified part of the training rows.
 
     Raises:
         DataError: no class has two rows, so no row can be held out for validation.
     """
     train, validation, strata = dataset.train, dataset.validation, dataset.task.strata
     try:
-        if validation is None:
+        if folds:
+            held_out = fold_of_rows(train.texts, strata(train.targets), folds, options.split_seed)
+            train = validation = replace(train, folds=held_out)
+        elif validation is None:
             kept, drawn = carve(strata(train.targets), options.validation_fraction, options.split_seed)
             train, validation = dataset.train.take(kept), dataset.train.take(drawn)
         rows = sample(strata(validation.targets), sample_size, options.split_seed)
@@ -99,7 +140,10 @@ def corpus_rows(corpus: Corpus, backbone: Backbone, max_length: int | None) -> t
     truncated = int((lengths > length).sum())
     train = split_rows(corpus.train, backbone, length) if truncated else whole
     others = (split_rows(split, backbone, length) for split in (corpus.validation, corpus.sample))
-    return CorpusRows(train, *others), TextLengths(backbone.name, length, whole.tokens.longest, truncated)
+    task, split = corpus.dataset.task, corpus.train
+    weights = row_weights(split.targets, task, corpus.class_weights, split.weights, split.folds)
+    rows = CorpusRows(replace(train, weights=weights), *others)
+    return rows, TextLengths(backbone.name, length, whole.tokens.longest, truncated)
 
 
 def choose_length(lengths: Int[np.ndarray, "m"], limit: int) -> int:
@@ -118,4 +162,5 @@ def choose_length(lengths: Int[np.ndarray, "m"], limit: int) -> int:
 def split_rows(split: Split, backbone: Backbone, max_length: int) -> Rows:
     """Tokenise a split for a backbone, truncated to ``max_length`` tokens."""
     tokens = tokenise(split.texts, backbone.tokenizer, max_length, cache_folder(), split.seconds)
-    return Rows(tokens, torch.from_numpy(split.targets))
+    folds = None if split.folds is None else torch.from_numpy(split.folds)
+    return Rows(tokens, torch.from_numpy(split.targets), RowWeights(folds=folds))

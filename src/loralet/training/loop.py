@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import ge, gt
 from typing import Protocol
 
@@ -23,6 +23,7 @@ from loralet.runs.run import Run
 from loralet.runs.selection import selection_of
 from loralet.tasks.base import Check, Task
 from loralet.training.corpus import Rows
+from loralet.training.folds import out_of_fold
 from loralet.training.halving import Exits, halve, has_enough
 from loralet.training.optimizer import AdamW, schedule
 
@@ -117,6 +118,10 @@ class TrainingState:
 class PackSaver(Protocol):
     """Saves and restores the state of a pack."""
 
+    def begin(self) -> None:
+        """The pack begins or is resumed."""
+        ...
+
     def restore(self, state: TrainingState) -> None:
         """Change the state before the first step to the saved one, if there is one."""
         ...
@@ -125,14 +130,24 @@ class PackSaver(Protocol):
         """Called before each step and at the end; a training resumed from this state takes the same steps."""
         ...
 
+    def save(self) -> None:
+        """Write the state of the last call of :meth:`between`, if it is not written."""
+        ...
+
 
 class _Unsaved:
     """See :class:`PackSaver`."""
+
+    def begin(self) -> None:
+        """Do nothing."""
 
     def restore(self, state: TrainingState) -> None:
         """Do nothing."""
 
     def between(self, state: TrainingState) -> None:
+        """Do nothing."""
+
+    def save(self) -> None:
         """Do nothing."""
 
 
@@ -208,12 +223,13 @@ def train(
 def take_step(
     state: TrainingState, rows: Rows, batch: np.ndarray, options: TrainingOptions, lr_share: float
 ) -> list[float]:
-    """Take one optimiser step for every run of the pack; return each run's mean loss over the batch.
+    """Take one optimiser step for every run of the pack; return each run's weighted mean loss over the batch.
 
     The losses are summed over the pack, so each run's gradient equals, up to rounding, the gradient in a pack of one. A
     run with a loss or gradient that is not finite keeps its parameters and returns NaN.
     """
-    own = gather(rows.tokens, batch, rows.targets)
+    weights = rows.weights.of(batch, [s.run.fold for s in state.active])
+    own = replace(gather(rows.tokens, batch, rows.targets), row_weights=weights)
     losses, gradient = state.program.losses_and_gradient(state.parameters, own, state.task.row_losses, state.step)
     finite = losses.isfinite()
     finite = state.optimiser.update(state.backend, state.parameters, gradient, lr_share, options.clip, finite)
@@ -227,8 +243,9 @@ def _check(state: TrainingState, validation: Rows, options: TrainingOptions, exi
     checks = check(state, validation, options)
     _spend(state, time.perf_counter() - started)
     yield from checks
-    found = list(zip(state.active, checks, strict=True))
-    enough = {i for i, (s, c) in enumerate(found) if has_enough(c, s.stale, options.patience, exits)}
+    places = {s.run.id: i for i, s in enumerate(state.active)}
+    found = [(places[c.run], c) for c in checks]
+    enough = {i for i, c in found if has_enough(c, state.active[i].stale, options.patience, exits)}
     yield from _leave(state, dict.fromkeys(enough, "early-stopped"))
     if state.step in exits.rungs:
         yield from _halve(state, checks, exits.rungs.index(state.step) + 1)
@@ -237,6 +254,9 @@ def _check(state: TrainingState, validation: Rows, options: TrainingOptions, exi
 def check(state: TrainingState, validation: Rows, options: TrainingOptions) -> list[Checked]:
     """Score every run of the pack on the validation sample and keep the best tensors.
 
+    With folds, the out-of-fold logits of the sample are one check of the run that is trained on all rows. There is none
+    if the pack does not contain that run and one for each fold.
+
     Args:
         state: state of the pack.
         validation: the validation sample.
@@ -244,10 +264,12 @@ def check(state: TrainingState, validation: Rows, options: TrainingOptions) -> l
     """
     forward = state.program.logits(state.parameters)
     logits = logits_of(state.backend, forward, validation.tokens, len(state.active))
+    places, logits = _checked(state, logits, validation)
     targets = validation.targets.numpy()
     events: list[Checked] = []
-    for i, (s, found) in enumerate(zip(state.active, state.task.check(logits, targets), strict=True)):
-        value = _selected(state.task, found, logits[i], targets, options.select_by)
+    for i, own, found in zip(places, logits, state.task.check(logits, targets), strict=True):
+        s = state.active[i]
+        value = _selected(state.task, found, own, targets, options.select_by)
         rank = rank_of(value, found.loss)
         best, better = (s.best_rank is None or compare(rank, s.best_rank) for compare in (ge, gt))
         s.stale = 0 if better else s.stale + 1
@@ -257,6 +279,17 @@ def check(state: TrainingState, validation: Rows, options: TrainingOptions) -> l
             s.converged_step = state.step
         events.append(Checked(state.step, s.run.id, found.score, found.loss, len(validation), best, value))
     return events
+
+
+def _checked(state: TrainingState, logits: np.ndarray, validation: Rows) -> tuple[list[int], np.ndarray]:
+    """The positions of the runs to check, and their logits ``[j m c]``."""
+    every = list(range(len(state.active)))
+    if validation.weights.folds is None:
+        return every, logits
+    held_out = [s.run.fold for s in state.active]
+    whole = [i for i in every if held_out[i] is None]
+    found = out_of_fold(logits, held_out, validation.weights.folds.numpy())
+    return (whole, found[None]) if whole and found is not None else ([], logits[:0])
 
 
 def _selected(task: Task, found: Check, logits: np.ndarray, targets: np.ndarray, select_by: SelectBy) -> float:

@@ -30,13 +30,15 @@ def loss_panels(analysis: Analysis) -> list[Panel]:
 
 
 def accuracy_panels(analysis: Analysis) -> list[Panel]:
-    """Accuracy of every run on the validation sample."""
+    """Accuracy of every run on the validation or out-of-fold sample."""
     panels: list[Panel] = []
     for model, curves in _by_model(analysis.accuracies).items():
         with styled():
             axes = _axes(curves)
             _accuracy_axis(axes, curves, analysis.target)
-            panels.append(_panel(analysis, axes, "accuracy", model, curves, "accuracy on the validation sample"))
+            panels.append(
+                _panel(analysis, axes, "accuracy", model, curves, f"accuracy on the {analysis.data.held_out} sample")
+            )
     return panels
 
 
