@@ -94,6 +94,11 @@ class PackRecord:
         self._state: TrainingState | None = None
         self._step = 0
 
+    @property
+    def written(self) -> int:
+        """Number of steps of the state in the record."""
+        return self._step
+
     def rows(self) -> list[Row] | None:
         """The rows of the pack; None if it is not finished."""
         return restore_rows(self._saved) if self._saved is not None and "rows" in self._saved.values else None
