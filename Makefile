@@ -70,6 +70,7 @@ lint: setup-dev  ## set up, then linters, types, import layers, generated pages
 	$(BIN)/python scripts/command_reference.py --check
 	$(BIN)/python scripts/kernel_api.py --check
 	$(BIN)/python scripts/benchmark_tables.py --check
+	$(BIN)/python scripts/model_table.py --check
 
 docs: setup-dev  ## set up, then the documentation as a site, in build/site
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'

@@ -73,7 +73,7 @@ def measure(
     baselines: bool = False,
 ) -> tuple[Results, float]:
     """Carry out a plan. Returns its results and the seconds, without reading and tokenising."""
-    plan = Plan("study", data, tuple(runs), baselines, training, DataOptions(), compute)
+    plan = Plan("study", data, tuple(runs), baselines, replace(training, hybrid="off"), DataOptions(), compute)
     prepared = prepare(plan, lambda event: None)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as path:

@@ -33,6 +33,7 @@ from loralet.records import plain
 from loralet.report.statistics import paired, reliability
 from loralet.runs.environment import environment
 from loralet.runs.folder import RunFolder, read_predictions
+from loralet.runs.selection import chosen_run
 from loralet.studies.plan import plan_train
 from loralet.studies.study import carry_out, prepare
 from loralet.tasks.baselines import LinearWords
@@ -51,6 +52,8 @@ SETS = (
 )
 """The single-label sets of the league."""
 WORDS, FROZEN = "TF-IDF + linear SVM", "frozen MiniLM + logistic regression"
+ENCODER = ", encoder alone"
+"""Ending of the name of a classifier without the linear model of its hybrid."""
 
 
 class Outcome(NamedTuple):
@@ -112,21 +115,25 @@ def frozen_embeddings(data: Data, folder: str) -> Outcome:
     return Outcome(score, right, time.perf_counter() - started, ece)
 
 
-def loralet(config: TrainConfig) -> Outcome:
-    """A training as ``loralet train`` does it."""
+def loralet(config: TrainConfig) -> Iterator[tuple[str, Outcome]]:
+    """A training as ``loralet train`` does it: the classifier, and the encoder alone if the classifier is a hybrid."""
     started = time.perf_counter()
     prepared = prepare(plan_train(config), lambda event: None)
     with tempfile.TemporaryDirectory() as path:
         with closing(RunFolder(Path(path), options_text(config), environment(prepared.backends))) as folder:
             results = carry_out(prepared, folder, lambda event: None)
         seconds, task = time.perf_counter() - started, prepared.corpus.dataset.task
-        run = results.runs[-1]  # after the baselines
-        assert run.validation is not None
-        if prepared.corpus.dataset.test is None:
-            return Outcome(run.validation["accuracy"], np.empty(0, bool), seconds)
-        targets, probabilities, predicted = read_predictions(Path(path), task)
-    ece = reliability(probabilities[run.id], targets).ece
-    return Outcome(run.validation["accuracy"], predicted[run.id] == targets, seconds, ece)
+        tested = prepared.corpus.dataset.test is not None
+        targets, probabilities, predicted = read_predictions(Path(path), task) if tested else (None, {}, {})
+    chosen = chosen_run(results)
+    for name, id in (("", chosen.id), (ENCODER, (chosen.members or (chosen.id,))[0])):
+        validation = results.run(id).validation
+        assert validation is not None
+        if targets is None:
+            yield name, Outcome(validation["accuracy"], np.empty(0, bool), seconds)
+        else:
+            ece = reliability(probabilities[id], targets).ece
+            yield name, Outcome(validation["accuracy"], predicted[id] == targets, seconds, ece)
 
 
 def outcomes(source: str, config: TrainConfig, arguments: argparse.Namespace) -> Iterator[tuple[str, list[Outcome]]]:
@@ -136,10 +143,11 @@ def outcomes(source: str, config: TrainConfig, arguments: argparse.Namespace) ->
     if arguments.frozen:
         yield FROZEN, [frozen_embeddings(data, arguments.frozen)]
     for model in arguments.models:
-        yield (
-            Path(model).name,
-            [loralet(replace(config, data=source, model=model, seed=seed)) for seed in arguments.seeds],
-        )
+        found: dict[str, list[Outcome]] = {}
+        for seed in arguments.seeds:
+            for name, outcome in loralet(replace(config, data=source, model=model, seed=seed)):
+                found.setdefault(f"{Path(model).name}{name}", []).append(outcome)
+        yield from found.items()
 
 
 def summary(found: Sequence[Outcome], words: Sequence[Outcome]) -> dict[str, Any]:

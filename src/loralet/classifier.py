@@ -28,6 +28,7 @@ from loralet.config import (
     ComputeOptions,
     DataOptions,
     Head,
+    HybridChoice,
     ModelOptions,
     Schedule,
     TrainConfig,
@@ -44,6 +45,7 @@ from loralet.inference.ensemble import Ensemble, ensemble_of
 from loralet.inference.predictor import open_adapter
 from loralet.parameters import OPTIONS, as_option, options_of, plain_value, type_problems
 from loralet.ranking import SelectBy
+from loralet.studies.hybrid import with_hybrid
 from loralet.studies.plan import plan_train
 from loralet.tasks.single_label import SingleLabel
 from loralet.training.corpus import Corpus, settle
@@ -73,13 +75,13 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
     few rows, the selection is close to chance; set ``steps`` or ``epochs`` instead.
 
     Args:
-        backbone: the frozen encoder: folder or hub id.
+        backbone: the frozen encoder: short name (``loralet models``), folder or hub id.
         method, rank, alpha, dropout, targets, scaling: the adapter (:class:`loralet.adapters.spec.AdapterSpec`).
         lr: peak learning rate.
         lr_ratio: ratio of the learning rate of B and all vectors to that of A (LoRA+).
         head, head_dropout, epochs, steps, batch_size, schedule, warmup, weight_decay, clip, eval_every,
-        validation_sample,
-            target_score, select_by, patience: training options (:class:`loralet.config.TrainingOptions`).
+        validation_sample, target_score, select_by, patience, hybrid: training options
+            (:class:`loralet.config.TrainingOptions`).
         class_weight: weight of each class in the loss, divided by the sum over the batch: None, ``balanced`` (inverse
             frequency, as in scikit-learn), or a dictionary with a number above 0 for each class.
         backend, precision, threads: compute options (:class:`loralet.config.ComputeOptions`).
@@ -122,6 +124,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         target_score: float = TrainingOptions.target_score,
         select_by: SelectBy = TrainingOptions.select_by,
         patience: int | None = TrainingOptions.patience,
+        hybrid: HybridChoice = TrainingOptions.hybrid,
         backend: BackendChoice = ComputeOptions.backend,
         precision: Precision = ComputeOptions.precision,
         threads: int | None = ComputeOptions.threads,
@@ -155,6 +158,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         self.target_score = target_score
         self.select_by = select_by
         self.patience = patience
+        self.hybrid = hybrid
         self.backend = backend
         self.precision = precision
         self.threads = threads
@@ -190,6 +194,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
                 f"y has one row per class ({len(classes)} classes), so no row can be held out; give more rows"
             )
         plan = plan_train(config)
+        model = plan.runs[0].model
         history: list[Checked] = []
 
         def tell(event: Event) -> None:
@@ -202,14 +207,15 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
             corpus = settle(memory_dataset(texts, numbers, task, rows), config.reading, self.validation_sample)
             corpus = replace(corpus, class_weights=self._class_weights(config, classes, corpus))
             session = open_session(
-                config.model, corpus, config.training, config.reading, config.compute, tell, plan.methods(config.model)
+                model, corpus, config.training, config.reading, config.compute, tell, plan.methods(model)
             )
             for info in (used.backend for used in session.backends):
                 LOGGER.log(logging.WARNING if info.reason else logging.INFO, "backend: %s", info)
             row = train_pack(session, [resolved(run, session.backbone.table) for run in plan.runs], tell)[0]
-        if not row.tensors:
-            raise TrainingError("the run diverged before its first check; lower the learning rate")
-        artifact = make_artifact(row, session, corpus, plan.source, plan.reading)
+            if not row.tensors:
+                raise TrainingError("the run diverged before its first check; lower the learning rate")
+            artifact = make_artifact(row, session, corpus, plan.source, plan.reading)
+            artifact = with_hybrid(artifact, row, session, corpus, tell)
         self._hold(replace(artifact, label_type=label_type(classes)), session.backbone)
         self.history_ = history
         return self

@@ -24,6 +24,7 @@ from loralet.config import (
     ExportConfig,
     InspectConfig,
     Interface,
+    ModelsConfig,
     Planning,
     PredictConfig,
     PushConfig,
@@ -78,6 +79,11 @@ COMMANDS: dict[str, Command] = {
         "Describe a model, adapter, run folder or data set; compare models.",
         "loralet.commands.inspect:inspect",
         (InspectConfig,),
+    ),
+    "models": Command(
+        "List backbones that work well, with short names for --model; makes no request.",
+        "loralet.commands.models:models",
+        (ModelsConfig,),
     ),
     "average": Command(
         "Average the weight updates and heads of several adapters into one adapter.",

@@ -27,7 +27,7 @@ RESULTS = (ROOT / "docs" / "reference" / "results.md").read_text(encoding="utf-8
 MORE = ("ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")
 
 
-@pytest.mark.parametrize("script", ["command_reference.py", "benchmark_tables.py"])
+@pytest.mark.parametrize("script", ["command_reference.py", "benchmark_tables.py", "model_table.py"])
 def test_generated_pages_are_up_to_date(script: str) -> None:
     done = subprocess.run([sys.executable, str(ROOT / "scripts" / script), "--check"], check=False)
     assert done.returncode == 0, f"run: python scripts/{script}"

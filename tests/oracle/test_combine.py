@@ -31,6 +31,8 @@ FLAGS = (
     "fp32",
     "--quiet",
     "--combine",
+    "--hybrid",
+    "off",
     "--models",
     "model",
     "--lrs",

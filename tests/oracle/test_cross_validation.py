@@ -33,7 +33,10 @@ from loralet.training.session import run_pack
 
 LABELS = ("apple", "bird", "cat")
 WORDS = {"apple": "a b c d", "bird": "h i j k", "cat": "p q r s"}
-FLAGS = ("--model", "model", "--rank", "4", "--lr", "1e-2", "--steps", "40", "--batch-size", "16", "--eval-every", "8")
+FLAGS = (
+    "--model", "model", "--rank", "4", "--lr", "1e-2", "--steps", "40", "--batch-size", "16", "--eval-every", "8",
+    "--hybrid", "off",
+)  # fmt: skip
 RUN = "lora-r4-a32-lr0.01-s0"
 
 

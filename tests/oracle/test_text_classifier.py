@@ -243,7 +243,7 @@ def test_parameters_and_clone(model: str) -> None:
 
 def test_grid_search_cross_validation_and_pipeline(model: str) -> None:
     lower = FunctionTransformer(lambda texts: [text.lower() for text in texts])
-    pipeline = Pipeline([("lower", lower), ("classify", small(model, steps=80))])
+    pipeline = Pipeline([("lower", lower), ("classify", small(model, steps=80, hybrid="off"))])
     shouted = [text.upper() for text in TEXTS]
     search = GridSearchCV(pipeline, {"classify__lr": [1e-7, 1e-2]}, cv=2, error_score="raise").fit(shouted, LABELS)
     assert search.best_params_ == {"classify__lr": 1e-2}

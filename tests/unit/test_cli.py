@@ -67,9 +67,10 @@ def test_study_writes_results_of_schema_2(studied: Path) -> None:
     assert (data["source"], data["train_rows"], data["validation_rows"], data["test_rows"]) == ("data", 270, 30, 90)
     assert data["labels"] == list(LABELS)
     roles = [r["role"] for r in results["runs"]]
-    assert {role: roles.count(role) for role in set(roles)} == {
-        "majority": 1, "tfidf-svm": 1, "random-head": 2, "linear-probe": 2, "lora": 4, "full": 2,
+    assert {role: roles.count(role) for role in set(roles) - {"hybrid"}} == {
+        "majority": 1, "tfidf-svm": 1, "tfidf-lr": 1, "random-head": 2, "linear-probe": 2, "lora": 4, "full": 2,
     }  # fmt: skip
+    assert roles.count("hybrid") <= 1
     by_role = {r["role"]: r for r in results["runs"]}
     assert by_role["majority"]["test"]["accuracy"] == pytest.approx(1 / 3)
     assert by_role["random-head"]["test"]["accuracy"] < 0.7
@@ -87,9 +88,10 @@ def test_saved_predictions_match_the_scores_in_the_results(studied: Path) -> Non
     tensors = load_file(studied / "predictions.safetensors")
     labels = tensors.pop("labels")
     runs = json.loads((studied / "results.json").read_text())["runs"]
-    assert set(tensors) == {row["id"] if row["model"] else f"predicted/{row['id']}" for row in runs}
+    without = ("majority", "tfidf-svm")
+    assert set(tensors) == {f"predicted/{row['id']}" if row["role"] in without else row["id"] for row in runs}
     for row in runs:
-        classes = tensors[row["id"]].argmax(1) if row["model"] else tensors[f"predicted/{row['id']}"]
+        classes = tensors[f"predicted/{row['id']}"] if row["role"] in without else tensors[row["id"]].argmax(1)
         assert (classes == labels).mean() == pytest.approx(row["test"]["accuracy"]), row["id"]
 
 
@@ -186,6 +188,8 @@ def test_a_single_run_stops_at_its_target_on_request(place: Path) -> None:
         "0.1",
         "--folds",
         "0",
+        "--hybrid",
+        "off",
     )
     ends = []
     for name, flags in (("whole", ()), ("stopped", ("--stop-at-target",))):
@@ -276,6 +280,8 @@ def test_evaluate_on_data_and_again_on_the_test_split(place: Path) -> None:
         "30",
         "--batch-size",
         "16",
+        "--hybrid",
+        "off",
         "--out",
         "judged",
     )

@@ -83,6 +83,7 @@ INVALID_VALUES: list[tuple[type, str, list[Any], list[Any]]] = [
     (TrainingOptions, "patience", [0], [1, None]),
     (TrainingOptions, "class_weight", [""], ["none", "balanced", "weights.json"]),
     (TrainingOptions, "select_by", ["f1", "macro_f1", ""], ["accuracy", "macro-f1", "loss"]),
+    (TrainingOptions, "hybrid", ["maybe", ""], ["auto", "on", "off"]),
     (TrainingOptions, "head", ["max"], ["pooler", "trained-pooler", "mean"]),
     (TrainingOptions, "schedule", ["cubic"], ["linear", "cosine", "constant"]),
     (ComputeOptions, "threads", [0, -1, MOST_THREADS + 1, 100_000], [1, MOST_THREADS, None]),
@@ -265,6 +266,7 @@ training = st.builds(
     select_by=st.sampled_from(["accuracy", "macro-f1", "loss"]),
     weight_decay=at_least_0, clip=at_least_0, eval_every=count, validation_sample=count, target_score=share,
     patience=st.none() | count, class_weight=st.sampled_from(["none", "balanced", "my weights.json"]),
+    hybrid=st.sampled_from(["auto", "on", "off"]),
 )  # fmt: skip
 compute = st.builds(
     ComputeOptions, backend=st.sampled_from(["auto", "native", "torch"]),

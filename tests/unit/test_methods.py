@@ -36,6 +36,8 @@ FLAGS = (
     "10",
     "--precision",
     "fp32",
+    "--hybrid",
+    "off",
 )
 
 

@@ -20,7 +20,10 @@ from loralet.models.forward import Padded, encode, frozen
 
 FP32 = 1e-5
 TEXTS = ["oil price", "The team wins the game: the WORLD cup 2004!", "market", "naïve café, a new play in the world"]
-TRAIN = "--rank 4 --lr 2e-3 --steps 10 --batch-size 8 --head trained-pooler --precision fp32 --backend torch --quiet"
+TRAIN = (
+    "--rank 4 --lr 2e-3 --steps 10 --batch-size 8 --head trained-pooler --precision fp32 --backend torch --hybrid off "
+    "--quiet"
+)
 SCRIPT = """
 import json, sys, warnings
 from loralet.cli import main

@@ -14,7 +14,9 @@ from loralet.models.pooling import HeadKind, Pooling
 from loralet.records import plain, read_record
 from loralet.tasks.base import Scores, Task
 from loralet.tasks.classes import ClassScores
+from loralet.tasks.mixing import Mixing
 from loralet.tasks.registry import TASKS
+from loralet.tasks.words import WordModel
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,6 +62,7 @@ class Provenance:
         averaged_from: ids of the averaged runs.
         merged_from: id of the run whose adapter is merged into the weights.
         merged_adapter: configuration of the merged adapter.
+        hybrid_of: id of the run that a hybrid combines with a linear model on words.
     """
 
     source: str = ""
@@ -78,6 +81,7 @@ class Provenance:
     averaged_from: tuple[str, ...] = ()
     merged_from: str = ""
     merged_adapter: AdapterSpec | None = None
+    hybrid_of: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,10 +103,12 @@ class Artifact:
         task: name of the task.
         pooling: form of the pooler.
         label_type: type of the original labels: ``str``, ``int``, ``float`` or ``bool``.
-        temperature: divisor of the logits, for calibrated probabilities (:mod:`loralet.tasks.calibration`). The tensors
-            do not contain it.
+        temperature: divisor of the encoder's logits, for calibrated probabilities (:mod:`loralet.tasks.calibration`);
+            the tensors do not contain it.
+        mixing: how a hybrid combines encoder and linear model; it has no effect without ``words``.
         provenance: origin of the artifact.
         metrics: scores by split: ``validation`` or ``out-of-fold``, and ``test``.
+        words: the linear model on words of a hybrid; None otherwise.
     """
 
     id: str
@@ -120,15 +126,17 @@ class Artifact:
     pooling: Pooling = Pooling()
     label_type: str = "str"
     temperature: float = 1.0
+    mixing: Mixing = Mixing()
     provenance: Provenance = Provenance()
     metrics: Mapping[str, Measured] = field(default_factory=dict)
+    words: WordModel | None = None
 
     def as_task(self) -> Task:
         """The task, with the labels."""
         return TASKS[self.task](self.labels)
 
     def describe(self) -> dict[str, object]:
-        """Content of loralet.json: everything except the tensors."""
+        """Content of loralet.json: everything except the tensors and the linear model on words."""
         described = plain(_Described(**{f.name: getattr(self, f.name) for f in fields(_Described)}))
         metrics = {split: measured.to_json() for split, measured in self.metrics.items()}
         return {"schema": SCHEMA, "loralet": __version__} | described | {"metrics": metrics}
@@ -152,11 +160,12 @@ class _Described:
     pooling: Pooling = Pooling()
     label_type: str = "str"
     temperature: float = 1.0
+    mixing: Mixing = Mixing()
     provenance: Provenance = Provenance()
 
 
 def read_description(raw: object) -> Artifact:
-    """Read an artifact without tensors from loralet.json of this or an older schema.
+    """Read an artifact without tensors and linear model from loralet.json of this or an older schema.
 
     Raises:
         ValueError: the schema is newer, or the content is invalid; all problems are listed.
@@ -180,6 +189,7 @@ def read_description(raw: object) -> Artifact:
         problems.append("labels is empty")
     if found is not None:
         problems += [f"adapter.{problem}" for problem in found.adapter.problems()]
+        problems += [f"mixing.{problem}" for problem in found.mixing.problems()]
     if found is None or problems:
         raise ValueError("; ".join(problems))
     return Artifact(**found.__dict__, tensors={}, metrics=metrics)
@@ -227,6 +237,17 @@ def _object(value: object) -> dict[str, object]:
 def with_metrics(artifact: Artifact, split: str, measured: Measured) -> Artifact:
     """A copy of the artifact with scores on another split."""
     return replace(artifact, metrics={**artifact.metrics, split: measured})
+
+
+def without_words(artifact: Artifact) -> Artifact:
+    """The run of a hybrid without the linear model and without the scores of the hybrid; others unchanged."""
+    if artifact.words is None:
+        return artifact
+    made = artifact.provenance
+    alone = replace(made, hybrid_of="")
+    return replace(
+        artifact, id=made.hybrid_of or artifact.id, mixing=Mixing(), words=None, provenance=alone, metrics={}
+    )
 
 
 def is_head(slot: str) -> bool:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from loralet.adapters.registry import METHODS
 from loralet.adapters.spec import METHOD_NAMES, AdapterSpec
-from loralet.artifacts.artifact import Artifact, Provenance, is_head
+from loralet.artifacts.artifact import Artifact, Provenance, is_head, without_words
 from loralet.errors import RunError
 
 Value = TypeVar("Value")
@@ -59,6 +59,8 @@ def _shown(artifact: Artifact, word: str) -> str:
 def average(members: Mapping[str, Artifact], id: str) -> Artifact:
     """Average the updates and the heads (and trained poolers) of several adapters.
 
+    Of a hybrid, only the encoder is averaged: the result has no linear model on words.
+
     Args:
         members: two or more artifacts, by the name used in messages. Ranks, alphas and scalings may differ.
         id: id of the average.
@@ -69,7 +71,7 @@ def average(members: Mapping[str, Artifact], id: str) -> Artifact:
     problems = differences(members)
     if problems:
         raise RunError("\n".join(["these adapters cannot be averaged:", *(f"  - {problem}" for problem in problems)]))
-    artifacts = list(members.values())
+    artifacts = [without_words(artifact) for artifact in members.values()]
     first = artifacts[0]
     return replace(
         first,

@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from loralet import __version__
 from loralet.adapters.spec import METHOD_NAMES
+from loralet.artifacts.artifact import Artifact, without_words
 from loralet.hub.bundled import bundled
 from loralet.hub.client import is_hub_id
 from loralet.records import plain
-
-if TYPE_CHECKING:
-    from loralet.artifacts.artifact import Artifact
 
 PLACE = '"."  # this folder, or its hub id'
 """Location of the files in the snippets; :func:`for_hub` replaces it by the hub id."""
@@ -118,7 +115,7 @@ def card(artifact: Artifact, in_peft: bool) -> str:
 
 
 def export_card(artifact: Artifact, to: str) -> str:
-    """The card of an export for other programs.
+    """The card of an export for other programs, which contains a hybrid without its linear model on words.
 
     Args:
         artifact: the exported run.
@@ -128,25 +125,40 @@ def export_card(artifact: Artifact, to: str) -> str:
         "hf": ("transformers", TRANSFORMERS, "a transformers checkpoint with the adapter merged into the weights"),
         "onnx": ("onnx", ONNX, "an ONNX graph with the adapter merged into the weights"),
     }[to]
+    alone, omitted = without_words(artifact), omission(artifact)
     parts = [
-        _front(artifact, library, [artifact.adapter.method] if artifact.adapter.rank else []),
-        f"# {artifact.id}\n",
-        f"{_summary(artifact)}; {form}. Made with loralet {__version__}.\n",
-        _results(artifact),
-        _classes(artifact),
-        _probabilities(artifact, BAKED),
+        _front(alone, library, [alone.adapter.method] if alone.adapter.rank else []),
+        f"# {alone.id}\n",
+        f"{_summary(alone)}; {form}. Made with loralet {__version__}.\n",
+        f"{omitted}.\n" if omitted else "",
+        _results(alone),
+        _classes(alone),
+        _probabilities(alone, BAKED),
         "## Loading\n",
         _code(snippet.format(here=f"model = {PLACE}")),
         "## Training\n",
-        _training(artifact),
+        _training(alone),
     ]
     return "\n".join(part for part in parts if part)
+
+
+def omission(artifact: Artifact) -> str:
+    """What an export of a hybrid for other programs does not contain; empty for another run."""
+    if artifact.words is None:
+        return ""
+    return (
+        f"This export contains only the encoder of the hybrid {artifact.id}, not its linear model on words "
+        f"(weight {1 - artifact.mixing.weight:.2f}), so its predictions differ from those of the hybrid"
+    )
 
 
 def _summary(artifact: Artifact) -> str:
     labels = artifact.labels
     into = f"{len(labels)} classes: {', '.join(labels)}"
-    return f"A {_kind(artifact)} on {_base(artifact)} that classifies texts into {into}"
+    words = ""
+    if artifact.words is not None:
+        words = f", combined with a linear model on words (weight {1 - artifact.mixing.weight:.2f}),"
+    return f"A {_kind(artifact)} on {_base(artifact)}{words} that classifies texts into {into}"
 
 
 def for_hub(text: str, repo: str) -> str:
@@ -257,9 +269,14 @@ def _peft(artifact: Artifact, in_peft: bool) -> str:
             "backbone": place,
             "max_length": artifact.max_length,
         }
-        return "With PEFT:\n\n" + _code(PEFT.format(here=HERE, **values))
+        only = ", without the linear model on words, so with other predictions" if artifact.words is not None else ""
+        return f"With PEFT{only}:\n\n" + _code(PEFT.format(here=HERE, **values))
     if artifact.role == "lora":
-        return "PEFT loads only the encoder's adapters; the head is in `head.safetensors`.\n"
+        words = " and the linear model on words in `words.json` and `words.safetensors`"
+        return (
+            "PEFT loads only the encoder's adapters; the head is in `head.safetensors`"
+            f"{words if artifact.words is not None else ''}.\n"
+        )
     return ""
 
 
@@ -279,6 +296,9 @@ def _training(artifact: Artifact) -> str:
     described |= _options(artifact)
     described |= {"precision": made.compute.precision} if made.compute else {}
     described |= {"averaged_from": ", ".join(made.averaged_from) or None, "merged_from": made.merged_from or None}
+    if artifact.words is not None:
+        described |= {"encoder_weight": f"{artifact.mixing.weight:.4f}", "hybrid_of": made.hybrid_of or None}
+        described |= {"words": f"{len(artifact.words.idf):,} words and pairs"}
     described |= {"data": Path(made.source).name or None}
     rows = {"train_rows": made.train_rows, "validation_rows": made.validation_rows or None, "folds": made.folds}
     described |= {name: None if count is None else f"{count:,}" for name, count in rows.items()}

@@ -3,6 +3,7 @@
 adapter_config.json          PEFT's configuration                                    (rank above 0)
 adapter_model.safetensors    the adapter's tensors and, if PEFT supports it, the head (rank above 0)
 head.safetensors             the head, if PEFT does not support it: mean head, head without adapters, some families
+words.json, words.safetensors    the linear model on words of a hybrid (loralet.artifacts.words)
 config.json, model.safetensors   a whole checkpoint instead                          (full fine-tuning)
 loralet.json                 labels, head, adapter, fingerprints, provenance, metrics (loralet.artifacts.artifact)
 tokenizer.json, tokenizer_config.json   the tokenizer, and its settings for transformers
@@ -24,6 +25,7 @@ from loralet.artifacts.artifact import Artifact, Measured, is_head, with_metrics
 from loralet.artifacts.card import card
 from loralet.artifacts.reading import PEFT_PREFIX, head_in_peft, read_artifact
 from loralet.artifacts.verify import verify
+from loralet.artifacts.words import write_words
 from loralet.atomic import new_file, new_folder, write_json
 from loralet.hub.backbone import Backbone
 from loralet.hub.tokenizer_config import tokenizer_config
@@ -44,6 +46,8 @@ def save_artifact(folder: Path, artifact: Artifact, backbone: Backbone) -> None:
         (temporary / "README.md").write_text(card(artifact, carried_by_peft(artifact)), encoding="utf-8")
         backbone.tokenizer.save(str(temporary / "tokenizer.json"))
         write_json(temporary / "tokenizer_config.json", tokenizer_config(backbone.tokenizer, artifact.max_length))
+        if artifact.words is not None:
+            write_words(temporary, artifact.words)
         head = {name: t.contiguous() for name, t in artifact.tensors.items() if is_head(name)}
         if artifact.role == "full":
             _save_checkpoint(temporary, artifact, backbone)

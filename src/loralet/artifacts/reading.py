@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from loralet.adapters.registry import METHODS
 from loralet.artifacts.artifact import Artifact, read_description
+from loralet.artifacts.words import ARRAYS, TOKENS, read_words
 from loralet.errors import RunError
 from loralet.hub.tensors import read_tensors
 from loralet.models.families import FAMILIES
@@ -22,6 +24,8 @@ ADAPTER_FILES = (
     "adapter_model.safetensors",
     "adapter_model.bin",
     "head.safetensors",
+    TOKENS,
+    ARRAYS,
     "config.json",
     "model.safetensors",
     "tokenizer.json",
@@ -52,6 +56,8 @@ def read_artifact(folder: Path) -> tuple[Artifact, dict[str, np.ndarray]]:
             arrays |= {_own_name(name, artifact): array for name, array in saved.items()}
         if not (adapted and head_in_peft(artifact)):
             arrays |= _saved(folder / "head.safetensors")
+        if artifact.mixing.weight < 1:
+            artifact = replace(artifact, words=read_words(folder, len(artifact.labels)))
     except FileNotFoundError as error:
         raise RunError(f"{folder}: not a loralet adapter folder ({error.filename} is missing)") from error
     except (ValueError, KeyError, TypeError) as error:

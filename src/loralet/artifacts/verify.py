@@ -43,7 +43,7 @@ def load_full(folder: Path, artifact: Artifact) -> tuple[Artifact, Backbone]:
 
 
 def verify(folder: Path, loaded: Artifact, artifact: Artifact, backbone: Backbone) -> None:
-    """Check that an artifact read from a folder has the same description and bitwise equal logits as in memory.
+    """Check that an artifact read from a folder equals the one in memory: description, linear model, bitwise logits.
 
     Args:
         folder: the folder.
@@ -52,10 +52,12 @@ def verify(folder: Path, loaded: Artifact, artifact: Artifact, backbone: Backbon
         backbone: the backbone that the artifact was trained on.
 
     Raises:
-        CheckError: description or logits differ.
+        CheckError: description, linear model or logits differ.
     """
     if json.loads(json.dumps(loaded.describe())) != json.loads(json.dumps(artifact.describe())):
         raise CheckError(f"{artifact.id}: loralet.json differs after reading it back; nothing was kept")
+    if loaded.words != artifact.words:
+        raise CheckError(f"{artifact.id}: the linear model on words differs after reading it back; nothing was kept")
     if artifact.role == "full":
         expected = _logits(settled(artifact), backbone.weights | dict(artifact.tensors), backbone.table)
         head, own = load_full(folder, loaded)

@@ -44,6 +44,8 @@ def average(config: AverageConfig) -> None:
                 selection = artifact.as_task().selection
                 line += f" {split} {selection} {artifact.metrics[split].scores[selection]:.4f}"
         console.print(line, markup=False)
+    if any(artifact.words is not None for artifact in members.values()):
+        console.print("the average contains only the adapters, not the linear models on words")
     console.print(f"average of {len(members)} adapters: {out}", markup=False)
 
 

@@ -62,6 +62,8 @@ def _say(done: Exported) -> None:
     console.print(f"{done.run} as {done.to}: {done.folder}", markup=False)
     for name, size in done.bytes.items():
         console.print(f"  {name:<24} {size:>12,} bytes", markup=False)
+    if done.omitted:
+        console.print(f"{done.omitted}; --to safetensors-bundle contains both", markup=False)
     if done.largest_difference is not None:
         console.print(
             f"largest logit difference from the run: {done.largest_difference:.1e} on {done.rows_compared:,} rows"

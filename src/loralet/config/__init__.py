@@ -12,6 +12,7 @@ from loralet.config.commands import (
     ExportConfig,
     InspectConfig,
     Interface,
+    ModelsConfig,
     Planning,
     PredictConfig,
     PushConfig,
@@ -28,7 +29,7 @@ from loralet.config.prediction import PredictionOptions
 from loralet.config.presets import PRESETS, Preset, with_preset
 from loralet.config.selection import BackboneOptions, ModelOptions, OneRun, SeveralRuns
 from loralet.config.study import GridOptions, StudyConfig
-from loralet.config.training import Head, Schedule, TrainConfig, TrainingOptions
+from loralet.config.training import Head, HybridChoice, Schedule, TrainConfig, TrainingOptions
 
 __all__ = [
     "PRESETS",
@@ -43,10 +44,12 @@ __all__ = [
     "ExportConfig",
     "GridOptions",
     "Head",
+    "HybridChoice",
     "InspectConfig",
     "Interface",
     "LabelledRows",
     "ModelOptions",
+    "ModelsConfig",
     "OneRun",
     "Planning",
     "PredictConfig",

@@ -205,3 +205,10 @@ class Planning:
     """Print the plan with memory and time estimates, then exit."""
     report: bool = False
     """Also write the report, as ``loralet report`` does."""
+
+
+@dataclass(frozen=True)
+class ModelsConfig:
+    """Options of ``loralet models``."""
+
+    format: Annotated[Literal["table", "json"], OUTPUT_FORMAT] = "table"

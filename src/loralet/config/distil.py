@@ -18,7 +18,7 @@ class DistillConfig:
     """Options of ``loralet distill``."""
 
     teacher: Annotated[Positional[str], arg(metavar="TEACHER")] = ""
-    """Larger encoder: hub id or folder."""
+    """Larger encoder: short name, hub id or folder."""
     text: tuple[str, ...] = ()
     """Files of texts: CSV, TSV, JSONL or Parquet with a text column, or one text per line. Labels are ignored."""
     text_column: TextColumn = ""
@@ -69,7 +69,7 @@ class DistillConfig:
 
     def problems(self) -> Iterator[str]:
         needed = {
-            "teacher": "a folder or a hub id",
+            "teacher": "a short name, a hub id or a folder",
             "text": "at least one file with --text",
             "out": "the output folder with --out",
         }

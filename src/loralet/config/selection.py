@@ -39,7 +39,7 @@ class BackboneOptions:
     """Backbone of a trained run."""
 
     backbone: str = ""
-    """Folder or hub id of the backbone; as recorded in the run if empty."""
+    """Short name, hub id or folder of the backbone; as recorded in the run if empty."""
     any_backbone: bool = False
     """Allow a backbone other than the one that the run was trained on."""
 

@@ -22,7 +22,7 @@ class GridOptions:
     """The grid of a study: every combination is a run."""
 
     models: tuple[str, ...] = ("tiny-en",)
-    """Backbones: hub ids, folders, or the bundled tiny-en."""
+    """Backbones: short names (see loralet models), hub ids or folders."""
     ranks: tuple[int, ...] = (4, 16, 32)
     """Ranks of the grid."""
     alphas: tuple[float, ...] = (64.0, 256.0, 512.0)

@@ -20,6 +20,7 @@ Head = Literal["pooler", "trained-pooler", "mean"]
 Schedule = Literal["linear", "cosine", "constant"]
 UNWEIGHTED, BALANCED = "none", "balanced"
 """The values of ``--class-weight`` that are not a file."""
+HybridChoice = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,11 @@ class TrainingOptions:
     """Validation metric that selects states and runs; ties by lower loss, then by the later state."""
     patience: int | None = None
     """Checks without improvement after which a run stops; unlimited if not set."""
+    hybrid: HybridChoice = "auto"
+    """Combine the best run with a linear model on words; auto: if it pays on the validation rows."""
 
     def problems(self) -> Iterator[str]:
-        choices = {"head": Head, "schedule": Schedule, "select_by": SelectBy}
+        choices = {"head": Head, "schedule": Schedule, "select_by": SelectBy, "hybrid": HybridChoice}
         yield from choice_problems({name: (getattr(self, name), get_args(kind)) for name, kind in choices.items()})
         if not 0 <= self.head_dropout < 1:
             yield f"head_dropout is {self.head_dropout}: it must be at least 0 and below 1"
@@ -85,7 +88,7 @@ class TrainConfig:
 
     data: TrainingData = "news-mini"
     model: str = "tiny-en"
-    """Backbone: a hub id, a folder, or the bundled tiny-en."""
+    """Backbone: a short name (see loralet models), a hub id or a folder."""
     out: str = ""
     """Folder for the run; named by date under runs/ if empty."""
     seed: int = 0

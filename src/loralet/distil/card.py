@@ -13,6 +13,7 @@ from loralet.distil.losses import SHARES
 from loralet.distil.mixtures import REPLACED
 from loralet.distil.texts import Texts
 from loralet.events import EpochEnded
+from loralet.hub.models import resolve_model
 from loralet.models.table import EncoderTable
 
 OMITTED = ("teacher", "teacher_name", "start", "token_states", "text", "out", "compute", "resume")
@@ -126,7 +127,7 @@ def teacher_name(config: DistillConfig) -> str:
 
 def _short(model: str) -> str:
     """The name of a folder, or the hub id."""
-    return Path(model).resolve().name if Path(model).is_dir() else model
+    return Path(model).resolve().name if Path(model).is_dir() else resolve_model(model)
 
 
 def command(config: DistillConfig) -> str:

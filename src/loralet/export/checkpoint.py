@@ -14,7 +14,7 @@ from torch import Tensor
 
 from loralet.adapters.spec import HEAD_ALONE
 from loralet.artifacts.artifact import Artifact
-from loralet.artifacts.card import export_card
+from loralet.artifacts.card import export_card, omission
 from loralet.artifacts.folder import save_artifact
 from loralet.artifacts.merge import Merged, calibrated, merge
 from loralet.atomic import new_folder, write_json
@@ -25,6 +25,8 @@ from loralet.inference.predictor import LoadedClassifier, ready
 
 def export_hf(artifact: Artifact, classifier: LoadedClassifier, out: Path) -> Exported:
     """Write a merged checkpoint with label names for ``pipeline("text-classification")`` of transformers.
+
+    The linear model on words of a hybrid is not part of it.
 
     Raises:
         RunError: transformers has no class with this head.
@@ -57,7 +59,7 @@ def export_hf(artifact: Artifact, classifier: LoadedClassifier, out: Path) -> Ex
         write_json(temporary / "config.json", config | dict(family.hf_config))
         write_tokenizer(temporary, artifact, classifier)
         (temporary / "README.md").write_text(export_card(artifact, "hf"), encoding="utf-8")
-        return write_report("hf", artifact, out, temporary)
+        return write_report("hf", artifact, out, temporary, omitted=omission(artifact))
 
 
 def _hf_tensors(merged: Merged) -> dict[str, Tensor]:
@@ -71,7 +73,7 @@ def _hf_tensors(merged: Merged) -> dict[str, Tensor]:
 def export_bundle(artifact: Artifact, classifier: LoadedClassifier, out: Path) -> Exported:
     """Write one folder with merged weights, tokenizer and labels, which loads without hub or cache.
 
-    Its loralet.json has the temperature of the run.
+    Its loralet.json has the temperature of the run. The linear model on words of a hybrid is part of it.
 
     Raises:
         CheckError: the written files give other logits than the run; nothing is kept.

@@ -51,6 +51,7 @@ class Exported:
         largest_difference: largest difference of a logit between export and run, over ``rows_compared`` rows.
         int8: comparison of the 8-bit graph; None if none was requested.
         refused: why the 8-bit graph was not kept; empty if it was kept or not requested.
+        omitted: what the export does not contain; empty if it contains the whole run.
     """
 
     folder: Path
@@ -65,6 +66,7 @@ class Exported:
     rows_compared: int | None = None
     int8: Gate | None = None
     refused: str = ""
+    omitted: str = ""
 
 
 def write_report(
@@ -76,6 +78,7 @@ def write_report(
     compared: tuple[float, int] | None = None,
     gate: Gate | None = None,
     refused: str = "",
+    omitted: str = "",
 ) -> Exported:
     """Write export.json.
 
@@ -84,7 +87,7 @@ def write_report(
         artifact: the run.
         out: the final folder of the export.
         written: the folder that contains the files now.
-        opset, gate, refused: see :class:`Exported`; ``gate`` is its ``int8``.
+        opset, gate, refused, omitted: see :class:`Exported`; ``gate`` is its ``int8``.
         compared: largest difference of a logit, and number of rows compared.
     """
     done = Exported(
@@ -100,6 +103,7 @@ def write_report(
         rows_compared=compared[1] if compared else None,
         int8=gate,
         refused=refused,
+        omitted=omitted,
     )
     described = {name: value for name, value in plain(done).items() if name != "folder" and value not in (None, "")}
     write_json(written / "export.json", {"loralet": __version__} | described)

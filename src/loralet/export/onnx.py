@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from loralet.artifacts.artifact import Artifact
-from loralet.artifacts.card import export_card
+from loralet.artifacts.card import export_card, omission
 from loralet.artifacts.merge import calibrated, merge
 from loralet.artifacts.verify import trial_rows
 from loralet.atomic import new_folder, write_json
@@ -29,6 +29,8 @@ def export_onnx(
     artifact: Artifact, classifier: LoadedClassifier, out: Path, calibration: Split | None, int8: bool
 ) -> Exported:
     """Write an ONNX graph with tokenizer and labels, and optionally an 8-bit graph.
+
+    The linear model on words of a hybrid is not part of it.
 
     Args:
         artifact: the run.
@@ -59,7 +61,8 @@ def export_onnx(
         (temporary / "README.md").write_text(export_card(artifact, "onnx"), encoding="utf-8")
         if int8 and calibration is not None:
             gate, refused = _gate(temporary, rows, expected, calibration, classifier)
-        return write_report("onnx", artifact, out, temporary, OPSET, (apart, len(sample)), gate, refused)
+        compared = (apart, len(sample))
+        return write_report("onnx", artifact, out, temporary, OPSET, compared, gate, refused, omission(artifact))
 
 
 def _gate(

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from loralet.errors import CheckpointError
+from loralet.errors import CheckpointError, HubError
 from loralet.hub import client as hub
 from loralet.hub.bundled import bundled
+from loralet.hub.models import resolve_model, suggestion
 from loralet.hub.tensors import read_tensors
 from loralet.hub.tokenizer import TOKENIZER_FILES, load_tokenizer
 from loralet.models.families import FAMILIES
@@ -46,12 +47,14 @@ def read_checkpoint(name: str) -> Checkpoint:
     """Read a BERT-family encoder.
 
     Args:
-        name: a folder with config.json, weights (model.safetensors or pytorch_model.bin) and a vocabulary, or a hub id.
+        name: a folder with config.json, weights (model.safetensors or pytorch_model.bin) and a vocabulary; a hub id; or
+            a short name (:mod:`loralet.hub.models`), which is replaced by its hub id.
 
     Raises:
         CheckpointError: a file, tensor or size is missing or does not fit; the message lists every problem found.
         HubError: a hub id that is neither reachable nor cached.
     """
+    name = resolve_model(name)
     folder = find_checkpoint(name)
     config = _read_config(folder)
     tensors = read_weights(folder)
@@ -84,9 +87,15 @@ def find_checkpoint(name: str) -> Path:
     folder = bundled(name) or Path(name)
     if folder.is_dir():
         return folder
+    near = suggestion(name)
     if not hub.is_hub_id(name):
-        raise CheckpointError(f"model {name!r}: no such folder, and the name is not a hub id (owner/name)")
-    return hub.fetch(name, _wanted)
+        raise CheckpointError(f"model {name!r}: no such folder, and the name is not a hub id (owner/name){near}")
+    try:
+        return hub.fetch(name, _wanted)
+    except HubError as error:
+        if not near:
+            raise
+        raise HubError(f"{error}{near}") from error
 
 
 def _wanted(names: Sequence[str]) -> list[str]:

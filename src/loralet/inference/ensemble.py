@@ -15,6 +15,7 @@ from loralet.data.tokens import TextTokenizer, Tokens
 from loralet.errors import RunError
 from loralet.inference.adapters import Opened, read_adapter
 from loralet.inference.engine import Engine, open_engine
+from loralet.inference.hybrid import final_logits
 from loralet.inference.predictions import CHUNK, Prediction, predictions
 from loralet.tasks.base import Task
 
@@ -27,16 +28,16 @@ class Group:
     """Members computed as one pack: same backbone, kind of head, adapter method and maximum length.
 
     Args:
+        artifacts: the members.
         engine: their forward pass.
         tokenizer: their tokenizer, with the number of tokens to which texts are truncated.
         orders: for each member, the index of each of the ensemble's labels among its own.
-        temperatures: for each member, the divisor of its logits.
     """
 
+    artifacts: tuple[Artifact, ...]
     engine: Engine
     tokenizer: TextTokenizer
     orders: tuple[np.ndarray, ...]
-    temperatures: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Ensemble:
     def logits(self, texts: Sequence[str] | pa.ChunkedArray) -> np.ndarray:
         """Logits ``[m c]`` whose probabilities are the mean of the members', in the order of the texts.
 
-        A member's logits are divided by its temperature.
+        They are calibrated (:func:`loralet.inference.hybrid.final_logits`).
 
         Raises:
             RunError: some logits are not finite, so there is no prediction.
@@ -75,8 +76,8 @@ class Ensemble:
             if key not in tokens:
                 tokens[key] = _encode(group.tokenizer, texts)
             logits = group.engine.logits(tokens[key])
-            forms = zip(logits, group.orders, group.temperatures, strict=True)
-            members += [own[:, order] / temperature for own, order, temperature in forms]
+            forms = zip(group.artifacts, logits, group.orders, strict=True)
+            members += [final_logits(artifact, own, texts)[:, order] for artifact, own, order in forms]
         found = members[0] if len(members) == 1 else self.task.average(members)
         _require_finite(found, self.artifacts)
         return found
@@ -148,8 +149,8 @@ def ensemble_of(opened: Mapping[str, Opened], compute: ComputeOptions) -> Ensemb
         if key not in tokenizers:
             tokenizers[key] = TextTokenizer(first.checkpoint.tokenizer, first.artifact.max_length)
         orders = tuple(_order(member.artifact.labels, task.labels) for member in members)
-        temperatures = tuple(member.artifact.temperature for member in members)
-        groups.append(Group(open_engine(members, compute), tokenizers[key], orders, temperatures))
+        runs = tuple(member.artifact for member in members)
+        groups.append(Group(runs, open_engine(members, compute), tokenizers[key], orders))
     return Ensemble(artifacts, tuple(groups), task)
 
 

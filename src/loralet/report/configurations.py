@@ -231,11 +231,13 @@ def configurations(
 NAMES: dict[Role, str] = {
     "majority": "majority class",
     "tfidf-svm": "TF-IDF + linear SVM",
+    "tfidf-lr": "TF-IDF + logistic regression",
     "random-head": "random head",
     "linear-probe": "linear probe",
     "full": "full fine-tuning",
     "average": "average of seeds",
     "ensemble": "ensemble",
+    "hybrid": "hybrid",
 }
 """Names of rows without an adapter, by role. Other baselines of a task are named by their role."""
 

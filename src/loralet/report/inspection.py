@@ -19,6 +19,7 @@ from loralet.errors import HubError, RunError, UserError
 from loralet.hub import client as hub
 from loralet.hub.backbone import Backbone, load_backbone
 from loralet.hub.bundled import DATA, bundled
+from loralet.hub.models import resolve_model
 from loralet.models.forward import Weights
 from loralet.records import plain
 from loralet.runs.results import read_results, unfinished_text
@@ -140,7 +141,7 @@ def _hub_adapter(path: str) -> Inspection:
         is_adapter = not {"loralet.json", "adapter_config.json"}.isdisjoint(names)
         return [name for name in names if name in ADAPTER_FILES] if is_adapter else []
 
-    if not hub.is_hub_id(path) or bundled(path):
+    if not hub.is_hub_id(path) or bundled(path) or resolve_model(path) != path:
         raise HubError(f"{path}: no adapter of that name")
     return _adapter(path, hub.fetch(path, choose))
 
@@ -201,6 +202,8 @@ def _adapter_facts(artifact: Artifact) -> Facts:
         "head": artifact.head,
         "max length": artifact.max_length,
     }
+    if artifact.words is not None:
+        facts |= {"encoder weight": artifact.mixing.weight, "words and pairs": len(artifact.words.idf)}
     if artifact.adapter.rank:
         facts |= plain(artifact.adapter) | {"targets": " ".join(artifact.adapter.targets)}
     if artifact.temperature != 1.0:

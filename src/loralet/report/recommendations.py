@@ -5,9 +5,10 @@ from __future__ import annotations
 from loralet.config import StudyConfig
 from loralet.report.configurations import Configuration
 from loralet.report.statistics import check_error
-from loralet.report.text import SCALE, Facts
+from loralet.report.text import LINEAR, SCALE, Facts
 from loralet.report.wording import capitalised, listed, p_value, percent, plural, points
 from loralet.runs.record import Record
+from loralet.runs.run import HYBRID
 
 FEW_SEEDS = 3
 """With at most this many seeds, an interval over seeds is too narrow."""
@@ -32,7 +33,7 @@ def recommendations(facts: Facts) -> tuple[str, ...]:
 
 
 def _baseline(facts: Facts, lora: Configuration) -> list[str]:
-    rivals = [row for row in facts.of("tfidf-svm") if _not_worse(facts, row, lora)]
+    rivals = [row for role in LINEAR for row in facts.of(role) if _not_worse(facts, row, lora)]
     if not rivals:
         return []
     row = rivals[0]
@@ -215,7 +216,12 @@ def _about_models(facts: Facts) -> list[str]:
 
 def _about_choice(facts: Facts) -> list[str]:
     sentences: list[str] = []
-    if facts.chosen != facts.shown:
+    if facts.of(HYBRID):
+        sentences.append(
+            f"Commands such as predict use {facts.chosen}, the best single run on validation combined with a linear "
+            "model on words. The winner above is chosen among runs without it."
+        )
+    elif facts.chosen != facts.shown:
         sentences.append(
             f"Commands such as predict use {facts.chosen}, the best single run on validation. The winner above has the "
             "best mean over seeds."

@@ -21,11 +21,13 @@ ROLES: dict[Role, str] = {
     "majority": "majority class",
     "random-head": "random head (chance)",
     "tfidf-svm": "TF-IDF + SVM",
+    "tfidf-lr": "TF-IDF + LR",
     "linear-probe": "linear probe",
     "full": "full fine-tuning",
     "lora": "LoRA",
     "average": "average of seeds",
     "ensemble": "ensemble",
+    "hybrid": "hybrid",
 }
 """Names of the roles, in table order. Other baselines of a task are named by their role."""
 HEADINGS = ("", "run", "val.", "test (95 % interval)", "F1", "conv.", "trained", "s", "")
@@ -138,7 +140,7 @@ def _lines(results: Results, runs: Sequence[RunResult], chosen: str, backends: S
     counts = {"training": data.train_rows, "validation": data.validation_rows, "test": data.test_rows}
     rows = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
     return [
-        *(f"{run.id}: {', '.join(run.members)}" for run in runs if run.members),
+        *(f"{run.id}: {_members(run)}" for run in runs if run.members),
         f"{data.source}: {rows} rows{f', {data.folds} folds' if data.folds else ''}; {len(data.labels)} labels",
         *_origin(results, chosen),
         *(f"backend: {line}" for line in backends),
@@ -159,6 +161,15 @@ def _origin(results: Results, chosen: str) -> list[str]:
         f"chosen on validation{by}: {chosen}; no test split: the same rows selected its state, so its scores on them "
         "are slightly optimistic"
     ]
+
+
+def _members(run: RunResult) -> str:
+    """The ids of the combined runs; of a hybrid with their weights."""
+    members = run.members or ()
+    if run.encoder_weight is None:
+        return ", ".join(members)
+    weights = (run.encoder_weight, 1 - run.encoder_weight)
+    return ", ".join(f"{weight:.2f} {member}" for weight, member in zip(weights, members, strict=True))
 
 
 def table_console() -> Console:

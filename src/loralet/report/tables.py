@@ -14,7 +14,7 @@ from loralet.runs.run import Role
 
 FRONTS = {"trainable": "size", "bytes": "disk", "seconds": "time"}
 """Names of the costs, by field of a configuration."""
-BASES: tuple[Role, ...] = ("majority", "random-head", "tfidf-svm", "linear-probe", "full")
+BASES: tuple[Role, ...] = ("majority", "random-head", "tfidf-svm", "tfidf-lr", "linear-probe", "full")
 """Roles listed above the adapters, in this order."""
 MISSING = "–"
 

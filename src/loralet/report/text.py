@@ -15,7 +15,7 @@ from loralet.report.wording import NO_BREAK, capitalised, listed, p_value, perce
 from loralet.runs.environment import Environment
 from loralet.runs.record import Record
 from loralet.runs.results import unfinished_text
-from loralet.runs.run import Role
+from loralet.runs.run import HYBRID, Role
 
 STRONG = 0.5
 """Smallest rank correlation reported as a trend (assumed). It is not significant with nine cells; the text says so."""
@@ -35,6 +35,8 @@ SIGNIFICANT = {
 }
 """Two-sided 5 % critical values of Spearman's coefficient by number of points (Zar 1972); 2.0: never significant."""
 SCALE = "the effective scale alpha/r × lr"
+LINEAR: dict[Role, str] = {"tfidf-svm": "TF-IDF + SVM", "tfidf-lr": "TF-IDF + logistic regression"}
+"""Names of the linear models on words in sentences, by role."""
 
 
 @dataclass(frozen=True)
@@ -175,9 +177,13 @@ def _baselines(facts: Facts) -> str:
     for role, name in names.items():
         rows = (row for row in facts.of(role) if row.model == best.model and row is not best)
         parts += [f"{name} reaches {percent(row.accuracy)}" for row in rows][:1]
-    for row in facts.of("tfidf-svm"):
-        verdict = _against(best, row)
-        parts.append(f"a linear model on words (TF-IDF + SVM) reaches {percent(row.accuracy)}, {verdict}")
+    for role, name in LINEAR.items():
+        for row in facts.of(role):
+            verdict = _against(best, row)
+            parts.append(f"a linear model on words ({name}) reaches {percent(row.accuracy)}, {verdict}")
+    for row in facts.of(HYBRID):
+        figures = f" ({points(-row.versus.difference)}, {p_value(row.versus.p_holm)})" if row.versus else ""
+        parts.append(f"the hybrid of a run and a linear model on words reaches {percent(row.accuracy)}{figures}")
     if not parts:
         return "There are no baselines for comparison; loralet study adds them."
     return f"For comparison, {'; '.join(parts)}."

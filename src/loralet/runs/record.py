@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from loralet.adapters.lora import expected_parameters
 from loralet.artifacts.artifact import read_description
+from loralet.artifacts.words import ARRAYS, TOKENS
 from loralet.config import StudyConfig, TrainConfig
 from loralet.errors import RunError
 from loralet.runs.environment import Environment, read_environment
@@ -33,8 +34,8 @@ class AdapterFiles:
 
     Args:
         backbone, fingerprint: name of the frozen encoder, and hash of its tensors.
-        bytes: total size of the weight files.
-        parameters: number of values in them.
+        bytes: total size of the weight files, those of a linear model on words included.
+        parameters: number of values in the files of the encoder.
         formula: number of parameters by the adapter method's formula; None without an adapter.
     """
 
@@ -174,7 +175,7 @@ def _read_adapter(folder: Path) -> AdapterFiles:
     try:
         artifact = read_description(json.loads((folder / "loralet.json").read_text(encoding="utf-8")))
         shapes: dict[str, tuple[int, ...]] = {}
-        size = 0
+        size = sum((folder / name).stat().st_size for name in (TOKENS, ARRAYS) if (folder / name).exists())
         for path in (folder / name for name in WEIGHTS if (folder / name).exists()):
             size += path.stat().st_size
             with safe_open(path, "numpy") as file:

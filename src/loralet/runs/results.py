@@ -39,7 +39,8 @@ class RunResult:
         learning_rate: peak learning rate.
         seed: seed of the run.
         lr_ratio: ratio of the learning rate of B to that of A; 1 in files written before the option existed.
-        members: ids of the runs of an average or an ensemble.
+        members: ids of the runs of an average, an ensemble or a hybrid.
+        encoder_weight: weight of the encoder in a hybrid.
         trainable_parameters, total_parameters: number of trained parameters, and of all parameters.
         steps: optimiser steps taken.
         converged_step: first check that reached the target score.
@@ -60,6 +61,7 @@ class RunResult:
     seed: int | None = None
     lr_ratio: float | None = None
     members: tuple[str, ...] | None = None
+    encoder_weight: float | None = None
     trainable_parameters: int = 0
     total_parameters: int = 0
     steps: int | None = None

@@ -8,10 +8,12 @@ from loralet.adapters.adapter import Adapter
 from loralet.adapters.spec import HEAD_ALONE, AdapterSpec
 
 Role = str
-"""``lora`` (any adapter method), ``linear-probe``, ``random-head``, ``full``, ``average``, ``ensemble``, or the role of
-a baseline of the task."""
+"""``lora`` (any adapter method), ``linear-probe``, ``random-head``, ``full``, ``average``, ``ensemble``, ``hybrid``, or
+the role of a baseline of the task."""
 TRAINED = ("lora", "linear-probe", "full")
-"""Roles with an adapter folder."""
+"""Roles of runs that were trained. They have an adapter folder, as have averages and hybrids."""
+HYBRID = "hybrid"
+"""Role of a trained run combined with a linear model on words."""
 
 
 @dataclass(frozen=True)

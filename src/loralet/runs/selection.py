@@ -16,7 +16,7 @@ from loralet.adapters.spec import AdapterSpec
 from loralet.errors import RunError
 from loralet.ranking import LOSS, Rank, SelectBy, rank_of, selected_value
 from loralet.runs.results import Results, RunResult
-from loralet.runs.run import Role
+from loralet.runs.run import HYBRID, Role
 from loralet.tasks.base import Scores, Task
 
 LEFT = ("diverged", "halved")
@@ -49,7 +49,9 @@ def rank_of_run(run: RunResult, selection: str) -> Rank:
 
 
 def chosen_run(results: Results) -> RunResult:
-    """The trained run selected on validation.
+    """The run selected on validation: the best trained run, or its hybrid with a linear model on words.
+
+    A hybrid is in the results only if it is used (:mod:`loralet.studies.hybrid`).
 
     Raises:
         RunError: the folder has no trained run.
@@ -59,6 +61,9 @@ def chosen_run(results: Results) -> RunResult:
         raise RunError("this folder has no trained run yet; `loralet resume` with this folder goes on")
     if not trained:
         raise RunError("this folder has no trained run")
+    hybrids = [run for run in results.runs if run.role == HYBRID]
+    if hybrids:
+        return hybrids[0]
     return max(trained, key=lambda run: rank_of_run(run, results.selection))
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 from loralet.adapters.spec import HEAD_ALONE, AdapterSpec
 from loralet.config import ComputeOptions, DataOptions, GridOptions, StudyConfig, TrainConfig, TrainingOptions
 from loralet.config.limits import sets_of_targets
+from loralet.hub.models import resolve_model
 from loralet.runs.run import Run
 from loralet.training.halving import Exits, rungs_of
 from loralet.training.loop import steps_of
@@ -71,7 +72,7 @@ class Plan:
 
 def plan_train(config: TrainConfig) -> Plan:
     """Plan a single run."""
-    run = adapter_run(config.model, config.adapter, config.lr, config.seed, lr_ratio=config.lr_ratio)
+    run = adapter_run(resolve_model(config.model), config.adapter, config.lr, config.seed, lr_ratio=config.lr_ratio)
     return Plan(
         kind="train",
         source=config.data,
@@ -89,7 +90,8 @@ def plan_study(config: StudyConfig) -> Plan:
     """Plan every combination of the grid, and per model and seed a linear probe and optional full fine-tuning."""
     grid = config.grid
     runs: list[Run] = []
-    for model, seed in product(grid.models, grid.seeds):
+    models = tuple(map(resolve_model, grid.models))
+    for model, seed in product(models, grid.seeds):
         runs.append(adapter_run(model, HEAD_ALONE, grid.probe_lr, seed))
         for adapter, lr, ratio in product(_adapters(grid), grid.lrs, grid.lr_ratios):
             runs.append(adapter_run(model, adapter, lr, seed, _marks(grid, adapter, ratio), ratio))
@@ -98,7 +100,7 @@ def plan_study(config: StudyConfig) -> Plan:
     return Plan(
         kind="study",
         source=config.data,
-        runs=tuple(_named(runs, grid.models)),
+        runs=tuple(_named(runs, models)),
         baselines=True,
         training=config.training,
         reading=config.reading,

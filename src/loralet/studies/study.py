@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from loralet.config import StudyConfig, TrainConfig
 from loralet.errors import RunError, TrainingError
 from loralet.events import Event, PackResumed, Stage
@@ -18,7 +20,8 @@ from loralet.runs.run import TRAINED, Run
 from loralet.runs.selection import chosen_run, selection_of
 from loralet.studies.combine import combine, measure_ensembles
 from loralet.studies.estimate import Packs, pack_up
-from loralet.studies.folds import cross_validate, remarks
+from loralet.studies.folds import CrossValidated, cross_validate, remarks
+from loralet.studies.hybrid import add_hybrid, measure_hybrid
 from loralet.studies.plan import Plan
 from loralet.studies.saving import StudySaver
 from loralet.training.corpus import Corpus, load_corpus, split_rows
@@ -131,12 +134,15 @@ def carry_out(prepared: Prepared, folder: RunFolder, listen: Listen, saver: Stud
         listen(event)
 
     plan, corpus, sessions = prepared.plan, prepared.corpus, prepared.sessions
-    train = _cross_validated if corpus.folds else _trained
-    rows = train(prepared, folder, tell, saver)
+    validated = _cross_validated(prepared, folder, tell, saver) if corpus.folds else None
+    rows = validated.rows if validated else _trained(prepared, folder, tell, saver)
     if not any(row.tensors for row in rows if row.run in plan.runs):
         raise TrainingError("every run diverged before its first check; lower the learning rate")
     rows = _in_order(rows, plan)
     rows += combine(rows, sessions, corpus, plan, folder, tell) if plan.combine else []
+    if plan.training.hybrid != "off":
+        found = validated.predictions if validated else None
+        rows += add_hybrid(rows, sessions, corpus, plan, found, folder, tell)
     reads = _read_test(rows, sessions, corpus, plan, folder, tell)
     results = _results(rows, prepared, reads)
     folder.save_results(results)
@@ -186,7 +192,7 @@ def _pack(
     return heads + trained
 
 
-def _cross_validated(prepared: Prepared, folder: RunFolder, tell: Listen, saver: StudySaver | None) -> list[Row]:
+def _cross_validated(prepared: Prepared, folder: RunFolder, tell: Listen, saver: StudySaver | None) -> CrossValidated:
     """Train the run on all rows and those of the folds, and save the run and the out-of-fold predictions."""
     session, packs = prepared.sessions[prepared.plan.runs[0].model], prepared.packs.packs
     kinds = prepared.corpus.dataset.task.baselines() if prepared.plan.baselines else ()
@@ -196,7 +202,7 @@ def _cross_validated(prepared: Prepared, folder: RunFolder, tell: Listen, saver:
     found = cross_validate(session, prepared.corpus, packs, kinds, tell, records)
     _save(found.rows, prepared, folder)
     save_out_of_fold(folder.folder, found.predictions)
-    return found.rows
+    return found
 
 
 def _save(rows: Sequence[Row], prepared: Prepared, folder: RunFolder) -> None:
@@ -286,7 +292,7 @@ def _read_test(
         return 0
     tell(Stage(f"reading the test split: {len(corpus.dataset.test):,} rows, once"))
     test, task = corpus.dataset.test.read(), corpus.dataset.task
-    predictions = {TARGETS: test.targets}
+    predictions, calibrated = {TARGETS: test.targets}, dict[str, np.ndarray]()
     for row in rows:
         if row.predict:
             predicted = row.predict(test.texts.to_pylist())
@@ -300,6 +306,8 @@ def _read_test(
             predictions[row.run.id] = row.measure_test(task, logits, test.targets)
             assert row.test
             folder.add_metrics(row.run.id, "test", len(test), row.test, row.classes["test"])
+            calibrated[row.run.id] = logits / row.temperature
     measure_ensembles(rows, predictions, task)
+    measure_hybrid(rows, calibrated, test.texts.to_pylist(), predictions, corpus, folder)
     folder.save_predictions(predictions)
     return corpus.dataset.test.reads

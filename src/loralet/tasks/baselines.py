@@ -11,8 +11,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.svm import LinearSVC
 
-TOKEN = r"(?u)\w+|[^\w\s]"
-"""A word or a single symbol. Unlike scikit-learn's default it keeps one-letter words, so every text has tokens."""
+from loralet.tasks.words import TOKEN
+
 SEED = 0
 
 

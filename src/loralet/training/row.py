@@ -13,6 +13,7 @@ from loralet.runs.run import Run
 from loralet.tasks.base import Scores, Task
 from loralet.tasks.calibration import TemperatureScaling
 from loralet.tasks.classes import ClassScores
+from loralet.tasks.words import WordModel
 
 
 @dataclass
@@ -30,7 +31,9 @@ class Row:
         classes: scores of each class of a trained run, by split.
         tensors: trained tensors by slot name; empty for a baseline and for a run that diverged before its first check.
         predict: predicts targets of texts, for a model without an encoder.
-        members: ids of the runs of an average or an ensemble.
+        members: ids of the runs of an average, an ensemble or a hybrid.
+        words: the linear model on words, of its own row.
+        encoder_weight: weight of the encoder in a hybrid.
     """
 
     run: Run
@@ -48,6 +51,8 @@ class Row:
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     predict: Callable[[Sequence[str]], np.ndarray] | None = None
     members: tuple[str, ...] = ()
+    words: WordModel | None = None
+    encoder_weight: float | None = None
 
     @property
     def temperature(self) -> float:
@@ -90,6 +95,7 @@ class Row:
             lr_ratio=run.lr_ratio if trained else None,
             seed=run.seed if run.model and not self.members else None,
             members=self.members or None,
+            encoder_weight=self.encoder_weight,
             trainable_parameters=self.trainable,
             total_parameters=self.total,
             steps=self.steps,

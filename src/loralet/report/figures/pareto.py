@@ -17,11 +17,11 @@ from loralet.report.figures.style import ACCENT, INK, MUTED, PAGE, Panel, panel,
 from loralet.report.wording import amount
 
 COSTS = {"trainable": "trained parameters", "bytes": "size on disk", "seconds": "training time"}
-MARKS = {"lora": "o", "linear-probe": "s", "full": "D", "average": "v", "ensemble": "P"}
+MARKS = {"lora": "o", "linear-probe": "s", "full": "D", "average": "v", "ensemble": "P", "hybrid": "X"}
 """Markers by role."""
 BASELINE = "^"
 """Marker of a baseline without an encoder."""
-SHORT = {"linear-probe": "probe", "full": "full", "tfidf-svm": "TF-IDF"}
+SHORT = {"linear-probe": "probe", "full": "full", "tfidf-svm": "TF-IDF", "tfidf-lr": "TF-IDF + LR"}
 """Names in the plots, by role."""
 MOST_NAMED = 4
 """With more adapter configurations on the front, none of them is labelled."""
