@@ -11,7 +11,7 @@ MODEL ?=
 MINILM ?=
 ARGS ?=
 
-.PHONY: setup setup-dev study test test-lowest sanitize lint format docs wheel wheel-check bench bench-league bench-matrix clean \
+.PHONY: setup setup-dev study test test-lowest faults sanitize lint format docs wheel wheel-check bench bench-league bench-matrix clean \
   help
 
 help:  ## show this list
@@ -37,6 +37,10 @@ study: setup  ## set up, then the main job: a 3 x 3 grid with base rows, its tab
 
 test: setup-dev  ## set up, then all tests with coverage
 	$(BIN)/python -m pytest --numprocesses 2 --cov --cov-report=term $(ARGS)
+
+faults: setup-dev  ## set up, then the long fault tests: 30 kills of studies, every file of a run folder damaged, full disks
+	LORALET_KILLS=30 LORALET_DAMAGES=0 LORALET_DISKS=12 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile \
+	  tests/faults $(ARGS)
 
 # The tests of the kernels that fit into two minutes, in the best instruction set of this machine or in LORALET_ISA. The
 # compiler must not run under the preloaded runtime.

@@ -20,7 +20,8 @@ from loralet.data.order import sorted_batches
 from loralet.data.tokens import Tokens, tokenise
 from loralet.export.graph import BATCH_TOKENS
 from loralet.hub.backbone import Backbone, load_backbone
-from loralet.training.session import Row, make_artifact
+from loralet.training.row import Row
+from loralet.training.session import make_artifact
 
 PIPELINE_ROWS = 1000
 """Texts for the transformers pipeline, if the number of rows is not given."""

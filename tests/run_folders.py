@@ -31,7 +31,7 @@ from loralet.runs.run import Run
 from loralet.tasks.base import Scores
 from loralet.tasks.single_label import SingleLabel
 from loralet.training.packs import adapter_run
-from loralet.training.session import Row
+from loralet.training.row import Row
 
 if sys.version_info >= (3, 11):
     import tomllib

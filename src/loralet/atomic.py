@@ -1,4 +1,7 @@
-"""Atomic writes of files and folders: write to a temporary path in the same folder, then rename."""
+"""Atomic and durable writes of files and folders: a temporary path in the same folder, fsync, then rename.
+
+After a crash or a power failure, a path has its old or its new content, never a part of it.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,19 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF)
+"""Errors of fsync on a folder where the file system has none."""
+TEMPORARY = re.compile(r"\..*\.([0-9a-f]{16}|[a-z0-9_]{8})")
+"""Names of temporary files and folders: of :func:`_unused`, and of :mod:`tempfile`."""
+DISK = {
+    "No space left": errno.ENOSPC,
+    "Read-only file system": errno.EROFS,
+    "File too large": errno.EFBIG,
+    "quota exceeded": errno.EDQUOT,
+    "Input/output error": errno.EIO,
+    "Permission denied": errno.EACCES,
+}
+"""Errors of the operating system in messages of libraries, which have exception types of their own."""
 LEFTOVER = 24 * 3600
 """Age in seconds at which a temporary folder belongs to no running process."""
 
@@ -30,13 +46,15 @@ def new_file(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _unused(path)
-    with _naming(path):
+    with naming(path):
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         mode = temporary.stat().st_mode & 0o777
         try:
             yield temporary
             temporary.chmod(mode)
+            sync(temporary)
             temporary.replace(path)
+            sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -51,11 +69,13 @@ def new_folder(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
     temporary = _unused(path)
-    with _naming(path):
+    with naming(path):
         temporary.mkdir()
         try:
             yield temporary
             _set_modes(temporary)
+            for file in (*temporary.rglob("*"), temporary):
+                sync(file)
             if path.exists():
                 older = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
                 path.replace(older)
@@ -63,6 +83,7 @@ def new_folder(path: Path) -> Iterator[Path]:
                 shutil.rmtree(older)
             else:
                 temporary.replace(path)
+            sync(path.parent)
         finally:
             if temporary.exists():
                 shutil.rmtree(temporary)
@@ -91,23 +112,54 @@ def _set_modes(folder: Path) -> None:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """Name a path in errors of writing it, also in those of libraries that raise exceptions of their own.
 
     Raises:
-        OSError: writing failed.
+        OSError: writing failed; ``filename`` is the path.
     """
     try:
         yield
     except OSError as error:
-        if error.filename is None and error.errno is not None:
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
-    except Exception as error:
-        number = re.search(r"\(os error (\d+)\)", str(error))  # of Rust: safetensors and tokenizers
-        if number is None:
+        if error.errno is None or (error.filename and f".{path.name[:100]}." not in str(error.filename)):
             raise
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    except Exception as error:
+        number = _disk_error(error)
+        if number is None or type(error).__module__.startswith("loralet."):
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
+
+
+def _disk_error(error: Exception) -> int | None:
+    """The number of an operating system's error in the message of a library, such as safetensors and tokenizers."""
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    if found:
+        return int(found[1])
+    return next((number for words, number in DISK.items() if words in str(error)), None)
+
+
+def sync(path: Path) -> None:
+    """Write a file, or the entries of a folder, from the operating system's cache to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if not path.is_dir() or error.errno not in UNSUPPORTED:
+            raise
+    finally:
+        os.close(handle)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what a killed process left: temporary files and folders of :func:`new_file` and :func:`new_folder`.
+
+    The caller must be the only process that writes to the folder.
+    """
+    with suppress(FileNotFoundError):
+        for path in list(folder.iterdir()):
+            if TEMPORARY.fullmatch(path.name):
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 @contextmanager

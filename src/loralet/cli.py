@@ -30,6 +30,7 @@ from loralet.config import (
     PredictConfig,
     PushConfig,
     ReportConfig,
+    ResumeConfig,
     ShowConfig,
     StudyConfig,
     TrainConfig,
@@ -37,6 +38,7 @@ from loralet.config import (
 )
 from loralet.config.hints import foreign_options
 from loralet.errors import ConfigError, LoraletError, UserError, is_utf8
+from loralet.interrupts import Interrupted
 from loralet.runtime import prepare_runtime
 from loralet.terminal import prepare_streams, terminal
 
@@ -63,6 +65,9 @@ COMMANDS: dict[str, Command] = {
         (StudyConfig, Interface, Planning),
     ),
     "train": Command("Train one LoRA configuration.", "loralet.commands.study:train", (TrainConfig, Interface)),
+    "resume": Command(
+        "Continue an interrupted study, training or distillation.", "loralet.commands.resume:resume", (ResumeConfig,)
+    ),
     "evaluate": Command(
         "Evaluate a trained run on labelled data.", "loralet.commands.evaluate:evaluate", (EvaluateConfig,)
     ),
@@ -191,7 +196,10 @@ def _run(command: Command, parts: tuple[Any, ...]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command. Exit status: 0 on success, 2 after a user error, 1 after another failure, 130 after Ctrl-C."""
+    """Run a command. Exit status: 0 on success, 2 after a user error, 1 after another failure, 130 after Ctrl-C.
+
+    A training that SIGTERM ends has 143.
+    """
     prepare_streams()
     console = terminal(stderr=True)
     prepare_runtime()
@@ -207,6 +215,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         advice = "use a smaller --batch-size or --max-length, or a lower --memory for a study"
         _say(console, f"not enough memory; {advice} ({error})" if str(error) else f"not enough memory; {advice}")
         return 1
+    except Interrupted as error:
+        _say(console, error.text)
+        return 128 + error.number
     except KeyboardInterrupt:
         _say(console, "interrupted; files already written are kept")
         return 130

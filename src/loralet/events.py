@@ -60,6 +60,17 @@ class PackStarted:
 
 
 @dataclass(frozen=True)
+class PackResumed:
+    """The training of a pack continues after ``step`` steps: its remaining runs. Not recorded in metrics.jsonl."""
+
+    step: int
+    runs: tuple[str, ...]
+    steps: int
+    batch_size: int
+    train_rows: int
+
+
+@dataclass(frozen=True)
 class Stepped:
     """One optimiser step of every run still in the pack. ``losses`` are batch means in the order of ``runs``."""
 
@@ -150,7 +161,19 @@ class EpochEnded:
     seconds: float
 
 
-Event = Stage | Planned | PackStarted | Stepped | Checked | RunEnded | Halved | Advanced | EpochEnded | Finished
+Event = (
+    Stage
+    | Planned
+    | PackStarted
+    | PackResumed
+    | Stepped
+    | Checked
+    | RunEnded
+    | Halved
+    | Advanced
+    | EpochEnded
+    | Finished
+)
 
 
 def event_line(event: Event) -> str:

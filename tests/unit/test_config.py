@@ -108,6 +108,8 @@ INVALID_VALUES: list[tuple[type, str, list[Any], list[Any]]] = [
     (GridOptions, "targets", [(), ("quary",), (ALL_LINEAR, "query")], [("query",)]),
     (GridOptions, "full_lr", [0.0, NAN, INF], [1e-9]),
     (GridOptions, "probe_lr", [0.0, NAN, INF], [1e-9]),
+    (StudyConfig, "checkpoint_every", [-1.0, NAN, INF], [0.0, 30.0]),
+    (TrainConfig, "checkpoint_every", [-1.0, NAN, INF], [0.0, 30.0]),
     (TrainConfig, "seed", [-1], [0, 2**40]),
     (TrainConfig, "lr", [0.0, -1.0, NAN, INF], [1e-9]),
     (TrainConfig, "lr_ratio", [0.0, -1.0, NAN, INF], [1e-9, 16.0]),
@@ -287,6 +289,7 @@ grid = st.builds(
 train_config = st.builds(
     TrainConfig, data=text, model=text, out=text, seed=seed, lr=above_0, lr_ratio=above_0, adapter=adapter,
     training=training, reading=reading, compute=compute, stop_at_target=st.booleans(), folds=st.none() | st.just(0),
+    checkpoint_every=at_least_0,
 )  # fmt: skip
 study_config = st.builds(
     StudyConfig,
@@ -296,6 +299,7 @@ study_config = st.builds(
     halving=st.booleans(),
     stop_at_target=st.booleans(),
     combine=st.booleans(),
+    checkpoint_every=at_least_0,
     grid=grid,
     training=training,
     reading=reading,
@@ -383,7 +387,7 @@ def test_all_problems_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
         f"  - {problem}"
         for problem in [
             "dta is not known; known here: data, model, out, seed, lr, lr_ratio, adapter, training, reading, compute, "
-            "stop_at_target, folds",
+            "stop_at_target, folds, checkpoint_every",
             "out is 3: a string is expected",
             "seed is True: a whole number is expected",
             "adapter is 5: a table is expected",

@@ -18,7 +18,7 @@ from loralet.inference.adapters import find_adapters
 from loralet.inference.ensemble import Ensemble, load_ensemble
 from loralet.report.evaluation import evaluation_of, evaluation_text
 from loralet.report.results_table import table_console
-from loralet.runs.results import NAME, read_results, write_results
+from loralet.runs.results import NAME, read_results, unfinished_text, write_results
 from loralet.runs.selection import with_test_read
 from loralet.runs.sources import columns_of, dataset_of, read_config
 from loralet.runtime import using_threads
@@ -52,6 +52,10 @@ def _own_test(folder: Path, artifacts: Sequence[Artifact]) -> Split:
     if not (folder / NAME).exists():
         raise RunError(f"{folder} is a single adapter without a test split: give the data to evaluate it on")
     results = read_results(folder)
+    if not results.finished:
+        raise RunError(
+            f"{unfinished_text(folder, results)}, which reads the test split once: give other data to evaluate on"
+        )
     source = results.data.source
     dataset = dataset_of(source, read_config(folder, results.kind).reading, results.task)
     if dataset.test is None:

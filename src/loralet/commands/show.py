@@ -9,7 +9,7 @@ from loralet.report.results_table import results_table, table_console
 from loralet.report.summary import backend_lines
 from loralet.runs.environment import NAME as ENVIRONMENT
 from loralet.runs.environment import read_environment
-from loralet.runs.results import read_results
+from loralet.runs.results import read_results, unfinished_text
 
 
 def show(config: ShowConfig) -> None:
@@ -18,3 +18,5 @@ def show(config: ShowConfig) -> None:
     results = read_results(folder)
     recorded = read_environment(folder).backends if (folder / ENVIRONMENT).exists() else ()
     console.print(results_table(results, console.width, backend_lines(recorded)))
+    if not results.finished:
+        console.print(unfinished_text(folder, results), soft_wrap=True)

@@ -2,30 +2,51 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from loralet.commands.report import say_reports, write_reports
 from loralet.config import Interface, Planning, ReportConfig, RunFolderOption, StudyConfig, TrainConfig
-from loralet.config.toml import options_text
+from loralet.errors import RunError
 from loralet.events import Event, Finished, Stage
 from loralet.hub.bundled import bundled
+from loralet.interrupts import Interrupted, Interrupts
 from loralet.progress.plan import plan_table
 from loralet.progress.view import open_view
 from loralet.report.results_table import results_table, table_console
 from loralet.report.summary import backend_lines
-from loralet.runs.environment import environment
-from loralet.runs.folder import RunFolder, new_run_folder
+from loralet.runs.environment import Environment, Resumed, environment, read_environment
+from loralet.runs.folder import RunFolder
+from loralet.runs.results import Results
+from loralet.runs.resume import (
+    Claim,
+    Origin,
+    claim,
+    claimable,
+    require_same_inputs,
+    require_same_options,
+    write_origin,
+)
 from loralet.runtime import using_threads
 from loralet.studies.estimate import survey
 from loralet.studies.plan import Plan, plan_study, plan_train
-from loralet.studies.study import carry_out, prepare
+from loralet.studies.saving import StudySaver
+from loralet.studies.study import Prepared, carry_out, prepare
+
+Listen = Callable[[Event], None]
 
 
 def study(config: StudyConfig, interface: Interface, planning: Planning) -> None:
     """Train a grid, print its results table and, if requested, write its report. A dry run only prints the plan."""
-    path = _carry_out(plan_study(config), config, interface, planning.dry_run)
-    if path and planning.report:
+    plan = plan_study(config)
+    if planning.dry_run:
+        _print_plan(plan, config.out, interface)
+        return
+    path = _carry_out(plan, config, interface, planning.report)
+    if planning.report:
         written = write_reports(ReportConfig(RunFolderOption(str(path))))
         if not interface.json_events:
             say_reports(written)
@@ -33,37 +54,112 @@ def study(config: StudyConfig, interface: Interface, planning: Planning) -> None
 
 def train(config: TrainConfig, interface: Interface) -> None:
     """Train one run and print its results table."""
-    _carry_out(plan_train(config), config, interface, dry_run=False)
+    _carry_out(plan_train(config), config, interface, report=False)
 
 
-def _carry_out(plan: Plan, config: StudyConfig | TrainConfig, interface: Interface, dry_run: bool) -> Path | None:
-    """Carry out a plan. Returns the run folder, or None after a dry run."""
-    path = new_run_folder(config.out, plan.kind)
-    heard: list[Event] = []
+def _print_plan(plan: Plan, out: str, interface: Interface) -> None:
+    if out:
+        claimable(Path(out))
     with using_threads(plan.compute.threads), open_view(interface.quiet, interface.json_events) as view:
+        prepared = _prepared(plan, view)
+        planned = survey(prepared.packs, prepared.sessions, prepared.plan)
+        if interface.json_events:
+            view(planned)
+        else:
+            table_console().print(plan_table(planned, backend_lines(prepared.backends)))
 
-        def listen(event: Event) -> None:
-            heard.append(event)
-            view(event)
 
-        for name in (plan.source, *dict.fromkeys(run.model for run in plan.runs)):
-            if bundled(name):
-                listen(Stage(f"{name} is bundled with loralet"))
-        prepared = prepare(plan, listen)
-        lines = backend_lines(prepared.backends)
-        if plan.kind == "study":
-            planned = survey(prepared.packs, prepared.sessions, prepared.plan)
-            if dry_run:
-                view(planned) if interface.json_events else table_console().print(plan_table(planned, lines))
-                return None
-            listen(planned)
-        with closing(RunFolder(path, options_text(config), environment(prepared.backends))) as folder:
-            for event in heard:
-                folder.record(event)
-            results = carry_out(prepared, folder, view)
-        view(Finished(str(path)))
+def _prepared(plan: Plan, listen: Listen) -> Prepared:
+    for name in (plan.source, *dict.fromkeys(run.model for run in plan.runs)):
+        if bundled(name):
+            listen(Stage(f"{name} is bundled with loralet"))
+    return prepare(plan, listen)
+
+
+def _carry_out(plan: Plan, config: StudyConfig | TrainConfig, interface: Interface, report: bool) -> Path:
+    """Carry out a plan in a new run folder, or continue it in that of an interrupted run. Returns the run folder."""
+    with claim(config.out, plan.kind) as claimed:
+        if claimed.origin:
+            require_same_options(claimed.folder, claimed.origin, plan.kind, config)
+        with (
+            using_threads(plan.compute.threads),
+            open_view(interface.quiet, interface.json_events) as view,
+            Interrupts() as interrupts,
+        ):
+            try:
+                results, backends = _train(plan, config, claimed, report, interrupts, view)
+            except Interrupted as stopped:
+                raise Interrupted(stopped.number, _interrupted_text(claimed)) from None
+            view(Finished(str(claimed.folder)))
     if not interface.json_events:
         console = table_console()
-        console.print(results_table(results, console.width, lines))
-        console.print(f"run folder: {path}", highlight=False, soft_wrap=True)
-    return path
+        console.print(results_table(results, console.width, backends))
+        console.print(f"run folder: {claimed.folder}", highlight=False, soft_wrap=True)
+    return claimed.folder
+
+
+def _interrupted_text(claimed: Claim) -> str:
+    if not claimed.begun:
+        return "interrupted before the first step; nothing is kept"
+    return f"interrupted; to go on from the last checkpoint: loralet resume {shlex.quote(str(claimed.folder))}"
+
+
+def _train(
+    plan: Plan,
+    config: StudyConfig | TrainConfig,
+    claimed: Claim,
+    report: bool,
+    interrupts: Interrupts,
+    view: Listen,
+) -> tuple[Results, tuple[str, ...]]:
+    """Train in a claimed folder. Returns the results, and one line per backend."""
+    heard: list[Event] = []
+
+    def listen(event: Event) -> None:
+        heard.append(event)
+        view(event)
+
+    for note in claimed.notes:
+        view(Stage(note))
+    if claimed.origin:
+        view(Stage(f"{claimed.folder} is unfinished and is continued"))
+    prepared = _prepared(plan, listen)
+    origin = prepared.origin(config, report)
+    if claimed.origin:
+        require_same_inputs(claimed.folder, claimed.origin, origin)
+        prepared = prepared.as_begun(claimed.origin)
+        _say_differences(claimed.origin, origin, view)
+        origin = replace(claimed.origin, report=claimed.origin.report or report)
+    if plan.kind == "study":
+        listen(survey(prepared.packs, prepared.sessions, prepared.plan))
+    found = _environment(claimed, environment(prepared.backends))
+    write_origin(claimed.checkpoints, origin)
+    with closing(RunFolder(claimed.folder, origin.config, found, b"")) as folder:
+        for event in heard:
+            folder.record(event)
+        saver = StudySaver(claimed.checkpoints, folder, origin.key, config.checkpoint_every, interrupts, view)
+        return carry_out(prepared, folder, view, saver), backend_lines(prepared.backends)
+
+
+def _say_differences(before: Origin, now: Origin, view: Listen) -> None:
+    """Say if the results will equal those of an uninterrupted run only up to rounding."""
+    parts = [
+        (f"loralet {before.loralet}", f"loralet {now.loralet}"),
+        (before.cpu, now.cpu),
+        ("; ".join(backend_lines(before.backends)), "; ".join(backend_lines(now.backends))),
+    ]
+    changed = [f"{new} (before: {old})" for old, new in parts if old != new]
+    if changed:
+        view(Stage(f"continued with {', '.join(changed)}: equal to an uninterrupted run up to rounding"))
+
+
+def _environment(claimed: Claim, now: Environment) -> Environment:
+    """The environment in which the run began, with the start of this process added."""
+    try:
+        before = read_environment(claimed.folder) if claimed.origin else None
+    except RunError:
+        before = None
+    if before is None:
+        return now
+    resumed = Resumed(now.started, now.cpu, now.threads, now.backends)
+    return replace(before, resumed=(*before.resumed, resumed))

@@ -17,7 +17,7 @@ from loralet.config.data import ColumnOptions, LabelledRows, TextInput
 from loralet.config.prediction import PredictionOptions
 from loralet.config.presets import Preset
 from loralet.config.selection import BackboneOptions, ModelOptions, OneRun, SeveralRuns
-from loralet.config.shared import OUTPUT_FORMAT, LabelsAreIndices, Private
+from loralet.config.shared import OUTPUT_FORMAT, JsonEvents, LabelsAreIndices, Private, Quiet
 
 
 def fp32() -> ComputeOptions:
@@ -96,6 +96,15 @@ class ShowConfig:
     """Options of ``loralet show``."""
 
     run: RunFolderOption
+
+
+@dataclass(frozen=True)
+class ResumeConfig:
+    """Options of ``loralet resume``."""
+
+    run: RunFolderOption
+    quiet: Quiet = False
+    json_events: JsonEvents = False
 
 
 @dataclass(frozen=True)
@@ -185,10 +194,8 @@ class Interface:
 
     config: str = ""
     """TOML file of options, such as a run's config.toml; command-line flags take precedence."""
-    quiet: bool = False
-    """Show no progress."""
-    json_events: bool = False
-    """Print only events to standard output, one JSON object per line."""
+    quiet: Quiet = False
+    json_events: JsonEvents = False
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,12 @@ def rate_problems(name: str, rate: float) -> Iterator[str]:
         yield f"{name} is {rate}: it must be above 0 and at most {LARGEST_RATE:g}"
 
 
+def interval_problems(seconds: float) -> Iterator[str]:
+    """Check the time between checkpoints."""
+    if not 0 <= seconds < float("inf"):
+        yield f"checkpoint_every is {seconds}: it must be finite and not negative (0: after each step)"
+
+
 def twice(values: Sequence[object]) -> str:
     """The values, joined, if one of them occurs twice; else an empty string."""
     return ", ".join(map(str, values)) if len(set(values)) != len(values) else ""

@@ -35,6 +35,11 @@ ChosenLength = Annotated[
     int | None,
     arg(help="Maximum text length in tokens; longer texts are truncated. If not set, it covers 99 of 100 texts."),
 ]
+CheckpointEvery = Annotated[
+    float, arg(help="Seconds between checkpoints, more if writing takes over 1 % of the time; 0: every step.")
+]
+Quiet = Annotated[bool, arg(help="Show no progress.")]
+JsonEvents = Annotated[bool, arg(help="Print only events to standard output, one JSON object per line.")]
 Private = Annotated[bool, arg(help="Make the repository private.")]
 
 OUTPUT_FORMAT = arg(help="Output format.")

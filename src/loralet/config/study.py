@@ -12,8 +12,8 @@ from tyro.conf import arg
 from loralet.adapters.spec import TARGETS_HELP, Method, Scaling, number_problems, target_problems
 from loralet.config.compute import ComputeOptions
 from loralet.config.data import DataOptions
-from loralet.config.limits import rate_problems, seed_problems, sets_of_targets, twice
-from loralet.config.shared import TrainingData
+from loralet.config.limits import interval_problems, rate_problems, seed_problems, sets_of_targets, twice
+from loralet.config.shared import CheckpointEvery, TrainingData
 from loralet.config.training import TrainingOptions
 
 
@@ -91,8 +91,11 @@ class StudyConfig:
     combine: bool = False
     """Also evaluate the average of one configuration's seeds and an ensemble of runs."""
 
+    checkpoint_every: CheckpointEvery = 30.0
+
     def problems(self) -> Iterator[str]:
         if self.memory is not None and not 0 < self.memory < inf:
             yield f"memory is {self.memory} GiB: it must be above 0 and finite"
+        yield from interval_problems(self.checkpoint_every)
         for part in (self.grid, self.training, self.reading, self.compute):
             yield from part.problems()

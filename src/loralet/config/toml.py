@@ -51,22 +51,41 @@ def read_options(path: Path, kind: type[Options]) -> Options:
             problems.
     """
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise ConfigError(f"--config {path}: no such file") from error
     except OSError as error:
         raise ConfigError(
             f"--config {path}: cannot be read ({error.strerror}); give a TOML file, such as a run's config.toml"
         ) from error
-    except (ValueError, RecursionError) as error:  # encoding, syntax, digits of a number, nesting depth
+    except ValueError as error:
         raise ConfigError(f"--config {path}: not valid TOML ({error})") from error
+    return parse_options(text, kind, str(path), f"--config {path}")
+
+
+def parse_options(text: str, kind: type[Options], path: str, where: str = "") -> Options:
+    """Convert TOML to options of a class.
+
+    Args:
+        text: the content of a file.
+        kind: the class.
+        path: name of the file, for messages.
+        where: how the user gave the file, for the message about its syntax; ``path`` if empty.
+
+    Raises:
+        ConfigError: as for :func:`read_options`.
+    """
+    try:
+        raw = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # syntax, digits of a number, nesting depth
+        raise ConfigError(f"{where or path}: not valid TOML ({error})") from error
     problems: list[str] = []
     raw = _current(raw)
     options = read_record(kind, raw, problems)
     readable = options or read_record(kind, _readable(raw, kind), [])
     problems += readable.problems() if readable is not None else []
     if problems or options is None:
-        raise ConfigError.listing(problems, str(path))
+        raise ConfigError.listing(problems, path)
     return options
 
 

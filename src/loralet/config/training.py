@@ -12,8 +12,8 @@ from tyro.conf import arg
 from loralet.adapters.spec import AdapterSpec
 from loralet.config.compute import ComputeOptions
 from loralet.config.data import DataOptions
-from loralet.config.limits import choice_problems, rate_problems, seed_problems
-from loralet.config.shared import TrainingData
+from loralet.config.limits import choice_problems, interval_problems, rate_problems, seed_problems
+from loralet.config.shared import CheckpointEvery, TrainingData
 from loralet.ranking import SelectBy
 
 Head = Literal["pooler", "trained-pooler", "mean"]
@@ -105,12 +105,14 @@ class TrainConfig:
     """Stop the run when it reaches the target score."""
     folds: int | None = None
     """Folds of a cross-validation; 5 on small data without validation split if not set, 0: none."""
+    checkpoint_every: CheckpointEvery = 30.0
 
     def problems(self) -> Iterator[str]:
         yield from seed_problems("seed", self.seed)
         if self.lr is not None:
             yield from rate_problems("lr", self.lr)
         yield from rate_problems("lr_ratio", self.lr_ratio)
+        yield from interval_problems(self.checkpoint_every)
         if self.folds is not None and (self.folds < 0 or self.folds == 1):
             yield f"folds is {self.folds}: it must be at least 2, or 0 for a validation split"
         if self.folds and self.stops_early:

@@ -26,7 +26,7 @@ from loralet.errors import CheckpointError, HubError, RunError
 from loralet.hub import client
 from loralet.hub.checkpoint import Checkpoint, read_checkpoint
 from loralet.runs.results import NAME as RESULTS
-from loralet.runs.results import read_results
+from loralet.runs.results import Results, read_results, unfinished_text
 from loralet.runs.selection import chosen_run
 from loralet.tasks.single_label import require_no_exchange
 
@@ -76,8 +76,18 @@ def find_adapter(folder: Path, run: str = "") -> Path:
     if (folder / "config.json").exists():
         raise RunError(f"{folder}: no trained classifier; a base model alone would only guess")
     results = read_results(folder)
+    if not results.finished:
+        LOGGER.warning(unfinished_text(folder, results))
+    return _trained(folder, results, run or chosen_run(results).id)
+
+
+def _trained(folder: Path, results: Results, run: str) -> Path:
+    """The adapter folder of a run.
+
+    Raises:
+        RunError: there is none, or it is damaged.
+    """
     adapters = folder / "adapters"
-    run = run or chosen_run(results).id
     if run in (".", "..") or Path(run).name != run:
         raise RunError(f"{folder}: {run!r} is not the name of a run")
     if (adapters / run).is_dir() and not (adapters / run / "loralet.json").exists():
@@ -87,6 +97,8 @@ def find_adapter(folder: Path, run: str = "") -> Path:
         )
     if not (adapters / run / "loralet.json").exists():
         known = sorted(path.name for path in adapters.iterdir()) if adapters.is_dir() else []
+        if run in results.pending:
+            raise RunError(f"{folder}: {run} is not trained yet; {unfinished_text(folder, results)}")
         raise RunError(f"{folder} has no trained run {run!r}; it has: {', '.join(known) or 'none'}")
     return adapters / run
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rich import box
@@ -11,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from loralet.events import Checked, Event, Halved, PackStarted, Planned, PlannedPack, RunEnded, Stepped
+from loralet.events import Checked, Event, Halved, PackResumed, PackStarted, Planned, PlannedPack, RunEnded, Stepped
 from loralet.progress.plan import counted, duration
 from loralet.ranking import Rank, rank_of
 
@@ -82,10 +83,9 @@ class Progress:
         if isinstance(event, Planned):
             self.packs, self.planned = len(event.packs), event.packs
         elif isinstance(event, PackStarted):
-            self.runs = {run: RunLine(run) for run in event.runs}
-            self.step, self.steps, self.pack, self.started = 0, event.steps, self.pack + 1, now
-            self.pace.clear()
-            self.pace.append((now, 0))
+            self._begin(event.runs, 0, event.steps, now)
+        elif isinstance(event, PackResumed):
+            self._begin(event.runs, event.step, event.steps, now)
         elif isinstance(event, Stepped):
             self.step = event.step
             self.pace.append((now, event.rows * len(event.runs)))
@@ -99,6 +99,15 @@ class Progress:
                 line.best_value = event.value
         elif isinstance(event, RunEnded):
             self.runs[event.run].ended = event.status
+
+    def _begin(self, runs: Sequence[str], step: int, steps: int, now: float) -> None:
+        """Begin or resume a pack. Its number is that in the plan; a resumed study does not train all of them."""
+        self.runs = {run: RunLine(run) for run in runs}
+        planned = (i for i, pack in enumerate(self.planned, 1) if set(runs) <= set(pack.runs))
+        self.pack = next(planned, self.pack + 1)
+        self.step, self.steps, self.started = step, steps, now
+        self.pace.clear()
+        self.pace.append((now, 0))
 
     @property
     def rows_per_second(self) -> float:

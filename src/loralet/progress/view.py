@@ -18,6 +18,7 @@ from loralet.events import (
     Event,
     Finished,
     Halved,
+    PackResumed,
     PackStarted,
     Planned,
     RunEnded,
@@ -95,7 +96,7 @@ class ProgressView:
         if text:
             # Wrap lines on a terminal only, not in a file or a pipe.
             self.console.print(f"· {text}", highlight=False, markup=False, soft_wrap=self._live is None)
-        if isinstance(event, PackStarted):
+        if isinstance(event, PackStarted | PackResumed):
             self._shown = now
         elif isinstance(event, Stepped):
             self._show(now, lambda: draw(self.progress, self.console.height), self._step_line)
@@ -111,7 +112,9 @@ class ProgressView:
         if isinstance(event, Planned):
             return plan_text(event)
         if isinstance(event, PackStarted):
-            return self._pack_text(event)
+            return f"training {self._pack_text(event)}"
+        if isinstance(event, PackResumed):
+            return f"resuming after step {event.step:,}: {self._pack_text(event)}"
         if isinstance(event, Halved):
             return halving_text(event)
         if isinstance(event, EpochEnded):
@@ -122,12 +125,12 @@ class ProgressView:
             return f"{event.run} {event.status} at step {event.step}"
         return ""
 
-    def _pack_text(self, event: PackStarted) -> str:
+    def _pack_text(self, event: PackStarted | PackResumed) -> str:
         progress = self.progress
         runs = f"{len(event.runs)} runs" if len(event.runs) > 1 else event.runs[0]
         pack = f"pack {progress.pack} of {progress.packs}, " if progress.packs > 1 else ""
         steps = f"{event.steps:,} steps of {event.batch_size} rows"
-        return f"training {pack}{runs}: {steps}, {event.train_rows:,} training rows"
+        return f"{pack}{runs}: {steps}, {event.train_rows:,} training rows"
 
     def _show(self, now: float, picture: Callable[[], RenderableType], line: Callable[[], str]) -> None:
         """Draw the picture on a terminal, else print the line, if enough time has passed since the last update."""

@@ -23,7 +23,7 @@ from loralet.hub.bundled import DATA, bundled
 from loralet.hub.models import resolve_model
 from loralet.models.forward import Weights
 from loralet.records import plain
-from loralet.runs.results import read_results
+from loralet.runs.results import read_results, unfinished_text
 from loralet.runs.run import TRAINED
 from loralet.runs.selection import chosen_run
 
@@ -245,6 +245,7 @@ def _run(path: str, folder: Path) -> Inspection:
             "made with": f"loralet {results.loralet}",
             "runs": len(trained),
             "test reads": results.test_reads,
+            "state": "finished" if results.finished else unfinished_text(folder, results),
         },
         "data": {name: value for name, value in plain(results.data).items() if name != "labels"},
         "labels": _numbered(results.data.labels),

@@ -14,6 +14,7 @@ from loralet.report.savings import Savings
 from loralet.report.wording import NO_BREAK, capitalised, listed, p_value, percent, points
 from loralet.runs.environment import Environment
 from loralet.runs.record import Record
+from loralet.runs.results import unfinished_text
 from loralet.runs.run import HYBRID, Role
 
 STRONG = 0.5
@@ -111,14 +112,20 @@ def question(facts: Facts) -> str:
 
 
 def answer(facts: Facts) -> tuple[str, ...]:
-    """Three sentences: the winner's accuracy, the baselines, and the effect of the settings."""
-    return (_accuracy(facts), _baselines(facts), _settings(facts))
+    """Three sentences: the winner's accuracy, the baselines, and the effect of the settings; first what is missing."""
+    record = facts.record
+    missing = () if record.results.finished else (f"{unfinished_text(record.folder, record.results)}.",)
+    return (*missing, _accuracy(facts), _baselines(facts), _settings(facts))
 
 
 def split_text(facts: Facts) -> str:
     """The rows that accuracies are measured on."""
     data = facts.record.results.data
-    return f"{data.test_rows:,} test rows" if data.test_rows else f"{data.held_out_rows:,} {data.held_out} rows"
+    return (
+        f"{data.test_rows:,} test rows"
+        if facts.record.targets is not None
+        else f"{data.held_out_rows:,} {data.held_out} rows"
+    )
 
 
 def _accuracy(facts: Facts) -> str:
@@ -130,7 +137,8 @@ def _accuracy(facts: Facts) -> str:
                 f"There is no test split. {capitalised(described(best))} classifies {right} of {rows} correctly: "
                 f"{folds} runs of it, each on the rows that it was not trained on."
             )
-        return f"There is no test split. Validation chose {best.name}, which classifies {right} of {rows} correctly."
+        why = "There is no test split." if facts.record.results.finished else "So far:"
+        return f"{why} Validation chose {best.name}, which classifies {right} of {rows} correctly."
     details = [f"95{NO_BREAK}% interval {100 * best.test.low:.1f}–{percent(best.test.high)}"]
     if best.test.sd is not None:
         details.append(f"standard deviation {100 * best.test.sd:.2f} points over {len(best.seeds)} seeds")

@@ -35,6 +35,16 @@ class SessionBackend:
 
 
 @dataclass(frozen=True)
+class Resumed:
+    """A process that continued an interrupted run: its start time, CPU, threads and backends."""
+
+    started: str
+    cpu: str
+    threads: int
+    backends: tuple[SessionBackend, ...]
+
+
+@dataclass(frozen=True)
 class Environment:
     """environment.json.
 
@@ -45,6 +55,7 @@ class Environment:
         command: command line.
         started: local start time.
         backends: backend of each model; empty in folders written before backends were recorded.
+        resumed: the processes that continued the run.
     """
 
     loralet: str
@@ -59,6 +70,7 @@ class Environment:
     started: str
     commit: str | None = None
     backends: tuple[SessionBackend, ...] = ()
+    resumed: tuple[Resumed, ...] = ()
 
 
 def environment(backends: tuple[SessionBackend, ...] = ()) -> Environment:

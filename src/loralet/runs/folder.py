@@ -2,10 +2,13 @@
 
 config.toml          the resolved options
 environment.json     versions, machine and backends (loralet.runs.environment)
-metrics.jsonl        one line per event
+metrics.jsonl        one line per event (loralet.runs.metrics)
 results.json         see docs/reference/results.md (loralet.runs.results)
 predictions.safetensors   test targets, and each run's test probabilities or predicted classes
 adapters/ID/         one folder per trained run (loralet.artifacts.folder)
+checkpoint/          while the run is unfinished: what a resume needs (loralet.runs.checkpoints)
+
+While a run is unfinished, results.json has the rows of its finished runs, and adapters/ their folders.
 """
 
 from __future__ import annotations
@@ -23,9 +26,11 @@ from loralet.artifacts.artifact import Artifact
 from loralet.artifacts.folder import add_metrics, save_artifact
 from loralet.atomic import new_file
 from loralet.errors import RunError
-from loralet.events import Event, event_line
+from loralet.events import Event
 from loralet.hub.backbone import Backbone
 from loralet.runs.environment import Environment, write_environment
+from loralet.runs.metrics import NAME as METRICS
+from loralet.runs.metrics import MetricsFile
 from loralet.runs.results import Results, write_results
 from loralet.tasks.base import Scores, Task
 from loralet.tasks.classes import ClassScores
@@ -67,20 +72,20 @@ class RunFolder:
         folder: folder to create.
         config: content of config.toml.
         found: the environment.
+        metrics: content of metrics.jsonl at a resume; None: what it contains.
     """
 
-    def __init__(self, folder: Path, config: str, found: Environment) -> None:
+    def __init__(self, folder: Path, config: str, found: Environment, metrics: bytes | None = None) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         with new_file(folder / "config.toml") as temporary:
             temporary.write_text(config, encoding="utf-8")
         write_environment(folder, found)
-        self._metrics = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+        self.metrics = MetricsFile(folder / METRICS, metrics)
 
     def record(self, event: Event) -> None:
         """Append an event to metrics.jsonl."""
-        self._metrics.write(event_line(event) + "\n")
-        self._metrics.flush()
+        self.metrics.append(event)
 
     def save(self, artifact: Artifact, backbone: Backbone) -> None:
         """Write a trained run's adapter folder; see :func:`loralet.artifacts.folder.save_artifact`."""
@@ -104,7 +109,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Close metrics.jsonl."""
-        self._metrics.close()
+        self.metrics.close()
 
 
 def read_predictions(folder: Path, task: Task) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:

@@ -1,4 +1,4 @@
-"""Reading of a finished run folder: options, events and results."""
+"""Reading of a run folder: options, events and results."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Record:
         checks: checks on the validation sample, by run.
         planned: number of planned steps, by run.
         rungs: rungs of successive halving, in the order of events.
-        targets: targets of the test rows; None without a test split.
+        targets: targets of the test rows; None without a test split, and while the run is unfinished.
         probabilities: probabilities of the test rows, ``[rows, labels]``, by run.
         predicted: predicted targets of the test rows, by run, if recorded.
         adapters: adapter folders, by run.
@@ -101,11 +101,12 @@ def read_record(folder: Path) -> Record:
     """Read a run folder.
 
     Raises:
-        RunError: not a run folder, an unfinished run, an unknown task, or a missing or broken file.
+        RunError: not a run folder, an unknown task, or a missing or broken file.
         ConfigError: config.toml cannot be read.
     """
     results = read_results(folder)
-    needed = ["config.toml", "environment.json", "metrics.jsonl"] + [PREDICTIONS] * bool(results.data.test_rows)
+    tested = results.finished and results.data.test_rows > 0
+    needed = ["config.toml", "environment.json", "metrics.jsonl"] + [PREDICTIONS] * tested
     missing = [name for name in needed if not (folder / name).exists()]
     if missing:
         raise RunError(f"{folder}: {', '.join(missing)} missing; a report needs the complete run folder")
@@ -117,7 +118,7 @@ def read_record(folder: Path) -> Record:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(f"{metrics}: an event is not as loralet writes it ({type(error).__name__}: {error})") from error
     targets, probabilities, predicted = None, dict[str, np.ndarray](), dict[str, np.ndarray]()
-    if results.data.test_rows:
+    if tested:
         targets, probabilities, predicted = read_predictions(folder, TASKS[results.task](results.data.labels))
     return Record(
         folder=folder,

@@ -13,6 +13,7 @@ from loralet.artifacts.artifact import OUT_OF_FOLD
 from loralet.atomic import write_json
 from loralet.errors import RunError
 from loralet.records import plain, read_record
+from loralet.runs.checkpoints import FOLDER as CHECKPOINTS
 from loralet.runs.run import TRAINED, Role
 from loralet.tasks.base import Scores
 from loralet.tasks.calibration import TemperatureScaling
@@ -163,6 +164,8 @@ class Results:
         runs: one row per run, including baselines.
         test_reads: number of times the test split was read.
         classes: scores of each class of the run chosen on validation, by split; empty in files written before.
+        finished: whether training has ended and the test split, if any, was read.
+        pending: ids of the planned runs that are not trained yet; empty if finished.
         loralet: version that wrote the file.
     """
 
@@ -173,6 +176,8 @@ class Results:
     task: str = "single-label"
     selection: str = "accuracy"
     classes: tuple[SplitClasses, ...] = ()
+    finished: bool = True
+    pending: tuple[str, ...] = ()
     loralet: str = __version__
 
     @property
@@ -208,6 +213,22 @@ def write_results(folder: Path, results: Results) -> None:
     write_json(folder / NAME, results.to_json())
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether a folder holds a finished run."""
+    try:
+        return read_results(folder).finished
+    except (OSError, RunError):
+        return False
+
+
+def unfinished_text(folder: Path, results: Results) -> str:
+    """One line about an unfinished run: what is missing, and how to go on."""
+    trained = sum(run.role in TRAINED for run in results.runs)
+    missing = f"{trained} of {trained + len(results.pending)} runs are trained"
+    test = " and the test split is not read" if results.data.test_rows else ""
+    return f"{folder} is unfinished: {missing}{test}; `loralet resume {folder}` goes on"
+
+
 def read_results(folder: Path) -> Results:
     """Read results.json of a run folder, with this or an older schema.
 
@@ -216,8 +237,12 @@ def read_results(folder: Path) -> Results:
     """
     path = folder / NAME
     if not path.exists():
+        if (folder / CHECKPOINTS).is_dir():
+            raise RunError(
+                f"{folder}: the run was interrupted before its first results; `loralet resume {folder}` goes on"
+            )
         if (folder / "config.toml").exists():
-            raise RunError(f"{folder}: the run did not finish (no {NAME})")
+            raise RunError(f"{folder}: the run did not finish (no {NAME}) and has no checkpoints; train again")
         raise RunError(f"{folder}: not a run folder (no {NAME} and no config.toml)")
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))

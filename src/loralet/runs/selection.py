@@ -57,6 +57,8 @@ def chosen_run(results: Results) -> RunResult:
         RunError: the folder has no trained run.
     """
     trained = [run for run in results.runs if run.trained]
+    if not trained and not results.finished:
+        raise RunError("this folder has no trained run yet; `loralet resume` with this folder goes on")
     if not trained:
         raise RunError("this folder has no trained run")
     hybrids = [run for run in results.runs if run.role == HYBRID]

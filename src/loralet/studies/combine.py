@@ -21,7 +21,8 @@ from loralet.runs.selection import LEFT, over_seeds, rank_of_scores, selection_o
 from loralet.studies.plan import Plan
 from loralet.tasks.base import Task
 from loralet.training.corpus import Corpus
-from loralet.training.session import Listen, Row, Session, make_artifact, with_scores
+from loralet.training.row import Row
+from loralet.training.session import Listen, Session, make_artifact, with_scores
 
 BEST = 3
 """Minimum number of runs in the ensemble of the best runs."""

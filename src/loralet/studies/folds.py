@@ -13,8 +13,9 @@ from loralet.runs.out_of_fold import OutOfFold
 from loralet.runs.run import Run
 from loralet.tasks.base import BaselineKind
 from loralet.training.corpus import Corpus
-from loralet.training.loop import RunState
-from loralet.training.session import Listen, Row, Session, run_pack
+from loralet.training.loop import UNSAVED, PackSaver, RunState
+from loralet.training.row import Row
+from loralet.training.session import Listen, Session, run_pack
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,12 @@ def remarks(corpus: Corpus) -> list[str]:
 
 
 def cross_validate(
-    session: Session, corpus: Corpus, packs: Sequence[Sequence[Run]], kinds: Sequence[BaselineKind], tell: Listen
+    session: Session,
+    corpus: Corpus,
+    packs: Sequence[Sequence[Run]],
+    kinds: Sequence[BaselineKind],
+    tell: Listen,
+    savers: Sequence[PackSaver] = (),
 ) -> CrossValidated:
     """Train the runs of a cross-validation, and fit baselines on the same folds.
 
@@ -54,6 +60,7 @@ def cross_validate(
         packs: the run on all rows and the runs of all folds (:func:`loralet.training.folds.fold_runs`), in packs.
         kinds: the baselines.
         tell: called with every event.
+        savers: restore and save the state of each pack; empty: nothing is saved.
     """
     rows: list[Row] = []
     predicted: dict[str, np.ndarray] = {}
@@ -63,8 +70,10 @@ def cross_validate(
         rows.append(row)
     trained: list[Row] = []
     ended: list[RunState] = []
-    for runs in packs:
-        made, states = run_pack(session, runs, tell)
+    for runs, saver in zip(packs, savers or [UNSAVED for _ in packs], strict=True):
+        saver.begin()
+        made, states = run_pack(session, runs, tell, saver=saver)
+        saver.save()
         trained += made
         ended += states
     whole = next(row for row in trained if row.run.fold is None)

@@ -23,7 +23,8 @@ from loralet.studies.plan import Plan
 from loralet.tasks.mixing import Mixing, choose_weight, mixed
 from loralet.tasks.words import FittedWords, fit_words
 from loralet.training.corpus import Corpus
-from loralet.training.session import Listen, Row, Session, make_artifact
+from loralet.training.row import Row
+from loralet.training.session import Listen, Session, make_artifact
 
 WORDS = "tfidf-lr"
 """Role and id of the linear model's row."""

@@ -7,24 +7,30 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from loralet.config import StudyConfig, TrainConfig
 from loralet.data.check import check_data
-from loralet.errors import TrainingError
-from loralet.events import Event, Stage
+from loralet.errors import RunError, TrainingError
+from loralet.events import Event, PackResumed, Stage
+from loralet.interrupts import Interrupted
 from loralet.runs.environment import SessionBackend
 from loralet.runs.folder import PREDICTED, TARGETS, RunFolder
 from loralet.runs.out_of_fold import save_out_of_fold
 from loralet.runs.results import DataFacts, Results, SplitClasses
-from loralet.runs.run import Run
+from loralet.runs.resume import Origin, origin_of
+from loralet.runs.run import TRAINED, Run
 from loralet.runs.selection import chosen_run, selection_of
 from loralet.studies.combine import combine, measure_ensembles
 from loralet.studies.estimate import Packs, pack_up
 from loralet.studies.folds import CrossValidated, cross_validate, remarks
 from loralet.studies.hybrid import add_hybrid, measure_hybrid
 from loralet.studies.plan import Plan
+from loralet.studies.saving import StudySaver
 from loralet.training.corpus import Corpus, load_corpus, split_rows
 from loralet.training.folds import fold_runs
+from loralet.training.loop import UNSAVED, PackSaver
 from loralet.training.packs import resolved
-from loralet.training.session import Listen, Row, Session, make_artifact, open_session, train_pack
+from loralet.training.row import Row
+from loralet.training.session import Listen, Session, make_artifact, open_session, train_pack
 from loralet.training.weights import class_weights
 
 
@@ -48,6 +54,38 @@ class Prepared:
     def backends(self) -> tuple[SessionBackend, ...]:
         """The backends recorded in the run folder."""
         return tuple(backend for session in self.sessions.values() for backend in session.backends)
+
+    def origin(self, config: StudyConfig | TrainConfig, report: bool = False) -> Origin:
+        """What a run with these inputs begins with.
+
+        Args:
+            config: the options.
+            report: whether a report was requested.
+        """
+        return origin_of(
+            self.plan.kind,
+            config,
+            self.corpus.dataset,
+            self.corpus.class_weights,
+            {model: session.backbone.fingerprint for model, session in self.sessions.items()},
+            tuple(tuple(run.id for run in runs) for runs in self.packs.packs),
+            min(session.memory for session in self.sessions.values()),
+            self.backends,
+            report,
+        )
+
+    def as_begun(self, origin: Origin) -> Prepared:
+        """A copy with the packs and the memory limit that a run began with; both depend on the free memory.
+
+        Raises:
+            RunError: the packs have other runs, because another version of loralet wrote them.
+        """
+        by_id = {run.id: run for runs in self.packs.packs for run in runs}
+        if sorted(id for runs in origin.packs for id in runs) != sorted(by_id):
+            raise RunError(f"the checkpoint was written by loralet {origin.loralet}, which names the runs differently")
+        packs = tuple(tuple(by_id[id] for id in runs) for runs in origin.packs)
+        sessions = {model: replace(session, memory=origin.memory) for model, session in self.sessions.items()}
+        return replace(self, sessions=sessions, packs=Packs(packs, origin.memory))
 
 
 def prepare(plan: Plan, listen: Listen) -> Prepared:
@@ -78,28 +116,31 @@ def prepare(plan: Plan, listen: Listen) -> Prepared:
     return Prepared(plan, corpus, sessions, pack_up(runs, sessions))
 
 
-def carry_out(prepared: Prepared, folder: RunFolder, listen: Listen) -> Results:
+def carry_out(prepared: Prepared, folder: RunFolder, listen: Listen, saver: StudySaver | None = None) -> Results:
     """Execute a plan.
 
     Args:
         prepared: the plan and its inputs.
         folder: the run folder.
         listen: called with every event.
+        saver: restores what an interrupted process has saved, and saves the progress; None: only the results are saved.
 
     Returns:
         The results, as written.
 
     Raises:
         TrainingError: every run diverged before its first check.
+        Interrupted: a signal has arrived; the progress is saved.
     """
 
     def tell(event: Event) -> None:
-        folder.record(event)
+        if not isinstance(event, PackResumed):
+            folder.record(event)
         listen(event)
 
     plan, corpus, sessions = prepared.plan, prepared.corpus, prepared.sessions
-    validated = _cross_validated(prepared, folder, tell) if corpus.folds else None
-    rows = validated.rows if validated else _trained(prepared, folder, tell)
+    validated = _cross_validated(prepared, folder, tell, saver) if corpus.folds else None
+    rows = validated.rows if validated else _trained(prepared, folder, tell, saver)
     if not any(row.tensors for row in rows if row.run in plan.runs):
         raise TrainingError("every run diverged before its first check; lower the learning rate")
     rows = _in_order(rows, plan)
@@ -113,38 +154,72 @@ def carry_out(prepared: Prepared, folder: RunFolder, listen: Listen) -> Results:
     return results
 
 
-def _trained(prepared: Prepared, folder: RunFolder, tell: Listen) -> list[Row]:
+def _trained(prepared: Prepared, folder: RunFolder, tell: Listen, saver: StudySaver | None) -> list[Row]:
     """Fit the baselines and train the runs, selected on the validation split, and save the trained runs."""
-    plan, corpus, sessions = prepared.plan, prepared.corpus, prepared.sessions
-    rows = _baselines(corpus, tell) if plan.baselines else []
-    for runs in prepared.packs.packs:
-        session = sessions[runs[0].model]
-        if plan.baselines:
-            rows += [_random_head(session, run) for run in runs if run.role == "linear-probe"]
-        trained = train_pack(session, runs, tell, plan.exits(len(session.rows.train)))
-        _save(trained, session, prepared, folder)
-        rows += trained
-    return rows
+    packs = prepared.packs.packs
+    baselines = _baselines(prepared.corpus, tell) if prepared.plan.baselines else []
+    if saver is None:
+        return baselines + [row for runs in packs for row in _pack(prepared, folder, tell, runs)]
+    records = [saver.pack(i, runs) for i, runs in enumerate(packs, 1)]
+    found = [record.rows() for record in records]
+    _save_unfinished(prepared, folder, baselines, found)
+    for i, (runs, record, rows) in enumerate(zip(packs, records, found, strict=True)):
+        record.begin()
+        if rows is not None:
+            _save(record.damaged(rows), prepared, folder)
+            continue
+        try:
+            found[i] = _pack(prepared, folder, tell, runs, record)
+        except Interrupted:
+            record.save()
+            raise
+        record.finish(found[i] or [])
+        _save_unfinished(prepared, folder, baselines, found)
+    return baselines + [row for own in found for row in own or ()]
 
 
-def _cross_validated(prepared: Prepared, folder: RunFolder, tell: Listen) -> CrossValidated:
+def _save_unfinished(
+    prepared: Prepared, folder: RunFolder, baselines: Sequence[Row], found: Sequence[Sequence[Row] | None]
+) -> None:
+    """Write the results of the baselines and of the finished packs."""
+    rows = [*baselines, *(row for own in found for row in own or ())]
+    folder.save_results(_results(_in_order(rows, prepared.plan), prepared, 0, finished=False))
+
+
+def _pack(
+    prepared: Prepared, folder: RunFolder, tell: Listen, runs: Sequence[Run], saver: PackSaver = UNSAVED
+) -> list[Row]:
+    """Train a pack and save its adapters; returns its rows, with those of random heads."""
+    plan, session = prepared.plan, prepared.sessions[runs[0].model]
+    heads = [_random_head(session, run) for run in runs if run.role == "linear-probe"] if plan.baselines else []
+    trained = train_pack(session, runs, tell, plan.exits(len(session.rows.train)), saver)
+    _save(trained, prepared, folder)
+    return heads + trained
+
+
+def _cross_validated(prepared: Prepared, folder: RunFolder, tell: Listen, saver: StudySaver | None) -> CrossValidated:
     """Train the run on all rows and those of the folds, and save the run and the out-of-fold predictions."""
-    session = prepared.sessions[prepared.plan.runs[0].model]
+    session, packs = prepared.sessions[prepared.plan.runs[0].model], prepared.packs.packs
     kinds = prepared.corpus.dataset.task.baselines() if prepared.plan.baselines else ()
-    found = cross_validate(session, prepared.corpus, prepared.packs.packs, kinds, tell)
-    _save(found.rows, session, prepared, folder)
+    records = [saver.pack(i, runs) for i, runs in enumerate(packs, 1)] if saver else ()
+    if saver:
+        _save_unfinished(prepared, folder, [], [])
+    found = cross_validate(session, prepared.corpus, packs, kinds, tell, records)
+    _save(found.rows, prepared, folder)
     save_out_of_fold(folder.folder, found.predictions)
     return found
 
 
-def _save(rows: Sequence[Row], session: Session, prepared: Prepared, folder: RunFolder) -> None:
+def _save(rows: Sequence[Row], prepared: Prepared, folder: RunFolder) -> None:
+    """Write the adapter folders of trained rows."""
     plan = prepared.plan
     for row in rows:
-        if row.tensors:
+        if row.tensors and row.run.role in TRAINED:
+            session = prepared.sessions[row.run.model]
             folder.save(make_artifact(row, session, prepared.corpus, plan.source, plan.reading), session.backbone)
 
 
-def _results(rows: Sequence[Row], prepared: Prepared, reads: int) -> Results:
+def _results(rows: Sequence[Row], prepared: Prepared, reads: int, finished: bool = True) -> Results:
     plan, corpus = prepared.plan, prepared.corpus
     dataset = corpus.dataset
     data = DataFacts(
@@ -162,7 +237,12 @@ def _results(rows: Sequence[Row], prepared: Prepared, reads: int) -> Results:
     )
     runs = tuple(row.result() for row in rows)
     selection = selection_of(plan.training.select_by, dataset.task)
-    results = Results(plan.kind, data, runs, reads, dataset.task.name, selection)
+    results = Results(plan.kind, data, runs, reads, dataset.task.name, selection, finished=finished)
+    if not finished:
+        known = {run.id for run in runs}
+        results = replace(results, pending=tuple(run.id for run in plan.runs if run.id not in known))
+        if not any(run.trained for run in runs):
+            return results
     chosen = chosen_run(results).id
     classes = next(row.classes for row in rows if row.run.id == chosen)
     names = {"validation": data.held_out}

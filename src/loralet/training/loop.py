@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from operator import ge, gt
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from loralet.adapters.pack import Pack
 from loralet.backends.base import Backend, LoadedEncoder, Program
 from loralet.config import TrainingOptions
 from loralet.data.batches import BatchOrder, gather
-from loralet.events import Checked, Event, Halved, PackStarted, RunEnded, Status, Stepped
+from loralet.events import Checked, Event, Halved, PackResumed, PackStarted, RunEnded, Status, Stepped
 from loralet.inference.evaluation import logits_of
 from loralet.ranking import Rank, SelectBy, rank_of, selected_value
 from loralet.runs.run import Run
@@ -62,7 +63,8 @@ class RunState:
 class TrainingState:
     """The complete mutable state of the training of a pack.
 
-    Batches and dropout masks are functions of ``step``, so restoring this state resumes the training.
+    Batches, dropout masks and learning rates are functions of ``step``, so a training can be resumed from this state
+    (:mod:`loralet.training.checkpoint`).
     """
 
     backend: Backend
@@ -113,6 +115,46 @@ class TrainingState:
             self.program = self.encoder.program(smaller)
 
 
+class PackSaver(Protocol):
+    """Saves and restores the state of a pack."""
+
+    def begin(self) -> None:
+        """The pack begins or is resumed."""
+        ...
+
+    def restore(self, state: TrainingState) -> None:
+        """Change the state before the first step to the saved one, if there is one."""
+        ...
+
+    def between(self, state: TrainingState) -> None:
+        """Called before each step and at the end; a training resumed from this state takes the same steps."""
+        ...
+
+    def save(self) -> None:
+        """Write the state of the last call of :meth:`between`, if it is not written."""
+        ...
+
+
+class _Unsaved:
+    """See :class:`PackSaver`."""
+
+    def begin(self) -> None:
+        """Do nothing."""
+
+    def restore(self, state: TrainingState) -> None:
+        """Do nothing."""
+
+    def between(self, state: TrainingState) -> None:
+        """Do nothing."""
+
+    def save(self) -> None:
+        """Do nothing."""
+
+
+UNSAVED: PackSaver = _Unsaved()
+"""Saves nothing."""
+
+
 def _lr_factors(pack: Pack, runs: Sequence[Run], device: torch.device) -> Tensor | None:
     factors = pack.lr_factors([run.lr_ratio for run in runs])
     return None if factors is None else factors.to(device)
@@ -129,27 +171,40 @@ def steps_of(options: TrainingOptions, rows: int) -> int:
 
 
 def train(
-    state: TrainingState, rows: Rows, validation: Rows, options: TrainingOptions, seed: int, exits: Exits = STAY
+    state: TrainingState,
+    rows: Rows,
+    validation: Rows,
+    options: TrainingOptions,
+    seed: int,
+    exits: Exits = STAY,
+    saver: PackSaver = UNSAVED,
 ) -> Iterator[Event]:
     """Train a pack to its end and yield events.
 
     Args:
-        state: state of the pack; updated in place, and consistent after every event.
+        state: state of the pack before its first step, or a restored one; updated in place.
         rows: training rows.
         validation: the validation sample.
         options: training options.
         seed: seed of the row order.
         exits: exit conditions other than patience.
+        saver: called between steps.
 
     Yields:
-        PackStarted; Stepped for every step; Checked for every run every ``eval_every`` steps, at each rung and at the
-        end; Halved at each rung that more than one adapter run reaches; RunEnded for every run that leaves.
+        PackStarted, or PackResumed for a restored state; Stepped for every step; Checked for every run every
+        ``eval_every`` steps, at each rung and at the end; Halved at each rung that more than one adapter run reaches;
+        RunEnded for every run that leaves.
         At the end, ``state.ended`` contains every run with its best and last tensors.
     """
     steps = steps_of(options, len(rows))
     order = BatchOrder(rows.tokens.lengths, options.batch_size, seed)
-    yield PackStarted(tuple(s.run.id for s in state.active), steps, options.batch_size, len(rows))
+    runs = tuple(s.run.id for s in state.active)
+    if state.step == 0:
+        yield PackStarted(runs, steps, options.batch_size, len(rows))
+    elif runs:
+        yield PackResumed(state.step, runs, steps, options.batch_size, len(rows))
     while state.active and state.step < steps:
+        saver.between(state)
         started = time.perf_counter()
         batch = order.at(state.step)
         share = schedule(options.schedule, state.step, steps, options.warmup)
@@ -162,6 +217,7 @@ def train(
         if state.active and (state.step % options.eval_every == 0 or state.step in (*exits.rungs, steps)):
             yield from _check(state, validation, options, exits)
     yield from _leave(state, dict.fromkeys(range(len(state.active)), "finished"))
+    saver.between(state)
 
 
 def take_step(

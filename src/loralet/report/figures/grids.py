@@ -39,7 +39,7 @@ def accuracy_panels(analysis: Analysis) -> list[Panel]:
         interval = () if cell.low is None or cell.high is None else (f"{100 * cell.low:.1f}–{100 * cell.high:.1f}",)
         return (f"{100 * cell.accuracy:.1f}{' ≈' if cell.tied else ''}", *interval)
 
-    heading = f"{'test' if analysis.data.test_rows else 'validation'} accuracy, % (stronger colour: higher)"
+    heading = f"{'test' if analysis.best.test else 'validation'} accuracy, % (stronger colour: higher)"
     return [_map(analysis, "accuracy", i, heading, shade, write) for i in range(len(analysis.grids))]
 
 
