@@ -126,7 +126,9 @@ def test_the_card_shows_the_classes_of_the_test_split(pair: Pair, tmp_path: Path
 
 def test_invalid_scores_of_a_class_are_reported(pair: Pair) -> None:
     _, _, artifact = trained(pair, RUNS["query-value"], "pooler")
-    measured = Measured(9, Scores({"accuracy": 0.9}, {}, 0.3), (ClassScores("a", 0.5, 0.5, 0.5, 2, 2),))
+    measured = Measured(
+        9, Scores({"accuracy": 0.9, "macro_f1": 0.8}, {}, 0.3), (ClassScores("a", 0.5, 0.5, 0.5, 2, 2),)
+    )
     described = json.loads(json.dumps(replace(artifact, metrics={"test": measured}).describe()))
     assert read_description(described).metrics["test"] == measured
     described["metrics"]["test"]["classes"][0]["recall"] = "high"

@@ -15,7 +15,8 @@ from test_text_classifier import LABELS, TEXTS, UNSEEN, small
 
 from loralet import TextClassifier
 from loralet.config import DataOptions
-from loralet.data.splits import carve
+from loralet.data.columns import text_column
+from loralet.data.splits import carve, copies
 from loralet.errors import ConfigError, InputError
 
 RARE = [i for i, label in enumerate(LABELS) if label != "cat" or i < 60]
@@ -51,7 +52,7 @@ def test_a_heavier_class_is_predicted_with_a_higher_probability(model: str, heav
 def test_balanced_weights_are_those_of_scikit_learn_on_the_training_rows(model: str) -> None:
     balanced = small(model, class_weight="balanced").fit(SOME, THEIRS)
     classes, targets = np.unique(THEIRS, return_inverse=True)
-    kept, _ = carve(targets, DataOptions.validation_fraction, 0)
+    kept, _ = carve(targets, DataOptions.validation_fraction, 0, copies(text_column(SOME)))
     weights = compute_class_weight("balanced", classes=classes, y=np.array(THEIRS)[kept])
     assert balanced.artifact_.provenance.class_weights == pytest.approx(tuple(weights))
     given = small(model, class_weight=dict(zip(classes, weights, strict=True))).fit(SOME, THEIRS)
@@ -68,15 +69,19 @@ def test_weights_of_rows_are_those_of_their_classes(model: str, heavy: TextClass
 
 
 def test_a_training_row_of_weight_0_does_not_matter(model: str) -> None:
-    kept, _ = carve(np.unique(THEIRS, return_inverse=True)[1], DataOptions.validation_fraction, 0)
+    targets = np.unique(THEIRS, return_inverse=True)[1]
+    kept, _ = carve(targets, DataOptions.validation_fraction, 0, copies(text_column(SOME)))
     silent = kept[::4]
     weights = np.ones(len(SOME))
     weights[silent] = 0
     other = np.array(SOME, object)
-    other[silent] = [" ".join("h" for _ in text.split()) for text in other[silent]]  # as many tokens
+    # As many tokens, and texts that remain different, so that the same rows are held out.
+    other[silent] = [" ".join(["h"] * len(text.split())) + f" w{i}" for i, text in enumerate(other[silent])]
+    some = np.array(SOME, object)
+    some[silent] = [f"{text} w{i}" for i, text in enumerate(some[silent])]
     results = [
         small(model).fit(list(texts), THEIRS, sample_weight=own).predict_proba(UNSEEN)
-        for texts, own in ((SOME, weights), (other, weights), (other, None))
+        for texts, own in ((some, weights), (other, weights), (other, None))
     ]
     assert (results[0] == results[1]).all()
     assert (results[1] != results[2]).any()

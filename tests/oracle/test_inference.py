@@ -89,7 +89,7 @@ def test_both_engines_give_the_same_logits(loaded: Callable[[str], Ensemble]) ->
     assert isinstance(ours.groups[0].engine, NativeEngine)
     assert isinstance(theirs.groups[0].engine, TorchEngine)
     assert np.abs(ours.logits(TEXTS) - theirs.logits(TEXTS)).max() <= 1e-5
-    assert np.ptp(ours.logits(TEXTS), axis=0).max() > 0.1
+    assert np.ptp(ours.logits(TEXTS), axis=0).max() > 0.05
 
 
 @native

@@ -254,6 +254,14 @@ def test_without_a_usable_cache_the_kernels_are_compiled_for_this_process(
     assert [path.name for path in folder.rglob("kernels-*")] == []
 
 
+def runs(process: int) -> bool:
+    """Whether a process exists and has not ended; one that nobody waits for remains as a zombie."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def test_a_compiler_that_does_not_finish_is_called_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "SECONDS", 0.5)
     monkeypatch.delenv(FORCED, raising=False)
@@ -263,8 +271,7 @@ def test_a_compiler_that_does_not_finish_is_called_once(folder: Path, monkeypatc
         load_kernels(sources=folder / "csrc")
     assert time.monotonic() - before < 10
     assert calls(folder) == 2  # with the question whether it processes an empty file
-    with pytest.raises(ProcessLookupError):  # children of the compiler do not go on
-        os.kill(int((folder / "child").read_text()), 0)
+    assert not runs(int((folder / "child").read_text())), "children of the compiler do not go on"
     with pytest.raises(NativeUnavailable, match=r"cc did not finish before; remove .*unfinished-.* to try it again"):
         load_kernels(sources=folder / "csrc")
     assert calls(folder) == 2

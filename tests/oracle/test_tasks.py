@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -217,13 +217,18 @@ class Regression:
     def decode(self, probabilities: Sequence[float]) -> str:
         return f"{probabilities[0]:.2f}"
 
+    def prediction_problems(
+        self, targets: np.ndarray, probabilities: Mapping[str, np.ndarray], predicted: Mapping[str, np.ndarray]
+    ) -> Iterator[str]:
+        return iter(())
+
 
 def test_saved_predictions_are_read_as_the_task_decodes_them(tmp_path: Path) -> None:
     """Classes are the columns with the highest probability; values are the outputs themselves."""
-    scores = np.array([[0.2, 0.7], [0.9, 0.3]])
-    save_file({TARGETS: np.zeros(2), "run": scores}, tmp_path / PREDICTIONS)
+    scores = np.array([[0.2, 0.8], [0.7, 0.3]])
+    save_file({TARGETS: np.zeros(2, np.int64), "run": scores}, tmp_path / PREDICTIONS)
     assert read_predictions(tmp_path, SingleLabel(("a", "b")))[2]["run"].tolist() == [1, 0]
-    assert read_predictions(tmp_path, Regression())[2]["run"].tolist() == [0.2, 0.9]
+    assert read_predictions(tmp_path, Regression())[2]["run"].tolist() == [0.2, 0.7]
 
 
 def test_rows_given_in_python_keep_their_task() -> None:

@@ -117,7 +117,7 @@ def test_temporary_files_of_a_killed_process_are_removed(tmp_path: Path) -> None
     store.write("pack-1", Saved(VALUES, TENSORS))
     before = names(tmp_path)
     with new_file(tmp_path / "pack-1.json") as temporary:
-        left = tmp_path / temporary.name.replace(temporary.name[-8:], "abcdefgh")
+        left = tmp_path / f"{temporary.name[:-16]}{'0123456789abcdef'}"
         left.write_bytes(b"half")
     (tmp_path / ".adapter.abcdefgh").mkdir()
     (tmp_path / ".hidden").write_text("a user's file")

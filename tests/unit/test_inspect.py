@@ -70,8 +70,8 @@ def test_an_adapter(place: Path) -> None:
     assert (found["adapter"]["method"], found["adapter"]["task"]) == ("lora", "single-label")
     assert found["labels"] == {"0": "0", "1": "1"}
     assert found["parameters"] == {"layers": 2 * 2 * (32 + 32), "classifier": 2 * 32 + 2, "all": 256 + 66}
-    assert (found["training"]["steps"], found["training"]["train_rows"]) == (4, 18)
-    assert found["validation scores"]["rows"] == 2
+    assert (found["training"]["steps"], found["training"]["train_rows"]) == (4, 10)
+    assert found["validation scores"]["rows"] == 10
     tiny, other = (facts(place, name)["found"][0]["architecture"]["fingerprint"] for name in ("tiny", "other"))
     assert tiny == found["adapter"]["backbone fingerprint"] != other
 

@@ -86,7 +86,7 @@ def test_a_connection_is_seen(watch: Path, tmp_path: Path) -> None:
 def test_no_command_contacts_anything(watch: Path, tmp_path: Path) -> None:
     """Bundled and local work, with exports by onnxruntime, which sends usage data unless it is told not to."""
     commands = [
-        ["train", "--steps", "4", "--rank", "2", "--out", "run", "--quiet"],
+        ["train", "--steps", "60", "--lr", "3e-3", "--folds", "0", "--rank", "2", "--out", "run", "--quiet"],
         ["predict", "run", "a text"],
         ["evaluate", "run"],
         ["show", "run"],

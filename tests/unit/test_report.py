@@ -399,7 +399,7 @@ def test_a_command_of_several_lines_stays_in_its_block(analysis: Analysis) -> No
     md = render_markdown(replace(analysis, command="loralet study 'a\n<b>bold</b>\n# heading'"), [], "figures")
     start = md.index("Command:")
     block = md[start : md.index("## Results")].splitlines()[2:]
-    assert [line for line in block if line] == ["    loralet study 'a", "    <b>bold</b>", "    # heading'"]
+    assert [line for line in block if line] == ["    loralet study 'a <b>bold</b> # heading'"]
 
 
 def boxes(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from loralet.models.families import FAMILIES
 from loralet.models.pooling import POOLING_NAMES
 from loralet.tasks.registry import TASKS
+from loralet.tasks.single_label import SingleLabel
 
 if TYPE_CHECKING:
     from loralet.artifacts.artifact import Artifact
@@ -35,7 +36,7 @@ def field_problems(artifact: Artifact) -> Iterator[str]:
         yield f"temperature is {artifact.temperature}: a finite number above 0 is expected"
     if not artifact.backbone:
         yield "backbone is empty"
-    yield from _label_problems(artifact.labels)
+    yield from _label_problems(artifact)
     if artifact.label_values and len(artifact.label_values) != len(artifact.labels):
         yield f"label_values has {len(artifact.label_values)} values for {len(artifact.labels)} labels"
     yield from _pooling_problems(artifact)
@@ -45,10 +46,11 @@ def field_problems(artifact: Artifact) -> Iterator[str]:
     yield from _metric_problems(artifact)
 
 
-def _label_problems(labels: Sequence[str]) -> Iterator[str]:
+def _label_problems(artifact: Artifact) -> Iterator[str]:
+    labels = artifact.labels
     if not labels:
         yield "labels is empty"
-    elif len(labels) == 1:
+    elif len(labels) == 1 and artifact.task == SingleLabel.name:
         yield f"labels is {list(labels)}: at least two are expected"
     repeated = [label for label, count in Counter(labels).items() if count > 1]
     if repeated:

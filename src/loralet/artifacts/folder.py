@@ -29,7 +29,7 @@ from loralet.artifacts.reading import PEFT_PREFIX, head_in_peft, read_artifact, 
 from loralet.artifacts.verify import verify
 from loralet.artifacts.words import write_words
 from loralet.atomic import new_file, new_folder, write_json
-from loralet.errors import CheckError
+from loralet.errors import CheckError, RunError
 from loralet.hub.backbone import Backbone
 from loralet.hub.checkpoint import fingerprint_of
 from loralet.hub.tensors import number_problems
@@ -70,7 +70,11 @@ def save_artifact(folder: Path, artifact: Artifact, backbone: Backbone) -> None:
             named = {_peft_name(name, artifact, family, in_peft): t for name, t in tensors.items()}
             save_file(named, temporary / "adapter_model.safetensors", metadata={"format": "pt"})
         _write_description(temporary, artifact, _own_checkpoint(temporary, artifact, backbone))
-        verify(temporary, load_artifact(temporary), artifact, backbone)
+        try:
+            loaded = load_artifact(temporary)
+        except RunError as error:
+            raise CheckError(f"{artifact.id}: the files differ from the run, nothing was kept ({error})") from error
+        verify(temporary, loaded, artifact, backbone)
 
 
 def add_metrics(folder: Path, split: str, rows: int, scores: Scores, classes: tuple[ClassScores, ...] = ()) -> None:

@@ -12,7 +12,7 @@ from difflib import SequenceMatcher
 import numpy as np
 
 from loralet.data.sources import Dataset, Origin, Split
-from loralet.data.splits import copies
+from loralet.data.splits import copies, separable
 from loralet.errors import SHOWN_ROWS, DataError
 from loralet.tasks.labels import label_key
 
@@ -24,6 +24,7 @@ ALIKE, RARE, LONG_NAME = 0.85, 0.05, 5
 least 1 / ``RARE`` times its rows is taken for a typo."""
 ABSENT = frozenset(("nan", "none", "null", "na", "n/a", "#n/a", "-", "?", "undefined", "unknown", "missing"))
 """Labels that usually stand for a missing one."""
+CONTAMINATED = "no class has two different texts, so validation rows are copies of training rows"
 JOINTS = "|;,"
 """Characters that join several labels in one cell."""
 
@@ -105,7 +106,10 @@ def _repeated(split: Split, carved: bool) -> Iterator[Finding]:
     if not len(again):
         return
     conflicting = np.unique(groups[split.targets != split.targets[first][groups]])
-    kept = "; all copies of a text are held out together" if carved else ""
+    kept = ""
+    if carved:
+        apart = separable(split.targets, groups)
+        kept = f"; {'all copies of a text are held out together' if apart else CONTAMINATED}"
     yield _rows_finding(
         split.places, again, "repeat the text of an earlier row", "repeats the text of an earlier row", kept
     )

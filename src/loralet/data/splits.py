@@ -44,25 +44,21 @@ def carve(
         fraction: share of the rows for validation: at most 5,000 rows, at least one of each class that has two.
         seed: seed of the draw.
         groups: group of each row (:func:`copies`); a group is drawn as one row of the class of its first row. None: all
-            rows are different.
+            rows are different. Groups are ignored if no class has two (:func:`separable`).
 
     Returns:
         Sorted row numbers of the training part and of the validation part. A class with one row stays in training.
 
     Raises:
-        ValueError: no class has two rows, or two groups.
+        ValueError: no class has two rows.
     """
-    if groups is None:
+    if groups is None or not separable(labels, groups):
         groups = np.arange(len(labels))
     first = np.unique(groups, return_index=True)[1]
     own = labels[first]
     counts = np.bincount(own)
     if not (counts >= 2).any():
-        raise ValueError(
-            f"{len(first)} different rows are too few for a validation split: no class has two of them"
-            if len(first) < len(labels)
-            else f"{len(labels)} rows are too few for a validation split: no class has two rows"
-        )
+        raise ValueError(f"{len(labels)} rows are too few for a validation split: no class has two rows")
     candidates = np.where(counts >= 2, counts, 0)
     size = min(round(len(own) * fraction), LARGEST_VALIDATION)
     quotas = _quotas(candidates, np.minimum(candidates, 1), np.maximum(candidates - 1, 0), size)
@@ -72,6 +68,12 @@ def carve(
     for missing in np.setdiff1d(labels, labels[~drawn[groups]]):
         drawn[groups[labels == missing]] = False
     return np.flatnonzero(~drawn[groups]), np.flatnonzero(drawn[groups])
+
+
+def separable(labels: np.ndarray, groups: np.ndarray) -> bool:
+    """Whether a class has two groups, so that rows can be held out without a copy of them among the training rows."""
+    first = np.unique(groups, return_index=True)[1]
+    return bool((np.bincount(labels[first]) >= 2).any())
 
 
 def sample(labels: np.ndarray, size: int, seed: int) -> np.ndarray:

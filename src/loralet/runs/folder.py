@@ -13,7 +13,7 @@ While a run is unfinished, results.json has the rows of its finished runs, and a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from itertools import count
 from pathlib import Path
@@ -40,10 +40,6 @@ PREDICTED = "predicted/"
 """Prefix in predictions.safetensors for runs that have only predicted targets; ids contain no slash."""
 TARGETS = "labels"
 """Name of the test split's targets in predictions.safetensors."""
-
-
-SUM_ERROR = 1e-2
-"""Largest distance of a sum of probabilities from 1; those of fp32 and many classes are within 1e-4."""
 
 
 def new_run_folder(out: str, kind: str) -> Path:
@@ -132,25 +128,6 @@ def read_predictions(folder: Path, task: Task) -> tuple[np.ndarray, dict[str, np
     except (SafetensorError, KeyError, OSError) as error:
         raise RunError(f"{path}: cannot be read as predictions ({error})") from error
     given = {n.removeprefix(PREDICTED): tensors.pop(n) for n in list(tensors) if n.startswith(PREDICTED)}
-    if problems := list(_prediction_problems(task, targets, tensors, given)):
+    if problems := list(task.prediction_problems(targets, tensors, given)):
         raise RunError(f"{path}: cannot be read as predictions ({'; '.join(problems[:5])})")
     return targets, tensors, given | {run: task.predicted(values) for run, values in tensors.items()}
-
-
-def _prediction_problems(
-    task: Task, targets: np.ndarray, probabilities: Mapping[str, np.ndarray], predicted: Mapping[str, np.ndarray]
-) -> Iterator[str]:
-    """Messages about targets and predictions that are not classes, and probabilities that are none."""
-    classes, rows = len(task.labels), targets.shape[:1]
-    for name, values in {TARGETS: targets, **predicted}.items():
-        if values.shape != rows or not np.issubdtype(values.dtype, np.integer):
-            yield f"{name} has shape {list(values.shape)} and type {values.dtype}; one class for each row is expected"
-        elif values.size and not (int(values.min()) >= 0 and int(values.max()) < classes):
-            yield f"{name} has a class outside 0 to {classes - 1}"
-    for name, values in probabilities.items():
-        if values.shape != (*rows, classes) or not np.issubdtype(values.dtype, np.floating):
-            yield f"{name} has shape {list(values.shape)}, expected {[*rows, classes]}"
-        elif not (np.isfinite(values).all() and (values >= 0).all()):
-            yield f"{name} has probabilities that are negative or not finite"
-        elif np.abs(values.sum(-1, dtype=np.float64) - 1).max(initial=0) > SUM_ERROR:
-            yield f"{name} has probabilities whose sum is not 1"

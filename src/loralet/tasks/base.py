@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Protocol
@@ -241,6 +241,18 @@ class Task(Protocol):
 
     def probabilities(self, logits: Float[np.ndarray, "*axes c"]) -> Float[np.ndarray, "*axes c"]:
         """Probabilities of logits."""
+        ...
+
+    def prediction_problems(
+        self, targets: np.ndarray, probabilities: Mapping[str, np.ndarray], predicted: Mapping[str, np.ndarray]
+    ) -> Iterator[str]:
+        """Messages about saved predictions that this task cannot have made.
+
+        Args:
+            targets: saved targets of the rows.
+            probabilities: saved outputs by run.
+            predicted: saved predicted targets by run.
+        """
         ...
 
     def calibrate(self, logits: Float[np.ndarray, "m c"], targets: np.ndarray) -> TemperatureScaling | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
 
 import numpy as np
 from jaxtyping import Int
+
+SUM_ERROR = 1e-2
+"""Largest distance of a sum of probabilities from 1; those of fp32 and many classes are within 1e-4."""
 
 
 @dataclass(frozen=True)
@@ -96,3 +99,27 @@ def largest_confusions(labels: Sequence[str], counts: Int[np.ndarray, "c c"], mo
     return tuple(
         Confusion(labels[i], labels[j], int(counts[i, j]), float(counts[i, j] / totals[i])) for i, j in wrong[:most]
     )
+
+
+def prediction_problems(
+    classes: int, targets: np.ndarray, probabilities: Mapping[str, np.ndarray], predicted: Mapping[str, np.ndarray]
+) -> Iterator[str]:
+    """Messages about targets and predictions that are not classes, and probabilities that are none.
+
+    Args:
+        classes: number of classes.
+        targets, probabilities, predicted: see :meth:`loralet.tasks.base.Task.prediction_problems`.
+    """
+    rows = targets.shape[:1]
+    for name, values in {"labels": targets, **predicted}.items():
+        if values.shape != rows or not np.issubdtype(values.dtype, np.integer):
+            yield f"{name} has shape {list(values.shape)} and type {values.dtype}; one class for each row is expected"
+        elif values.size and not (int(values.min()) >= 0 and int(values.max()) < classes):
+            yield f"{name} has a class outside 0 to {classes - 1}"
+    for name, values in probabilities.items():
+        if values.shape != (*rows, classes) or not np.issubdtype(values.dtype, np.floating):
+            yield f"{name} has shape {list(values.shape)}, expected {[*rows, classes]}"
+        elif not (np.isfinite(values).all() and (values >= 0).all()):
+            yield f"{name} has probabilities that are negative or not finite"
+        elif np.abs(values.sum(-1, dtype=np.float64) - 1).max(initial=0) > SUM_ERROR:
+            yield f"{name} has probabilities whose sum is not 1"

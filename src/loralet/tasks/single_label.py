@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from math import isfinite
@@ -14,7 +14,14 @@ from jaxtyping import Float, Int
 from loralet.errors import DataError, listed_rows
 from loralet.tasks.base import BaselineKind, Check, RawLabels, Scores
 from loralet.tasks.calibration import TemperatureScaling, scale_temperature
-from loralet.tasks.classes import ClassScores, Confusion, class_scores, confusion_counts, largest_confusions
+from loralet.tasks.classes import (
+    ClassScores,
+    Confusion,
+    class_scores,
+    confusion_counts,
+    largest_confusions,
+    prediction_problems,
+)
 from loralet.tasks.labels import LabelLookup, LabelType, common_type, sorted_labels
 from loralet.tasks.softmax import log_softmax, softmax
 
@@ -166,6 +173,11 @@ class SingleLabel:
 
     def calibrate(self, logits: Float[np.ndarray, "m c"], targets: np.ndarray) -> TemperatureScaling | None:
         return scale_temperature(logits, targets) if np.isfinite(logits).all() else None
+
+    def prediction_problems(
+        self, targets: np.ndarray, probabilities: Mapping[str, np.ndarray], predicted: Mapping[str, np.ndarray]
+    ) -> Iterator[str]:
+        return prediction_problems(len(self.labels), targets, probabilities, predicted)
 
     def classes(self, predicted: np.ndarray, targets: np.ndarray) -> tuple[ClassScores, ...]:
         return class_scores(self.labels, predicted, targets)

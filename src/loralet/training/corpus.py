@@ -113,10 +113,10 @@ def settle(dataset: Dataset, options: DataOptions, sample_size: int, folds: int 
     """Determine the validation split of a data set, or its folds.
 
     The validation split is the given one, or a stratified part of the training rows. Copies of a text are held out
-    together.
+    together, unless no class has two different texts.
 
     Raises:
-        DataError: no class has two different texts, so no row can be held out for validation.
+        DataError: no class has two rows, so no row can be held out for validation.
     """
     train, validation, strata = dataset.train, dataset.validation, dataset.task.strata
     try:

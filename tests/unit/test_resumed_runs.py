@@ -73,7 +73,7 @@ def test_options_other_than_those_of_the_machine_must_be_the_same(data: Path) ->
     require_same_options(Path("run"), began, "train", free)
     with pytest.raises(ConfigError, match=r"steps is 8, it was 7: options cannot change on resume") as caught:
         require_same_options(Path("run"), began, "train", replace(CONFIG, training=TrainingOptions(steps=8), lr=1.0))
-    assert "lr is 1.0, it was 0.003" in str(caught.value)
+    assert "lr is 1.0, it was not set" in str(caught.value)
     assert "`loralet resume run` continues it" in str(caught.value)
     with pytest.raises(ConfigError, match="holds an unfinished train: `loralet resume run` continues it"):
         require_same_options(Path("run"), began, "study", StudyConfig())
@@ -188,7 +188,7 @@ def test_unfinished_results_are_read_and_shown(tmp_path: Path, data: Path) -> No
     assert line in command(tmp_path, "inspect", "run").stdout.replace("\n", " ")
     assert command(tmp_path, "report", "run", "--format", "md").returncode == 0
     report = (folder / "report.md").read_text()
-    assert line in report.replace("\n", " ")
+    assert line in report.replace("\n", " ").replace("\\`", "`")
     assert "There is no test split" not in report
     done = command(tmp_path, "evaluate", "run")
     assert done.returncode == 2
