@@ -28,7 +28,22 @@ STUDY = (
     *("--ranks", "2", "4", "--alphas", "8", "--dropouts", "0.1", "--seeds", "0", "1", "--halving", "--combine"),
 )
 """Several packs, with dropout, runs that leave early, an average and an ensemble."""
-TRAIN = ("train", "news-mini", "--steps", "60", "--eval-every", "10", "--rank", "4", "--dropout", "0.1")
+TRAIN = (
+    "train",
+    "news-mini",
+    "--steps",
+    "60",
+    "--eval-every",
+    "10",
+    "--rank",
+    "4",
+    "--dropout",
+    "0.1",
+    "--folds",
+    "2",
+    "--hybrid",
+    "off",
+)
 
 
 @dataclass(frozen=True)
