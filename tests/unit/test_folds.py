@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from sklearn.model_selection import StratifiedGroupKFold
@@ -85,6 +85,7 @@ def test_the_largest_number_of_folds_counts_distinct_texts() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 3)), min_size=8, max_size=80), st.integers(2, 6))
+@example([(0, 1), (0, 1), (2, 0), (2, 0), (1, 1), (1, 2), (1, 2), (2, 2)], 2)
 def test_folds_are_a_partition_that_keeps_copies_together(drawn: list[tuple[int, int]], count: int) -> None:
     texts, strata = column([f"text {number}" for number, _ in drawn]), np.array([label for _, label in drawn])
     count = min(count, most_folds(texts, strata))

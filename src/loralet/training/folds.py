@@ -87,6 +87,25 @@ def fold_of_rows(texts: pa.ChunkedArray, strata: Int[np.ndarray, "m"], count: in
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
         for i, (_, held_out) in enumerate(StratifiedGroupKFold(count).split(strata, strata, groups)):
             folds[held_out] = i
+    return _with_two_classes(folds, strata, groups, count)
+
+
+def _with_two_classes(
+    folds: Int[np.ndarray, "m"], strata: Int[np.ndarray, "m"], groups: Int[np.ndarray, "m"], count: int
+) -> Int[np.ndarray, "m"]:
+    """Move single texts to other folds until the rows outside of each fold have two classes."""
+    folds = folds.copy()
+    for fold in list(range(count)) * 2:
+        outside = np.unique(strata[folds != fold])
+        if len(outside) > 1:
+            continue
+        inside = np.flatnonzero((folds == fold) & ~np.isin(strata, outside))
+        if not len(inside):
+            continue
+        sizes = np.bincount(folds, minlength=count)
+        sizes[fold] = len(folds)
+        pure = [row for row in inside if (strata[groups == groups[row]] == strata[row]).all()]
+        folds[groups == groups[(pure or inside.tolist())[-1]]] = sizes.argmin()
     return folds
 
 
