@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from loralet.runs.results import NAME, read_results, unfinished_text, write_resu
 from loralet.runs.selection import with_test_read
 from loralet.runs.sources import columns_of, dataset_of, read_config
 from loralet.runtime import using_threads
+from loralet.terminal import note
 
 
 def evaluate(config: EvaluateConfig) -> None:
@@ -33,8 +33,8 @@ def evaluate(config: EvaluateConfig) -> None:
         if config.rows.data:
             rows = config.rows
             split = load_labelled(rows.data, columns_of(rows.columns), ensemble.task, rows.labels_are_indices)
-            for note in split.notes:
-                print(f"· {note}", file=sys.stderr)
+            for remark in split.notes:
+                note(remark)
         else:
             split = _own_test(Path(config.runs.one.folder), ensemble.artifacts)
         names = (_names(ensemble), split.source, "; ".join(ensemble.backends))

@@ -29,7 +29,7 @@ class KnownModel:
         licence: licence of the weights, by SPDX.
         rows_per_second: training rows per second of one run on two CPU cores, by a backbone of this architecture
             (benchmarks/speed.json), rounded to hundreds.
-        league: mean test accuracy of ``loralet train`` on ten data sets (benchmarks/league.json).
+        league: mean test accuracy of ``loralet train`` on ten data sets (benchmarks/league.json, with its commit).
     """
 
     name: str
