@@ -58,7 +58,7 @@ def chosen_run(results: Results) -> RunResult:
     """
     trained = [run for run in results.runs if run.trained]
     if not trained and not results.finished:
-        raise RunError("this folder has no trained run yet; `loralet resume` with this folder goes on")
+        raise RunError("this folder has no trained run yet: continue it with `loralet resume FOLDER`")
     if not trained:
         raise RunError("this folder has no trained run")
     hybrids = [run for run in results.runs if run.role == HYBRID]

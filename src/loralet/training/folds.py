@@ -69,7 +69,8 @@ def most_folds(texts: pa.ChunkedArray, strata: Int[np.ndarray, "m"]) -> int:
 def fold_of_rows(texts: pa.ChunkedArray, strata: Int[np.ndarray, "m"], count: int, seed: int) -> Int[np.ndarray, "m"]:
     """The fold of each row, from 0: stratified, with all copies of a text in one fold.
 
-    Computed by :class:`sklearn.model_selection.StratifiedGroupKFold` on texts in random order.
+    Computed by :class:`sklearn.model_selection.StratifiedGroupKFold` on texts in random order. If that leaves a single
+    class outside of a fold, texts are moved.
 
     Args:
         texts: one string per row.
