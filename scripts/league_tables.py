@@ -1,42 +1,89 @@
-"""Markdown of the league benchmark: accuracy on data sets of many kinds."""
+"""Markdown of the benchmarks on data sets of many kinds: all rows, and few labels per class."""
 
 from __future__ import annotations
+
+from statistics import fmean
 
 from markdown_tables import Report, source, table
 
 LEAGUE = """\
 Test accuracy on data sets of many kinds, with the options of `loralet train` left at their defaults of the commit below
-(today's may be newer): means over {seeds} seeds. The difference is to the linear model on words, on the same test rows;
-p is that of {method}. Seconds are those from reading the data to the last prediction.
+(today's may be newer): means over {seeds} seeds. ↑ and ↓: better and worse than the linear model on words on the same
+test rows, p < {level} by {method}.
+
+"""
+SUMMARY = """\
+Means over the sets. Better and worse count the arrows above. ECE is the expected calibration error. Seconds are those
+from reading the data to the last prediction.
+
+"""
+FEW = """\
+Mean test accuracy on {sets} after training on a few rows of each class, over {draws} draws of these rows. Options of
+`loralet train` as above; the penalty of logistic regression is chosen by cross-validation. Standard deviations over the
+draws, averaged over the sets, in parentheses.
 
 """
 WORDS = "TF-IDF + linear SVM"
+LEVEL = 0.05
+"""p below which a difference has an arrow."""
 
 
 def league(report: Report) -> str:
     """The section of the league, without its heading."""
     words, *others = report["rows"]
     assert words == WORDS
-    baseline = report["rows"][words]
-    head = ["data", WORDS, *(name for other in others for name in (other, "difference", "p", "seconds"))]
-    lines: list[tuple[object, ...]] = []
-    for name, row in baseline.items():
-        line: list[object] = [name.replace("_", " "), f"{row['test']:.1%}"]
-        for other in others:
-            own = report["rows"][other][name]
-            points, p = 100 * (own["test"] - row["test"]), own["over_words"]["p"]
-            line += [f"{own['test']:.1%}", f"{points:+.1f} points", f"{p:.2g}", f"{own['seconds']:.0f}"]
-        lines.append(tuple(line))
-    means: list[object] = ["mean", f"{_mean(report, words):.1%}"]
-    for other in others:
-        points = 100 * (_mean(report, other) - _mean(report, words))
-        means += [f"{_mean(report, other):.1%}", f"{points:+.1f} points", "", ""]
+    lines = [
+        (name.replace("_", " "), *(_accuracy(report["rows"][classifier][name]) for classifier in report["rows"]))
+        for name in report["rows"][words]
+    ]
     seeds = max(len(row["test_seeds"]) for other in others for row in report["rows"][other].values())
-    method = next(row["over_words"]["method"] for other in others for row in report["rows"][other].values())
-    text = LEAGUE.format(seeds=seeds, method=method) + source("league", report)
-    return "\n".join([text, table(tuple(head), [*lines, tuple(means)])])
+    methods = {row["over_words"]["method"] for other in others for row in report["rows"][other].values()}
+    text = LEAGUE.format(seeds=seeds, method=" or ".join(sorted(methods)), level=LEVEL) + source("league", report)
+    means = [_means(report, name) for name in report["rows"]]
+    head = ("classifier", "accuracy", "difference to words", "better", "worse", "ECE", "seconds")
+    return "\n".join([text, table(("data", *report["rows"]), lines), SUMMARY + table(head, means)])
 
 
-def _mean(report: Report, name: str) -> float:
-    found = [float(row["test"]) for row in report["rows"][name].values()]
-    return sum(found) / len(found)
+def _accuracy(row: Report) -> str:
+    over = row.get("over_words")
+    arrow = "" if over is None or over["p"] >= LEVEL else " ↑" if over["difference"] > 0 else " ↓"
+    return f"{row['test']:.1%}{arrow}"
+
+
+def _means(report: Report, name: str) -> tuple[object, ...]:
+    rows = report["rows"][name].values()
+    accuracy, words = (fmean(row["test"] for row in report["rows"][other].values()) for other in (name, WORDS))
+    compared = [row["over_words"] for row in rows if "over_words" in row and row["over_words"]["p"] < LEVEL]
+    errors = [row["ece"] for row in rows if row.get("ece") is not None]
+    seconds = f"{fmean(row['seconds'] for row in rows):.0f}"
+    if name == WORDS:
+        return name, f"{accuracy:.1%}", "–", "–", "–", "–", seconds
+    better = sum(over["difference"] > 0 for over in compared)
+    ece = f"{fmean(errors):.3f}" if errors else "–"
+    difference = f"{100 * (accuracy - words):+.1f} points"
+    return name, f"{accuracy:.1%}", difference, better, len(compared) - better, ece, seconds
+
+
+def few_labels(report: Report) -> str:
+    """The section of few labels per class, without its heading."""
+    labels = list(report["labels"])
+    by_classifier = report["labels"][labels[0]]
+    sets = next(iter(by_classifier.values()))
+    lines = [(name, *(_mean(report["labels"][count][name]) for count in labels)) for name in by_classifier]
+    text = FEW.format(sets=", ".join(name.replace("_", " ") for name in sets), draws=report["draws"])
+    head = ("classifier", *(f"{count} per class" for count in labels))
+    by_set = [
+        (
+            f"{name}, {count} per class".replace("_", " "),
+            *(f"{report['labels'][count][classifier][name]['test']:.1%}" for classifier in by_classifier),
+        )
+        for name in sets
+        for count in labels
+    ]
+    return "\n".join([text + source("few_labels", report), table(head, lines), table(("data", *by_classifier), by_set)])
+
+
+def _mean(by_set: Report) -> str:
+    rows = by_set.values()
+    spread = fmean(row["test_sd"] or 0 for row in rows)
+    return f"{fmean(row['test'] for row in rows):.1%} ({spread:.1%})"

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import few_labels
 import league
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 from frozen import fit
+from league_tables import few_labels as few_section
 from league_tables import league as section
 from scipy.stats import binomtest
 
+from loralet.data.sources import Split
 from loralet.report.statistics import paired
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -60,9 +65,47 @@ def test_the_table_shows_every_set_and_the_means() -> None:
     rows = {league.WORDS: {"some_set": league.summary(WORDS, WORDS)}, "tiny": {"some_set": row}}
     machine = {"cpu": "X", "cores": 2, "dtype": "fp32", "torch": "2", "commit": "abc"}
     found = section({"rows": rows, "machine": machine})
-    assert "| some set | 60.0% | 90.0% | +30.0 points | 0.42 | 4 |" in found
-    assert "| mean | 60.0% | 90.0% | +30.0 points |  |  |" in found
+    assert "| some set | 60.0% | 90.0% |" in found, "a difference within chance has no arrow"
+    assert "| TF-IDF + linear SVM | 60.0% | – | – | – | – | 1 |" in found
+    assert "| tiny | 90.0% | +30.0 points | 0 | 0 | 0.500 | 4 |" in found
     assert "2\nseeds" in found or "2 seeds" in " ".join(found.split())
+
+
+@pytest.mark.parametrize(("difference", "arrow", "counts"), [(0.3, "↑", "1 | 0"), (-0.3, "↓", "0 | 1")])
+def test_the_table_marks_a_difference_beyond_chance(difference: float, arrow: str, counts: str) -> None:
+    over = {"p": 0.01, "difference": difference, "method": "an exact test"}
+    rows = {
+        league.WORDS: {"a": {"test": 0.5, "test_seeds": [0.5], "seconds": 1.0}},
+        "tiny": {"a": {"test": 0.5 + difference, "test_seeds": [0.5], "seconds": 1.0, "over_words": over}},
+    }
+    found = section({"rows": rows, "machine": {"cpu": "X", "cores": 2, "dtype": "fp32", "torch": "2", "commit": "a"}})
+    assert f"| a | 50.0% | {0.5 + difference:.1%} {arrow} |" in found
+    assert f"| tiny | {0.5 + difference:.1%} | {100 * difference:+.1f} points | {counts} | – | 1 |" in found
+
+
+def test_a_draw_has_the_same_number_of_rows_of_each_class() -> None:
+    targets = np.repeat([0, 1, 2], [30, 9, 4])
+    rows = few_labels.draw_rows(targets, 5, 0)
+    assert len(set(rows.tolist())) == len(rows)
+    assert np.bincount(targets[rows]).tolist() == [5, 5, 4]
+    assert few_labels.draw_rows(targets, 5, 0).tolist() == rows.tolist()
+    assert few_labels.draw_rows(targets, 5, 1).tolist() != rows.tolist()
+
+
+def test_the_few_rows_are_written_as_they_are(tmp_path: Path) -> None:
+    rows = Split("x", pa.chunked_array([pa.array(['a "b", c', "d\ne"])]), np.array([1, 0]))
+    few_labels.write_table(tmp_path / "train.csv", rows, ("no", "yes"))
+    found = pd.read_csv(tmp_path / "train.csv")
+    assert found.to_dict("list") == {"text": ['a "b", c', "d\ne"], "label": ["yes", "no"]}
+
+
+def test_the_table_of_few_labels_has_means_over_sets() -> None:
+    by_set = {"one_set": {"test": 0.5, "test_sd": 0.1}, "two": {"test": 0.7, "test_sd": 0.3}}
+    machine = {"cpu": "X", "cores": 2, "dtype": "fp32", "torch": "2", "commit": "abc"}
+    found = few_section({"labels": {"8": {"tiny": by_set}}, "draws": 10, "machine": machine})
+    assert "| tiny | 60.0% (20.0%) |" in found
+    assert "| one set, 8 per class | 50.0% |" in found
+    assert "one set, two" in found and "10 draws" in found
 
 
 def test_the_committed_results_are_those_of_the_league() -> None:
