@@ -1,6 +1,6 @@
 """Accuracy with few labels per class, against linear models on words and on frozen embeddings.
 
-    python benchmarks/few_labels.py LEAGUE AG_NEWS [--frozen MINILM] [--models MODEL ...] [--draws 10] [--labels 8 16 64]
+    python benchmarks/few_labels.py LEAGUE AG_NEWS [--frozen MINILM] [--models MODEL ...] [--draws 10] [--labels 8 16]
 
 LEAGUE and AG_NEWS are the folders of ``benchmarks/league.py``. Each draw takes the same number of rows per class from
 train.csv at random; loralet trains on them as ``loralet train`` without options, and every classifier is measured on

@@ -98,22 +98,22 @@ def completed(place: Path, *arguments: str, prefix: Sequence[str] = ()) -> Ended
     return ended(started(place, arguments, prefix))
 
 
-def killed(place: Path, seconds: float, *arguments: str, number: int = signal.SIGKILL) -> Ended:
-    """Run ``loralet`` and send it a signal after some seconds, if it has not ended before."""
+def killed(place: Path, seconds: float, *arguments: str) -> Ended:
+    """Run ``loralet`` and kill it after some seconds, if it has not ended before."""
     process = started(place, arguments)
     try:
         output, _ = process.communicate(timeout=seconds)
         return Ended(process.returncode, output, seconds)
     except subprocess.TimeoutExpired:
-        process.send_signal(number)
+        process.send_signal(signal.SIGKILL)
     return ended(process)
 
 
-def wait_for(path: Path) -> None:
-    """Wait until a file exists."""
+def wait_for(path: Path, content: bytes = b"") -> None:
+    """Wait until a file exists and contains some bytes."""
     until = time.monotonic() + ENDED
-    while not path.exists():
-        assert time.monotonic() < until, f"{path} does not appear"
+    while not (path.exists() and content in path.read_bytes()):
+        assert time.monotonic() < until, f"{path} does not appear, or does not contain {content!r}"
         time.sleep(0.01)
 
 

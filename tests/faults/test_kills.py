@@ -7,7 +7,18 @@ import signal
 from pathlib import Path
 
 import pytest
-from states import Whole, completed, count, differences, final_state, killed, require_clean, started, wait_for
+from states import (
+    Whole,
+    completed,
+    count,
+    differences,
+    ended,
+    final_state,
+    killed,
+    require_clean,
+    started,
+    wait_for,
+)
 
 KILLS = count("LORALET_KILLS", 2)
 """Number of kills."""
@@ -47,22 +58,18 @@ def test_killed_studies_end_in_the_same_state(tmp_path: Path, study: Whole, caps
 def test_a_signal_writes_a_checkpoint_and_names_the_command_that_resumes(
     tmp_path: Path, training: Whole, number: signal.Signals
 ) -> None:
-    draw, stopped = random.Random(int(number)), 0
-    for i in range(MOST_TRIES):
-        out, command = f"run-{i}", (*training.arguments, "--out", f"run-{i}")
-        done = killed(tmp_path, draw.uniform(0.4, 1) * training.seconds, *command, number=number)
-        require_clean(done)
-        if not (tmp_path / out / "checkpoint" / "pack-1.json").exists():
-            continue
-        assert done.status == 128 + number
-        assert f"to go on from the last checkpoint: loralet resume {out}" in done.output
-        resumed = completed(tmp_path, "resume", out)
-        assert resumed.status == 0, resumed.output
-        assert not differences(final_state(tmp_path / out), training.state)
-        stopped += "resuming after step" in resumed.output  # else the signal came after the last step
-        if stopped:
-            break
-    assert stopped
+    process = started(tmp_path, (*training.arguments, "--out", "run"))
+    wait_for(tmp_path / "run" / "metrics.jsonl", b'"Checked"')  # in mid-training
+    process.send_signal(number)
+    done = ended(process)
+    require_clean(done)
+    assert done.status == 128 + number
+    assert "to go on from the last checkpoint: loralet resume run" in done.output
+    assert (tmp_path / "run" / "checkpoint" / "pack-1.json").exists()
+    resumed = completed(tmp_path, "resume", "run")
+    assert resumed.status == 0, resumed.output
+    assert "resuming after step" in resumed.output
+    assert not differences(final_state(tmp_path / "run"), training.state)
 
 
 def test_a_second_process_is_refused_and_writes_nothing(tmp_path: Path, training: Whole) -> None:

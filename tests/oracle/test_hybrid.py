@@ -125,7 +125,7 @@ def of_scikit_learn(place: Path, texts: list[str]) -> np.ndarray:
     """Log-probabilities of the linear model, fitted by scikit-learn on the rows that the run was trained on."""
     corpus = load_corpus(str(place / "help"), DataOptions(), 512)
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=TOKEN)
-    machine = LogisticRegression(C=INVERSE_PENALTY, max_iter=MOST_ITERATIONS)
+    machine = LogisticRegression(C=INVERSE_PENALTY, tol=1e-9, max_iter=MOST_ITERATIONS)
     machine.fit(vectorizer.fit_transform(corpus.train.texts.to_pylist()), corpus.train.targets)
     found: np.ndarray = machine.predict_log_proba(vectorizer.transform(texts))
     return found
@@ -296,7 +296,7 @@ def test_with_folds_the_weight_is_chosen_out_of_fold(place: Path, folded: Path) 
 
     def log_probabilities(fitted: np.ndarray, wanted: np.ndarray) -> np.ndarray:
         vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=TOKEN)
-        machine = LogisticRegression(C=INVERSE_PENALTY, max_iter=MOST_ITERATIONS)
+        machine = LogisticRegression(C=INVERSE_PENALTY, tol=1e-9, max_iter=MOST_ITERATIONS)
         own = weights[fitted] / weights.mean()
         machine.fit(vectorizer.fit_transform(texts[fitted]), train.targets[fitted], own)
         return np.asarray(machine.predict_log_proba(vectorizer.transform(texts[wanted])))

@@ -89,7 +89,7 @@ def test_features_of_any_text_are_those_of_scikit_learn(texts: list[str]) -> Non
 def test_probabilities_are_those_of_scikit_learn(classes: int) -> None:
     targets = np.arange(len(TEXTS)) % classes
     oracle = vectorizer().fit(TEXTS)
-    machine = LogisticRegression(C=INVERSE_PENALTY, max_iter=MOST_ITERATIONS).fit(oracle.transform(TEXTS), targets)
+    machine = LogisticRegression(C=INVERSE_PENALTY, tol=1e-9, max_iter=MOST_ITERATIONS).fit(oracle.transform(TEXTS), targets)
     wanted = machine.predict_log_proba(oracle.transform(UNSEEN))
     logits = fit_words(TEXTS, targets, classes).model.logits(UNSEEN)
     found = logits - np.log(np.exp(logits).sum(1, keepdims=True))
@@ -101,7 +101,7 @@ def test_weights_of_rows_are_those_of_scikit_learn() -> None:
     weights = np.where(TARGETS == 1, 2.0, 0.5)
     fitted = fit_words(TEXTS, TARGETS, 3, weights).model
     features = vectorizer().fit(TEXTS)
-    machine = LogisticRegression(C=INVERSE_PENALTY, max_iter=MOST_ITERATIONS)
+    machine = LogisticRegression(C=INVERSE_PENALTY, tol=1e-9, max_iter=MOST_ITERATIONS)
     machine.fit(features.transform(TEXTS), TARGETS, weights)
     found, wanted = fitted.logits(UNSEEN), machine.decision_function(features.transform(UNSEEN))
     assert np.abs((found - found.mean(1, keepdims=True)) - (wanted - wanted.mean(1, keepdims=True))).max() <= FP16

@@ -33,7 +33,7 @@ MOST_FEATURES = 100_000
 """Largest number of words and word pairs; the most frequent are kept."""
 MOST_COEFFICIENTS = 2_000_000
 """Largest number of coefficients over all classes, which limits the file to a few megabytes."""
-MOST_ITERATIONS = 100
+MOST_ITERATIONS = 1000
 VOCABULARY_ROWS = 100_000
 """With more rows, words and pairs are counted in an evenly spaced part of them: their number grows with the rows."""
 CHUNK = 10_000
@@ -214,7 +214,9 @@ def _regression(
         return present, np.zeros((1, features.shape[1])), np.zeros(1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the weight in a hybrid allows for an early end
-        machine = LogisticRegression(C=inverse_penalty, max_iter=MOST_ITERATIONS).fit(features, targets, weights)
+        # On sparse features, SAG comes closer to the optimum than the default solver, in a fiftieth of its time.
+        machine = LogisticRegression(C=inverse_penalty, solver="sag", max_iter=MOST_ITERATIONS, random_state=0)
+        machine.fit(features, targets, weights)
     coefficients, biases = machine.coef_, machine.intercept_
     if len(present) == 2:  # one logit, whose sigmoid is the probability of the second class
         return present, np.concatenate([-coefficients, coefficients]) / 2, np.concatenate([-biases, biases]) / 2
