@@ -36,7 +36,7 @@ study: setup  ## set up, then the main job: a 3 x 3 grid with base rows, its tab
 	$(BIN)/loralet study $(DATA) $(if $(MODEL),--models $(MODEL)) --report $(ARGS)
 
 test: setup-dev  ## set up, then all tests with coverage
-	$(BIN)/python -m pytest --numprocesses 2 --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-report=term $(ARGS)
 
 faults: setup-dev  ## set up, then the long fault tests: 30 kills of studies, every file of a run folder damaged, full disks
 	LORALET_KILLS=30 LORALET_DAMAGES=0 LORALET_DISKS=12 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile \

@@ -34,6 +34,9 @@ from loralet.inference.predictor import load_classifier
 from loralet.runs.run import Run
 from loralet.training.optimizer import AdamW
 
+# Long trainings of lines that other tests cover; measuring them takes half as long again.
+pytestmark = pytest.mark.no_cover
+
 SMALL_TARGETS = ("query", "value")
 
 

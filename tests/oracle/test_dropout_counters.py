@@ -33,6 +33,9 @@ from loralet.models.table import EncoderTable
 from loralet.runtime import using_threads
 from loralet.training.loop import TrainingState, train
 
+# Long trainings of lines that other tests cover; measuring them takes half as long again.
+pytestmark = pytest.mark.no_cover
+
 WORD, LONG = (1 << 32) - 1, (1 << 64) - 1
 TABLE = EncoderTable(layers=2, width=32, heads=2, feed_forward=64, vocabulary=len(VOCABULARY), positions=40)
 

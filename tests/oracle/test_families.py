@@ -25,6 +25,9 @@ from loralet.models.families import FAMILIES
 from loralet.runs.environment import read_environment
 from loralet.training.packs import adapter_run, build_pack, resolved
 
+# Long trainings of lines that other tests cover; measuring them takes half as long again.
+pytestmark = pytest.mark.no_cover
+
 CLASSES = ("oil", "team")
 WORDS = {"oil": ["oil", "price", "stock", "market"], "team": ["team", "wins", "game", "play"]}
 TEXTS = ["oil price", "The team wins the game: the WORLD cup 2004!", "market", "naïve café, a new play in the world"]

@@ -24,6 +24,9 @@ from loralet.runs.selection import rank_of
 from loralet.training.corpus import Rows
 from loralet.training.loop import TrainingState, train
 
+# Long trainings of lines that other tests cover; measuring them takes half as long again.
+pytestmark = pytest.mark.no_cover
+
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:

@@ -27,6 +27,9 @@ from loralet.training.corpus import Rows
 from loralet.training.halving import Exits
 from loralet.training.loop import TrainingState, train
 
+# Long trainings of lines that other tests cover; measuring them takes half as long again.
+pytestmark = pytest.mark.no_cover
+
 RUNS = [
     run_of(3e-3, 0, rank=4, alpha=16.0, dropout=0.2, targets=("query", "value")),
     run_of(1e-2, 0, rank=0),
