@@ -33,6 +33,7 @@ from loralet.config import (
     ResumeConfig,
     ShowConfig,
     StudyConfig,
+    TeachConfig,
     TrainConfig,
     with_preset,
 )
@@ -65,6 +66,11 @@ COMMANDS: dict[str, Command] = {
         (StudyConfig, Interface, Planning),
     ),
     "train": Command("Train one LoRA configuration.", "loralet.commands.study:train", (TrainConfig, Interface)),
+    "teach": Command(
+        "Train a small classifier on its labels and on the probabilities of larger classifiers.",
+        "loralet.commands.teach:teach",
+        (TeachConfig, Interface),
+    ),
     "resume": Command(
         "Continue an interrupted study, training or distillation.", "loralet.commands.resume:resume", (ResumeConfig,)
     ),

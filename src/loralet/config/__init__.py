@@ -29,6 +29,7 @@ from loralet.config.prediction import PredictionOptions
 from loralet.config.presets import PRESETS, Preset, with_preset
 from loralet.config.selection import BackboneOptions, ModelOptions, OneRun, SeveralRuns
 from loralet.config.study import GridOptions, StudyConfig
+from loralet.config.teaching import TeachConfig
 from loralet.config.training import Head, HybridChoice, Schedule, TrainConfig, TrainingOptions
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "SeveralRuns",
     "ShowConfig",
     "StudyConfig",
+    "TeachConfig",
     "TextInput",
     "TrainConfig",
     "TrainingOptions",
