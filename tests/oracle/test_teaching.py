@@ -49,15 +49,23 @@ def test_the_loss_and_its_gradient_are_those_of_torch(temperature: float, weight
     known = np.array([2, 0, 3])  # the last two rows have no label
     targets = torch.from_numpy(taught_targets(task, 3 * np.random.default_rng(1).normal(size=(5, 4)), known))
     losses, gradient = task.row_losses(logits.detach(), targets)
-    wanted = torch.stack([
-        torch.stack([
-            distilled(
-                logits[k, i], targets[i, :-1].double(), int(known[i]) if i < len(known) else None, temperature, weight
+    wanted = torch.stack(
+        [
+            torch.stack(
+                [
+                    distilled(
+                        logits[k, i],
+                        targets[i, :-1].double(),
+                        int(known[i]) if i < len(known) else None,
+                        temperature,
+                        weight,
+                    )
+                    for i in range(5)
+                ]
             )
-            for i in range(5)
-        ])
-        for k in range(3)
-    ])
+            for k in range(3)
+        ]
+    )
     torch.testing.assert_close(losses, wanted.detach(), atol=1e-6, rtol=1e-6)
     (own,) = torch.autograd.grad(wanted.sum(), logits)
     torch.testing.assert_close(gradient, own, atol=1e-6, rtol=1e-6)
@@ -97,7 +105,7 @@ def test_a_mixture_is_the_start_of_a_text_and_the_end_of_another() -> None:
         end = words[len(start) :]
         assert len({word[0] for word in end}) <= 1
         assert not end or end[-1].endswith("5")
-    assert len({text for text in mixed}) > 20
+    assert len(set(mixed)) > 20
     assert mix_texts(texts, 3, 0) == mixed != mix_texts(texts, 3, 1)
     assert mix_texts(["", "a"], 1, 0), "a text without words"
 

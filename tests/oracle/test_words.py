@@ -89,7 +89,9 @@ def test_features_of_any_text_are_those_of_scikit_learn(texts: list[str]) -> Non
 def test_probabilities_are_those_of_scikit_learn(classes: int) -> None:
     targets = np.arange(len(TEXTS)) % classes
     oracle = vectorizer().fit(TEXTS)
-    machine = LogisticRegression(C=INVERSE_PENALTY, tol=1e-9, max_iter=MOST_ITERATIONS).fit(oracle.transform(TEXTS), targets)
+    machine = LogisticRegression(C=INVERSE_PENALTY, tol=1e-9, max_iter=MOST_ITERATIONS).fit(
+        oracle.transform(TEXTS), targets
+    )
     wanted = machine.predict_log_proba(oracle.transform(UNSEEN))
     logits = fit_words(TEXTS, targets, classes).model.logits(UNSEEN)
     found = logits - np.log(np.exp(logits).sum(1, keepdims=True))

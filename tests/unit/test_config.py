@@ -35,6 +35,7 @@ from loralet.config import (
     PredictConfig,
     SeveralRuns,
     StudyConfig,
+    TeachConfig,
     TrainConfig,
     TrainingOptions,
 )
@@ -56,6 +57,7 @@ NAN, INF = math.nan, math.inf
         ComputeOptions(),
         GridOptions(),
         TrainConfig(),
+        TeachConfig(teacher=("x",)),
         StudyConfig(),
     ],
 )
@@ -291,6 +293,12 @@ train_config = st.builds(
     training=training, reading=reading, compute=compute, stop_at_target=st.booleans(), folds=st.none() | st.just(0),
     checkpoint_every=at_least_0,
 )  # fmt: skip
+teach_config = st.builds(
+    TeachConfig, data=text, model=text, out=text, seed=seed, lr=above_0, lr_ratio=above_0, adapter=adapter,
+    training=training, reading=reading, compute=compute, stop_at_target=st.booleans(), folds=st.none() | st.just(0),
+    checkpoint_every=at_least_0, teacher=several(text, 1), unlabelled=several(text), mixtures=st.integers(0, 5),
+    soft_weight=st.floats(0, 1), temperature=above_0,
+)  # fmt: skip
 study_config = st.builds(
     StudyConfig,
     data=text,
@@ -307,9 +315,9 @@ study_config = st.builds(
 )
 
 
-@given(train_config | study_config)
+@given(train_config | teach_config | study_config)
 def test_options_go_to_toml_and_back(
-    tmp_path_factory: pytest.TempPathFactory, options: TrainConfig | StudyConfig
+    tmp_path_factory: pytest.TempPathFactory, options: TrainConfig | TeachConfig | StudyConfig
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "options.toml"
     path.write_text(options_text(options), encoding="utf-8")
@@ -337,6 +345,7 @@ def test_the_round_trip_draws_every_option() -> None:
         ComputeOptions,
         GridOptions,
         TrainConfig,
+        TeachConfig,
         StudyConfig,
     )
     built["AdapterSpec"] = built.pop("adapter_spec")

@@ -31,7 +31,7 @@ class TeachConfig(TrainConfig):
 
     def problems(self) -> Iterator[str]:
         if not self.teacher:
-            yield "teacher is empty: give run folders, or encoders such as all-MiniLM-L6-v2, with --teacher"
+            yield "teacher is empty: give run folders, or encoders such as minilm-l6, with --teacher"
         yield from super().problems()
         if self.folds:
             yield f"folds is {self.folds}: teachers know the labels of every fold; give a validation file, or folds 0"

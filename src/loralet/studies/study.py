@@ -15,7 +15,7 @@ from loralet.runs.environment import SessionBackend
 from loralet.runs.folder import PREDICTED, TARGETS, RunFolder
 from loralet.runs.out_of_fold import save_out_of_fold
 from loralet.runs.results import DataFacts, Results, SplitClasses
-from loralet.runs.resume import Origin, SplitHash, origin_of
+from loralet.runs.resume import Origin, origin_of
 from loralet.runs.run import TRAINED, Run
 from loralet.runs.selection import chosen_run, selection_of
 from loralet.runs.sources import RunOptions

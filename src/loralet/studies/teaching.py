@@ -24,7 +24,7 @@ from loralet.inference.ensemble import Ensemble, ensemble_of
 from loralet.inference.predictions import CHUNK
 from loralet.runs.resume import SplitHash
 from loralet.tasks.single_label import SingleLabel
-from loralet.tasks.teaching import Taught, taught, taught_targets
+from loralet.tasks.teaching import taught, taught_targets
 from loralet.training.corpus import Corpus, Rows, split_rows
 from loralet.training.session import Listen, Session
 from loralet.training.weights import RowWeights
@@ -205,9 +205,7 @@ def _hash_of(folder: Path, one: Opened) -> str:
     return digest.hexdigest()
 
 
-def _classified(
-    ensemble: Ensemble, texts: pa.ChunkedArray, inputs: Sequence[SplitHash]
-) -> Float[np.ndarray, "m c"]:
+def _classified(ensemble: Ensemble, texts: pa.ChunkedArray, inputs: Sequence[SplitHash]) -> Float[np.ndarray, "m c"]:
     """Logits of the teachers, from the cache if they classified these texts before."""
     digest = hash_texts(texts)
     for value in (*(part.sha256 for part in inputs), *ensemble.backends, *ensemble.labels):
