@@ -597,7 +597,10 @@ def field_docstrings(kind: ast.ClassDef) -> dict[str, str]:
 def helps(kind: str) -> dict[str, list[str]]:
     """The helps of each option of a class, without nested classes: docstring, mark of the type, metadata."""
     owner = getattr(module, kind)
-    hints, written = typing.get_type_hints(owner, include_extras=True), field_docstrings(option_classes()[kind])
+    hints, classes = typing.get_type_hints(owner, include_extras=True), option_classes()
+    written = {}
+    for own in reversed(owner.__mro__):  # with those that it inherits
+        written |= field_docstrings(classes[own.__name__]) if own.__name__ in classes else {}
     found = {}
     for field in dataclasses.fields(owner):
         texts = [written.get(field.name), field.metadata.get("help")]
