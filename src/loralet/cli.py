@@ -20,6 +20,7 @@ from rich.console import Console
 from loralet import __version__
 from loralet.config import (
     AverageConfig,
+    CheckConfig,
     DistillConfig,
     EvaluateConfig,
     ExportConfig,
@@ -70,6 +71,11 @@ COMMANDS: dict[str, Command] = {
         "Train a small classifier on its labels and on the probabilities of larger classifiers.",
         "loralet.commands.teach:teach",
         (TeachConfig, Interface),
+    ),
+    "check": Command(
+        "Find rows with likely wrong labels, copies and near copies in a data set, and list them in a CSV file.",
+        "loralet.commands.check:check",
+        (CheckConfig, Interface),
     ),
     "resume": Command(
         "Continue an interrupted study, training or distillation.", "loralet.commands.resume:resume", (ResumeConfig,)

@@ -25,6 +25,7 @@ from loralet.adapters.spec import ALL_LINEAR, TARGETS, TARGETS_HELP, resolve_tar
 from loralet.cli import COMMANDS, parse
 from loralet.config import (
     AdapterSpec,
+    CheckConfig,
     ColumnOptions,
     ComputeOptions,
     DataOptions,
@@ -115,6 +116,9 @@ INVALID_VALUES: list[tuple[type, str, list[Any], list[Any]]] = [
     (TrainConfig, "seed", [-1], [0, 2**40]),
     (TrainConfig, "lr", [0.0, -1.0, NAN, INF], [1e-9]),
     (TrainConfig, "lr_ratio", [0.0, -1.0, NAN, INF], [1e-9, 16.0]),
+    (CheckConfig, "folds", [1, 0, -1], [2, 10]),
+    (CheckConfig, "out", [""], ["a.csv"]),
+    (CheckConfig, "seed", [-1], [0, 2**40]),
     (TrainConfig, "folds", [1, -1], [None, 0, 2]),
 ]
 

@@ -6,6 +6,7 @@ Imports only the standard library and tyro's markers, so that ``loralet --help``
 from __future__ import annotations
 
 from loralet.adapters.spec import AdapterSpec
+from loralet.config.checking import CheckConfig
 from loralet.config.commands import (
     AverageConfig,
     EvaluateConfig,
@@ -37,6 +38,7 @@ __all__ = [
     "AdapterSpec",
     "AverageConfig",
     "BackboneOptions",
+    "CheckConfig",
     "ColumnOptions",
     "ComputeOptions",
     "DataOptions",

@@ -51,7 +51,7 @@ class Plan:
     """The plan of a training or study.
 
     Args:
-        kind: ``train``, ``study`` or ``teach``.
+        kind: ``train``, ``study``, ``teach``, or ``check``, which keeps no run.
         source: the data set.
         runs: the runs to train.
         baselines: whether to add rows of baselines.
@@ -65,7 +65,7 @@ class Plan:
         teaching: the teachers of the only run; None: it is trained on its labels.
     """
 
-    kind: Literal["train", "study", "teach"]
+    kind: Literal["train", "study", "teach", "check"]
     source: str
     runs: tuple[Run, ...]
     baselines: bool

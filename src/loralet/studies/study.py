@@ -105,7 +105,7 @@ def prepare(plan: Plan, listen: Listen) -> Prepared:
     corpus = replace(corpus, class_weights=weights)
     check = check_data(corpus.dataset)
     plan = plan.settled(len(corpus.train))
-    for note in (*corpus.dataset.notes, *check.lines, *remarks(corpus), *plan.notes):
+    for note in (*corpus.dataset.notes, *check.lines, *(remarks(corpus) if plan.kind == "train" else ()), *plan.notes):
         listen(Stage(note))
     if plan.reading.strict:
         check.require_clean()
