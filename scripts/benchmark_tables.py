@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from league_tables import few_labels, league
+from league_tables import few_labels, label_errors, league
 from markdown_tables import Report, source, table
 from matrix_tables import matrix, shown
 
@@ -186,6 +186,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Report], str]]] = {
     "tiny_en": ("Accuracy, tiny-en", lambda report: accuracy(report, "the bundled tiny-en")),
     "league": ("Accuracy on texts of many kinds", league),
     "few_labels": ("Accuracy with few labels", few_labels),
+    "label_errors": ("Wrong labels found", label_errors),
     "accuracy": ("Accuracy, earlier backbone", lambda report: accuracy(report, "the earlier backbone")),
     "matrix": ("Speed by encoder, work and instruction set", matrix),
     "speed": ("Speed", speed),
@@ -193,7 +194,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Report], str]]] = {
     "defaults": ("Accuracy of the fast defaults", defaults),
 }
 """Heading and text of each section, by name of the JSON file."""
-OPTIONAL = ("matrix", "league", "few_labels")
+OPTIONAL = ("matrix", "league", "few_labels", "label_errors")
 """Sections that are left out if there is no JSON file."""
 
 

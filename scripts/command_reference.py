@@ -32,13 +32,14 @@ class Option:
 
 
 def docstrings(kind: type[Any]) -> dict[str, str]:
-    """The docstrings of the fields of a dataclass."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
-    body = tree.body[0].body  # type: ignore[attr-defined]  # a class
+    """The docstrings of the fields of a dataclass, with those that it inherits."""
     texts: dict[str, str] = {}
-    for field, below in pairwise(body):
-        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
-            texts[field.target.id] = str(below.value.value)  # type: ignore[union-attr]  # a name
+    for own in reversed([one for one in kind.__mro__ if dataclasses.is_dataclass(one)]):
+        body = ast.parse(textwrap.dedent(inspect.getsource(own))).body[0].body  # type: ignore[attr-defined]  # a class
+        for field, below in pairwise(body):
+            documented = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+            if isinstance(field, ast.AnnAssign) and documented:
+                texts[field.target.id] = str(below.value.value)  # type: ignore[union-attr,attr-defined]  # a name
     return texts
 
 

@@ -17,6 +17,13 @@ Means over the sets. Better and worse count the arrows above. ECE is the expecte
 from reading the data to the last prediction.
 
 """
+ERRORS = """\
+`loralet check` on up to {rows:,} rows of each set, {share:.0%} of whose labels were replaced by other ones at random.
+Precision: share of the suspected rows whose label was replaced; labels that were wrong before count against it. First:
+the same for the clearest suspects, as many as there are replaced labels. Recall: share of the replaced labels that are
+suspected. Accuracy is the out-of-fold accuracy on the labels with errors.
+
+"""
 FEW = """\
 Mean test accuracy on {sets} after training on a few rows of each class, over {draws} draws of these rows. Options of
 `loralet train` as above; the penalty of logistic regression is chosen by cross-validation. Standard deviations over the
@@ -62,6 +69,16 @@ def _means(report: Report, name: str) -> tuple[object, ...]:
     ece = f"{fmean(errors):.3f}" if errors else "–"
     difference = f"{100 * (accuracy - words):+.1f} points"
     return name, f"{accuracy:.1%}", difference, better, len(compared) - better, ece, seconds
+
+
+def label_errors(report: Report) -> str:
+    """The section of label errors, without its heading."""
+    keys = ("accuracy", "precision", "first", "recall")
+    sets = report["sets"]
+    lines = [(name.replace("_", " "), *(f"{row[key]:.0%}" for key in keys)) for name, row in sets.items()]
+    lines.append(("mean", *(f"{fmean(row[key] for row in sets.values()):.0%}" for key in keys)))
+    text = ERRORS.format(rows=max(row["rows"] for row in sets.values()), share=report["share"])
+    return "\n".join([text + source("label_errors", report), table(("data", *keys), lines)])
 
 
 def few_labels(report: Report) -> str:

@@ -20,6 +20,7 @@ from rich.console import Console
 from loralet import __version__
 from loralet.config import (
     AverageConfig,
+    CheckConfig,
     DistillConfig,
     EvaluateConfig,
     ExportConfig,
@@ -33,6 +34,7 @@ from loralet.config import (
     ResumeConfig,
     ShowConfig,
     StudyConfig,
+    TeachConfig,
     TrainConfig,
     with_preset,
 )
@@ -65,6 +67,16 @@ COMMANDS: dict[str, Command] = {
         (StudyConfig, Interface, Planning),
     ),
     "train": Command("Train one LoRA configuration.", "loralet.commands.study:train", (TrainConfig, Interface)),
+    "teach": Command(
+        "Train a small classifier on its labels and on the probabilities of larger classifiers.",
+        "loralet.commands.teach:teach",
+        (TeachConfig, Interface),
+    ),
+    "check": Command(
+        "Find rows with likely wrong labels, copies and near copies in a data set, and list them in a CSV file.",
+        "loralet.commands.check:check",
+        (CheckConfig, Interface),
+    ),
     "resume": Command(
         "Continue an interrupted study, training or distillation.", "loralet.commands.resume:resume", (ResumeConfig,)
     ),

@@ -18,10 +18,10 @@ from loralet.report.statistics import (
     reliability,
     smoothed,
     spearman,
-    suspected_labels,
     thinned,
     wilson,
 )
+from loralet.tasks.suspects import suspected_labels
 
 MONTE_CARLO = 0.004
 """Upper limit of the difference of two bootstraps (10,000 draws, 500 rows): five standard errors of a percentile."""

@@ -25,6 +25,7 @@ from loralet.adapters.spec import ALL_LINEAR, TARGETS, TARGETS_HELP, resolve_tar
 from loralet.cli import COMMANDS, parse
 from loralet.config import (
     AdapterSpec,
+    CheckConfig,
     ColumnOptions,
     ComputeOptions,
     DataOptions,
@@ -35,6 +36,7 @@ from loralet.config import (
     PredictConfig,
     SeveralRuns,
     StudyConfig,
+    TeachConfig,
     TrainConfig,
     TrainingOptions,
 )
@@ -56,6 +58,7 @@ NAN, INF = math.nan, math.inf
         ComputeOptions(),
         GridOptions(),
         TrainConfig(),
+        TeachConfig(teacher=("x",)),
         StudyConfig(),
     ],
 )
@@ -113,6 +116,9 @@ INVALID_VALUES: list[tuple[type, str, list[Any], list[Any]]] = [
     (TrainConfig, "seed", [-1], [0, 2**40]),
     (TrainConfig, "lr", [0.0, -1.0, NAN, INF], [1e-9]),
     (TrainConfig, "lr_ratio", [0.0, -1.0, NAN, INF], [1e-9, 16.0]),
+    (CheckConfig, "folds", [1, 0, -1], [2, 10]),
+    (CheckConfig, "out", [""], ["a.csv"]),
+    (CheckConfig, "seed", [-1], [0, 2**40]),
     (TrainConfig, "folds", [1, -1], [None, 0, 2]),
 ]
 
@@ -291,6 +297,12 @@ train_config = st.builds(
     training=training, reading=reading, compute=compute, stop_at_target=st.booleans(), folds=st.none() | st.just(0),
     checkpoint_every=at_least_0,
 )  # fmt: skip
+teach_config = st.builds(
+    TeachConfig, data=text, model=text, out=text, seed=seed, lr=above_0, lr_ratio=above_0, adapter=adapter,
+    training=training, reading=reading, compute=compute, stop_at_target=st.booleans(), folds=st.none() | st.just(0),
+    checkpoint_every=at_least_0, teacher=several(text, 1), unlabelled=several(text), mixtures=st.integers(0, 5),
+    soft_weight=st.floats(0, 1), temperature=above_0,
+)  # fmt: skip
 study_config = st.builds(
     StudyConfig,
     data=text,
@@ -307,9 +319,9 @@ study_config = st.builds(
 )
 
 
-@given(train_config | study_config)
+@given(train_config | teach_config | study_config)
 def test_options_go_to_toml_and_back(
-    tmp_path_factory: pytest.TempPathFactory, options: TrainConfig | StudyConfig
+    tmp_path_factory: pytest.TempPathFactory, options: TrainConfig | TeachConfig | StudyConfig
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "options.toml"
     path.write_text(options_text(options), encoding="utf-8")
@@ -337,6 +349,7 @@ def test_the_round_trip_draws_every_option() -> None:
         ComputeOptions,
         GridOptions,
         TrainConfig,
+        TeachConfig,
         StudyConfig,
     )
     built["AdapterSpec"] = built.pop("adapter_spec")
@@ -588,7 +601,10 @@ def field_docstrings(kind: ast.ClassDef) -> dict[str, str]:
 def helps(kind: str) -> dict[str, list[str]]:
     """The helps of each option of a class, without nested classes: docstring, mark of the type, metadata."""
     owner = getattr(module, kind)
-    hints, written = typing.get_type_hints(owner, include_extras=True), field_docstrings(option_classes()[kind])
+    hints, classes = typing.get_type_hints(owner, include_extras=True), option_classes()
+    written = {}
+    for own in reversed(owner.__mro__):  # with those that it inherits
+        written |= field_docstrings(classes[own.__name__]) if own.__name__ in classes else {}
     found = {}
     for field in dataclasses.fields(owner):
         texts = [written.get(field.name), field.metadata.get("help")]

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import few_labels
+import label_errors
 import league
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pytest
 from frozen import fit
 from league_tables import few_labels as few_section
+from league_tables import label_errors as errors_section
 from league_tables import league as section
 from scipy.stats import binomtest
 
@@ -99,13 +101,39 @@ def test_the_few_rows_are_written_as_they_are(tmp_path: Path) -> None:
     assert found.to_dict("list") == {"text": ['a "b", c', "d\ne"], "label": ["yes", "no"]}
 
 
+def test_labels_are_changed_to_other_ones() -> None:
+    labels = np.array(["a", "b", "c", "d"] * 25)
+    found = label_errors.changed(labels, 0.2, 0)
+    assert (found != labels).sum() == 20
+    assert set(found) == set("abcd")
+
+
+def test_scores_of_suspects() -> None:
+    wrong = np.array([True, False, True, False, True, False])
+    assert label_errors.scores([0, 1, 2, 3], wrong) == {
+        "precision": 0.5, "recall": pytest.approx(2 / 3), "first": pytest.approx(2 / 3)
+    }  # fmt: skip
+    assert label_errors.scores([], wrong) == {"precision": 0, "recall": 0, "first": 0}
+
+
+def test_the_table_of_label_errors_has_means() -> None:
+    row = {"rows": 4000, "accuracy": 0.9, "precision": 0.5, "recall": 0.8, "first": 0.7}
+    machine = {"cpu": "X", "cores": 2, "dtype": "fp32", "torch": "2", "commit": "abc"}
+    report = {"share": 0.05, "sets": {"one_set": row, "two": row | {"recall": 0.6}}, "machine": machine}
+    found = errors_section(report)
+    assert "| one set | 90% | 50% | 70% | 80% |" in found
+    assert "| mean | 90% | 50% | 70% | 70% |" in found
+    assert "4,000 rows of each set, 5% of" in found
+
+
 def test_the_table_of_few_labels_has_means_over_sets() -> None:
     by_set = {"one_set": {"test": 0.5, "test_sd": 0.1}, "two": {"test": 0.7, "test_sd": 0.3}}
     machine = {"cpu": "X", "cores": 2, "dtype": "fp32", "torch": "2", "commit": "abc"}
     found = few_section({"labels": {"8": {"tiny": by_set}}, "draws": 10, "machine": machine})
     assert "| tiny | 60.0% (20.0%) |" in found
     assert "| one set, 8 per class | 50.0% |" in found
-    assert "one set, two" in found and "10 draws" in found
+    assert "one set, two" in found
+    assert "10 draws" in found
 
 
 def test_the_committed_results_are_those_of_the_league() -> None:

@@ -64,6 +64,8 @@ class Provenance:
         merged_from: id of the run whose adapter is merged into the weights.
         merged_adapter: configuration of the merged adapter.
         hybrid_of: id of the run that a hybrid combines with a linear model on words.
+        teachers: the classifiers that taught the run; empty without.
+        unlabelled_rows: number of texts without labels that a taught run has read; None without teachers.
     """
 
     source: str = ""
@@ -83,6 +85,8 @@ class Provenance:
     merged_from: str = ""
     merged_adapter: AdapterSpec | None = None
     hybrid_of: str = ""
+    teachers: tuple[str, ...] = ()
+    unlabelled_rows: int | None = None
 
 
 @dataclass(frozen=True)

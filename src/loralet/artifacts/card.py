@@ -300,7 +300,9 @@ def _training(artifact: Artifact) -> str:
         described |= {"encoder_weight": f"{artifact.mixing.weight:.4f}", "hybrid_of": made.hybrid_of or None}
         described |= {"words": f"{len(artifact.words.idf):,} words and pairs"}
     described |= {"data": Path(made.source).name or None}
+    described |= {"teachers": ", ".join(made.teachers) or None}
     rows = {"train_rows": made.train_rows, "validation_rows": made.validation_rows or None, "folds": made.folds}
+    rows |= {"texts without labels": made.unlabelled_rows}
     described |= {name: None if count is None else f"{count:,}" for name, count in rows.items()}
     prints = {"backbone fingerprint": artifact.backbone_fingerprint, "data fingerprint": artifact.data_fingerprint}
     rows_shown = {name: value for name, value in (described | prints).items() if value is not None}

@@ -9,12 +9,14 @@ from pathlib import Path
 
 from loralet.commands.distill import distill
 from loralet.commands.study import study, train
-from loralet.config import DistillConfig, Interface, Planning, ResumeConfig, StudyConfig, TrainConfig
+from loralet.commands.teach import teach
+from loralet.config import DistillConfig, Interface, Planning, ResumeConfig, StudyConfig, TeachConfig
 from loralet.config.toml import read_options
 from loralet.errors import ConfigError, DataError, HubError, RunError
 from loralet.runs.checkpoints import FOLDER, Checkpoints
 from loralet.runs.results import is_finished, read_results
 from loralet.runs.resume import read_origin
+from loralet.runs.sources import KINDS, RunOptions
 
 
 def resume(config: ResumeConfig) -> None:
@@ -44,6 +46,8 @@ def resume(config: ResumeConfig) -> None:
     try:
         if isinstance(options, StudyConfig):
             study(options, interface, Planning(report=origin is not None and origin.report))
+        elif isinstance(options, TeachConfig):
+            teach(options, interface)
         else:
             train(options, interface)
     except (DataError, HubError) as error:
@@ -60,17 +64,16 @@ def _is_student(folder: Path) -> bool:
     return True
 
 
-def _options(folder: Path) -> StudyConfig | TrainConfig:
+def _options(folder: Path) -> RunOptions:
     """The options in config.toml, if the checkpoint that has them too is missing or damaged.
 
     Raises:
         RunError: config.toml has no options of a study or a training.
     """
     path = folder / "config.toml"
-    with suppress(ConfigError):
-        return read_options(path, StudyConfig)
-    with suppress(ConfigError):
-        return read_options(path, TrainConfig)
+    for kind in KINDS.values():
+        with suppress(ConfigError):
+            return read_options(path, kind)
     if not path.exists():
         raise RunError(f"{folder}: the run was interrupted before its first step; give its command again")
     raise RunError(f"{path}: damaged, and so is the checkpoint: give the command again, with --out {folder}")

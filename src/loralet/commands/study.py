@@ -30,6 +30,7 @@ from loralet.runs.resume import (
     require_same_options,
     write_origin,
 )
+from loralet.runs.sources import RunOptions
 from loralet.runtime import using_threads
 from loralet.studies.estimate import survey
 from loralet.studies.plan import Plan, plan_study, plan_train
@@ -45,7 +46,7 @@ def study(config: StudyConfig, interface: Interface, planning: Planning) -> None
     if planning.dry_run:
         _print_plan(plan, config.out, interface)
         return
-    path = _carry_out(plan, config, interface, planning.report)
+    path = run_plan(plan, config, interface, planning.report)
     if planning.report:
         written = write_reports(ReportConfig(RunFolderOption(str(path))))
         if not interface.json_events:
@@ -54,7 +55,7 @@ def study(config: StudyConfig, interface: Interface, planning: Planning) -> None
 
 def train(config: TrainConfig, interface: Interface) -> None:
     """Train one run and print its results table."""
-    _carry_out(plan_train(config), config, interface, report=False)
+    run_plan(plan_train(config), config, interface, report=False)
 
 
 def _print_plan(plan: Plan, out: str, interface: Interface) -> None:
@@ -76,7 +77,7 @@ def _prepared(plan: Plan, listen: Listen) -> Prepared:
     return prepare(plan, listen)
 
 
-def _carry_out(plan: Plan, config: StudyConfig | TrainConfig, interface: Interface, report: bool) -> Path:
+def run_plan(plan: Plan, config: RunOptions, interface: Interface, report: bool) -> Path:
     """Carry out a plan in a new run folder, or continue it in that of an interrupted run. Returns the run folder."""
     with claim(config.out, plan.kind) as claimed:
         if claimed.origin:
@@ -106,7 +107,7 @@ def _interrupted_text(claimed: Claim) -> str:
 
 def _train(
     plan: Plan,
-    config: StudyConfig | TrainConfig,
+    config: RunOptions,
     claimed: Claim,
     report: bool,
     interrupts: Interrupts,

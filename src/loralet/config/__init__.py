@@ -6,6 +6,7 @@ Imports only the standard library and tyro's markers, so that ``loralet --help``
 from __future__ import annotations
 
 from loralet.adapters.spec import AdapterSpec
+from loralet.config.checking import CheckConfig
 from loralet.config.commands import (
     AverageConfig,
     EvaluateConfig,
@@ -29,6 +30,7 @@ from loralet.config.prediction import PredictionOptions
 from loralet.config.presets import PRESETS, Preset, with_preset
 from loralet.config.selection import BackboneOptions, ModelOptions, OneRun, SeveralRuns
 from loralet.config.study import GridOptions, StudyConfig
+from loralet.config.teaching import TeachConfig
 from loralet.config.training import Head, HybridChoice, Schedule, TrainConfig, TrainingOptions
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "AdapterSpec",
     "AverageConfig",
     "BackboneOptions",
+    "CheckConfig",
     "ColumnOptions",
     "ComputeOptions",
     "DataOptions",
@@ -63,6 +66,7 @@ __all__ = [
     "SeveralRuns",
     "ShowConfig",
     "StudyConfig",
+    "TeachConfig",
     "TextInput",
     "TrainConfig",
     "TrainingOptions",

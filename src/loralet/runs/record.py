@@ -16,13 +16,12 @@ from safetensors import SafetensorError, safe_open
 from loralet.adapters.lora import expected_parameters
 from loralet.artifacts.artifact import read_description
 from loralet.artifacts.words import ARRAYS, TOKENS
-from loralet.config import StudyConfig, TrainConfig
 from loralet.errors import RunError
 from loralet.records import read_json
 from loralet.runs.environment import Environment, read_environment
 from loralet.runs.folder import PREDICTIONS, read_predictions
 from loralet.runs.results import Results, read_results
-from loralet.runs.sources import read_config
+from loralet.runs.sources import RunOptions, read_config
 from loralet.tasks.registry import TASKS
 
 WEIGHTS = ("adapter_model.safetensors", "head.safetensors", "model.safetensors")
@@ -85,7 +84,7 @@ class Record:
 
     folder: Path
     results: Results
-    config: StudyConfig | TrainConfig
+    config: RunOptions
     environment: Environment
     losses: Mapping[str, np.ndarray]
     checks: Mapping[str, tuple[RecordedCheck, ...]]

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from loralet import __version__
 from loralet.atomic import remove_temporaries
-from loralet.config import StudyConfig, TrainConfig
 from loralet.config.toml import options_text, parse_options
 from loralet.cpu import cpu_model
 from loralet.data.sources import Dataset, fingerprint_splits
@@ -25,9 +24,11 @@ from loralet.runs.environment import SessionBackend
 from loralet.runs.lock import locked
 from loralet.runs.results import NAME as RESULTS
 from loralet.runs.results import is_finished
+from loralet.runs.sources import KINDS
+from loralet.runs.sources import RunOptions as Options
 
-Options = StudyConfig | TrainConfig
-KINDS: Mapping[str, type[StudyConfig] | type[TrainConfig]] = {"study": StudyConfig, "train": TrainConfig}
+TEACHERS = "teachers"
+"""Folder in the run folder of a taught run with the run folders of its teachers."""
 RECORD = "run"
 """Name of the record of the origin."""
 FREE = ("out", "checkpoint_every")
@@ -56,10 +57,11 @@ class Origin:
     """What a run began with. The same values, on the same machine, give the same results bit for bit.
 
     Args:
-        kind: ``study`` or ``train``.
+        kind: one of :data:`loralet.runs.sources.KINDS`.
         config: the options, as in config.toml.
         fingerprint: hash of all texts and labels.
-        splits: hash of the training split, of the validation split if the data have one, and of the class weights.
+        splits: hash of the training split, of the validation split if the data have one, of the class weights, and of
+            other inputs.
         models: the backbones.
         packs: ids of the runs of each pack.
         memory: memory limit of a forward pass in bytes.
@@ -110,6 +112,7 @@ def origin_of(
     memory: int,
     backends: tuple[SessionBackend, ...],
     report: bool,
+    others: tuple[SplitHash, ...] = (),
 ) -> Origin:
     """The origin of a run that this process begins.
 
@@ -119,6 +122,7 @@ def origin_of(
         dataset: the data; the test split is only hashed.
         class_weights: weights of the labels; None: all 1.
         models: hash of each backbone, by name.
+        others: hashes of other inputs.
     """
     splits = [split for split in (dataset.train, dataset.validation) if split is not None]
     hashes = [SplitHash(split.source, fingerprint_splits([split])) for split in splits]
@@ -127,7 +131,7 @@ def origin_of(
         kind=kind,
         config=options_text(options),
         fingerprint=dataset.fingerprint,
-        splits=(*hashes, SplitHash("the file of --class-weight", weights)),
+        splits=(*hashes, SplitHash("the file of --class-weight", weights), *others),
         models=tuple(ModelHash(name, sha256) for name, sha256 in models.items()),
         packs=packs,
         memory=memory,
@@ -234,7 +238,7 @@ def claim(out: str, kind: str) -> Iterator[Claim]:
     Raises:
         RunError: another process trains into it, it holds a finished run or other files, or a parent is a file.
     """
-    folder = claimable(Path(out)) if out else _by_date(kind)
+    folder = claimable(Path(out)) if out else by_date(kind)
     created = [path for path in (folder, *folder.parents) if not path.exists()]
     checkpoints = Checkpoints(folder / FOLDER)
     checkpoints.folder.mkdir(parents=True, exist_ok=True)
@@ -256,7 +260,8 @@ def claim(out: str, kind: str) -> Iterator[Claim]:
                 path.rmdir()
 
 
-def _by_date(kind: str) -> Path:
+def by_date(kind: str) -> Path:
+    """A new folder under ``runs/``, named by kind and date; it is not created."""
     name = f"{kind}-{datetime.now():%Y%m%d-%H%M%S}"
     names = (name if i == 1 else f"{name}-{i}" for i in count(1))
     return next(path for path in map(Path("runs").joinpath, names) if not path.exists())
@@ -285,8 +290,8 @@ def _remedy(folder: Path) -> str:
 
 
 def _is_empty(folder: Path) -> bool:
-    """Whether a folder has nothing but a checkpoint folder without records."""
-    others = [path for path in folder.iterdir() if path.name != FOLDER]
+    """Whether a folder has nothing but a checkpoint folder without records, and teachers."""
+    others = [path for path in folder.iterdir() if path.name not in (FOLDER, TEACHERS)]
     return not others and not any((folder / FOLDER).glob("*.json"))
 
 

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from loralet.config import ColumnOptions, DataOptions, StudyConfig, TrainConfig
+from loralet.config import ColumnOptions, DataOptions, StudyConfig, TeachConfig, TrainConfig
 from loralet.config.data import SEPARATORS
 from loralet.config.toml import read_options
 from loralet.data.files import Columns
 from loralet.data.sources import Dataset, load_dataset
 from loralet.tasks.single_label import SingleLabel
 
+RunOptions = StudyConfig | TrainConfig
+KINDS: Mapping[str, type[RunOptions]] = {"study": StudyConfig, "train": TrainConfig, "teach": TeachConfig}
+"""Options of each kind of run."""
 
-def read_config(folder: Path, kind: str) -> StudyConfig | TrainConfig:
+
+def read_config(folder: Path, kind: str) -> RunOptions:
     """The options of a run folder.
 
     Args:
         folder: the run folder.
-        kind: ``study`` or ``train``, from the results.
+        kind: one of :data:`KINDS`, from the results.
 
     Raises:
         ConfigError: config.toml cannot be read.
     """
-    path = folder / "config.toml"
-    return read_options(path, StudyConfig) if kind == "study" else read_options(path, TrainConfig)
+    return read_options(folder / "config.toml", KINDS[kind])
 
 
 def columns_of(options: ColumnOptions) -> Columns:

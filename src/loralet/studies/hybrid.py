@@ -90,7 +90,7 @@ def _fit(session: Session, corpus: Corpus) -> tuple[FittedWords, Float[np.ndarra
     """The linear model on all training rows, and logits of the held-out rows; out of fold, those of one per fold."""
     train, classes = corpus.train, session.task.outputs
     texts, weights = np.array(train.texts.to_pylist(), object), session.rows.train.weights.rows
-    rows = None if weights is None else weights.numpy()
+    rows = None if weights is None else weights[: len(texts)].numpy()  # a taught session has rows without labels too
     fitted = fit_words(texts.tolist(), train.targets, classes, rows)
     if train.folds is None:
         return fitted, fitted.model.logits(corpus.validation.texts)

@@ -9,10 +9,19 @@ from pathlib import Path
 from typing import Literal
 
 from loralet.adapters.spec import HEAD_ALONE, AdapterSpec
-from loralet.config import ComputeOptions, DataOptions, GridOptions, StudyConfig, TrainConfig, TrainingOptions
+from loralet.config import (
+    ComputeOptions,
+    DataOptions,
+    GridOptions,
+    StudyConfig,
+    TeachConfig,
+    TrainConfig,
+    TrainingOptions,
+)
 from loralet.config.limits import sets_of_targets
 from loralet.hub.models import resolve_model
 from loralet.runs.run import Run
+from loralet.studies.teaching import Teaching, teaching_of
 from loralet.training.halving import Exits, rungs_of
 from loralet.training.loop import steps_of
 from loralet.training.packs import adapter_run, short
@@ -42,7 +51,7 @@ class Plan:
     """The plan of a training or study.
 
     Args:
-        kind: ``train`` or ``study``.
+        kind: ``train``, ``study``, ``teach``, or ``check``, which keeps no run.
         source: the data set.
         runs: the runs to train.
         baselines: whether to add rows of baselines.
@@ -53,9 +62,10 @@ class Plan:
         combine: whether to add an average and an ensemble of the runs.
         folds: number of folds (:func:`loralet.training.folds.number_of_folds`); there must be one run.
         by_rows: whether the learning rate of the only run was not set, so that it depends on the training rows.
+        teaching: the teachers of the only run; None: it is trained on its labels.
     """
 
-    kind: Literal["train", "study"]
+    kind: Literal["train", "study", "teach", "check"]
     source: str
     runs: tuple[Run, ...]
     baselines: bool
@@ -68,6 +78,7 @@ class Plan:
     combine: bool = False
     folds: int | None = 0
     by_rows: bool = False
+    teaching: Teaching | None = None
 
     def settled(self, rows: int) -> Plan:
         """The plan for a number of training rows.
@@ -118,6 +129,17 @@ def plan_train(config: TrainConfig) -> Plan:
         folds=config.number_of_folds,
         by_rows=config.lr is None,
     )
+
+
+def plan_teach(config: TeachConfig, teachers: Sequence[Path]) -> Plan:
+    """Plan a single run that is taught.
+
+    Args:
+        config: the options.
+        teachers: adapter folders of the teachers.
+    """
+    plan = replace(plan_train(config), kind="teach", by_rows=False)
+    return replace(plan, teaching=teaching_of(config, teachers))
 
 
 def plan_study(config: StudyConfig) -> Plan:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from loralet.config import StudyConfig, TrainConfig
 from loralet.data.check import check_data
 from loralet.errors import RunError, TrainingError
 from loralet.events import Event, PackResumed, Stage
@@ -19,12 +18,14 @@ from loralet.runs.results import DataFacts, Results, SplitClasses
 from loralet.runs.resume import Origin, origin_of
 from loralet.runs.run import TRAINED, Run
 from loralet.runs.selection import chosen_run, selection_of
+from loralet.runs.sources import RunOptions
 from loralet.studies.combine import combine, measure_ensembles
 from loralet.studies.estimate import Packs, pack_up
 from loralet.studies.folds import CrossValidated, cross_validate, remarks
 from loralet.studies.hybrid import add_hybrid, measure_hybrid
 from loralet.studies.plan import Plan
 from loralet.studies.saving import StudySaver
+from loralet.studies.teaching import Lesson, prepare_lesson, teach
 from loralet.training.corpus import Corpus, load_corpus, split_rows
 from loralet.training.folds import fold_runs
 from loralet.training.loop import UNSAVED, PackSaver
@@ -43,19 +44,21 @@ class Prepared:
         corpus: the data.
         sessions: sessions by model.
         packs: the packs of runs.
+        lesson: the training rows of a taught run; None for others.
     """
 
     plan: Plan
     corpus: Corpus
     sessions: dict[str, Session]
     packs: Packs
+    lesson: Lesson | None = None
 
     @property
     def backends(self) -> tuple[SessionBackend, ...]:
         """The backends recorded in the run folder."""
         return tuple(backend for session in self.sessions.values() for backend in session.backends)
 
-    def origin(self, config: StudyConfig | TrainConfig, report: bool = False) -> Origin:
+    def origin(self, config: RunOptions, report: bool = False) -> Origin:
         """What a run with these inputs begins with.
 
         Args:
@@ -72,6 +75,7 @@ class Prepared:
             min(session.memory for session in self.sessions.values()),
             self.backends,
             report,
+            self.lesson.inputs if self.lesson else (),
         )
 
     def as_begun(self, origin: Origin) -> Prepared:
@@ -101,7 +105,7 @@ def prepare(plan: Plan, listen: Listen) -> Prepared:
     corpus = replace(corpus, class_weights=weights)
     check = check_data(corpus.dataset)
     plan = plan.settled(len(corpus.train))
-    for note in (*corpus.dataset.notes, *check.lines, *remarks(corpus), *plan.notes):
+    for note in (*corpus.dataset.notes, *check.lines, *(remarks(corpus) if plan.kind == "train" else ()), *plan.notes):
         listen(Stage(note))
     if plan.reading.strict:
         check.require_clean()
@@ -111,9 +115,12 @@ def prepare(plan: Plan, listen: Listen) -> Prepared:
         )
         for model in dict.fromkeys(run.model for run in plan.runs)
     }
+    lesson = prepare_lesson(plan.teaching, corpus, plan.compute, listen) if plan.teaching else None
+    if plan.teaching and lesson:
+        sessions = {model: teach(session, corpus, plan.teaching, lesson) for model, session in sessions.items()}
     plan = replace(plan, runs=tuple(resolved(run, sessions[run.model].backbone.table) for run in plan.runs))
     runs = [member for run in plan.runs for member in (run, *fold_runs(run, corpus.folds))]
-    return Prepared(plan, corpus, sessions, pack_up(runs, sessions))
+    return Prepared(plan, corpus, sessions, pack_up(runs, sessions), lesson)
 
 
 def carry_out(prepared: Prepared, folder: RunFolder, listen: Listen, saver: StudySaver | None = None) -> Results:

@@ -56,6 +56,8 @@ class Session:
         training: training options.
         compute: compute options.
         memory: memory limit of a forward pass in bytes.
+        teachers: the teachers of a taught run; empty for others.
+        unlabelled: texts without labels that a taught run reads; None for other runs.
     """
 
     backbone: Backbone
@@ -66,6 +68,8 @@ class Session:
     training: TrainingOptions
     compute: ComputeOptions
     memory: int
+    teachers: tuple[str, ...] = ()
+    unlabelled: int | None = None
 
     def on(self, pack: Pack) -> Loaded:
         """The loaded backbone for a pack."""
@@ -315,6 +319,8 @@ def make_artifact(row: Row, session: Session, corpus: Corpus, source: str, readi
             steps_taken=row.steps,
             training=session.training,
             compute=session.compute,
+            teachers=session.teachers,
+            unlabelled_rows=session.unlabelled,
         ),
         metrics=measured,
     )

@@ -12,9 +12,9 @@ import numpy as np
 from loralet.data.sources import Split
 from loralet.errors import UserError
 from loralet.report.sections.base import ShownRuns
-from loralet.report.statistics import suspected_labels
 from loralet.runs.record import Record
 from loralet.runs.sources import dataset_of
+from loralet.tasks.suspects import suspected_labels
 
 SHOWN = 10
 """Number of rows of each kind."""

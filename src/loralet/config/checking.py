@@ -1,0 +1,38 @@
+"""Options of the check of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from loralet.config.compute import ComputeOptions
+from loralet.config.data import DataOptions
+from loralet.config.limits import seed_problems
+from loralet.config.shared import TrainingData
+from loralet.config.training import TrainConfig
+
+
+@dataclass(frozen=True)
+class CheckConfig:
+    """Options of ``loralet check``."""
+
+    data: TrainingData = "news-mini"
+    model: str = TrainConfig.model
+    """Backbone of the classifiers that look for wrong labels."""
+    out: str = "findings.csv"
+    """CSV file for the findings."""
+    folds: int = 5
+    """Parts of the rows; each is classified by a classifier trained on the others."""
+    seed: int = 0
+    """Random seed of the classifiers."""
+    reading: DataOptions = field(default_factory=DataOptions)
+    compute: ComputeOptions = field(default_factory=ComputeOptions)
+
+    def problems(self) -> Iterator[str]:
+        if not self.out:
+            yield "out is empty: give a CSV file"
+        if self.folds < 2:
+            yield f"folds is {self.folds}: it must be at least 2"
+        yield from seed_problems("seed", self.seed)
+        for part in (self.reading, self.compute):
+            yield from part.problems()

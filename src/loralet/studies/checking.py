@@ -1,0 +1,132 @@
+"""The check of a data set by cross-validation: rows whose label is likely wrong, copies and near copies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from loralet.config import CheckConfig, TrainConfig
+from loralet.data.near import near_copies
+from loralet.data.sources import Split
+from loralet.data.splits import copies
+from loralet.errors import ConfigError
+from loralet.studies.folds import cross_validate
+from loralet.studies.plan import plan_train
+from loralet.studies.study import prepare
+from loralet.tasks.single_label import SingleLabel
+from loralet.tasks.suspects import suspected_labels
+from loralet.tasks.words import fit_words
+from loralet.training.corpus import Corpus
+from loralet.training.session import Listen
+
+Kind = Literal["label", "conflict", "copy", "near copy"]
+
+
+@dataclass(frozen=True)
+class RowFinding:
+    """A training row that is worth a look.
+
+    Args:
+        row: its number in the training split, from 0.
+        kind: ``label``: likely a wrong label; ``conflict``: the text of another row, with another label; ``copy`` and
+            ``near copy``: the text, or most words, of an earlier row.
+        suggestion: the label that the model suggests, for ``label``.
+        given_probability, suggested_probability: out-of-fold probabilities of the row's label and of the suggestion.
+        other: the other row, for the other kinds.
+        similarity: cosine similarity of the two texts, for ``near copy``.
+    """
+
+    row: int
+    kind: Kind
+    suggestion: str = ""
+    given_probability: float | None = None
+    suggested_probability: float | None = None
+    other: int | None = None
+    similarity: float | None = None
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The training rows and what was found.
+
+    Args:
+        train: the rows.
+        labels: names of the labels.
+        findings: likely wrong labels, the clearest first, then conflicts, copies and near copies.
+        accuracy: out-of-fold accuracy of the classifier.
+    """
+
+    train: Split
+    labels: tuple[str, ...]
+    findings: tuple[RowFinding, ...]
+    accuracy: float
+
+
+def check_rows(config: CheckConfig, listen: Listen) -> Checked:
+    """Cross-validate the encoder and a linear model on words on the training rows, and compare their texts.
+
+    The probabilities of a row are the mean of both models', which are trained without its fold.
+
+    Args:
+        config: the options.
+        listen: called with every event; the findings of the data check before training are stages.
+
+    Raises:
+        ConfigError: the data are not single-label classes.
+        DataError: the data cannot be read, or have a validation split.
+    """
+    options = TrainConfig(
+        config.data, config.model, seed=config.seed, reading=config.reading, compute=config.compute, folds=config.folds
+    )
+    prepared = prepare(replace(plan_train(options), kind="check", baselines=False), listen)
+    corpus, session = prepared.corpus, next(iter(prepared.sessions.values()))
+    task = corpus.dataset.task
+    if not isinstance(task, SingleLabel):
+        raise ConfigError(f"{config.data}: loralet check finds wrong labels of single-label classes only")
+    validated = cross_validate(session, corpus, prepared.packs.packs, (), listen)
+    row = validated.rows[-1]
+    logits = next(iter(validated.predictions.logits.values())) / row.temperature
+    probabilities = (task.probabilities(logits) + task.probabilities(_words(corpus))) / 2
+    targets = corpus.train.targets
+    suspects = [
+        RowFinding(i, "label", task.labels[best], float(probabilities[i, targets[i]]), float(probabilities[i, best]))
+        for i, best in suspected_labels(probabilities, targets)
+    ]
+    accuracy = float((probabilities.argmax(1) == targets).mean())
+    return Checked(corpus.train, task.labels, (*suspects, *_repeated(corpus.train)), accuracy)
+
+
+def _words(corpus: Corpus) -> np.ndarray:
+    """Out-of-fold logits ``[m c]`` of the linear model on words."""
+    texts, targets, folds = np.array(corpus.train.texts.to_pylist(), object), corpus.train.targets, corpus.train.folds
+    assert folds is not None
+    logits = np.empty((len(texts), len(corpus.dataset.task.labels)), np.float32)
+    for fold in range(corpus.folds):
+        own = folds == fold
+        model = fit_words(texts[~own].tolist(), targets[~own], logits.shape[1]).model
+        logits[own] = model.logits(texts[own].tolist())
+    return logits
+
+
+def _repeated(train: Split) -> Sequence[RowFinding]:
+    """Copies and near copies; copies with different labels are conflicts, and all of their rows are listed."""
+    groups = copies(train.texts, train.seconds)
+    first = np.unique(groups, return_index=True)[1]
+    conflicting = set(groups[train.targets != train.targets[first][groups]].tolist())
+    conflicts: list[RowFinding] = []
+    again: list[RowFinding] = []
+    for row, group in enumerate(groups.tolist()):
+        earlier = int(first[group])
+        if group in conflicting:
+            other = next(i for i in np.flatnonzero(groups == group) if train.targets[i] != train.targets[row])
+            conflicts.append(RowFinding(row, "conflict", other=int(other)))
+        elif row != earlier:
+            again.append(RowFinding(row, "copy", other=earlier))
+    near = [
+        RowFinding(row, "near copy", other=other, similarity=similarity)
+        for row, other, similarity in near_copies(train.texts.to_pylist(), groups)
+    ]
+    return [*conflicts, *again, *near]
