@@ -12,6 +12,8 @@ from typing import Any
 from loralet.artifacts.card import for_hub
 from loralet.data.readers.records import format_of
 from loralet.errors import ConfigError, RunError
+from loralet.export.exported import sizes
+from loralet.export.graphs import FOLDER_NAME
 from loralet.hub import client as hub
 from loralet.hub.bundled import bundled
 
@@ -61,20 +63,19 @@ def upload(push: Push, private: bool) -> str:
     """
     with tempfile.TemporaryDirectory() as name:
         for file, content in contents(push.folder, push.repo).items():
+            (Path(name) / file).parent.mkdir(exist_ok=True)
             (Path(name) / file).write_bytes(content)
         return hub.send(Path(name), push.repo, private)
 
 
 def contents(folder: Path, repo: str) -> dict[str, bytes]:
-    """Content of every uploaded file, by name.
+    """Content of every uploaded file, by its path in the folder.
 
-    Paths on this machine are replaced by bare names, and the card names the repository.
+    Of subfolders, only onnx/ is uploaded. Paths on this machine are replaced by bare names, and the card names the
+    repository.
     """
-    found = {
-        path.name: path.read_bytes()
-        for path in sorted(folder.iterdir())
-        if path.is_file() and not path.name.startswith(".")
-    }
+    kept = [name for name in sizes(folder) if "/" not in name or name.startswith(f"{FOLDER_NAME}/")]
+    found = {name: (folder / name).read_bytes() for name in kept}
     places: dict[str, str] = {}
     for name in (name for name in found if name.endswith(".json") and name != "tokenizer.json"):
         described = json.loads(found[name])
@@ -98,6 +99,9 @@ def _places(value: Any) -> Iterator[tuple[str, str]]:
                 yield from [(item, bare_name(item))] * (bare_name(item) != item)
             else:
                 yield from _places(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _places(item)
 
 
 def _renamed(value: Any, places: dict[str, str]) -> Any:
@@ -106,7 +110,7 @@ def _renamed(value: Any, places: dict[str, str]) -> Any:
             key: places.get(item, item) if key in PLACES and isinstance(item, str) else _renamed(item, places)
             for key, item in value.items()
         }
-    return value
+    return [_renamed(item, places) for item in value] if isinstance(value, list) else value
 
 
 def bare_name(name: str) -> str:
