@@ -125,6 +125,20 @@ def test_one_folder_has_what_each_program_looks_for(whole: tuple[Path, Path, Pat
     assert 'const model = "me/mine";' in contents(hf, "me/mine")["README.md"].decode()
 
 
+def test_the_cards_python_snippets_run_from_the_folder(
+    whole: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, adapter, hf = whole
+    monkeypatch.chdir(hf)
+    snippets = re.findall(r"```python\n(.*?)```", (hf / "README.md").read_text(), re.DOTALL)
+    for snippet in snippets:
+        exec(snippet.replace('["A text to classify."]', repr(TEXTS)), {})
+    by_transformers, by_onnxruntime = map(ast.literal_eval, capsys.readouterr().out.splitlines()[-2:])
+    wanted = TextClassifier.load(adapter).predict(TEXTS).tolist()
+    assert [entry["label"] for entry in by_transformers] == by_onnxruntime == wanted
+    assert len(set(wanted)) > 1
+
+
 @pytest.mark.parametrize(("name", "tolerance"), [("model", 1e-4), ("model_fp16", 0.02), ("model_quantized", 0.5)])
 def test_token_types_may_be_left_out_of_a_graph(whole: tuple[Path, Path, Path], name: str, tolerance: float) -> None:
     hf = whole[2]
@@ -373,7 +387,13 @@ def test_the_gate_is_half_a_point(after: float, kept: bool) -> None:
 
 def test_a_graph_that_is_not_torchs_is_not_kept(pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     adapter = saved(pair, tmp_path / "adapter", "mean")
-    monkeypatch.setattr(exports, "onnx_logits", lambda path, tokens: onnx_logits(path, tokens) + 2e-4)
+    artifact, classifier = pieces(adapter)
+
+    def spoil(path: Path, tokens: Any) -> np.ndarray:
+        return logits_of(classifier.backend, classifier.forward, tokens, 1)[0] / artifact.temperature + 2e-4
+
+    monkeypatch.setattr(exports, "onnx_logits", spoil)
+    monkeypatch.setattr(exports, "write_onnx", lambda merged, path: path.write_bytes(b""))
     with pytest.raises(CheckError, match=r"differ from the run's by 0\.0002"):
         export_onnx(*pieces(adapter), tmp_path / "onnx", None, False)
     assert not (tmp_path / "onnx").exists()

@@ -31,6 +31,7 @@ from loralet.artifacts.words import write_words
 from loralet.atomic import new_file, new_folder, write_json
 from loralet.errors import CheckError, RunError
 from loralet.hub.backbone import Backbone
+from loralet.hub.bundled import bundled
 from loralet.hub.checkpoint import fingerprint_of
 from loralet.hub.tensors import number_problems
 from loralet.hub.tokenizer_config import tokenizer_config
@@ -127,7 +128,7 @@ def _peft_config(artifact: Artifact, family: Family, in_peft: bool) -> dict[str,
     return {
         "peft_type": "LORA",
         "task_type": "SEQ_CLS" if in_peft else "FEATURE_EXTRACTION",
-        "base_model_name_or_path": artifact.backbone,
+        "base_model_name_or_path": str(bundled(artifact.backbone) or artifact.backbone),
         "r": spec.rank,
         "lora_alpha": int(spec.alpha) if spec.alpha.is_integer() else spec.alpha,
         "lora_dropout": spec.dropout,

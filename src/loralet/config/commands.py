@@ -169,6 +169,8 @@ class Upload:
     private: Private = False
     dry_run: bool = False
     """Print what would be uploaded, without uploading."""
+    base: bool = True
+    """For an adapter on the bundled encoder: also upload that to ID-base, for PEFT; --no-base omits it."""
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from loralet.artifacts.card import for_hub
+from loralet.artifacts.reading import read_described
 from loralet.data.readers.records import format_of
 from loralet.errors import ConfigError, RunError
+from loralet.export.base import SUFFIX, base_files, needs_base, on_base
 from loralet.export.exported import sizes
 from loralet.export.graphs import FOLDER_NAME
 from loralet.hub import client as hub
@@ -30,6 +32,7 @@ class Push:
         repo, endpoint: target repository and hub.
         files: names and sizes in bytes of the uploaded files.
         warning: why other users cannot load the adapter, and what to do; empty if they can.
+        base: names and sizes of the files of the base, which has a repository of its own; empty without one.
     """
 
     folder: Path
@@ -37,10 +40,16 @@ class Push:
     endpoint: str
     files: dict[str, int]
     warning: str = ""
+    base: dict[str, int] = field(default_factory=dict)
 
 
-def plan_push(folder: Path, repo: str) -> Push:
+def plan_push(folder: Path, repo: str, base: bool = True) -> Push:
     """Plan an upload without sending anything.
+
+    Args:
+        folder: an adapter or an export.
+        repo: the repository.
+        base: also plan a repository for the base of an adapter on the bundled encoder.
 
     Raises:
         ConfigError: the repository name does not have the form owner/name.
@@ -49,30 +58,40 @@ def plan_push(folder: Path, repo: str) -> Push:
     if "/" not in repo or not hub.is_repo_name(repo):
         raise ConfigError(f"{repo!r} is not a repository name; use the form owner/name")
     try:
-        files = {name: len(content) for name, content in contents(folder, repo).items()}
-        return Push(folder, repo, hub.endpoint(), files, _warning(folder))
+        own = base and needs_base(folder)
+        files = {name: len(content) for name, content in contents(folder, repo, own).items()}
+        below = {name: len(content) for name, content in (base_files(folder, repo) if own else {}).items()}
+        return Push(folder, repo, hub.endpoint(), files, _warning(folder), below)
     except (ValueError, RecursionError) as error:
         raise RunError(f"{folder}: a JSON file or the card cannot be read ({error}); nothing was sent") from error
 
 
 def upload(push: Push, private: bool) -> str:
-    """Upload the folder as one commit; returns the commit's URL. The card refers to the adapter by its new id.
+    """Upload the folder as one commit, after its base; returns the commit's URL.
+
+    The card refers to the adapter by its new id.
 
     Raises:
         HubError: no token, a rejected token, or the hub cannot be reached.
     """
+    if push.base:
+        _send(base_files(push.folder, push.repo), f"{push.repo}{SUFFIX}", private)
+    return _send(contents(push.folder, push.repo, bool(push.base)), push.repo, private)
+
+
+def _send(files: dict[str, bytes], repo: str, private: bool) -> str:
     with tempfile.TemporaryDirectory() as name:
-        for file, content in contents(push.folder, push.repo).items():
+        for file, content in files.items():
             (Path(name) / file).parent.mkdir(exist_ok=True)
             (Path(name) / file).write_bytes(content)
-        return hub.send(Path(name), push.repo, private)
+        return hub.send(Path(name), repo, private)
 
 
-def contents(folder: Path, repo: str) -> dict[str, bytes]:
+def contents(folder: Path, repo: str, base: bool = False) -> dict[str, bytes]:
     """Content of every uploaded file, by its path in the folder.
 
     Of subfolders, only onnx/ is uploaded. Paths on this machine are replaced by bare names, and the card names the
-    repository.
+    repository. With ``base``, adapter_config.json and card name the repository of the base.
     """
     kept = [name for name in sizes(folder) if "/" not in name or name.startswith(f"{FOLDER_NAME}/")]
     found = {name: (folder / name).read_bytes() for name in kept}
@@ -88,7 +107,7 @@ def contents(folder: Path, repo: str) -> dict[str, bytes]:
         for place, bare in places.items():
             card = card.replace(json.dumps(place, ensure_ascii=False), json.dumps(bare, ensure_ascii=False))
         found["README.md"] = card.encode()
-    return found
+    return on_base(found, str(read_described(folder)["backbone"]), f"{repo}{SUFFIX}") if base else found
 
 
 def _places(value: Any) -> Iterator[tuple[str, str]]:
