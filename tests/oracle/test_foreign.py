@@ -32,9 +32,11 @@ NAMES: dict[str, Any] = {
 }
 
 
-def classifier(folder: Path, kind: str = "bert", dtype: torch.dtype = torch.float32, **config: Any) -> Any:
+def classifier(
+    folder: Path, kind: str = "bert", dtype: torch.dtype = torch.float32, rows: int = 0, **config: Any
+) -> Any:
     """A sequence classification checkpoint of transformers, with random weights; returns the model."""
-    base = by_transformers(folder, kind)
+    base = by_transformers(folder, kind, rows=rows)
     model = AutoModelForSequenceClassification.from_pretrained(base, **(NAMES | config)).eval()
     torch.manual_seed(4)
     with torch.no_grad():
@@ -45,8 +47,8 @@ def classifier(folder: Path, kind: str = "bert", dtype: torch.dtype = torch.floa
     return AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
 
 
-def by_theirs(model: Any, folder: Path) -> np.ndarray:
-    batch = AutoTokenizer.from_pretrained(folder)(TEXTS, padding=True, return_tensors="pt")
+def by_theirs(model: Any, folder: Path, texts: list[str] = TEXTS) -> np.ndarray:
+    batch = AutoTokenizer.from_pretrained(folder)(texts, padding=True, return_tensors="pt")
     with torch.no_grad():
         found: np.ndarray = model(**batch).logits.softmax(-1).numpy()
     return found
@@ -181,6 +183,37 @@ def test_options_that_would_do_nothing_are_refused(tmp_path: Path) -> None:
     assert "which contains its backbone" in done.stderr
     done = command(tmp_path, "predict", "theirs", "x", "--run", "other")
     assert "is one classifier, not a study" in done.stderr
+
+
+@pytest.mark.parametrize("change", ["lower case", "added token", "none"])
+def test_an_adapter_with_its_own_tokenizer(tmp_path: Path, change: str, caplog: pytest.LogCaptureFixture) -> None:
+    base = classifier(tmp_path / "base", rows=300)
+    model = get_peft_model(base, LoraConfig(task_type="SEQ_CLS", r=4, target_modules=["query", "value"])).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.add_(0.2 * torch.randn_like(parameter))
+    model.save_pretrained(tmp_path / "adapter")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "base", do_lower_case=change != "lower case")
+    if change == "added token":
+        tokenizer.add_tokens(["stock market"])
+    tokenizer.save_pretrained(tmp_path / "adapter")
+    texts = [*TEXTS, "The STOCK Market"]
+    wanted = by_theirs(model, tmp_path / "adapter", texts)
+    with caplog.at_level("WARNING", "loralet"):
+        loaded = TextClassifier.load(tmp_path / "adapter")
+    order = [loaded.classes_.tolist().index(label) for label in LABELS]
+    assert np.abs(loaded.predict_proba(texts)[:, order] - wanted).max() <= FP32
+    differs = np.abs(by_theirs(model, tmp_path / "base", texts) - wanted).max() > 1e-4
+    assert differs == (change != "none") == ("its tokenizer differs from that of the base" in caplog.text)
+    if not differs:
+        loaded.save(tmp_path / "ours")
+        return
+    with pytest.raises(RunError, match="the adapter has its own tokenizer"):
+        loaded.save(tmp_path / "ours")
+    done = command(tmp_path, "export", "adapter", "--to", "safetensors-bundle", "--out", "bundle")
+    assert done.returncode == 0, done.stderr
+    assert np.abs(TextClassifier.load(tmp_path / "bundle").predict_proba(texts)[:, order] - wanted).max() <= FP32
 
 
 def test_alpha_is_the_one_of_peft(tmp_path: Path) -> None:

@@ -46,8 +46,14 @@ def save_artifact(folder: Path, artifact: Artifact, backbone: Backbone) -> None:
     Raises:
         CheckError: a value is not finite, or the written folder gives other logits than the artifact in memory;
             nothing is kept.
+        RunError: the tokenizer is not that of the backbone.
     """
     family = backbone.family
+    if backbone.own_tokenizer and artifact.role != "full":
+        raise RunError(
+            f"{artifact.id}: the adapter has its own tokenizer, and an adapter folder uses that of its backbone; "
+            "export it with --to safetensors-bundle or --to hf"
+        )
     if problems := list(number_problems(_arrays(artifact))):
         raise CheckError(f"{artifact.id}: {'; '.join(problems[:5])}; nothing was kept")
     with new_folder(folder) as temporary:

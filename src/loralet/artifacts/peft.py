@@ -7,6 +7,7 @@ The function computed is the same.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,7 +27,9 @@ from loralet.artifacts.reading import CONFIG, PEFT_PREFIX
 from loralet.errors import RunError
 from loralet.hub.backbone import Backbone, load_backbone, read_head
 from loralet.hub.tensors import number_problems, read_tensors
+from loralet.hub.tokenizer import has_tokenizer, load_tokenizer, same_tokens
 
+LOGGER = logging.getLogger("loralet")
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 CLASSIFIER = {"classifier.weight", "classifier.bias"}
 MATRICES = ("classifier.weight", "pooler.weight")
@@ -55,11 +58,22 @@ def load_peft(folder: Path, labels: Sequence[str] = (), backbone: str = "") -> t
         problems.append("base_model_name_or_path is empty; give the base model with --backbone")
     if problems:
         raise _error(folder, problems)
-    base = load_backbone(name)
+    base = _with_own_tokenizer(folder, load_backbone(name))
     parts = _Parts(method_of(config))
     for key, tensor in _read_tensors(folder).items():
         parts.sort(key, tensor.float(), base)
     return _assemble(folder, config, base, parts, labels), base
+
+
+def _with_own_tokenizer(folder: Path, base: Backbone) -> Backbone:
+    """The base with the tokenizer of the adapter's folder, if that has one with other tokens."""
+    if not has_tokenizer(folder):
+        return base
+    tokenizer = load_tokenizer(folder, base.table.vocabulary, base.family.tokens)
+    if same_tokens(tokenizer, base.tokenizer):
+        return base
+    LOGGER.warning("%s: its tokenizer differs from that of the base and is used instead", folder)
+    return replace(base, tokenizer=tokenizer, own_tokenizer=True)
 
 
 @dataclass

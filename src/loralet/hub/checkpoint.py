@@ -39,6 +39,7 @@ class Checkpoint:
 
     Args:
         arrays: canonical tensors in fp32; ``pooler.*`` only if the checkpoint has a pooler.
+        own_tokenizer: whether the tokenizer is that of an adapter, and has other tokens than the checkpoint's.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Checkpoint:
     tokenizer: Tokenizer
     fingerprint: str
     config: dict[str, object]
+    own_tokenizer: bool = False
 
 
 def read_checkpoint(name: str) -> Checkpoint:

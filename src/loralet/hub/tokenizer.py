@@ -63,6 +63,21 @@ def load_tokenizer(folder: Path, vocabulary: int, tokens: SpecialTokens) -> Toke
     return tokenizer
 
 
+PROBES = ("The Café 2004", "naïve ZÜRICH e\u0301", "中国東京, new.team", " a  b\tc ", "<s> [CLS] x [MASK]")
+"""Texts on which the settings of tokenizers show."""
+
+
+def same_tokens(one: Tokenizer, other: Tokenizer) -> bool:
+    """Whether two tokenizers have the same vocabulary, and the same ids for :data:`PROBES`."""
+    words = one.get_vocab(with_added_tokens=True) == other.get_vocab(with_added_tokens=True)
+    return words and all(one.encode(text).ids == other.encode(text).ids for text in PROBES)
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder has a vocabulary that :func:`load_tokenizer` reads."""
+    return any((folder / name).exists() for name in ("tokenizer.json", "vocab.txt", "vocab.json"))
+
+
 def _read(path: Path, read: Callable[[Path, SpecialTokens], Tokenizer], tokens: SpecialTokens) -> Tokenizer:
     """Read a vocabulary, without truncation and padding, and encode an empty text.
 

@@ -270,6 +270,7 @@ def opened_of(artifact: Artifact, backbone: Backbone) -> Opened:
         backbone.tokenizer,
         backbone.fingerprint,
         backbone.config,
+        backbone.own_tokenizer,
     )
     return Opened(replace(artifact, tensors={}), arrays, found)
 
