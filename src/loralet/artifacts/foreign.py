@@ -66,6 +66,8 @@ def read_classifier(folder: Path, labels: Sequence[str] = ()) -> tuple[Artifact,
     tensors, stored = read_weights(folder), names.tensors()
     wanted = {theirs: ours for theirs, ours in stored.items() if not names.in_encoder or ours in CLASSIFIER}
     head = {ours: np.array(tensors[theirs], np.float32) for theirs, ours in wanted.items() if theirs in tensors}
+    if not head:
+        raise RunError(f"{folder}: no trained classifier; config.json names one, but {', '.join(wanted)} are missing")
     problems = [f"{theirs} is missing" for theirs in wanted if theirs not in tensors]
     if names.in_encoder and "pooler.weight" not in found.arrays:
         problems.append(f"{names.pooler}.weight is missing")
