@@ -65,7 +65,8 @@ def apply_settings(tokenizer: Tokenizer, folder: Path, config: Mapping[str, obje
         before = {name: getattr(normalizer, name) for name, _ in NORMALIZER.values()}
         after = {name: _given(config, key, default) for key, (name, default) in NORMALIZER.items()}
         if effective(before) != effective(after):
-            tokenizer.normalizer = BertNormalizer(normalizer.clean_text, **after)  # type: ignore[arg-type]  # accents: None
+            changed = BertNormalizer(normalizer.clean_text, **after)  # type: ignore[arg-type]  # accents: None
+            tokenizer.normalizer = changed
             _say(folder, _differences(config, before, after))
     elif isinstance(pre_tokenizer, ByteLevel) and tokens.first == ROBERTA_TOKENS.first:
         wanted = bool(config.get(PREFIX))
