@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LOWEST := .venv-lowest
+INTEROP := .venv-interop
 WHEEL := .venv-wheel
 CORE_TESTS := $(addprefix tests/oracle/,test_encoder.py test_lora.py test_adapters.py) \
   $(addprefix tests/unit/,test_cpu.py test_environment.py test_files.py test_cli.py)
@@ -11,7 +12,7 @@ MODEL ?=
 MINILM ?=
 ARGS ?=
 
-.PHONY: setup setup-dev study test test-lowest faults sanitize lint format docs wheel wheel-check bench bench-league bench-matrix clean \
+.PHONY: setup setup-dev study test test-lowest faults interop sanitize lint format docs wheel wheel-check bench bench-league bench-matrix clean \
   help
 
 help:  ## show this list
@@ -41,6 +42,21 @@ test: setup-dev  ## set up, then all tests with coverage
 faults: setup-dev  ## set up, then the long fault tests: 30 kills of studies, every file of a run folder damaged, full disks
 	LORALET_KILLS=30 LORALET_DAMAGES=0 LORALET_DISKS=12 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile \
 	  tests/faults $(ARGS)
+
+# optimum pins older versions of transformers, so it has an environment of its own.
+interop: setup-dev build/interop/.npm $(INTEROP)/.interop  ## set up with npm and pip, then the tests of exports in transformers.js, optimum and OpenVINO
+	$(BIN)/python -m pytest -rA tests/interop $(ARGS)
+
+build/interop/.npm:
+	mkdir -p build/interop
+	ONNXRUNTIME_NODE_INSTALL=skip npm install --no-audit --no-fund --no-package-lock --prefix build/interop '@huggingface/transformers@4.3.0'
+	touch $@
+
+$(INTEROP)/.interop:
+	$(PYTHON) -m venv $(INTEROP)
+	$(INTEROP)/bin/pip install --quiet torch --index-url https://download.pytorch.org/whl/cpu || $(INTEROP)/bin/pip install --quiet torch
+	$(INTEROP)/bin/pip install --quiet 'optimum-onnx[onnxruntime]' openvino
+	touch $@
 
 # The tests of the kernels that fit into two minutes, in the best instruction set of this machine or in LORALET_ISA. The
 # compiler must not run under the preloaded runtime.
@@ -129,4 +145,4 @@ bench-matrix: setup-dev  ## run the speed matrix, hours, and write its tables (D
 	$(BIN)/python scripts/benchmark_tables.py
 
 clean:  ## remove what the targets made, runs excepted
-	rm -rf $(VENV) $(LOWEST) $(WHEEL) build dist .pytest_cache .mypy_cache .ruff_cache .coverage
+	rm -rf $(VENV) $(LOWEST) $(WHEEL) $(INTEROP) build dist .pytest_cache .mypy_cache .ruff_cache .coverage

@@ -99,7 +99,7 @@ def test_a_classifier_of_the_mean_is_refused_and_exports_read_the_first_token(fo
     base = ModernBertForSequenceClassification.from_pretrained(folder, num_labels=2)
     config = LoraConfig(task_type="SEQ_CLS", target_modules=["Wqkv"], modules_to_save=["head", "classifier"])
     get_peft_model(base, config).save_pretrained(tmp_path / "adapter")
-    with pytest.raises(RunError, match="the classifier of its base has classifier_pooling 'mean'; loralet computes 'c"):
+    with pytest.raises(RunError, match="its base: classifier_pooling is 'mean'; loralet computes 'cls'"):
         load_classifier(tmp_path / "adapter")
     change(folder, classifier_pooling="cls")
     assert load_classifier(tmp_path / "adapter").artifact.pooling.norm

@@ -373,6 +373,8 @@ def test_names_that_are_not_adapters_are_rejected(pair: Pair, tmp_path: Path, mo
     for name in ("nowhere", "runs/nowhere", "./runs/x", "a b/c"):
         with pytest.raises(RunError, match="no such folder"):
             find_adapter(Path(name))
+    config = pair.folder / "config.json"
+    config.write_text(config.read_text().replace("BertForSequenceClassification", "BertModel"))
     with pytest.raises(RunError, match="base model alone"):
         find_adapter(pair.folder)
     assert os.environ["HF_HUB_OFFLINE"] == "1"

@@ -198,9 +198,8 @@ def test_local_paths_are_not_sent(place: Path, hub: WritableHub, tmp_path: Path)
 
 def test_an_export_contains_no_local_path(place: Path, tmp_path: Path) -> None:
     for kind in ("hf", "safetensors-bundle"):
-        done = command(
-            place, "export", "adapter", "--to", kind, "--out", str(tmp_path / kind), "--push", "me/mine", "--dry-run"
-        )
+        flags = ["--out", str(tmp_path / kind), "--push", "me/mine", "--dry-run", *(["--no-onnx"] * (kind == "hf"))]
+        done = command(place, "export", "adapter", "--to", kind, *flags)
         assert done.returncode == 0, done.stderr
         assert "warning" not in done.stderr  # the export is self-contained
         for name, content in contents(tmp_path / kind, "me/mine").items():

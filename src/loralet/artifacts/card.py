@@ -16,6 +16,8 @@ from loralet.records import plain
 PLACE = '"."  # this folder, or its hub id'
 """Location of the files in the snippets; :func:`for_hub` replaces it by the hub id."""
 HERE = f"adapter = {PLACE}"
+PLACE_IN_JS = '"."; // this folder, or its hub id'
+"""The same in JavaScript."""
 
 LORALET = """\
 from loralet import TextClassifier
@@ -26,6 +28,7 @@ print(classifier.predict(["A text to classify."]))
 """
 
 PEFT = """\
+import torch
 {import_}from peft import PeftModel
 from transformers import AutoTokenizer, BertForSequenceClassification
 
@@ -34,14 +37,21 @@ labels = {labels}
 backbone = {backbone}
 base = BertForSequenceClassification.from_pretrained(
     backbone,
+    dtype=torch.float32,  # a base stored in fp16 is otherwise trained in fp16, which gives NaN
     num_labels=len(labels),
     id2label=dict(enumerate(labels)),
     label2id={{name: number for number, name in enumerate(labels)}},
 )
-model = PeftModel.from_pretrained(base, adapter).eval()
+model = PeftModel.from_pretrained(base, adapter).eval()  # to train on: is_trainable=True, and without .eval()
 tokenizer = AutoTokenizer.from_pretrained(adapter)
 batch = tokenizer(["A text to classify."], truncation=True, max_length={max_length}, padding=True, return_tensors="pt")
 print([labels[number] for number in model(**batch).logits.argmax(-1)])
+"""
+
+PEFT_NOTES = """\
+`AutoPeftModelForSequenceClassification.from_pretrained` with the same `dtype`, `num_labels`, `id2label` and `label2id`
+loads the base that `adapter_config.json` names and the adapter. PEFT's `add_weighted_adapter` refuses adapters with
+`modules_to_save`, as this one has for its classifier; `loralet average` averages adapters with their classifiers.
 """
 
 TRANSFORMERS = """\
@@ -63,16 +73,31 @@ from tokenizers import Tokenizer
 
 {here}
 folder = Path(model if Path(model).is_dir() else snapshot_download(model))
-settings = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+session = onnxruntime.InferenceSession(str(folder / "{graph}"))
+settings = session.get_modelmeta().custom_metadata_map
+labels, max_length = json.loads(settings["labels"]), int(settings["max_length"])
 tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-tokenizer.enable_truncation(settings["max_length"])
+tokenizer.enable_truncation(max_length)
 tokenizer.enable_padding()  # the mask hides the padding; its id does not matter
-session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
 rows = tokenizer.encode_batch(["A text to classify."])
 ids, masks = [row.ids for row in rows], [row.attention_mask for row in rows]
 (logits,) = session.run(None, {{"input_ids": np.array(ids), "attention_mask": np.array(masks)}})
-print([settings["labels"][number] for number in logits.argmax(-1)])
+print([labels[number] for number in logits.argmax(-1)])
 """
+
+JAVASCRIPT = """\
+import {{ env, pipeline }} from "@huggingface/transformers";
+
+env.localModelPath = "./"; // where folders are searched before the hub
+{here}
+const classify = await pipeline("text-classification", model, {{ dtype: "{dtype}" }});
+console.log(await classify("A text to classify."));
+"""
+DTYPES = {"model.onnx": "fp32", "model_quantized.onnx": "q8", "model_fp16.onnx": "fp16"}
+"""Value of ``dtype`` in transformers.js for each graph."""
+
+FORMATS = ("onnx", "transformers.js")
+"""Tags of an export with graphs."""
 
 KINDS = {"linear-probe": "linear probe", "full": "full fine-tuning"}
 """Names of artifacts without an adapter."""
@@ -114,20 +139,23 @@ def card(artifact: Artifact, in_peft: bool) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def export_card(artifact: Artifact, to: str) -> str:
+def export_card(artifact: Artifact, to: str, graphs: Sequence[str] = ()) -> str:
     """The card of an export for other programs, which contains a hybrid without its linear model on words.
 
     Args:
         artifact: the exported run.
         to: ``hf`` or ``onnx``.
+        graphs: files of the folder onnx/ of an export ``hf``.
     """
-    library, snippet, form = {
-        "hf": ("transformers", TRANSFORMERS, "a transformers checkpoint with the adapter merged into the weights"),
-        "onnx": ("onnx", ONNX, "an ONNX graph with the adapter merged into the weights"),
+    library, form = {
+        "hf": ("transformers", "a transformers checkpoint with the adapter merged into the weights"),
+        "onnx": ("onnx", "an ONNX graph with the adapter merged into the weights"),
     }[to]
+    here, graph = f"model = {PLACE}", "onnx/model.onnx" if to == "hf" else "model.onnx"
+    own = {"hf": TRANSFORMERS.format(here=here), "onnx": ONNX.format(here=here, graph=graph)}[to]
     alone, omitted = without_words(artifact), omission(artifact)
     parts = [
-        _front(alone, library, [alone.adapter.method] if alone.adapter.rank else []),
+        _front(alone, library, [*([alone.adapter.method] if alone.adapter.rank else []), *(FORMATS if graphs else ())]),
         f"# {_cell(alone.id)}\n",
         f"{_summary(alone)}; {form}. Made with loralet {__version__}.\n",
         f"{omitted}.\n" if omitted else "",
@@ -135,11 +163,27 @@ def export_card(artifact: Artifact, to: str) -> str:
         _classes(alone),
         _probabilities(alone, BAKED),
         "## Loading\n",
-        _code(snippet.format(here=f"model = {PLACE}")),
+        _code(own),
+        _graphs(graphs, here),
         "## Training\n",
         _training(alone),
     ]
     return "\n".join(part for part in parts if part)
+
+
+def _graphs(graphs: Sequence[str], here: str) -> str:
+    """How to use the graphs of the folder onnx/; empty without them."""
+    if not graphs:
+        return ""
+    dtypes = [DTYPES[name] for name in graphs]
+    known = ", ".join(f"`{dtype}` (`onnx/{name}`)" for name, dtype in zip(graphs, dtypes, strict=True))
+    missing = [f"`{dtype}`" for dtype in DTYPES.values() if dtype not in dtypes]
+    left_out = f" {' and '.join(missing)} would predict other labels and is left out." if missing else ""
+    script = JAVASCRIPT.format(here=f"const model = {PLACE_IN_JS}", dtype=dtypes[0])
+    return (
+        f"With transformers.js, as `dtype` {known}.{left_out}\n\n{_code(script, 'javascript')}\n"
+        f"With ONNX Runtime; optimum loads the folder too:\n\n{_code(ONNX.format(here=here, graph='onnx/model.onnx'))}"
+    )
 
 
 def omission(artifact: Artifact) -> str:
@@ -163,7 +207,7 @@ def _summary(artifact: Artifact) -> str:
 
 def for_hub(text: str, repo: str) -> str:
     """Replace the folder in a card's snippets by a hub id."""
-    return text.replace(PLACE, json.dumps(repo))
+    return text.replace(PLACE_IN_JS, f"{json.dumps(repo)};").replace(PLACE, json.dumps(repo))
 
 
 def _on_hub(artifact: Artifact) -> bool:
@@ -270,7 +314,7 @@ def _peft(artifact: Artifact, in_peft: bool) -> str:
             "max_length": artifact.max_length,
         }
         only = ", without the linear model on words, so with other predictions" if artifact.words is not None else ""
-        return f"With PEFT{only}:\n\n" + _code(PEFT.format(here=HERE, **values))
+        return f"With PEFT{only}:\n\n{_code(PEFT.format(here=HERE, **values))}\n{PEFT_NOTES}"
     if artifact.role == "lora":
         words = " and the linear model on words in `words.json` and `words.safetensors`"
         return (
@@ -322,5 +366,5 @@ def _options(artifact: Artifact) -> dict[str, object]:
     return described
 
 
-def _code(text: str) -> str:
-    return f"```python\n{text}```\n"
+def _code(text: str, language: str = "python") -> str:
+    return f"```{language}\n{text}```\n"

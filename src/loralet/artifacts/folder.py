@@ -31,6 +31,7 @@ from loralet.artifacts.words import write_words
 from loralet.atomic import new_file, new_folder, write_json
 from loralet.errors import CheckError, RunError
 from loralet.hub.backbone import Backbone
+from loralet.hub.bundled import bundled
 from loralet.hub.checkpoint import fingerprint_of
 from loralet.hub.tensors import number_problems
 from loralet.hub.tokenizer_config import tokenizer_config
@@ -45,8 +46,14 @@ def save_artifact(folder: Path, artifact: Artifact, backbone: Backbone) -> None:
     Raises:
         CheckError: a value is not finite, or the written folder gives other logits than the artifact in memory;
             nothing is kept.
+        RunError: the tokenizer is not that of the backbone.
     """
     family = backbone.family
+    if backbone.own_tokenizer and artifact.role != "full":
+        raise RunError(
+            f"{artifact.id}: the adapter has its own tokenizer, and an adapter folder uses that of its backbone; "
+            "export it with --to safetensors-bundle or --to hf"
+        )
     if problems := list(number_problems(_arrays(artifact))):
         raise CheckError(f"{artifact.id}: {'; '.join(problems[:5])}; nothing was kept")
     with new_folder(folder) as temporary:
@@ -127,7 +134,7 @@ def _peft_config(artifact: Artifact, family: Family, in_peft: bool) -> dict[str,
     return {
         "peft_type": "LORA",
         "task_type": "SEQ_CLS" if in_peft else "FEATURE_EXTRACTION",
-        "base_model_name_or_path": artifact.backbone,
+        "base_model_name_or_path": str(bundled(artifact.backbone) or artifact.backbone),
         "r": spec.rank,
         "lora_alpha": int(spec.alpha) if spec.alpha.is_integer() else spec.alpha,
         "lora_dropout": spec.dropout,

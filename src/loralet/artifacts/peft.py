@@ -1,15 +1,16 @@
 """Conversion of PEFT adapters to artifacts.
 
-In PEFT (``LoraConfig``), rank and alpha may differ between modules; a pack has one rank and one scale per adapter. So
-each module's scale is multiplied into its B, and its tensors are padded with zeros to the largest rank. The function
-computed is the same.
+In PEFT (``LoraConfig``), rank and alpha may differ between modules; a pack has one rank and one scale per adapter. If
+they differ, each module's scale is multiplied into its B, and its tensors are padded with zeros to the largest rank.
+The function computed is the same.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -20,14 +21,15 @@ from loralet.adapters.layout import corner
 from loralet.adapters.spec import AdapterSpec
 from loralet.artifacts.artifact import Artifact
 from loralet.artifacts.checking import AGAIN
-from loralet.artifacts.fields import SHORTEST
+from loralet.artifacts.foreign import head_config_problems, label_names, longest_text
 from loralet.artifacts.peft_config import method_of, read_config, refusals, scale_of
 from loralet.artifacts.reading import CONFIG, PEFT_PREFIX
 from loralet.errors import RunError
 from loralet.hub.backbone import Backbone, load_backbone, read_head
 from loralet.hub.tensors import number_problems, read_tensors
-from loralet.records import read_json
+from loralet.hub.tokenizer import has_tokenizer, load_tokenizer, same_tokens
 
+LOGGER = logging.getLogger("loralet")
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 CLASSIFIER = {"classifier.weight", "classifier.bias"}
 MATRICES = ("classifier.weight", "pooler.weight")
@@ -56,11 +58,22 @@ def load_peft(folder: Path, labels: Sequence[str] = (), backbone: str = "") -> t
         problems.append("base_model_name_or_path is empty; give the base model with --backbone")
     if problems:
         raise _error(folder, problems)
-    base = load_backbone(name)
+    base = _with_own_tokenizer(folder, load_backbone(name))
     parts = _Parts(method_of(config))
     for key, tensor in _read_tensors(folder).items():
         parts.sort(key, tensor.float(), base)
     return _assemble(folder, config, base, parts, labels), base
+
+
+def _with_own_tokenizer(folder: Path, base: Backbone) -> Backbone:
+    """The base with the tokenizer of the adapter's folder, if that has one with other tokens."""
+    if not has_tokenizer(folder):
+        return base
+    tokenizer = load_tokenizer(folder, base.table.vocabulary, base.family.tokens)
+    if same_tokens(tokenizer, base.tokenizer):
+        return base
+    LOGGER.warning("%s: its tokenizer differs from that of the base and is used instead", folder)
+    return replace(base, tokenizer=tokenizer, own_tokenizer=True)
 
 
 @dataclass
@@ -144,12 +157,9 @@ def _assemble(
     if len(parts.adapters) > 1:
         problems.append(f"the file has several adapters ({', '.join(sorted(parts.adapters))}); save one of them")
     problems += _head_problems(head, base, pooler)
-    problems += [
-        f"the classifier of its base has {key} {base.config[key]!r}; loralet computes {value!r}"
-        for key, value in base.family.hf_config.items()
-        if base.config.get(key, value) != value
-    ]
+    problems += [f"its base: {one}" for one in head_config_problems(base.config, base.family)]
     adapters: dict[str, Mapping[str, Tensor]] = {}
+    scales: dict[str, float] = {}
     on_pooler: dict[str, Tensor] | None = None
     for module, own in parts.modules.items():
         if set(own) != set(parts.method.format.peft_names):
@@ -159,24 +169,23 @@ def _assemble(
             shown = ", ".join(f"{part} {list(tensor.shape)}" for part, tensor in own.items())
             problems.append(f"{module} has tensors of wrong shapes ({shown})")
             continue
-        own = parts.method.scaled(own, scale_of(config, module, parts.method.rank(own)))
         bare = module.removeprefix(base.family.prefix)
         try:
             linear = base.family.linear(bare)
         except KeyError:
             if names.pooler in (module, f"{base.family.prefix}{bare}"):
-                on_pooler = own
+                on_pooler = parts.method.scaled(own, scale_of(config, module, parts.method.rank(own)))
             else:
                 problems.append(f"{module} is not a linear layer of the encoder")
             continue
-        adapters[linear] = own
+        adapters[linear], scales[linear] = own, scale_of(config, module, parts.method.rank(own))
     problems += _size_problems(adapters, base, parts.method)
     if problems:
         raise _error(folder, problems)
     if on_pooler is not None:
         head = {slot: base.weights[slot] for slot in pooler if slot in base.weights} | head
         head["pooler.weight"] = parts.method.merge(head["pooler.weight"], on_pooler, 1.0)
-    return _artifact(folder, config, base, parts.method, adapters, head, labels)
+    return _artifact(folder, config, base, parts.method, adapters, scales, head, labels)
 
 
 def _head_problems(head: Mapping[str, Tensor], base: Backbone, pooler: set[str]) -> list[str]:
@@ -224,27 +233,40 @@ def _artifact(
     base: Backbone,
     method: AdapterMethod,
     adapters: Mapping[str, Mapping[str, Tensor]],
+    scales: Mapping[str, float],
     head: dict[str, Tensor],
     labels: Sequence[str],
 ) -> Artifact:
     adapted = {linear.split(".")[2] for linear in adapters}
-    rank = max(map(method.rank, adapters.values()), default=0)
     targets = tuple(target for target in base.table.targets if target in adapted)
-    dropout = float(str(config.get("lora_dropout", 0.0)))
+    spec = _spec(config, method, targets, [method.rank(own) for own in adapters.values()])
+    if any(scale != spec.scale or method.rank(adapters[linear]) != spec.rank for linear, scale in scales.items()):
+        adapters = {linear: method.scaled(own, scales[linear]) for linear, own in adapters.items()}
+        spec = replace(spec, alpha=float(spec.rank), scaling="alpha/r")
     return Artifact(
         id=folder.resolve().name,
-        role="lora" if rank else "linear-probe",
-        labels=_labels(folder, base, head["classifier.weight"].shape[0], labels),
-        adapter=AdapterSpec(method.name, rank, float(max(rank, 1)), dropout, targets, "alpha/r"),
+        role="lora" if spec.rank else "linear-probe",
+        labels=label_names(folder, base.config, head["classifier.weight"].shape[0], labels),
+        adapter=spec,
         head="trained-pooler" if "pooler.weight" in head else "pooler",
-        max_length=_max_length(folder, base),
+        max_length=longest_text(folder, base.table.longest),
         backbone=base.name,
         backbone_fingerprint=base.fingerprint,
         architecture=base.family.model_type,
         data_fingerprint="",
-        tensors=_filled(adapters, base, targets, method, rank) | head,
+        tensors=_filled(adapters, base, targets, method, spec.rank) | head,
         pooling=base.family.head.pooling,
     )
+
+
+def _spec(
+    config: Mapping[str, object], method: AdapterMethod, targets: tuple[str, ...], ranks: Sequence[int]
+) -> AdapterSpec:
+    """The largest rank, and alpha as PEFT has it: that of every module without a pattern of its own."""
+    rank = max(ranks, default=0)
+    dropout = float(str(config.get("lora_dropout") or 0.0))
+    alpha = float(str(config.get("lora_alpha") or 8)) if rank else 1.0
+    return AdapterSpec(method.name, rank, alpha, dropout, targets, "rslora" if config.get("use_rslora") else "alpha/r")
 
 
 def _filled(
@@ -265,32 +287,6 @@ def _filled(
             tensors[part][corner(tuple(own.shape))] = own
         filled |= {f"{linear}.{part}": tensor for part, tensor in tensors.items()}
     return filled
-
-
-def _labels(folder: Path, base: Backbone, classes: int, given: Sequence[str]) -> tuple[str, ...]:
-    if given:
-        if len(given) != classes:
-            raise RunError(
-                f"{folder}: {len(given)} label names are given ({', '.join(given)}), "
-                f"but the classifier has {classes} classes"
-            )
-        return tuple(given)
-    names = base.config.get("id2label")
-    if isinstance(names, dict) and set(names) == {str(i) for i in range(classes)}:
-        return tuple(str(names[str(i)]) for i in range(classes))
-    return tuple(f"LABEL_{i}" for i in range(classes))
-
-
-def _max_length(folder: Path, base: Backbone) -> int:
-    """The maximum length from the adapter's tokenizer_config.json, limited by the position table."""
-    try:
-        config = read_json(folder / "tokenizer_config.json")
-    except (OSError, ValueError):
-        return base.table.longest
-    length = config.get("model_max_length") if isinstance(config, dict) else None
-    if isinstance(length, bool) or not isinstance(length, (int, float)) or not length >= SHORTEST:
-        return base.table.longest
-    return int(min(length, base.table.longest))
 
 
 def _error(folder: Path, problems: Sequence[str]) -> RunError:

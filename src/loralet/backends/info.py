@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from loralet.errors import ConfigError
 
-BackendName = Literal["torch", "native"]
+BackendName = Literal["torch", "native", "onnxruntime"]
 BackendChoice = Literal["auto", "native", "torch"]
 """Every value of ``--backend``."""
 VARIABLE = "LORALET_BACKEND"
@@ -20,7 +20,7 @@ class BackendInfo:
     """The backend's entry in a run folder.
 
     Args:
-        name: ``torch`` or ``native``.
+        name: ``torch``, ``native``, or ``onnxruntime`` for a classifier that is an ONNX graph.
         device: ``cpu``, or the GPU's name.
         instructions: display name of the kernels' instruction set; empty for torch.
         dtype: type of the encoder's arithmetic: ``fp32`` or ``bf16``.

@@ -8,7 +8,7 @@ from loralet.artifacts.artifact import Artifact
 from loralet.commands.push import push_folder
 from loralet.config import ExportConfig
 from loralet.data.sources import Split
-from loralet.errors import CheckError, RunError
+from loralet.errors import CheckError, ConfigError, RunError
 from loralet.export.calibration import calibration_rows
 from loralet.export.checkpoint import export_bundle, export_hf
 from loralet.export.exported import Exported
@@ -19,7 +19,7 @@ from loralet.inference.predictor import open_adapter, ready
 from loralet.runs.folder import new_run_folder
 from loralet.runs.sources import columns_of
 from loralet.runtime import using_threads
-from loralet.terminal import terminal
+from loralet.terminal import note, terminal
 
 
 def export(config: ExportConfig) -> None:
@@ -40,14 +40,26 @@ def _export(config: ExportConfig, out: Path) -> Exported:
     artifact, backbone = open_adapter(adapter, config.model)
     classifier = ready(artifact, backbone, config.compute)
     if config.to == "hf":
-        return export_hf(artifact, classifier, out)
+        graphs = config.onnx and _has_onnx()
+        rows = _calibration(config, adapter, artifact) if graphs else None
+        return export_hf(artifact, classifier, out, rows, graphs)
     if config.to == "safetensors-bundle":
         return export_bundle(artifact, classifier, out)
     return export_onnx(artifact, classifier, out, _calibration(config, adapter, artifact), config.int8)
 
 
+def _has_onnx() -> bool:
+    """Whether the ``onnx`` extra is installed; says so if it is not."""
+    try:
+        require_onnx()
+    except ConfigError as error:
+        note(f"the folder onnx/, for transformers.js and ONNX Runtime, is left out: {error}")
+        return False
+    return True
+
+
 def _calibration(config: ExportConfig, adapter: Path, artifact: Artifact) -> Split | None:
-    """Rows to compare the export with the run on. Only the int8 accuracy gate requires them."""
+    """Rows to compare the export with the run on; None if there are none, which only ``--int8`` requires."""
     try:
         return calibration_rows(adapter, artifact, config.data, columns_of(config.columns), config.labels_are_indices)
     except RunError:
@@ -60,12 +72,19 @@ def _say(done: Exported) -> None:
     console = terminal(highlight=False, soft_wrap=True)
     console.print(f"{done.run} as {done.to}: {done.folder}", markup=False)
     for name, size in done.bytes.items():
-        console.print(f"  {name:<24} {size:>12,} bytes", markup=False)
+        console.print(f"  {name:<28} {size:>12,} bytes", markup=False)
     if done.omitted:
         console.print(f"{done.omitted}; --to safetensors-bundle contains both", markup=False)
     if done.largest_difference is not None:
         console.print(
             f"largest logit difference from the run: {done.largest_difference:.1e} on {done.rows_compared:,} rows"
+        )
+    for graph in done.graphs:
+        left_out = "" if graph.kept else "; left out, as more than 1 % differ"
+        console.print(
+            f"onnx/{graph.file}: the run's label on {graph.agreement:.1%} of {graph.rows:,} rows of {graph.data}"
+            f"{left_out}",
+            markup=False,
         )
     if done.int8 and done.int8.kept:
         gate = done.int8

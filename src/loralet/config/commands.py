@@ -128,13 +128,15 @@ class ExportConfig:
 
     one: OneRun
     to: Literal["hf", "onnx", "safetensors-bundle"] = "safetensors-bundle"
-    """Format: transformers checkpoint, ONNX graph, or folder that loralet loads without hub or cache."""
+    """Format: transformers checkpoint with ONNX graphs, ONNX alone, or folder that loralet loads without a hub."""
     out: str = ""
     """Folder for the export; named by date under runs/ if empty."""
     int8: bool = False
     """With --to onnx: also write an int8 graph if accuracy drops by at most half a point."""
+    onnx: bool = True
+    """With --to hf: also write onnx/ (fp32, int8, fp16) for transformers.js and ONNX Runtime; --no-onnx omits it."""
     data: str = ""
-    """Labelled file, or folder with a test file, to evaluate the graph on; validation rows if empty."""
+    """Labelled file, or folder with a test file, to evaluate the graphs on; validation rows if empty."""
     columns: ColumnOptions = field(default_factory=ColumnOptions)
     labels_are_indices: LabelsAreIndices = False
     model: ModelOptions = field(default_factory=ModelOptions)
@@ -152,6 +154,8 @@ class ExportConfig:
             yield "labels_are_indices needs --data: the validation rows have their own labels"
         if self.int8 and self.to != "onnx":
             yield f"int8 needs --to onnx, not --to {self.to}"
+        if not self.onnx and self.to != "hf":
+            yield f"no_onnx needs --to hf, not --to {self.to}"
         if self.dry_run and not self.push:
             yield "dry_run needs --push: give a repository with --push"
 
@@ -165,6 +169,8 @@ class Upload:
     private: Private = False
     dry_run: bool = False
     """Print what would be uploaded, without uploading."""
+    base: bool = True
+    """For an adapter on the bundled encoder: also upload that to ID-base, for PEFT; --no-base omits it."""
 
 
 @dataclass(frozen=True)

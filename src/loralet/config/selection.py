@@ -14,7 +14,7 @@ class OneRun:
     """A run folder or adapter, and the id of one of its runs."""
 
     folder: Annotated[Positional[str], arg(metavar="RUN")]
-    """Run folder, adapter folder (also from PEFT) or hub id."""
+    """Run folder, adapter folder (also from PEFT), exported or transformers classifier, or hub id."""
     run: str = ""
     """Run id within a study; the run selected on validation if empty."""
 

@@ -38,6 +38,26 @@ class Gate:
 
 
 @dataclass(frozen=True)
+class Compared:
+    """A graph of the folder onnx/, compared with the run on ``rows`` rows of ``data``.
+
+    Args:
+        file: its name.
+        rows, data: the rows.
+        agreement: share of rows with the run's label.
+        largest_difference: largest difference of a logit.
+        kept: whether the export has the file.
+    """
+
+    file: str
+    rows: int
+    data: str
+    agreement: float
+    largest_difference: float
+    kept: bool
+
+
+@dataclass(frozen=True)
 class Exported:
     """Report of an export, written to export.json.
 
@@ -46,12 +66,13 @@ class Exported:
         to: the format.
         run: id of the run.
         backbone, backbone_fingerprint, labels: as in the run.
-        bytes: size of each file.
+        bytes: size of each file, by its path in the folder.
         opset: operator set of the ONNX graph.
         largest_difference: largest difference of a logit between export and run, over ``rows_compared`` rows.
         int8: comparison of the 8-bit graph; None if none was requested.
         refused: why the 8-bit graph was not kept; empty if it was kept or not requested.
         omitted: what the export does not contain; empty if it contains the whole run.
+        graphs: the graphs of the folder onnx/.
     """
 
     folder: Path
@@ -67,6 +88,7 @@ class Exported:
     int8: Gate | None = None
     refused: str = ""
     omitted: str = ""
+    graphs: tuple[Compared, ...] = ()
 
 
 def write_report(
@@ -79,6 +101,7 @@ def write_report(
     gate: Gate | None = None,
     refused: str = "",
     omitted: str = "",
+    graphs: tuple[Compared, ...] = (),
 ) -> Exported:
     """Write export.json.
 
@@ -87,7 +110,7 @@ def write_report(
         artifact: the run.
         out: the final folder of the export.
         written: the folder that contains the files now.
-        opset, gate, refused, omitted: see :class:`Exported`; ``gate`` is its ``int8``.
+        opset, gate, refused, omitted, graphs: see :class:`Exported`; ``gate`` is its ``int8``.
         compared: largest difference of a logit, and number of rows compared.
     """
     done = Exported(
@@ -97,17 +120,25 @@ def write_report(
         backbone=artifact.backbone,
         backbone_fingerprint=artifact.backbone_fingerprint,
         labels=artifact.labels,
-        bytes={path.name: path.stat().st_size for path in sorted(written.iterdir()) if path.name != "export.json"},
+        bytes={name: size for name, size in sizes(written).items() if name != "export.json"},
         opset=opset,
         largest_difference=compared[0] if compared else None,
         rows_compared=compared[1] if compared else None,
         int8=gate,
         refused=refused,
         omitted=omitted,
+        graphs=graphs,
     )
-    described = {name: value for name, value in plain(done).items() if name != "folder" and value not in (None, "")}
+    described = {name: value for name, value in plain(done).items() if name != "folder" and value not in (None, "", [])}
     write_json(written / "export.json", {"loralet": __version__} | described)
     return done
+
+
+def sizes(folder: Path) -> dict[str, int]:
+    """Sizes in bytes of all files of a folder, by their paths in it, without hidden ones."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    named = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+    return {name: named[name] for name in sorted(named) if not name.startswith(".") and "/." not in name}
 
 
 def write_tokenizer(folder: Path, artifact: Artifact, classifier: LoadedClassifier) -> None:

@@ -14,6 +14,7 @@ from loralet.atomic import new_folder, write_json
 from loralet.data.sources import Split
 from loralet.data.tokens import Tokens, tokenise
 from loralet.errors import CheckError
+from loralet.export.checkpoint import hf_config
 from loralet.export.exported import TOLERANCE, Exported, Gate, write_report, write_tokenizer
 from loralet.export.graph import OPSET, onnx_logits, write_int8, write_onnx
 from loralet.inference.evaluation import logits_of
@@ -57,6 +58,7 @@ def export_onnx(
                 "nothing was kept"
             )
         write_json(temporary / "labels.json", {"labels": list(artifact.labels), "max_length": artifact.max_length})
+        write_json(temporary / "config.json", hf_config(artifact, classifier.backbone))
         write_tokenizer(temporary, artifact, classifier)
         (temporary / "README.md").write_text(export_card(artifact, "onnx"), encoding="utf-8")
         if int8 and calibration is not None:

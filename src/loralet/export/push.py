@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from loralet.artifacts.card import for_hub
+from loralet.artifacts.reading import read_described
 from loralet.data.readers.records import format_of
 from loralet.errors import ConfigError, RunError
+from loralet.export.base import SUFFIX, base_files, needs_base, on_base
+from loralet.export.exported import sizes
+from loralet.export.graphs import FOLDER_NAME
 from loralet.hub import client as hub
 from loralet.hub.bundled import bundled
 
@@ -28,6 +32,7 @@ class Push:
         repo, endpoint: target repository and hub.
         files: names and sizes in bytes of the uploaded files.
         warning: why other users cannot load the adapter, and what to do; empty if they can.
+        base: names and sizes of the files of the base, which has a repository of its own; empty without one.
     """
 
     folder: Path
@@ -35,10 +40,16 @@ class Push:
     endpoint: str
     files: dict[str, int]
     warning: str = ""
+    base: dict[str, int] = field(default_factory=dict)
 
 
-def plan_push(folder: Path, repo: str) -> Push:
+def plan_push(folder: Path, repo: str, base: bool = True) -> Push:
     """Plan an upload without sending anything.
+
+    Args:
+        folder: an adapter or an export.
+        repo: the repository.
+        base: also plan a repository for the base of an adapter on the bundled encoder.
 
     Raises:
         ConfigError: the repository name does not have the form owner/name.
@@ -47,34 +58,43 @@ def plan_push(folder: Path, repo: str) -> Push:
     if "/" not in repo or not hub.is_repo_name(repo):
         raise ConfigError(f"{repo!r} is not a repository name; use the form owner/name")
     try:
-        files = {name: len(content) for name, content in contents(folder, repo).items()}
-        return Push(folder, repo, hub.endpoint(), files, _warning(folder))
+        own = base and needs_base(folder)
+        files = {name: len(content) for name, content in contents(folder, repo, own).items()}
+        below = {name: len(content) for name, content in (base_files(folder, repo) if own else {}).items()}
+        return Push(folder, repo, hub.endpoint(), files, _warning(folder), below)
     except (ValueError, RecursionError) as error:
         raise RunError(f"{folder}: a JSON file or the card cannot be read ({error}); nothing was sent") from error
 
 
 def upload(push: Push, private: bool) -> str:
-    """Upload the folder as one commit; returns the commit's URL. The card refers to the adapter by its new id.
+    """Upload the folder as one commit, after its base; returns the commit's URL.
+
+    The card refers to the adapter by its new id.
 
     Raises:
         HubError: no token, a rejected token, or the hub cannot be reached.
     """
+    if push.base:
+        _send(base_files(push.folder, push.repo), f"{push.repo}{SUFFIX}", private)
+    return _send(contents(push.folder, push.repo, bool(push.base)), push.repo, private)
+
+
+def _send(files: dict[str, bytes], repo: str, private: bool) -> str:
     with tempfile.TemporaryDirectory() as name:
-        for file, content in contents(push.folder, push.repo).items():
+        for file, content in files.items():
+            (Path(name) / file).parent.mkdir(exist_ok=True)
             (Path(name) / file).write_bytes(content)
-        return hub.send(Path(name), push.repo, private)
+        return hub.send(Path(name), repo, private)
 
 
-def contents(folder: Path, repo: str) -> dict[str, bytes]:
-    """Content of every uploaded file, by name.
+def contents(folder: Path, repo: str, base: bool = False) -> dict[str, bytes]:
+    """Content of every uploaded file, by its path in the folder.
 
-    Paths on this machine are replaced by bare names, and the card names the repository.
+    Of subfolders, only onnx/ is uploaded. Paths on this machine are replaced by bare names, and the card names the
+    repository. With ``base``, adapter_config.json and card name the repository of the base.
     """
-    found = {
-        path.name: path.read_bytes()
-        for path in sorted(folder.iterdir())
-        if path.is_file() and not path.name.startswith(".")
-    }
+    kept = [name for name in sizes(folder) if "/" not in name or name.startswith(f"{FOLDER_NAME}/")]
+    found = {name: (folder / name).read_bytes() for name in kept}
     places: dict[str, str] = {}
     for name in (name for name in found if name.endswith(".json") and name != "tokenizer.json"):
         described = json.loads(found[name])
@@ -87,7 +107,7 @@ def contents(folder: Path, repo: str) -> dict[str, bytes]:
         for place, bare in places.items():
             card = card.replace(json.dumps(place, ensure_ascii=False), json.dumps(bare, ensure_ascii=False))
         found["README.md"] = card.encode()
-    return found
+    return on_base(found, str(read_described(folder)["backbone"]), f"{repo}{SUFFIX}") if base else found
 
 
 def _places(value: Any) -> Iterator[tuple[str, str]]:
@@ -98,6 +118,9 @@ def _places(value: Any) -> Iterator[tuple[str, str]]:
                 yield from [(item, bare_name(item))] * (bare_name(item) != item)
             else:
                 yield from _places(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _places(item)
 
 
 def _renamed(value: Any, places: dict[str, str]) -> Any:
@@ -106,7 +129,7 @@ def _renamed(value: Any, places: dict[str, str]) -> Any:
             key: places.get(item, item) if key in PLACES and isinstance(item, str) else _renamed(item, places)
             for key, item in value.items()
         }
-    return value
+    return [_renamed(item, places) for item in value] if isinstance(value, list) else value
 
 
 def bare_name(name: str) -> str:

@@ -39,6 +39,7 @@ class Checkpoint:
 
     Args:
         arrays: canonical tensors in fp32; ``pooler.*`` only if the checkpoint has a pooler.
+        own_tokenizer: whether the tokenizer is that of an adapter, and has other tokens than the checkpoint's.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Checkpoint:
     tokenizer: Tokenizer
     fingerprint: str
     config: dict[str, object]
+    own_tokenizer: bool = False
 
 
 def read_checkpoint(name: str) -> Checkpoint:
@@ -98,14 +100,15 @@ def find_checkpoint(name: str) -> Path:
     if not hub.is_hub_id(name):
         raise CheckpointError(f"model {name!r}: no such folder, and the name is not a hub id (owner/name){near}")
     try:
-        return hub.fetch(name, _wanted)
+        return hub.fetch(name, checkpoint_files)
     except HubError as error:
         if not near:
             raise
         raise HubError(f"{error}{near}") from error
 
 
-def _wanted(names: Sequence[str]) -> list[str]:
+def checkpoint_files(names: Sequence[str]) -> list[str]:
+    """The files of a checkpoint among the names of all files of a repository."""
     whole = [[name] for name in WEIGHT_FILES if name in names]
     shards = [_shards(name, names) for name in WEIGHT_FILES if f"{name}{INDEX}" in names]
     weights = next(iter(whole + shards), [])

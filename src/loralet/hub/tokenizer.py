@@ -14,17 +14,18 @@ from tokenizers.processors import RobertaProcessing
 
 from loralet.errors import CheckpointError
 from loralet.hub.tensors import lfs_advice
+from loralet.hub.tokenizer_settings import ADDED, CONFIG, add_tokens, apply_settings, read_settings
 from loralet.models.family import ROBERTA_TOKENS, SpecialTokens
-from loralet.records import read_json
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt")
+TOKENIZER_FILES = ("tokenizer.json", CONFIG, "vocab.txt", "vocab.json", "merges.txt", ADDED)
 
 
 def load_tokenizer(folder: Path, vocabulary: int, tokens: SpecialTokens) -> Tokenizer:
     """Load a tokenizer and turn off truncation and padding.
 
     Args:
-        folder: has tokenizer.json, or vocab.txt (WordPiece), or vocab.json and merges.txt (byte-level BPE).
+        folder: has tokenizer.json, or vocab.txt (WordPiece), or vocab.json and merges.txt (byte-level BPE). The files
+            tokenizer_config.json and added_tokens.json are read as transformers reads them.
         vocabulary: number of word embeddings; every token id must be smaller.
         tokens: special tokens of the family, for a vocabulary without tokenizer.json.
 
@@ -62,6 +63,21 @@ def load_tokenizer(folder: Path, vocabulary: int, tokens: SpecialTokens) -> Toke
     return tokenizer
 
 
+PROBES = ("The Café 2004", "naïve ZÜRICH e\u0301", "中国東京, new.team", " a  b\tc ", "<s> [CLS] x [MASK]")
+"""Texts on which the settings of tokenizers show."""
+
+
+def same_tokens(one: Tokenizer, other: Tokenizer) -> bool:
+    """Whether two tokenizers have the same vocabulary, and the same ids for :data:`PROBES`."""
+    words = one.get_vocab(with_added_tokens=True) == other.get_vocab(with_added_tokens=True)
+    return words and all(one.encode(text).ids == other.encode(text).ids for text in PROBES)
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder has a vocabulary that :func:`load_tokenizer` reads."""
+    return any((folder / name).exists() for name in ("tokenizer.json", "vocab.txt", "vocab.json"))
+
+
 def _read(path: Path, read: Callable[[Path, SpecialTokens], Tokenizer], tokens: SpecialTokens) -> Tokenizer:
     """Read a vocabulary, without truncation and padding, and encode an empty text.
 
@@ -70,6 +86,7 @@ def _read(path: Path, read: Callable[[Path, SpecialTokens], Tokenizer], tokens: 
     """
     try:
         tokenizer = read(path, tokens)
+        add_tokens(tokenizer, path.parent, read_settings(path.parent))
         tokenizer.no_truncation()
         tokenizer.no_padding()
         tokenizer.encode("")
@@ -82,7 +99,9 @@ def _read(path: Path, read: Callable[[Path, SpecialTokens], Tokenizer], tokens: 
 
 
 def _ready_made(path: Path, tokens: SpecialTokens) -> Tokenizer:
-    return Tokenizer.from_file(str(path))
+    tokenizer = Tokenizer.from_file(str(path))
+    apply_settings(tokenizer, path.parent, read_settings(path.parent), tokens)
+    return tokenizer
 
 
 def _word_piece(path: Path, tokens: SpecialTokens) -> Tokenizer:
@@ -96,7 +115,7 @@ def _word_piece(path: Path, tokens: SpecialTokens) -> Tokenizer:
         raise CheckpointError(
             f"{path}: not a WordPiece vocabulary; {', '.join(missing)} missing from its {len(words)} tokens"
         )
-    config = _tokenizer_config(path.with_name("tokenizer_config.json"))
+    config = read_settings(path.parent)
     # Without a config, a vocabulary without capitals outside [SPECIAL] tokens means lower-cased text.
     capitals = any(word != word.lower() for word in words if not word.startswith("["))
     lowercase, accents = config.get("do_lower_case"), config.get("strip_accents")
@@ -120,7 +139,8 @@ def _word_piece(path: Path, tokens: SpecialTokens) -> Tokenizer:
 
 
 def _byte_level(path: Path, tokens: SpecialTokens) -> Tokenizer:
-    wrapper = ByteLevelBPETokenizer.from_file(str(path), str(path.with_name("merges.txt")))
+    spaced = bool(read_settings(path.parent).get("add_prefix_space"))
+    wrapper = ByteLevelBPETokenizer.from_file(str(path), str(path.with_name("merges.txt")), add_prefix_space=spaced)
     tokenizer = _plain(wrapper)
     first, last = tokenizer.token_to_id("<s>"), tokenizer.token_to_id("</s>")
     if first is None or last is None:
@@ -138,15 +158,3 @@ def _byte_level(path: Path, tokens: SpecialTokens) -> Tokenizer:
 def _plain(wrapper: BertWordPieceTokenizer | ByteLevelBPETokenizer) -> Tokenizer:
     """The tokenizer inside one of the library's wrapper classes."""
     return Tokenizer.from_str(wrapper.to_str())
-
-
-def _tokenizer_config(path: Path) -> dict[str, object]:
-    if not path.exists():
-        return {}
-    try:
-        config = read_json(path)
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not valid JSON ({lfs_advice(path) or error})") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path}: not a JSON object")
-    return config

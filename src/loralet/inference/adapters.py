@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from loralet.artifacts.artifact import Artifact
 from loralet.artifacts.checking import require_fitting
+from loralet.artifacts.foreign import is_classifier, names_classifier, read_classifier
 from loralet.artifacts.layout import settled
 from loralet.artifacts.reading import (
     ADAPTER_FILES,
@@ -22,9 +24,10 @@ from loralet.artifacts.reading import (
     require_own_checkpoint,
 )
 from loralet.config import ModelOptions, SeveralRuns
-from loralet.errors import CheckpointError, HubError, RunError
+from loralet.errors import CheckpointError, ConfigError, HubError, RunError
 from loralet.hub import client
-from loralet.hub.checkpoint import Checkpoint, read_checkpoint
+from loralet.hub.checkpoint import Checkpoint, checkpoint_files, read_checkpoint
+from loralet.inference.graph import graph_in
 from loralet.runs.results import NAME as RESULTS
 from loralet.runs.results import Results, read_results, unfinished_text
 from loralet.runs.selection import chosen_run
@@ -50,12 +53,18 @@ class Opened:
     arrays: Mapping[str, np.ndarray]
     checkpoint: Checkpoint
 
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The encoder's tokenizer."""
+        return self.checkpoint.tokenizer
+
 
 def find_adapter(folder: Path, run: str = "") -> Path:
     """Find an adapter folder.
 
     Args:
-        folder: a run folder (the run chosen on validation, or ``run``), an adapter folder, or a hub id.
+        folder: a run folder (the run chosen on validation, or ``run``), an adapter folder, a folder with a classifier
+            of transformers or an ONNX graph, or a hub id.
         run: id of a run of a study.
 
     Raises:
@@ -66,12 +75,14 @@ def find_adapter(folder: Path, run: str = "") -> Path:
         owner, _, name = folder.as_posix().partition("/")
         if not name or Path(owner).exists() or not client.is_hub_id(folder.as_posix()):
             raise RunError(f"{folder}: no such folder")
-        return client.fetch(folder.as_posix(), _wanted)
-    if (folder / "loralet.json").exists() or is_peft_folder(folder):
+        return _from_hub(folder.as_posix())
+    is_adapter = (folder / "loralet.json").exists() or is_peft_folder(folder)
+    is_study = (folder / RESULTS).exists()
+    if is_adapter or (not is_study and (is_classifier(folder) or graph_in(folder))):
         if run and run != folder.name:
-            raise RunError(f"{folder} is one adapter, not a study; remove --run")
+            raise RunError(f"{folder} is one {'adapter' if is_adapter else 'classifier'}, not a study; remove --run")
         return folder
-    if not (folder / RESULTS).exists() and (inner := peft_subfolders(folder)):
+    if not is_study and (inner := peft_subfolders(folder)):
         return _named(folder, inner, run)
     if (folder / "config.json").exists():
         raise RunError(f"{folder}: no trained classifier; a base model alone would only guess")
@@ -116,10 +127,27 @@ def _named(folder: Path, adapters: Sequence[Path], run: str) -> Path:
     return found[0]
 
 
+def _from_hub(name: str) -> Path:
+    """The folder of an adapter or a classifier on the hub.
+
+    Raises:
+        RunError: it is a base model.
+        HubError: see :func:`loralet.hub.client.fetch`.
+    """
+    folder = client.fetch(name, _wanted)
+    if {path.name for path in folder.iterdir()} & {"loralet.json", "adapter_config.json", "labels.json"}:
+        return folder
+    if not names_classifier(folder):
+        raise RunError(f"{name}: no trained classifier; a base model alone would only guess")
+    return client.fetch(name, checkpoint_files)
+
+
 def _wanted(names: Sequence[str]) -> list[str]:
-    """The files to fetch from an adapter's repository; empty if the repository has no adapter."""
-    found = {"loralet.json", "adapter_config.json"} & set(names)
-    return [name for name in names if name in ADAPTER_FILES] if found else []
+    """The files to fetch from a repository: of an adapter, of an ONNX export, or the config of a checkpoint."""
+    if {"loralet.json", "adapter_config.json"} & set(names):
+        return [name for name in names if name in ADAPTER_FILES]
+    graph = ["labels.json", "model.onnx", "tokenizer.json"]
+    return graph if set(graph) <= set(names) else [name for name in names if name == "config.json"]
 
 
 def find_adapters(runs: SeveralRuns) -> list[Path]:
@@ -140,7 +168,7 @@ def find_adapters(runs: SeveralRuns) -> list[Path]:
 
 
 def read_adapter(adapter: Path, options: ModelOptions = ModelOptions()) -> Opened:
-    """Read an adapter folder of loralet or PEFT, and its backbone.
+    """Read an adapter folder of loralet or PEFT and its backbone, or a classifier of transformers.
 
     Args:
         adapter: the folder.
@@ -155,6 +183,8 @@ def read_adapter(adapter: Path, options: ModelOptions = ModelOptions()) -> Opene
     if is_peft_folder(adapter):
         with _backbone_named(adapter, source.backbone):
             return _read_peft(adapter, labels, source.backbone)
+    if not (adapter / "loralet.json").exists() and (is_classifier(adapter) or graph_in(adapter)):
+        return _read_checkpoint(adapter, options)
     artifact, arrays = read_artifact(adapter)
     if labels:
         artifact = _renamed(adapter, artifact, labels)
@@ -204,6 +234,23 @@ def _renamed(adapter: Path, artifact: Artifact, labels: Sequence[str]) -> Artifa
     return replace(artifact, labels=tuple(labels), label_type="str", label_values=values)
 
 
+def _read_checkpoint(folder: Path, options: ModelOptions) -> Opened:
+    """Read a classifier of transformers.
+
+    Raises:
+        RunError: see :func:`loralet.artifacts.foreign.read_classifier`; or the folder has only an ONNX graph.
+        ConfigError: a backbone is given.
+    """
+    if not is_classifier(folder):
+        raise RunError(
+            f"{folder} has an ONNX graph and no weights; `loralet predict` and `loralet evaluate` compute it, with "
+            "onnxruntime. For this, give the run, or its export --to hf or --to safetensors-bundle"
+        )
+    if options.source.backbone:
+        raise ConfigError(f"backbone is given, but {folder} is a whole classifier, which contains its backbone")
+    return Opened(*read_classifier(folder, options.label_names))
+
+
 def _read_peft(adapter: Path, labels: Sequence[str], backbone: str) -> Opened:
     from loralet.artifacts.peft import load_peft  # imports torch
 
@@ -223,6 +270,7 @@ def opened_of(artifact: Artifact, backbone: Backbone) -> Opened:
         backbone.tokenizer,
         backbone.fingerprint,
         backbone.config,
+        backbone.own_tokenizer,
     )
     return Opened(replace(artifact, tensors={}), arrays, found)
 

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loralet.artifacts.artifact import Artifact
+from loralet.artifacts.foreign import is_classifier
+from loralet.artifacts.reading import is_peft_folder
 from loralet.config import ComputeOptions, ModelOptions
 from loralet.data.tokens import TextTokenizer, Tokens
-from loralet.errors import RunError
+from loralet.errors import ConfigError, RunError
 from loralet.inference.adapters import Opened, read_adapter
 from loralet.inference.engine import Engine, open_engine
+from loralet.inference.graph import Graph, graph_in, open_graph, read_graph
 from loralet.inference.hybrid import final_logits
 from loralet.inference.predictions import CHUNK, Prediction, predictions
 from loralet.tasks.base import Task
@@ -116,17 +119,24 @@ def _encode(tokenizer: TextTokenizer, texts: Sequence[str] | pa.ChunkedArray) ->
 
 
 def load_ensemble(adapters: Sequence[Path], options: ModelOptions, compute: ComputeOptions) -> Ensemble:
-    """Load adapter folders; errors as for :func:`ensemble_of`, and those of :func:`read_adapter`.
+    """Load adapter folders and classifiers of other kinds.
+
+    Errors as for :func:`ensemble_of`, :func:`read_adapter` and :func:`loralet.inference.graph.read_graph`.
 
     Args:
         adapters: the folders.
         options: label names, in the order of the logits, and the path of the backbone.
         compute: backend, precision and threads.
     """
-    return ensemble_of({str(adapter): read_adapter(adapter, options) for adapter in adapters}, compute)
+    return ensemble_of({str(adapter): _read(adapter, options) for adapter in adapters}, compute)
 
 
-def ensemble_of(opened: Mapping[str, Opened], compute: ComputeOptions) -> Ensemble:
+def _read(folder: Path, options: ModelOptions) -> Opened | Graph:
+    own = (folder / "loralet.json").exists() or is_peft_folder(folder) or is_classifier(folder)
+    return read_graph(folder, options) if not own and graph_in(folder) else read_adapter(folder, options)
+
+
+def ensemble_of(opened: Mapping[str, Opened | Graph], compute: ComputeOptions) -> Ensemble:
     """Combine runs. Those that share a backbone are computed in one pass.
 
     Args:
@@ -138,25 +148,47 @@ def ensemble_of(opened: Mapping[str, Opened], compute: ComputeOptions) -> Ensemb
         ConfigError: the requested backend is not available.
     """
     _check_labels({name: one.artifact.labels for name, one in opened.items()})
-    shared: dict[tuple[object, ...], list[Opened]] = {}
+    shared: dict[tuple[object, ...], list[Opened | Graph]] = {}
     for one in opened.values():
-        form = (one.artifact.head, one.artifact.pooling, one.artifact.adapter.method)
-        shared.setdefault((one.checkpoint.fingerprint, *_reading(one, len(opened)), *form), []).append(one)
+        shared.setdefault(_shared(one, len(opened)), []).append(one)
     artifacts = tuple(one.artifact for one in opened.values())
     task, tokenizers, groups = artifacts[0].as_task(), dict[tuple[str, int], TextTokenizer](), list[Group]()
     for members in shared.values():
         first, key = members[0], _reading(members[0], len(opened))
         if key not in tokenizers:
-            tokenizers[key] = TextTokenizer(first.checkpoint.tokenizer, first.artifact.max_length)
+            tokenizers[key] = TextTokenizer(first.tokenizer, first.artifact.max_length)
         orders = tuple(_order(member.artifact.labels, task.labels) for member in members)
         runs = tuple(member.artifact for member in members)
-        groups.append(Group(runs, open_engine(members, compute), tokenizers[key], orders))
+        groups.append(Group(runs, _engine(members, compute), tokenizers[key], orders))
     return Ensemble(artifacts, tuple(groups), task)
 
 
-def _reading(one: Opened, members: int) -> tuple[str, int]:
+def _shared(one: Opened | Graph, members: int) -> tuple[object, ...]:
+    """What runs share that are computed as one pack; a graph is computed alone."""
+    if isinstance(one, Graph):
+        return (one.path,)
+    form = (one.artifact.head, one.artifact.pooling, one.artifact.adapter.method)
+    return (one.checkpoint.fingerprint, *_reading(one, members), *form)
+
+
+def _engine(members: Sequence[Opened | Graph], compute: ComputeOptions) -> Engine:
+    """The forward pass of members that :func:`_shared` puts together.
+
+    Raises:
+        ConfigError: the requested backend cannot compute a graph.
+    """
+    opened = [member for member in members if isinstance(member, Opened)]
+    if opened:
+        return open_engine(opened, compute)
+    (graph,) = (member for member in members if isinstance(member, Graph))
+    if compute.backend != "auto":
+        raise ConfigError(f"backend is {compute.backend}, but {graph.path} is an ONNX graph: onnxruntime computes it")
+    return open_graph(graph.path)
+
+
+def _reading(one: Opened | Graph, members: int) -> tuple[str, int]:
     """How a run reads texts: its tokenizer, if there are others to compare it with, and its maximum length."""
-    return one.checkpoint.tokenizer.to_str() if members > 1 else "", one.artifact.max_length
+    return one.tokenizer.to_str() if members > 1 else "", one.artifact.max_length
 
 
 def _order(own: Sequence[str], wanted: Sequence[str]) -> np.ndarray:

@@ -160,6 +160,7 @@ def bert_like(
     width, heads = whole(config, "hidden_size"), whole(config, "num_attention_heads")
     require_heads(width, heads, "hidden_size", "num_attention_heads")
     require_absolute(config)
+    require_encoder(config)
     return EncoderTable(
         layers=whole(config, "num_hidden_layers"),
         width=width,
@@ -184,6 +185,17 @@ def require_heads(width: int, heads: int, width_key: str, heads_key: str) -> Non
     """
     if width % heads:
         raise ValueError(f"{width_key} is {width}: it must be a multiple of {heads_key} ({heads})")
+
+
+def require_encoder(config: Config) -> None:
+    """Check that each token attends to the tokens on both sides, and to no other sequence.
+
+    Raises:
+        ValueError: the config is that of a decoder.
+    """
+    for key in ("is_decoder", "add_cross_attention"):
+        if config.get(key):
+            raise ValueError(f"{key} is {config[key]!r}; only encoders, which attend to both sides, are supported")
 
 
 def require_absolute(config: Config) -> None:

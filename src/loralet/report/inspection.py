@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from loralet.artifacts.artifact import Artifact
 from loralet.artifacts.folder import load_artifact
+from loralet.artifacts.foreign import has_weights, is_classifier, read_classifier
 from loralet.artifacts.peft import load_peft
+from loralet.artifacts.peft_config import read_config
 from loralet.artifacts.reading import ADAPTER_FILES, is_peft_folder, peft_subfolders
 from loralet.data.files import Columns
 from loralet.data.readers.records import format_of
 from loralet.data.sources import Split, load_dataset
 from loralet.errors import HubError, RunError, UserError
 from loralet.hub import client as hub
-from loralet.hub.backbone import Backbone, load_backbone
+from loralet.hub.backbone import Backbone, backbone_of, load_backbone
 from loralet.hub.bundled import DATA, bundled
 from loralet.hub.models import resolve_model
+from loralet.inference.graph import graph_in, read_graph
 from loralet.models.forward import Weights
 from loralet.records import plain
 from loralet.runs.results import read_results, unfinished_text
@@ -40,7 +45,8 @@ class Inspection:
 
     Args:
         path: path as given by the user.
-        kind: ``model``, ``adapter``, ``run folder`` or ``data set``.
+        kind: ``model``, ``adapter``, ``classifier`` (of transformers, or an ONNX graph), ``run folder``
+            or ``data set``.
         facts: one table per heading.
         weights: tensors of a model, for comparisons; None otherwise.
     """
@@ -134,6 +140,10 @@ def _folder(path: str, folder: Path) -> Inspection:
         return _run(path, folder)
     if len(inner := peft_subfolders(folder)) == 1:
         return _adapter(str(inner[0]), inner[0])
+    if is_classifier(folder):
+        return _classifier(path, folder)
+    if graph_in(folder) and not has_weights(folder):
+        return _graph(path, folder)
     if (folder / "config.json").exists():
         return _model(path)
     return _data(path)
@@ -152,6 +162,32 @@ def _hub_adapter(path: str) -> Inspection:
 def _model(path: str) -> Inspection:
     backbone = load_backbone(path)
     return Inspection(path, "model", _model_facts(backbone) | {"files": _sizes(Path(path))}, backbone.weights)
+
+
+def _classifier(path: str, folder: Path) -> Inspection:
+    artifact, head, found = read_classifier(folder)
+    backbone = backbone_of(found)
+    parts = backbone.weights | {name: torch.from_numpy(array) for name, array in head.items()}
+    facts: dict[str, Facts] = {
+        "classifier": {"head": artifact.head, "max length": artifact.max_length},
+        "labels": _numbered(artifact.labels),
+    }
+    facts |= _model_facts(backbone) | {"parameters": _parts(parts), "files": _sizes(folder)}
+    return Inspection(path, "classifier", facts, backbone.weights)
+
+
+def _graph(path: str, folder: Path) -> Inspection:
+    graph = read_graph(folder)
+    return Inspection(
+        path,
+        "classifier",
+        {
+            "classifier": {"ONNX graph": graph.path.name, "max length": graph.artifact.max_length},
+            "labels": _numbered(graph.artifact.labels),
+            "vocabulary": {"tokens": graph.tokenizer.get_vocab_size()},
+            "files": _sizes(folder),
+        },
+    )
 
 
 def _model_facts(backbone: Backbone) -> dict[str, Facts]:
@@ -186,7 +222,7 @@ def _parts(tensors: Mapping[str, Tensor]) -> Facts:
 def _adapter(path: str, folder: Path) -> Inspection:
     artifact = load_peft(folder)[0] if is_peft_folder(folder) else load_artifact(folder)
     facts = {
-        "adapter": _adapter_facts(artifact),
+        "adapter": _adapter_facts(artifact) | (_peft_facts(folder) if is_peft_folder(folder) else {}),
         "labels": _numbered(artifact.labels),
         "parameters": _parts(artifact.tensors),
     }
@@ -216,6 +252,15 @@ def _adapter_facts(artifact: Artifact) -> Facts:
         "backbone fingerprint": artifact.backbone_fingerprint,
         "data fingerprint": artifact.data_fingerprint or None,
     }
+
+
+def _peft_facts(folder: Path) -> Facts:
+    """Rank and alpha as adapter_config.json has them, with those of single modules; a pack has one of each."""
+    config = read_config(folder)
+    patterns = {key: config.get(f"{key}_pattern") for key in ("rank", "alpha")}
+    facts: Facts = {"rank": config.get("r") or 8, "alpha": float(str(config.get("lora_alpha") or 8))}
+    facts["scaling"] = "rslora" if config.get("use_rslora") else "alpha/r"
+    return facts | {f"{key} pattern": json.dumps(value) for key, value in patterns.items() if value}
 
 
 def _history(artifact: Artifact) -> dict[str, Facts]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -31,6 +32,7 @@ from loralet.training.memory import Load, budget, evaluation_bytes
 from loralet.training.packs import build_pack
 from loralet.training.row import Row
 
+LOGGER = logging.getLogger("loralet")
 Listen = Callable[[Event], None]
 
 
@@ -180,6 +182,9 @@ def open_session(
     """
     tell(Stage(f"loading {model}"))
     backbone = load_backbone(model)
+    kind, wanted = backbone.config.get("problem_type"), corpus.dataset.task.problem_type
+    if kind not in (None, wanted):
+        LOGGER.warning("%s: problem_type is %r; a new classifier for %s takes its place", model, kind, wanted)
     if training.head == "pooler" and not backbone.has_pooler:
         raise CheckpointError(
             f"{model} has no pooler; use --head mean, or --head trained-pooler, which trains a new one"
