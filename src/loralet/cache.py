@@ -5,10 +5,12 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import shutil
 import tempfile
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
+
+from loralet.leftovers import temporary_folder
 
 LOGGER = logging.getLogger("loralet")
 
@@ -34,8 +36,9 @@ def writable_cache_folder() -> Path:
 
 @cache
 def _temporary() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="loralet-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    stack = ExitStack()
+    folder = stack.enter_context(temporary_folder())
+    atexit.register(stack.close)
     return folder
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from loralet.atomic import new_file
+from loralet.atomic import TEMPORARY, new_file
+from loralet.leftovers import remove_leftovers
 
 LOGGER = logging.getLogger("loralet")
 BLOCK = 1 << 20
@@ -46,6 +47,7 @@ def write_arrays(path: Path, arrays: Sequence[np.ndarray]) -> None:
 
     Processes that have mapped an older file of this name keep its content.
     """
+    remove_leftovers(path.parent, TEMPORARY)
     try:
         with new_file(path) as temporary:
             with temporary.open("wb") as file:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
@@ -14,6 +13,7 @@ from loralet.data.readers.records import format_of
 from loralet.errors import ConfigError, RunError
 from loralet.hub import client as hub
 from loralet.hub.bundled import bundled
+from loralet.leftovers import temporary_folder
 
 PLACES = ("backbone", "base_model_name_or_path", "_name_or_path", "source", "data", "class_weight")
 """Keys of the JSON files whose value may be a path on this machine."""
@@ -59,10 +59,10 @@ def upload(push: Push, private: bool) -> str:
     Raises:
         HubError: no token, a rejected token, or the hub cannot be reached.
     """
-    with tempfile.TemporaryDirectory() as name:
+    with temporary_folder() as folder:
         for file, content in contents(push.folder, push.repo).items():
-            (Path(name) / file).write_bytes(content)
-        return hub.send(Path(name), push.repo, private)
+            (folder / file).write_bytes(content)
+        return hub.send(folder, push.repo, private)
 
 
 def contents(folder: Path, repo: str) -> dict[str, bytes]:
