@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from loralet.atomic import TEMPORARY
+from loralet.cache import say_unusable
 from loralet.leftovers import remove_leftovers, temporary
 
 LOGGER = logging.getLogger("loralet")
@@ -115,7 +116,9 @@ def store(library: Path, folder: Path, name: str) -> Path | None:
     try:
         _make(folder)
         if other := writers_of(folder):
-            raise PermissionError(f"other users can write {other}; run chmod go-w on it")
+            reason = f"other users can write {other}; run chmod go-w on it"
+            LOGGER.warning("the compiled kernels are not kept in the cache %s (%s)", folder, reason)
+            return None
         path = folder / f"{name}-{content_hash(library)}.so"
         remove_leftovers(folder, TEMPORARY)
         with temporary(path, partial(Path.touch, mode=0o600, exist_ok=False)) as copy:
@@ -124,8 +127,7 @@ def store(library: Path, folder: Path, name: str) -> Path | None:
             copy.replace(path)
         return path
     except OSError as error:
-        reason = error.strerror or str(error)
-        LOGGER.warning("the compiled kernels are not kept, as the cache %s cannot be used (%s)", folder, reason)
+        say_unusable(folder, error)
         return None
 
 
