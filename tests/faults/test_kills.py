@@ -46,6 +46,8 @@ def test_killed_studies_end_in_the_same_state(tmp_path: Path, study: Whole, caps
         assert done.status == 0 or "it holds a finished run" in done.output, done.output
         assert not differences(final_state(folder), study.state)
         shutil.rmtree(folder)
+        with capsys.disabled():
+            print(f"\n{kills} killed: {early} before the first checkpoint, {saves} in a save, {again} again", end="")
     with capsys.disabled():
         print(
             f"\n{kills} of {kills} killed studies end in identical final states: {early} killed before the first "
