@@ -56,6 +56,11 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
         time.sleep(0.01)
 
 
+def unfinished(folder: Path) -> list[Path]:
+    """The temporary files in a folder."""
+    return [path for path in folder.iterdir() if TEMPORARY.fullmatch(path.name)]
+
+
 def processes_of(place: Path) -> list[str]:
     """The command lines of the running processes that name a folder."""
     found = []
@@ -113,10 +118,11 @@ def test_killed_fillings_of_the_token_cache_leave_nothing_behind(
         process = subprocess.Popen([sys.executable, "-c", FILL, str(tokens.parent)], env=environment())
         wait_until(tokens.exists, "the cache is not filled")
         time.sleep(draw.uniform(0, 0.5))
+        if i % 2 == 0:
+            wait_until(lambda tokens=tokens: unfinished(tokens), "no entry is written")
         process.kill()
         assert process.wait() == -signal.SIGKILL
-        left = [path.name for path in tokens.iterdir() if TEMPORARY.fullmatch(path.name)]
-        writes += bool(left)
+        writes += bool(unfinished(tokens))
         (tokens / f".x.arrays.{os.urandom(8).hex()}").touch()  # of a process killed before
         for path in tokens.glob("*.arrays"):
             assert path.stat().st_size > 0
