@@ -29,7 +29,8 @@ from loralet.hub.backbone import load_backbone
 place = Path(sys.argv[1])
 tokenizer = load_backbone("tiny-en").tokenizer
 (place / f"ready-{{sys.argv[2]}}").touch()
-while not (place / "go").exists():
+until = time.monotonic() + 300
+while not (place / "go").exists() and time.monotonic() < until:
     time.sleep(0.001)
 load_kernels("portable", place / "csrc")
 for i in range({ENTRIES}):
