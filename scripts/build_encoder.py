@@ -157,7 +157,7 @@ def main() -> int:
         if (folder / "config.json").exists():
             continue
         command = ["distill", str(teacher), "--teacher-name", TEACHER, "--text", *files, "--out", str(folder)]
-        command += ["--resume", "--half", *options]
+        command += ["--half", *options]
         status = loralet([*command, "--threads", str(arguments.threads)] if arguments.threads else command)
         if status:
             return status

@@ -9,19 +9,19 @@ import errno
 import json
 import os
 import re
-import secrets
 import shutil
-import tempfile
-import time
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from loralet.leftovers import PRIVATE, names_of, new_name, remove_leftovers, temporary
+
 UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF)
 """Errors of fsync on a folder where the file system has none."""
 TEMPORARY = re.compile(r"\..*\.([0-9a-f]{16}|[a-z0-9_]{8})")
-"""Names of temporary files and folders: of :func:`_unused`, and of :mod:`tempfile`."""
+"""Names of temporary files and folders: of :func:`loralet.leftovers.new_name`, and of :mod:`tempfile`."""
 DISK = {
     "No space left": errno.ENOSPC,
     "Read-only file system": errno.EROFS,
@@ -31,8 +31,6 @@ DISK = {
     "Permission denied": errno.EACCES,
 }
 """Errors of the operating system in messages of libraries, which have exception types of their own."""
-LEFTOVER = 24 * 3600
-"""Age in seconds at which a temporary folder belongs to no running process."""
 
 
 @contextmanager
@@ -45,18 +43,13 @@ def new_file(path: Path) -> Iterator[Path]:
         OSError: it cannot be written; the error names ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _unused(path)
-    with naming(path):
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        mode = temporary.stat().st_mode & 0o777
-        try:
-            yield temporary
-            temporary.chmod(mode)
-            sync(temporary)
-            temporary.replace(path)
-            sync(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with naming(path), temporary(path, _make_file) as made:
+        mode = made.stat().st_mode & 0o777
+        yield made
+        made.chmod(mode)
+        sync(made)
+        made.replace(path)
+        sync(path.parent)
 
 
 @contextmanager
@@ -67,40 +60,26 @@ def new_folder(path: Path) -> Iterator[Path]:
         OSError: it cannot be written; the error names ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(path)
-    temporary = _unused(path)
-    with naming(path):
-        temporary.mkdir()
-        try:
-            yield temporary
-            _set_modes(temporary)
-            for file in (*temporary.rglob("*"), temporary):
-                sync(file)
-            if path.exists():
-                older = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-                path.replace(older)
-                temporary.replace(path)
-                shutil.rmtree(older)
-            else:
-                temporary.replace(path)
-            sync(path.parent)
-        finally:
-            if temporary.exists():
-                shutil.rmtree(temporary)
+    replaced = path.with_name(f"{path.name}.old")
+    if path.exists():  # else it was being replaced when its process was killed, and this is all that is left
+        remove_leftovers(path.parent, names_of(replaced))
+    with naming(path), temporary(path, Path.mkdir) as made:
+        yield made
+        _set_modes(made)
+        for file in (*made.rglob("*"), made):
+            sync(file)
+        if path.exists():
+            older = new_name(replaced)
+            path.replace(older)
+            made.replace(path)
+            shutil.rmtree(older)
+        else:
+            made.replace(path)
+        sync(path.parent)
 
 
-def _unused(path: Path) -> Path:
-    """A name next to a path that no other process uses; files of :mod:`tempfile` are readable by their user only."""
-    return path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}")
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Remove temporary folders of this path that killed processes left a day ago or earlier."""
-    for folder in path.parent.iterdir():
-        if re.fullmatch(rf"\.{re.escape(path.name[:100])}\.[0-9a-f]{{16}}", folder.name) and folder.is_dir():
-            with suppress(OSError):
-                if time.time() - folder.stat().st_mtime > LEFTOVER:
-                    shutil.rmtree(folder)
+def _make_file(path: Path) -> None:
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
 
 
 def _set_modes(folder: Path) -> None:
@@ -141,7 +120,9 @@ def _disk_error(error: Exception) -> int | None:
 
 def sync(path: Path) -> None:
     """Write a file, or the entries of a folder, from the operating system's cache to the disk."""
-    handle = os.open(path, os.O_RDONLY)
+    if sys.platform == "win32" and path.is_dir():
+        return  # folders cannot be opened there
+    handle = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
     try:
         os.fsync(handle)
     except OSError as error:
@@ -169,13 +150,11 @@ def new_entry(path: Path) -> Iterator[Path]:
     If another process has written ``path`` meanwhile, that folder stays, as it may be in use, and this one is deleted.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        yield temporary
+    remove_leftovers(path.parent, TEMPORARY)
+    with temporary(path, PRIVATE) as made:
+        yield made
         with suppress(FileExistsError, NotADirectoryError):
-            _move(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            _move(made, path)
 
 
 def _move(folder: Path, to: Path) -> None:
@@ -194,7 +173,7 @@ def _move(folder: Path, to: Path) -> None:
 
 def remove_entry(path: Path) -> None:
     """Remove a damaged file or folder of a cache. It first gets another name, so that no process finds half of it."""
-    away = path.with_name(f".{path.name}.{os.getpid()}.removed")
+    away = new_name(path)
     try:
         path.rename(away)
     except FileNotFoundError:
@@ -207,5 +186,5 @@ def remove_entry(path: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` atomically as indented JSON. NaN and infinity raise a ValueError, because JSON has neither."""
-    with new_file(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    with new_file(path) as made:
+        made.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")

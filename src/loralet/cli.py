@@ -216,6 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = terminal(stderr=True)
     prepare_runtime()
     logging.basicConfig(format="· %(message)s", level=logging.WARNING)
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # without a home, it says so; reports need none
     try:
         parse(sys.argv[1:] if arguments is None else arguments)()
         sys.stdout.flush()

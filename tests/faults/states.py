@@ -98,9 +98,11 @@ def completed(place: Path, *arguments: str, prefix: Sequence[str] = ()) -> Ended
     return ended(started(place, arguments, prefix))
 
 
-def killed(place: Path, seconds: float, *arguments: str) -> Ended:
-    """Run ``loralet`` and kill it after some seconds, if it has not ended before."""
+def killed(place: Path, seconds: float, *arguments: str, after: Path | None = None) -> Ended:
+    """Run ``loralet`` and kill it some seconds after a file exists, if it has not ended before."""
     process = started(place, arguments)
+    while after is not None and not after.exists() and process.poll() is None:
+        time.sleep(0.01)
     try:
         output, _ = process.communicate(timeout=seconds)
         return Ended(process.returncode, output, seconds)

@@ -32,6 +32,7 @@ from loralet.backends.native.build import (
     prebuilt,
     prebuilt_instructions,
 )
+from loralet.backends.native.guard import can_guard
 from loralet.backends.native.library_cache import content_hash, is_private
 from loralet.backends.native.openmp import OF_SYSTEM, load_openmp, missing_runtime, torch_runtimes
 
@@ -250,7 +251,7 @@ def test_without_a_usable_cache_the_kernels_are_compiled_for_this_process(
     (folder / place).parent.mkdir(exist_ok=True)
     (folder / place).write_text("a file")
     load_in(folder)
-    assert "the compiled kernels are not kept, as the cache" in caplog.text
+    assert f"the cache {folder / 'cache'} cannot be used" in caplog.text
     assert [path.name for path in folder.rglob("kernels-*")] == []
 
 
@@ -307,12 +308,41 @@ print("fine")
 """
 
 
-def test_four_processes_compile_into_an_empty_cache_at_once(folder: Path) -> None:
+def started(folder: Path) -> subprocess.Popen[str]:
+    """A process that compiles the kernels and loads them."""
     command = [sys.executable, "-c", COMPILE, str(folder)]
-    started = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.skipif(not can_guard(), reason="needs Python 3.11 on a POSIX system")
+def test_killing_a_process_ends_its_compiler_and_deletes_its_files(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The child of the compiler, as cc1 is one of gcc, ignores SIGTERM."""
+    (folder / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder / "tmp"))
+    said = f"echo $$ > {folder}/child.new; mv {folder}/child.new {folder}/child"
+    compiler_of(folder, f"sh -c 'trap \"\" TERM; mktemp; {said}; sleep 60'; true")
+    (folder / "go").touch()
+    process, until = started(folder), time.monotonic() + 30
+    while not (folder / "child").exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    child = int((folder / "child").read_text())
+    assert runs(child)
+    assert list(folder.glob("tmp/.loralet.*/*"))
+    process.kill()
+    process.communicate()
+    while (runs(child) or any((folder / "tmp").iterdir())) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not runs(child)
+    assert not any((folder / "tmp").iterdir())
+
+
+def test_four_processes_compile_into_an_empty_cache_at_once(folder: Path) -> None:
+    four = [started(folder) for _ in range(4)]
     time.sleep(0.5)
     (folder / "go").touch()
-    said = [process.communicate(timeout=120) for process in started]
+    said = [process.communicate(timeout=120) for process in four]
     assert [out for out, _ in said] == ["fine\n"] * 4, said
     assert {path.suffix for path in (folder / "cache" / "native").iterdir()} == {".so"}
     before = calls(folder)

@@ -6,6 +6,7 @@ import json
 import pickle
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import fields
 from inspect import signature
@@ -28,6 +29,7 @@ import loralet
 from loralet import TextClassifier
 from loralet import classifier as classifier_module
 from loralet.artifacts import folder as adapters
+from loralet.cache import cache_folder
 from loralet.cli import main
 from loralet.config import AdapterSpec, ComputeOptions, DataOptions, TrainConfig, TrainingOptions
 from loralet.data.files import Columns
@@ -467,3 +469,25 @@ def test_a_run_of_the_command_line_keeps_the_type_of_its_labels(
     own, other = (load_labelled(str(tmp_path / name), Columns(), task) for name in ("a.csv", "b.parquet"))
     assert own.targets.tolist() == other.targets.tolist()
     assert len(set(own.targets.tolist())) == 3
+
+
+def test_an_interrupted_fit_leaves_nothing_and_can_be_repeated(
+    model: str, fitted: TextClassifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("here", "temporary"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+
+    def stop(event: object) -> None:
+        if isinstance(event, Checked):
+            raise KeyboardInterrupt
+
+    made = small(model, listen=stop)
+    with pytest.raises(KeyboardInterrupt):
+        made.fit(TEXTS, LABELS)
+    with pytest.raises(NotFittedError):
+        made.predict(UNSEEN)
+    assert not [*tmp_path.rglob("*/*"), *(cache_folder() / "tokens").glob(".*")]
+    again = made.set_params(listen=None).fit(TEXTS, LABELS)
+    assert np.array_equal(again.predict_proba(UNSEEN), fitted.predict_proba(UNSEEN))

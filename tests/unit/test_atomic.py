@@ -121,17 +121,6 @@ def test_write_json_rejects_other_objects_and_keeps_the_old_file(tmp_path: Path)
     assert names(tmp_path) == ["a.json"]
 
 
-def test_temporary_folders_of_killed_processes_are_removed_after_a_day(tmp_path: Path) -> None:
-    names = {"old": ".out.0123456789abcdef", "new": ".out.fedcba9876543210", "other": ".outer.0123456789abcdef"}
-    for name in names.values():
-        (tmp_path / name / "inside").mkdir(parents=True)
-    for name in ("old", "other"):
-        os.utime(tmp_path / names[name], (0, 0))
-    with new_folder(tmp_path / "out"):
-        pass
-    assert {path.name for path in tmp_path.iterdir()} == {"out", names["new"], names["other"]}
-
-
 @pytest.mark.parametrize("umask", [0o022, 0o077])
 def test_files_of_any_writer_have_the_permissions_of_the_umask(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,8 @@ from tokenizers.implementations import BertWordPieceTokenizer
 
 from loralet import cache as cache_module
 from loralet.atomic import new_entry, remove_entry
-from loralet.cache import cache_folder, writable_cache_folder
+from loralet.backends.native.library_cache import store
+from loralet.cache import HUB_CACHES, cache_folder, provide_hub_cache, writable_cache_folder
 from loralet.data import arrays as arrays_module
 from loralet.data.arrays import read_arrays, write_arrays
 from loralet.data.tokens import Tokens, tokenise
@@ -111,7 +113,7 @@ def test_a_cache_that_cannot_be_written_costs_only_time(
         as_folder(path)
         (path / "inside").touch()
     assert same(tokenise(column(TEXTS), tokenizer, 32, place), tokenise(column(TEXTS), tokenizer, 32))
-    assert "cannot be written" in caplog.text
+    assert "cannot be used" in caplog.text
     assert len(caplog.messages) == 1
 
 
@@ -190,19 +192,63 @@ def test_a_temporary_cache_replaces_one_that_cannot_be_written(
     made = writable_cache_folder()
     assert made.is_dir()
     assert made == writable_cache_folder()
-    assert f"the cache {tmp_path / 'file' / 'cache'} cannot be written" in caplog.text
+    assert f"the cache {tmp_path / 'file' / 'cache'} cannot be used (Not a directory)" in caplog.text
     shutil.rmtree(made)
     cache_module._temporary.cache_clear()
 
 
-def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("LORALET_CACHE", "XDG_CACHE_HOME", "HOME"):
+@pytest.fixture
+def homeless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An existing folder; the home folder cannot be determined, and nothing else says where caches are."""
+    for name in ("LORALET_CACHE", "XDG_CACHE_HOME", "HOME", *HUB_CACHES):
         monkeypatch.delenv(name, raising=False)
 
     def no_home() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    cache_module._say_once.cache_clear()
+    cache_module._temporary.cache_clear()
+    return tmp_path
+
+
+def test_a_user_without_a_home_has_no_cache(homeless: Path) -> None:
     assert str(cache_folder()).startswith(os.devnull)
     with pytest.raises(OSError, match="directory"):
         cache_folder().mkdir(parents=True)
+
+
+def test_without_a_home_one_line_says_that_nothing_is_cached(
+    homeless: Path, tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted = tokenise(column(TEXTS), tokenizer, 32)
+    for _ in range(2):
+        assert same(tokenise(column(TEXTS), tokenizer, 32, cache_folder()), wanted)
+    library = homeless / "kernels.so"
+    library.touch()
+    assert store(library, cache_folder() / "native", "kernels") is None
+    assert writable_cache_folder().parent == homeless
+    assert caplog.messages == [
+        "this user has no home folder for the cache, which costs time at every start; "
+        "set LORALET_CACHE to a folder that can be written"
+    ]
+
+
+@pytest.mark.parametrize("home", ["missing", "a file", "usable"])
+def test_the_cache_of_the_hub_is_temporary_if_it_cannot_be_made(
+    homeless: Path, monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    monkeypatch.setenv("HF_HOME", "")
+    if home != "missing":
+        monkeypatch.setattr(Path, "home", lambda: homeless / "home")
+    if home == "a file":
+        (homeless / "home").touch()
+    provide_hub_cache()
+    given = os.environ["HF_HOME"]
+    assert bool(given) == (home != "usable")
+    if given:
+        assert Path(given).parent.parent == homeless
+    monkeypatch.setenv("HF_HOME", "/elsewhere")
+    provide_hub_cache()
+    assert os.environ["HF_HOME"] == "/elsewhere"

@@ -176,6 +176,7 @@ NO_THREADS, NO_COLUMNS = ComputeOptions(threads=0), ColumnOptions(columns=("text
         (module.AverageConfig(("a",), runs=("c",)), "runs has one id"),
         (module.InspectConfig(), "paths is empty"),
         (module.DistillConfig("t", ("x",), out="o", compute=NO_THREADS), "threads is 0:"),
+        (module.DistillConfig("t", ("x",), out="o", checkpoint_every=-1.0), "checkpoint_every is -1.0:"),
         (TrainConfig(compute=NO_THREADS), "threads is 0:"),
         (StudyConfig(compute=NO_THREADS), "threads is 0:"),
         (TrainConfig(folds=2, stop_at_target=True), "folds cannot be combined with patience or stop_at_target"),
@@ -459,6 +460,7 @@ out = "small"
 width = 64
 precision = "fp32"
 threads = 2
+resume = false
 """
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,15 +19,20 @@ from loralet.adapters.pack import INITIALIZER_RANGE
 from loralet.cli import main, parse
 from loralet.config import ComputeOptions, DistillConfig
 from loralet.data.tokens import Tokens
-from loralet.distil import build, teacher
+from loralet.distil import checkpoint, teacher
 from loralet.distil.build import build_student
+from loralet.distil.checkpoint import DistilSaver
+from loralet.distil.folder import claim_student
 from loralet.distil.losses import disagreement, distance
 from loralet.distil.mixtures import REPLACED, with_mixtures
 from loralet.distil.student import compressed_embeddings, matched_layers, start_student, student_table
 from loralet.distil.texts import hold_out, read_texts
+from loralet.distil.train import DistilState
 from loralet.errors import ConfigError, DataError, RunError, TrainingError
-from loralet.events import Advanced, EpochEnded, Event
+from loralet.events import Advanced, EpochEnded, Event, Stage
 from loralet.hub.backbone import load_backbone
+from loralet.interrupts import Interrupted, Interrupts
+from loralet.runs.environment import read_environment
 
 WORDS = [
     "market",
@@ -186,7 +193,7 @@ def test_a_resumed_distillation_equals_an_uninterrupted_one(config: DistillConfi
     with pytest.raises(KeyboardInterrupt):
         build_student(second, interrupted(after) if after else _at_once)
     assert not (Path(second.out) / "config.json").exists()
-    build_student(dataclasses.replace(second, resume=True), quiet)
+    build_student(second, quiet)
     one, two = (load_file(Path(out) / "model.safetensors") for out in (config.out, second.out))
     assert one.keys() == two.keys()
     for name, tensor in one.items():
@@ -204,16 +211,110 @@ def _at_once(event: Event) -> None:
         raise KeyboardInterrupt
 
 
-def test_resume_rejects_other_options_and_a_finished_student(config: DistillConfig) -> None:
+STEPS = 72
+"""Of two epochs and a pooled one, each of 48 texts and 144 mixtures in batches of 8."""
+
+
+def test_a_signal_writes_a_checkpoint_between_two_steps(config: DistillConfig) -> None:
+    """The distillation goes on within the epoch, takes each step once, and records nothing twice."""
+    config = dataclasses.replace(config, epochs=2, pooled_epochs=1)
+    build_student(config, quiet)
+    second, taken = dataclasses.replace(config, out=config.out + "-again"), 0
+
+    def listen(event: Event) -> None:
+        nonlocal taken
+        taken += isinstance(event, Advanced) and event.task.endswith("steps")
+        if isinstance(event, Advanced) and taken in stops:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    for stop in (9, 27, 50):
+        stops = {stop}
+        with Interrupts() as interrupts, pytest.raises(Interrupted):
+            build_student(second, listen, interrupts)
+        assert taken == stop
+    stops = set()
+    build_student(second, listen)
+    assert taken == STEPS
+    one, two = (load_file(Path(out) / "model.safetensors") for out in (config.out, second.out))
+    assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
+    assert metrics(config.out) == metrics(second.out)
+    lines = [(Path(out) / "metrics.jsonl").read_text().count("\n") for out in (config.out, second.out)]
+    assert lines == [5, 5]
+    cards = [
+        (Path(out) / "README.md").read_text().replace("student-again", "student") for out in (config.out, second.out)
+    ]
+    assert cards[0] == cards[1]
+    assert len(read_environment(Path(second.out)).resumed) == 3
+
+
+def test_a_distillation_continues_only_with_the_same_options_and_texts(config: DistillConfig) -> None:
     with pytest.raises(KeyboardInterrupt):
         build_student(config, interrupted(1))
-    with pytest.raises(RunError, match="not empty"):
-        build_student(config, quiet)
     with pytest.raises(ConfigError, match=r"2 problems(?s:.*)lr is 0.5, it was 0.01(?s:.*)batch_size is 4, it was 8"):
-        build_student(dataclasses.replace(config, resume=True, lr=0.5, batch_size=4), quiet)
-    build_student(dataclasses.replace(config, resume=True), quiet)
+        build_student(dataclasses.replace(config, lr=0.5, batch_size=4), quiet)
+    path = Path(config.text[0])
+    text = path.read_text()
+    path.write_text(text.replace("oil", "gas"))
+    with pytest.raises(DataError, match="the texts or the start have changed since the distillation in"):
+        build_student(config, quiet)
+    path.write_text(text)
+    build_student(dataclasses.replace(config, checkpoint_every=0.0), quiet)
+    before = sorted(path.name for path in Path(config.out).iterdir())
+    assert not {"lock", "checkpoint.safetensors"} & set(before)
     with pytest.raises(RunError, match="is complete"):
-        build_student(dataclasses.replace(config, resume=True), quiet)
+        build_student(config, quiet)
+    assert sorted(path.name for path in Path(config.out).iterdir()) == before
+
+
+def test_a_second_process_may_not_distil_into_the_same_folder(config: DistillConfig) -> None:
+    with claim_student(config) as folder:
+        with pytest.raises(RunError, match="another process is training into this folder"):
+            build_student(config, quiet)
+        assert [path.name for path in folder.iterdir()] == ["lock"]
+    assert not folder.exists()
+
+
+def test_a_folder_of_a_process_killed_before_its_first_file_is_used(config: DistillConfig) -> None:
+    folder = Path(config.out)
+    folder.mkdir()
+    for name in ("lock", ".config.toml.0123456789abcdef"):
+        (folder / name).touch()
+    with claim_student(config):
+        pass
+    (folder / ".env.settings").touch()
+    with pytest.raises(RunError, match="not empty"), claim_student(config):
+        pass
+    assert (folder / ".env.settings").exists()
+
+
+def test_a_checkpoint_that_cannot_be_written_is_announced(
+    config: DistillConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "student/checkpoint.safetensors")
+
+    heard: list[Event] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_checkpoint", full)
+        build_student(dataclasses.replace(config, epochs=1, pooled_epochs=0), heard.append)
+    said = [event.text for event in heard if isinstance(event, Stage) and "not written" in event.text]
+    wanted = "checkpoint not written (student/checkpoint.safetensors: No space left on device); there is none yet"
+    assert said == [wanted] * 2  # at the end of each epoch
+
+
+def test_checkpoints_are_written_by_a_clock_that_does_not_jump(config: DistillConfig, tmp_path: Path) -> None:
+    """Every 30 s, less often if writing takes more than a hundredth of the time."""
+    now, written = 1000.0, 0
+    tmp_path.joinpath("metrics.jsonl").touch()
+    state = DistilState.start({"weight": torch.zeros(2, 2)})
+    saver = DistilSaver(tmp_path, state, "", 30.0, Interrupts(), quiet, lambda: now)
+    for _ in range(100):
+        now += 1
+        saver.after(Advanced("steps", 1, 2))
+        if (tmp_path / "checkpoint.safetensors").exists():
+            written += 1
+            (tmp_path / "checkpoint.safetensors").unlink()
+    assert written == 3
 
 
 def test_an_invalid_checkpoint_is_reported(config: DistillConfig) -> None:
@@ -221,7 +322,7 @@ def test_an_invalid_checkpoint_is_reported(config: DistillConfig) -> None:
         build_student(config, interrupted(1))
     (Path(config.out) / "checkpoint.safetensors").write_bytes(b"{}")
     with pytest.raises(RunError, match=r"checkpoint\.safetensors: cannot be read"):
-        build_student(dataclasses.replace(config, resume=True), quiet)
+        build_student(config, quiet)
 
 
 def test_the_teacher_runs_once(config: DistillConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -432,14 +533,11 @@ def test_the_command_prints_losses_and_plain_progress(
     assert f"loralet distill {Path(config.teacher).name} --text news.txt more.csv --out student --width 16" in card
 
 
-def test_resume_starts_in_a_new_folder_and_rejects_a_folder_with_other_files(
-    config: DistillConfig, tmp_path: Path
-) -> None:
-    assert build.open_folder(dataclasses.replace(config, resume=True)) == Path(config.out)
+def test_a_folder_with_other_files_is_rejected(config: DistillConfig, tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "thesis.tex").write_text("")
     with pytest.raises(RunError, match="not empty"):
-        build.open_folder(dataclasses.replace(config, resume=True, out=str(tmp_path / "taken")))
+        build_student(dataclasses.replace(config, out=str(tmp_path / "taken")), quiet)
 
 
 def test_a_mixture_joins_the_beginning_and_the_end_of_two_rows() -> None:

@@ -253,6 +253,7 @@ def test_options_of_other_programs_get_a_hint(place: Path) -> None:
     assert "--learning-rate: use --lrs" in command(place, "study", "--learning-rate", "1e-3").stderr
     assert "--use_dora: use --methods dora" in command(place, "study", "--use_dora").stderr
     assert "--do_train is not an option: train always trains" in command(place, "train", "--do_train").stderr
+    assert "the same command with the same --out continues" in command(place, "distill", "--resume").stderr
 
 
 def test_the_hints_name_options_that_exist() -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 from loralet.commands.distill import distill
 from loralet.commands.study import study, train
 from loralet.commands.teach import teach
-from loralet.config import DistillConfig, Interface, Planning, ResumeConfig, StudyConfig, TeachConfig
+from loralet.config import Interface, Planning, ResumeConfig, StudyConfig, TeachConfig
 from loralet.config.toml import read_options
+from loralet.distil.folder import is_complete, options_of, remove_checkpoint
 from loralet.errors import ConfigError, DataError, HubError, RunError
 from loralet.runs.checkpoints import FOLDER, Checkpoints
 from loralet.runs.results import is_finished, read_results
@@ -26,11 +27,15 @@ def resume(config: ResumeConfig) -> None:
         RunError: not a run folder, or it has no checkpoints.
     """
     folder, interface = Path(config.run.folder), Interface(quiet=config.quiet, json_events=config.json_events)
-    if (folder / "config.toml").exists() and not (folder / FOLDER).exists() and _is_student(folder):
-        distill(replace(read_options(folder / "config.toml", DistillConfig), out=str(folder), resume=True), interface)
+    student = options_of(folder) if not (folder / FOLDER).exists() else None
+    if student is not None and not is_complete(folder):
+        distill(replace(student, out=str(folder)), interface)
         return
-    if is_finished(folder):
-        shutil.rmtree(folder / FOLDER, ignore_errors=True)  # its process ended before it could delete them
+    if student is not None or is_finished(folder):  # its process may have ended before it could delete these
+        if student is not None:
+            remove_checkpoint(folder)
+        else:
+            shutil.rmtree(folder / FOLDER, ignore_errors=True)
         print(f"{folder} is finished; there is nothing to resume")
         return
     checkpoints = Checkpoints(folder / FOLDER)
@@ -54,14 +59,6 @@ def resume(config: ResumeConfig) -> None:
         if origin is None or Path(origin.directory) == Path.cwd():
             raise
         raise type(error)(f"{error} (the run was started in the folder {origin.directory})") from error
-
-
-def _is_student(folder: Path) -> bool:
-    try:
-        read_options(folder / "config.toml", DistillConfig)
-    except ConfigError:
-        return False
-    return True
 
 
 def _options(folder: Path) -> RunOptions:

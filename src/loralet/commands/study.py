@@ -10,7 +10,6 @@ from pathlib import Path
 
 from loralet.commands.report import say_reports, write_reports
 from loralet.config import Interface, Planning, ReportConfig, RunFolderOption, StudyConfig, TrainConfig
-from loralet.errors import RunError
 from loralet.events import Event, Finished, Stage
 from loralet.hub.bundled import bundled
 from loralet.interrupts import Interrupted, Interrupts
@@ -18,7 +17,7 @@ from loralet.progress.plan import plan_table
 from loralet.progress.view import open_view
 from loralet.report.results_table import results_table, table_console
 from loralet.report.summary import backend_lines
-from loralet.runs.environment import Environment, Resumed, environment, read_environment
+from loralet.runs.environment import continued, environment
 from loralet.runs.folder import RunFolder
 from loralet.runs.results import Results
 from loralet.runs.resume import (
@@ -133,7 +132,8 @@ def _train(
         origin = replace(claimed.origin, report=claimed.origin.report or report)
     if plan.kind == "study":
         listen(survey(prepared.packs, prepared.sessions, prepared.plan))
-    found = _environment(claimed, environment(prepared.backends))
+    found = environment(prepared.backends)
+    found = continued(claimed.folder, found) if claimed.origin else found
     write_origin(claimed.checkpoints, origin)
     with closing(RunFolder(claimed.folder, origin.config, found, b"")) as folder:
         for event in heard:
@@ -152,15 +152,3 @@ def _say_differences(before: Origin, now: Origin, view: Listen) -> None:
     changed = [f"{new} (before: {old})" for old, new in parts if old != new]
     if changed:
         view(Stage(f"continued with {', '.join(changed)}: equal to an uninterrupted run up to rounding"))
-
-
-def _environment(claimed: Claim, now: Environment) -> Environment:
-    """The environment in which the run began, with the start of this process added."""
-    try:
-        before = read_environment(claimed.folder) if claimed.origin else None
-    except RunError:
-        before = None
-    if before is None:
-        return now
-    resumed = Resumed(now.started, now.cpu, now.threads, now.backends)
-    return replace(before, resumed=(*before.resumed, resumed))

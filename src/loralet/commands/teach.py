@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +27,18 @@ def teach(config: TeachConfig, interface: Interface) -> None:
         ConfigError: the teachers in the folder of the student were trained with other options.
         RunError: a teacher is not a trained classifier, or it has other labels than the data.
     """
-    config = replace(config, out=config.out or str(by_date("teach")))
+    if config.out:
+        _teach(config, interface)
+        return
+    folder = by_date(Path("runs"), "teach")
+    try:
+        _teach(replace(config, out=str(folder)), interface)
+    finally:
+        with suppress(OSError):
+            folder.rmdir()  # if nothing was written
+
+
+def _teach(config: TeachConfig, interface: Interface) -> None:
     claimable(Path(config.out))
     names = [name for name in config.teacher if not _is_classifier(name)]
     trained = {name: _trained(config, name, i, interface) for i, name in enumerate(names, 1)}

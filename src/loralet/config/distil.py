@@ -9,8 +9,8 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from loralet.config.compute import ComputeOptions
-from loralet.config.limits import rate_problems, student_problems
-from loralet.config.shared import MaxLength, TextColumn
+from loralet.config.limits import interval_problems, rate_problems, student_problems
+from loralet.config.shared import CheckpointEvery, MaxLength, TextColumn
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,8 @@ class DistillConfig:
     """Fraction of the texts held out for evaluation after every epoch."""
     seed: int = 0
     """Random seed for initial values, text order and held-out split."""
+    checkpoint_every: CheckpointEvery = 30.0
     compute: ComputeOptions = field(default_factory=ComputeOptions)
-    resume: bool = False
-    """Resume an interrupted distillation in the same folder from its last complete epoch."""
     half: bool = False
     """Save the weights in fp16 (half the size)."""
     teacher_name: str = ""
@@ -79,6 +78,7 @@ class DistillConfig:
             if (value := getattr(self, name)) is not None and value < least:
                 yield f"{name} is {value}: {why}"
         yield from self.compute.problems()
+        yield from interval_problems(self.checkpoint_every)
         for name in ("lr", "pooled_lr"):
             yield from rate_problems(name, getattr(self, name))
         if self.match and not self.token_states:

@@ -58,6 +58,8 @@ NEEDLESS = {
     "save-steps": "the best state is kept",
     "save-strategy": "the best state is kept",
     "report-to": "events are printed with --json-events",
+    "resume": "the same command with the same --out continues, and so does `loralet resume FOLDER`",
+    "resume-from-checkpoint": "the same command with the same --out continues, and so does `loralet resume FOLDER`",
     "overwrite-output-dir": "remove the folder, or give another one with --out",
 }
 """The other programs' names of what needs no option, with the reason."""

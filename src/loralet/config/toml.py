@@ -114,6 +114,8 @@ def _current(raw: dict[str, object]) -> dict[str, object]:
         if isinstance(owner, dict) and "compute" not in raw:
             moved = {name: owner.pop(name) for name in ("precision", "threads") if name in owner}
             raw |= {"compute": moved} if moved else {}
+    if "teacher" in raw:
+        raw.pop("resume", None)  # of older versions: a distillation is now continued without it
     if isinstance(training, dict) and "target_accuracy" in training:
         training["target_score"] = training.pop("target_accuracy")
     if isinstance(reading, dict) and not isinstance(reading.get("columns"), dict):

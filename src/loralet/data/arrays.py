@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from loralet.atomic import new_file
+from loralet.atomic import TEMPORARY, new_file
+from loralet.cache import say_unusable
+from loralet.leftovers import remove_leftovers
 
-LOGGER = logging.getLogger("loralet")
 BLOCK = 1 << 20
 DIGEST = hashlib.sha256().digest_size
 """Bytes of the checksum at the end of a file."""
@@ -42,10 +42,11 @@ def read_arrays(path: Path) -> list[np.ndarray] | None:
 
 
 def write_arrays(path: Path, arrays: Sequence[np.ndarray]) -> None:
-    """Write arrays atomically. A cache that cannot be written costs only time: the failure is logged.
+    """Write arrays atomically. A cache that cannot be written costs only time: the failure is announced once.
 
     Processes that have mapped an older file of this name keep its content.
     """
+    remove_leftovers(path.parent, TEMPORARY)
     try:
         with new_file(path) as temporary:
             with temporary.open("wb") as file:
@@ -55,7 +56,7 @@ def write_arrays(path: Path, arrays: Sequence[np.ndarray]) -> None:
             with temporary.open("ab") as file:
                 file.write(digest)
     except OSError as error:
-        LOGGER.warning("the cache %s cannot be written (%s); it is not used", path.parent, error.strerror or error)
+        say_unusable(path.parent, error)
 
 
 def _is_intact(path: Path) -> bool:

@@ -5,13 +5,13 @@ README.md                 model card
 config.toml               options
 environment.json          versions and machine
 metrics.jsonl             one line per event, except steps
-checkpoint.safetensors    state after the last complete epoch; deleted when the student is complete
+checkpoint.safetensors    state between two steps; deleted when the student is complete
+lock                      while it is distilled: held by the process (loralet.runs.lock)
 """
 
 from __future__ import annotations
 
-import dataclasses
-import os
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,10 +21,12 @@ from loralet.atomic import new_file
 from loralet.backends.choice import choose_backend
 from loralet.cache import writable_cache_folder
 from loralet.config import DistillConfig
-from loralet.config.toml import options_text, read_options
+from loralet.config.toml import options_text
 from loralet.data.tokens import Tokens, tokenise
 from loralet.distil.card import card
-from loralet.distil.checkpoint import NAME, load_checkpoint, save_checkpoint
+from loralet.distil.checkpoint import NAME as CHECKPOINT
+from loralet.distil.checkpoint import DistilSaver, load_checkpoint
+from loralet.distil.folder import claim_student
 from loralet.distil.forward import Arithmetic
 from loralet.distil.mixtures import with_mixtures
 from loralet.distil.save import save_student
@@ -32,34 +34,38 @@ from loralet.distil.student import given_student, matched_layers, start_projecti
 from loralet.distil.teacher import sentence_targets, teacher_targets
 from loralet.distil.texts import Texts, hold_out, read_texts
 from loralet.distil.train import DistillationData, DistilState, Student, distil
-from loralet.errors import ConfigError, RunError
 from loralet.events import Advanced, EpochEnded, Event, Stage
 from loralet.hub.backbone import Backbone, load_backbone
-from loralet.runs.environment import SessionBackend, environment
-from loralet.runs.folder import RunFolder, new_run_folder
+from loralet.interrupts import Interrupts
+from loralet.runs.environment import SessionBackend, continued, environment
+from loralet.runs.folder import RunFolder
 
 Listen = Callable[[Event], None]
-FREE = ("compute", "resume", "out")
-"""Options that may change on resume. Of ``compute``, the precision may not change."""
 
 
-def build_student(config: DistillConfig, listen: Listen) -> EpochEnded:
-    """Distil a student and write its folder.
+def build_student(config: DistillConfig, listen: Listen, interrupts: Interrupts | None = None) -> EpochEnded:
+    """Distil a student and write its folder, or continue an interrupted distillation.
 
     Args:
         config: the options.
         listen: receives every event.
+        interrupts: the signals that end it, with a checkpoint.
 
     Returns:
         The last epoch.
 
     Raises:
-        ConfigError: options that do not fit the teacher, or that differ from those of the resumed distillation.
+        ConfigError: options that do not fit the teacher, or that differ from those of the continued distillation.
         CheckpointError, HubError, DataError: teacher or texts cannot be used; raised before training starts.
-        RunError: the folder is not empty, or its student is complete.
+        RunError: the folder holds other files or a complete student, or another process writes into it.
         TrainingError: the loss is no longer finite.
+        Interrupted: a signal has arrived.
     """
-    where = open_folder(config)
+    with claim_student(config) as where:
+        return _build(config, where, listen, interrupts or Interrupts())
+
+
+def _build(config: DistillConfig, where: Path, listen: Listen, interrupts: Interrupts) -> EpochEnded:
     teacher = load_backbone(config.teacher)
     table = student_table(config, teacher.table)
     layers = matched_layers(teacher.table.layers, table.layers, config.match)
@@ -73,28 +79,29 @@ def build_student(config: DistillConfig, listen: Listen) -> EpochEnded:
     arithmetic = Arithmetic(chosen.backend.device, chosen.dtype, chosen.backend.attention)
     student = Student(table, arithmetic)
     state = _start(config, teacher, student, tokens, train)
+    inputs = _inputs(config, teacher, tokens)
     tokens, data = with_mixtures(tokens, train, config.mixtures, table.vocabulary, longest, config.seed)
-    told = load_checkpoint(where, state) if (where / NAME).exists() else 0
-    if (where / "metrics.jsonl").exists():
-        os.truncate(where / "metrics.jsonl", told)
-    found = environment((SessionBackend(config.out, chosen.info),))
-    folder = RunFolder(where, options_text(config), found)
+    events = load_checkpoint(where, state, inputs) if (where / CHECKPOINT).exists() else ""
+    found = continued(where, environment((SessionBackend(config.out, chosen.info),)))
+    folder = RunFolder(where, options_text(config), found, events.encode())
 
     def tell(event: Event) -> None:
         if not isinstance(event, Advanced):
             folder.record(event)
         listen(event)
 
+    saver = DistilSaver(where, state, inputs, config.checkpoint_every, interrupts, listen)
     try:
-        tell(Stage(_summary(texts, tokens, len(train), len(data) - len(train), state)))
+        # What an interrupted distillation has recorded is not recorded again.
+        (listen if events else tell)(Stage(_summary(texts, tokens, len(train), len(data) - len(train), state)))
         if config.token_states:
             targets = teacher_targets(teacher, tokens, layers, arithmetic, writable_cache_folder(), tell)
         else:
             targets = sentence_targets(teacher, tokens, config.compute, writable_cache_folder(), tell)
+        interrupts.deferring = True
         for event in distil(state, student, DistillationData(tokens, targets, data, held_out), config):
             tell(event)
-            if isinstance(event, EpochEnded):
-                save_checkpoint(where, state, (where / "metrics.jsonl").stat().st_size)
+            saver.after(event)
     finally:
         folder.close()
     weights = {name: t.detach().cpu() for name, t in state.parameters.items() if not name.startswith("projections.")}
@@ -102,34 +109,17 @@ def build_student(config: DistillConfig, listen: Listen) -> EpochEnded:
         text = card(config, table, sum(t.numel() for t in weights.values()), layers, texts, state.history)
         temporary.write_text(text, encoding="utf-8")
     save_student(where, weights, table, teacher.tokenizer, config.half)
-    (where / NAME).unlink()
+    (where / CHECKPOINT).unlink(missing_ok=True)
     return state.history[-1]
 
 
-def open_folder(config: DistillConfig) -> Path:
-    """The student's folder: a new one, or, with ``resume``, the folder of an interrupted distillation.
-
-    Raises:
-        RunError: the folder is not empty and ``resume`` is off, or its student is complete.
-        ConfigError: the distillation was started with other options; the message lists them.
-    """
-    folder = Path(config.out)
-    if not (config.resume and (folder / "config.toml").exists()):
-        return new_run_folder(config.out, "student")
-    if (folder / "config.json").exists():
-        raise RunError(f"{folder}: the student is complete; there is nothing to resume")
-    before = read_options(folder / "config.toml", DistillConfig)
-    names = (option.name for option in dataclasses.fields(config) if option.name not in FREE)
-    changed = [
-        f"{name} is {getattr(config, name)!r}, it was {getattr(before, name)!r}"
-        for name in names
-        if getattr(config, name) != getattr(before, name)
-    ]
-    if config.compute.precision != before.compute.precision:
-        changed.append(f"precision is {config.compute.precision!r}, it was {before.compute.precision!r}")
-    if changed:
-        raise ConfigError.listing([f"{change}: options cannot change on resume" for change in changed], str(folder))
-    return folder
+def _inputs(config: DistillConfig, teacher: Backbone, tokens: Tokens) -> str:
+    """Hash of what a distillation reads: teacher, texts and start."""
+    digest = hashlib.sha256(teacher.fingerprint.encode())
+    for array in (tokens.starts, tokens.ids):
+        digest.update(np.ascontiguousarray(array).data)
+    digest.update(load_backbone(config.start).fingerprint.encode() if config.start else b"")
+    return digest.hexdigest()
 
 
 def _start(
@@ -152,5 +142,5 @@ def _summary(texts: Texts, tokens: Tokens, train: int, mixtures: int, state: Dis
     mixed = f" and {mixtures:,} mixtures" if mixtures else ""
     duplicates = f" (duplicates left out: {texts.repeated:,})" if texts.repeated else ""
     held_out = f"{len(texts.texts) - train:,} held out{duplicates}"
-    resumed = f"; resuming after epoch {state.epoch}" if state.epoch else ""
+    resumed = f"; resuming after step {state.step}" if state.history else ""
     return f"{train:,} training texts{mixed}, {held_out}, {len(tokens.ids):,} tokens{resumed}"

@@ -16,7 +16,7 @@ from loralet.events import EpochEnded
 from loralet.hub.models import resolve_model
 from loralet.models.table import EncoderTable
 
-OMITTED = ("teacher", "teacher_name", "start", "token_states", "text", "out", "compute", "resume")
+OMITTED = ("teacher", "teacher_name", "start", "token_states", "text", "out", "compute", "checkpoint_every")
 """Options that the card's command omits or writes differently."""
 
 

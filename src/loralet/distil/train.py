@@ -57,9 +57,9 @@ class Student:
 
 @dataclass
 class DistilState:
-    """The state of a distillation, saved at the end of each epoch for ``--resume``.
+    """The state of a distillation between two steps.
 
-    It is sufficient to resume, because the batches are a function of seed and epoch.
+    It is sufficient to continue, because the batches are a function of seed and epoch.
 
     Args:
         parameters: tensors of the student and of the projections, fp32.
@@ -67,6 +67,9 @@ class DistilState:
         epoch: number of completed epochs.
         step: number of completed steps.
         history: the results of each epoch, epoch 0 first.
+        place: number of completed steps of the current epoch.
+        sums: sums over the rows of these steps of each loss.
+        seconds: seconds that these steps took.
     """
 
     parameters: Weights
@@ -74,6 +77,9 @@ class DistilState:
     epoch: int = 0
     step: int = 0
     history: list[EpochEnded] = field(default_factory=list)
+    place: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
 
     @classmethod
     def start(cls, parameters: Weights) -> DistilState:
@@ -94,7 +100,7 @@ def distil(state: DistilState, student: Student, data: DistillationData, config:
     """Train the student for all remaining epochs.
 
     Args:
-        state: the state to continue from; changed in place, and complete after every EpochEnded.
+        state: the state to continue from; changed in place, and complete after every event.
         student: the student's layer table and arithmetic.
         data: texts and targets.
         config: the options.
@@ -113,21 +119,22 @@ def distil(state: DistilState, student: Student, data: DistillationData, config:
         first, count, peak = (
             (config.epochs, config.pooled_epochs, config.pooled_lr) if pooled else (0, config.epochs, config.lr)
         )
-        if state.epoch == first:
+        if state.epoch == first and not state.place:
             state.optimiser = new_optimiser(state.parameters)
         batches = epoch_batches(lengths, config.batch_size, config.seed, state.epoch)
         steps, taken = count * len(batches), (state.epoch - first) * len(batches)
-        sums: dict[str, float] = {}
-        started = time.perf_counter()
-        for place, batch in enumerate(batches):
-            lr = peak * schedule("cosine", taken + place, steps, WARMUP)
+        started = time.perf_counter() - state.seconds
+        for batch in batches[state.place :]:
+            lr = peak * schedule("cosine", taken + state.place, steps, WARMUP)
             losses = take_step(state, student, data, data.train[batch], pooled, lr)
-            sums = {name: sums.get(name, 0.0) + loss * len(batch) for name, loss in losses.items()}
+            state.sums = {name: state.sums.get(name, 0.0) + loss * len(batch) for name, loss in losses.items()}
+            state.place, state.seconds = state.place + 1, time.perf_counter() - started
             phase = "pooled epochs" if pooled else "epochs"
-            yield Advanced(f"{phase}, steps", taken + place + 1, steps, f"loss {losses['total']:.3f}")
-        state.epoch += 1
-        means = {name: total / len(data.train) for name, total in sums.items()}
-        yield _close_epoch(state, student, data, config, means, time.perf_counter() - started)
+            yield Advanced(f"{phase}, steps", taken + state.place, steps, f"loss {losses['total']:.3f}")
+        means = {name: total / len(data.train) for name, total in state.sums.items()}
+        seconds = time.perf_counter() - started
+        state.epoch, state.place, state.sums, state.seconds = state.epoch + 1, 0, {}, 0.0
+        yield _close_epoch(state, student, data, config, means, seconds)
 
 
 def take_step(

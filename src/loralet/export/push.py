@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
@@ -18,6 +17,7 @@ from loralet.export.exported import sizes
 from loralet.export.graphs import FOLDER_NAME
 from loralet.hub import client as hub
 from loralet.hub.bundled import bundled
+from loralet.leftovers import temporary_folder
 
 PLACES = ("backbone", "base_model_name_or_path", "_name_or_path", "source", "data", "class_weight")
 """Keys of the JSON files whose value may be a path on this machine."""
@@ -80,11 +80,11 @@ def upload(push: Push, private: bool) -> str:
 
 
 def _send(files: dict[str, bytes], repo: str, private: bool) -> str:
-    with tempfile.TemporaryDirectory() as name:
+    with temporary_folder() as folder:
         for file, content in files.items():
-            (Path(name) / file).parent.mkdir(exist_ok=True)
-            (Path(name) / file).write_bytes(content)
-        return hub.send(Path(name), repo, private)
+            (folder / file).parent.mkdir(exist_ok=True)
+            (folder / file).write_bytes(content)
+        return hub.send(folder, repo, private)
 
 
 def contents(folder: Path, repo: str, base: bool = False) -> dict[str, bytes]:

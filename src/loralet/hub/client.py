@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
+from loralet.cache import provide_hub_cache
 from loralet.errors import HubError
 from loralet.hub.answers import failure, guard_metadata, safe_commit, safe_names
 from loralet.hub.bundled import DATA, MODEL
@@ -51,6 +52,7 @@ def fetch(repo: str, choose: Choose, kind: Kind = "model") -> Path:
         HubError: the repository does not exist, needs a login, is neither reachable nor cached, or the hub's answer is
             not valid.
     """
+    provide_hub_cache()
     from huggingface_hub import HfApi, constants, hf_hub_download
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
@@ -115,6 +117,7 @@ def _cached(repo: str, choose: Choose, kind: Kind, cause: Exception) -> Path:
 
 def endpoint() -> str:
     """URL of the hub in use."""
+    provide_hub_cache()
     from huggingface_hub import constants
 
     return constants.ENDPOINT
@@ -126,6 +129,7 @@ def send(folder: Path, repo: str, private: bool) -> str:
     Raises:
         HubError: no token, a token that the hub rejects, or a hub that cannot be reached.
     """
+    provide_hub_cache()
     from huggingface_hub import HfApi, get_token
 
     if not get_token():

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
-import resource
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -91,6 +90,21 @@ def environment(backends: tuple[SessionBackend, ...] = ()) -> Environment:
     )
 
 
+def continued(folder: Path, now: Environment) -> Environment:
+    """The environment in which a run began, with this process added; that of this process if none is readable.
+
+    Args:
+        folder: the run folder.
+        now: the environment of this process.
+    """
+    try:
+        before = read_environment(folder)
+    except RunError:
+        return now
+    resumed = Resumed(now.started, now.cpu, now.threads, now.backends)
+    return replace(before, resumed=(*before.resumed, resumed))
+
+
 def write_environment(folder: Path, found: Environment) -> None:
     """Write environment.json into a run folder."""
     write_json(folder / NAME, plain(found))
@@ -121,7 +135,7 @@ def read_environment(folder: Path) -> Environment:
 def peak_memory(status: Path = Path("/proc/self/status")) -> int:
     """Peak resident memory of this process in bytes.
 
-    Read from VmHWM on Linux, else from getrusage (bytes on macOS).
+    Read from VmHWM on Linux, else from getrusage (bytes on macOS); 0 on Windows, which has neither.
 
     Args:
         status: Linux's status file of the process. On Linux, getrusage includes memory of the parent before a fork.
@@ -130,5 +144,9 @@ def peak_memory(status: Path = Path("/proc/self/status")) -> int:
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
     except (OSError, StopIteration):
+        if sys.platform == "win32":
+            return 0
+        import resource
+
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import errno
-import fcntl
-import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from loralet.errors import RunError
 
 UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS)
 """Errors of a file system without locks. The folder is then used without one."""
+ON_WINDOWS = sys.platform == "win32"
+"""There, the lock file can only be deleted once it is released, and not while another process has it open."""
 
 
 @contextmanager
@@ -26,35 +29,18 @@ def locked(path: Path, folder: Path) -> Iterator[None]:
     Raises:
         RunError: another process holds it. Nothing was written.
     """
-    handle = _locked_handle(path, folder)
+    lock = FileLock(path, timeout=0, fallback_to_soft=False)  # a soft lock would outlive a killed owner
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise RunError(
+            f"{folder}: another process is training into this folder; wait until it ends, or give another folder "
+            "with --out"
+        ) from error
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
     try:
         yield
     finally:
-        os.close(handle)
-
-
-def _locked_handle(path: Path, folder: Path) -> int:
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(handle)
-            raise RunError(
-                f"{folder}: another process is training into this folder; wait until it ends, or give another folder "
-                "with --out"
-            ) from error
-        except OSError as error:
-            if error.errno not in UNSUPPORTED:
-                os.close(handle)
-                raise
-        if _is_current(handle, path):
-            return handle
-        os.close(handle)  # the last owner deleted the file after this process had opened it
-
-
-def _is_current(handle: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), path.stat())
-    except FileNotFoundError:
-        return False
+        lock.release()

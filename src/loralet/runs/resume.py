@@ -21,7 +21,7 @@ from loralet.errors import ConfigError, DataError, RunError
 from loralet.records import plain, read_record
 from loralet.runs.checkpoints import FOLDER, Checkpoints, Saved
 from loralet.runs.environment import SessionBackend
-from loralet.runs.lock import locked
+from loralet.runs.lock import ON_WINDOWS, locked
 from loralet.runs.results import NAME as RESULTS
 from loralet.runs.results import is_finished
 from loralet.runs.sources import KINDS
@@ -238,8 +238,10 @@ def claim(out: str, kind: str) -> Iterator[Claim]:
     Raises:
         RunError: another process trains into it, it holds a finished run or other files, or a parent is a file.
     """
-    folder = claimable(Path(out)) if out else by_date(kind)
-    created = [path for path in (folder, *folder.parents) if not path.exists()]
+    wanted = claimable(Path(out)) if out else Path("runs")
+    created = [path for path in (wanted, *wanted.parents) if not path.exists()]
+    folder = wanted if out else by_date(wanted, kind)
+    created = created if out else [folder, *created]
     checkpoints = Checkpoints(folder / FOLDER)
     checkpoints.folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -253,18 +255,29 @@ def claim(out: str, kind: str) -> Iterator[Claim]:
                 yield Claim(folder, checkpoints, *_origin(folder, checkpoints))
             finally:
                 if is_finished(folder) or _is_empty(folder):
-                    shutil.rmtree(checkpoints.folder)
+                    shutil.rmtree(checkpoints.folder, ignore_errors=ON_WINDOWS)
     finally:
+        if ON_WINDOWS and not any(checkpoints.folder.glob("*.json")):
+            shutil.rmtree(checkpoints.folder, ignore_errors=True)
         for path in created:
             if path.exists() and not any(path.iterdir()):
                 path.rmdir()
 
 
-def by_date(kind: str) -> Path:
-    """A new folder under ``runs/``, named by kind and date; it is not created."""
+def by_date(within: Path, kind: str) -> Path:
+    """A new folder named by date. Of two processes that start in the same second, each gets its own."""
     name = f"{kind}-{datetime.now():%Y%m%d-%H%M%S}"
     names = (name if i == 1 else f"{name}-{i}" for i in count(1))
-    return next(path for path in map(Path("runs").joinpath, names) if not path.exists())
+    return next(folder for folder in map(within.joinpath, names) if _is_new(folder))
+
+
+def _is_new(folder: Path) -> bool:
+    """Make a folder; returns whether it did not exist."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    return True
 
 
 def claimable(folder: Path) -> Path:

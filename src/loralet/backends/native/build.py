@@ -5,24 +5,27 @@ The build hook of the wheel (``hatch_build.py``) imports this module, so neither
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
 import platform
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from loralet.backends.native.guard import guarded, stop_group
 from loralet.backends.native.library_cache import ROOT, hanging, libraries, remember_hanging, store
 from loralet.backends.native.openmp import UNLINKED
 from loralet.cache import cache_folder
 from loralet.cpu import ON_X86, cpu_features, cpu_model
 from loralet.errors import ConfigError
+from loralet.leftovers import temporary_folder
 
 SOURCES = Path(__file__).with_name("csrc")
 PREBUILT = Path(__file__).with_name("prebuilt")
@@ -232,13 +235,14 @@ def _compiled_anew(compiler: Path, isa: Sequence[str], sources: Path, folder: Pa
     if marker := hanging(folder, key):
         raise CompilerUnfinished(f"{compiler} did not finish before; remove {marker} to try it again")
     try:
-        scratch = Path(tempfile.mkdtemp(prefix="loralet-"))
-    except OSError as error:
-        raise NativeUnavailable(f"the kernels cannot be compiled ({error})") from error
-    try:
-        return store(_compile(compiler, _base_flags(), isa, sources, scratch), folder, name)
+        with ExitStack() as stack:
+            scratch = stack.enter_context(temporary_folder())
+            library = _compile(compiler, _base_flags(), isa, sources, scratch)
+            if kept := store(library, folder, name):
+                return kept
+            atexit.register(stack.pop_all().close)
+            return library
     except (OSError, subprocess.SubprocessError, RuntimeError) as error:  # RuntimeError: no more threads
-        shutil.rmtree(scratch, ignore_errors=True)
         if isinstance(error, subprocess.TimeoutExpired):
             if not _answers(compiler):
                 remember_hanging(folder, key)
@@ -297,47 +301,58 @@ def _build(compiler: Path, flags: Sequence[str], sources: Path, folder: Path) ->
     """Compile all C files in parallel and link them to ``kernels.so``; returns the error message or an empty string."""
     files = sorted(sources.glob("*.c"))
     objects = [str(folder / f"{path.stem}.o") for path in files]
+    with guarded(folder) as group, ThreadPoolExecutor(len(files)) as pool:
 
-    def compile_one(path: Path, to: str) -> str:
-        return _run([str(compiler), *flags, "-c", str(path), "-o", to])
+        def compile_one(path: Path, to: str) -> str:
+            return _run([str(compiler), *flags, "-c", str(path), "-o", to], folder, group)
 
-    with ThreadPoolExecutor(len(files)) as pool:
-        failures = list(pool.map(compile_one, files, objects))
-    if any(failures):
-        return next(filter(None, failures))
-    linked = [flag for flag in flags if not (UNLINKED and flag in THREADS)]
-    return _run([str(compiler), *linked, "-shared", *objects, "-o", str(folder / "kernels.so"), *LIBRARIES])
+        try:
+            failures = list(pool.map(compile_one, files, objects))
+        except BaseException:
+            if group is not None:
+                stop_group(group)  # else the pool would wait for them
+            raise
+        if any(failures):
+            return next(filter(None, failures))
+        linked = [flag for flag in flags if not (UNLINKED and flag in THREADS)]
+        library = str(folder / "kernels.so")
+        return _run([str(compiler), *linked, "-shared", *objects, "-o", library, *LIBRARIES], folder, group)
 
 
-def _run(command: Sequence[str]) -> str:
+def _run(command: Sequence[str], folder: Path | None = None, group: int | None = None) -> str:
     """Run the compiler; returns its error message, or an empty string.
 
-    Its messages go to a file: children of a compiler that was stopped would keep a pipe open. It has a process group of
-    its own, so that its children are stopped with it.
+    Its messages go to a file: children of a compiler that was stopped would keep a pipe open.
+
+    Args:
+        command: the command.
+        folder: folder for its temporary files; None: that of the system.
+        group: the process group that it joins; None: one of its own. Its children are stopped with it.
 
     Raises:
         OSError, subprocess.TimeoutExpired: it cannot be started, or does not finish.
     """
+    place: dict[str, Any] = {"start_new_session": True} if group is None else {"process_group": group}
+    variables = os.environ | ({"TMPDIR": str(folder)} if folder else {})
+    nothing = subprocess.DEVNULL
     with tempfile.TemporaryFile() as said:
-        nothing = subprocess.DEVNULL
-        process = subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=said, start_new_session=True)
+        process = subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=said, env=variables, **place)
         try:
             status = process.wait(SECONDS)
         except BaseException:
-            _stop(process)
+            _stop(process, group)
             raise
         said.seek(0)
         text = said.read(10_000).decode(errors="replace")
     return (text or "failed without a message") if status else ""
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def _stop(process: subprocess.Popen[bytes], group: int | None) -> None:
     """End a process and its children."""
-    with suppress(OSError):
-        if hasattr(os, "killpg"):
-            os.killpg(process.pid, signal.SIGKILL)
-        else:
-            process.kill()
+    if hasattr(os, "killpg"):
+        stop_group(group or process.pid)
+    else:
+        process.kill()
     process.wait()
 
 

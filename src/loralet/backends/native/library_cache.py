@@ -7,17 +7,20 @@ never loaded; it is removed and compiled again.
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import logging
 import os
 import shutil
 import stat
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+
+from loralet.atomic import TEMPORARY
+from loralet.cache import say_unusable
+from loralet.leftovers import remove_leftovers, temporary
 
 LOGGER = logging.getLogger("loralet")
 ROOT = 0
@@ -99,39 +102,33 @@ def content_hash(path: Path) -> str:
         return ""
 
 
-def store(library: Path, folder: Path, name: str) -> Path:
-    """Move a compiled library into the cache.
-
-    Without a cache that can be written and trusted, it stays in its temporary folder until this process ends.
+def store(library: Path, folder: Path, name: str) -> Path | None:
+    """Copy a compiled library into the cache.
 
     Args:
-        library: the library, in a temporary folder of its own.
+        library: the library.
         folder: the folder of the cache.
         name: name in the cache, without hash and suffix.
 
     Returns:
-        The path to load.
+        The path in the cache; None if the cache cannot be written or trusted, which is announced.
     """
     try:
         _make(folder)
         if other := writers_of(folder):
-            raise PermissionError(f"other users can write {other}; run chmod go-w on it")
+            reason = f"other users can write {other}; run chmod go-w on it"
+            LOGGER.warning("the compiled kernels are not kept in the cache %s (%s)", folder, reason)
+            return None
         path = folder / f"{name}-{content_hash(library)}.so"
-        handle, copy = tempfile.mkstemp(prefix=f".{path.name}.", dir=folder)
-        os.close(handle)
-        try:
+        remove_leftovers(folder, TEMPORARY)
+        with temporary(path, partial(Path.touch, mode=0o600, exist_ok=False)) as copy:
             shutil.copyfile(library, copy)
-            os.chmod(copy, 0o755)  # noqa: PTH101 - any umask: other users must not be able to write it
-            Path(copy).replace(path)
-        finally:
-            Path(copy).unlink(missing_ok=True)
-        shutil.rmtree(library.parent, ignore_errors=True)
+            copy.chmod(0o755)  # any umask: other users must not be able to write it
+            copy.replace(path)
         return path
     except OSError as error:
-        reason = error.strerror or str(error)
-        LOGGER.warning("the compiled kernels are not kept, as the cache %s cannot be used (%s)", folder, reason)
-        atexit.register(shutil.rmtree, library.parent, ignore_errors=True)
-        return library
+        say_unusable(folder, error)
+        return None
 
 
 def _make(folder: Path) -> None:
