@@ -38,9 +38,9 @@ study: setup  ## set up, then the main job: a 3 x 3 grid with base rows, its tab
 test: setup-dev  ## set up, then all tests with coverage
 	$(BIN)/python -m pytest --numprocesses 2 --cov --cov-report=term $(ARGS)
 
-faults: setup-dev  ## set up, then the long fault tests: 30 kills of studies, every file of a run folder damaged, full disks
-	LORALET_KILLS=30 LORALET_DAMAGES=0 LORALET_DISKS=12 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile \
-	  tests/faults $(ARGS)
+faults: setup-dev  ## set up, then the long fault tests: 30 kills of studies, every file of a run folder damaged, full disks, generated input
+	LORALET_KILLS=30 LORALET_DAMAGES=0 LORALET_DISKS=12 LORALET_CASES=10000 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile \
+	  tests/faults tests/fuzz $(ARGS)
 
 # The tests of the kernels that fit into two minutes, in the best instruction set of this machine or in LORALET_ISA. The
 # compiler must not run under the preloaded runtime.
@@ -71,6 +71,7 @@ lint: setup-dev  ## set up, then linters, types, import layers, generated pages
 	$(BIN)/python scripts/kernel_api.py --check
 	$(BIN)/python scripts/benchmark_tables.py --check
 	$(BIN)/python scripts/model_table.py --check
+	$(BIN)/python scripts/audit.py
 
 docs: setup-dev  ## set up, then the documentation as a site, in build/site
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'

@@ -13,6 +13,10 @@ from typing import TypeVar
 
 Record = TypeVar("Record")
 
+LONGEST_SHOWN = 200
+"""Characters of a value in a message."""
+MOST = 2**63
+"""Whole numbers have 64 bits with a sign, as in TOML."""
 EXPECTED = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
 
 
@@ -78,7 +82,7 @@ def _add(values: dict[str, object], key: str, kind: object, value: object, probl
     try:
         values[key] = typed(kind, value)
     except TypeError as error:
-        problems.append(f"{where}{key} is {value!r}: {error} is expected")
+        problems.append(f"{where}{key} is {shown(value)}: {error} is expected")
 
 
 def typed(kind: object, value: object) -> object:
@@ -106,7 +110,18 @@ def typed(kind: object, value: object) -> object:
         return float(value)
     if type(value) is not kind:
         raise TypeError(EXPECTED[kind])  # type: ignore[index]  # covers every scalar type of the records
+    if kind is int and not -MOST <= value < MOST:  # type: ignore[operator]  # the line above
+        raise TypeError("a whole number of at most 64 bits")
     return value
+
+
+def shown(value: object) -> str:
+    """A value for a message, cut if it is long. Python does not print whole numbers of thousands of digits."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 def _one_of(kinds: Sequence[object], value: object) -> object:

@@ -25,6 +25,7 @@ from loralet.artifacts.peft_config import method_of, read_config, refusals, scal
 from loralet.artifacts.reading import CONFIG, PEFT_PREFIX
 from loralet.errors import RunError
 from loralet.hub.backbone import Backbone, load_backbone, read_head
+from loralet.hub.names import pinned
 from loralet.hub.tensors import number_problems, read_tensors
 from loralet.records import read_json
 
@@ -42,7 +43,7 @@ def load_peft(folder: Path, labels: Sequence[str] = (), backbone: str = "") -> t
         folder: folder with adapter_config.json and adapter_model.safetensors (or .bin).
         labels: label names in the order of the logits; if empty, from the base's config (``id2label``), else LABEL_0,
             LABEL_1, ...
-        backbone: the base model; as named in the adapter's config if empty. PEFT records no fingerprint, so the base is
+        backbone: the base model; as named in the adapter's config, with its revision, if empty. PEFT records no fingerprint, so the base is
             not verified.
 
     Raises:
@@ -51,7 +52,7 @@ def load_peft(folder: Path, labels: Sequence[str] = (), backbone: str = "") -> t
     """
     config = read_config(folder)
     problems = list(refusals(config))
-    name = backbone or str(config.get("base_model_name_or_path") or "")
+    name = backbone or pinned(*(str(config.get(key) or "") for key in ("base_model_name_or_path", "revision")))
     if not name:
         problems.append("base_model_name_or_path is empty; give the base model with --backbone")
     if problems:

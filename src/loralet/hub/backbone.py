@@ -26,6 +26,7 @@ class Backbone:
         tokenizer: without truncation or padding.
         fingerprint: hash of all tensors (:func:`loralet.hub.checkpoint.fingerprint_of`).
         config: the content of the checkpoint's config.json.
+        commit: commit of a backbone from a hub; empty for a folder.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Backbone:
     tokenizer: Tokenizer
     fingerprint: str
     config: dict[str, object]
+    commit: str = ""
 
     @property
     def has_pooler(self) -> bool:
@@ -56,7 +58,8 @@ def backbone_of(read: Checkpoint) -> Backbone:
     weights = {
         name: torch.from_numpy(array if array.flags.writeable else array.copy()) for name, array in read.arrays.items()
     }
-    return Backbone(read.name, read.family, read.table, weights, read.tokenizer, read.fingerprint, read.config)
+    facts = (read.tokenizer, read.fingerprint, read.config, read.commit)
+    return Backbone(read.name, read.family, read.table, weights, *facts)
 
 
 def read_head(backbone: Backbone) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from loralet.artifacts.checking import require_fitting
 from loralet.artifacts.layout import settled
 from loralet.artifacts.reading import (
     ADAPTER_FILES,
+    CONFIG,
     is_peft_folder,
     peft_subfolders,
     read_artifact,
@@ -25,6 +26,7 @@ from loralet.config import ModelOptions, SeveralRuns
 from loralet.errors import CheckpointError, HubError, RunError
 from loralet.hub import client
 from loralet.hub.checkpoint import Checkpoint, read_checkpoint
+from loralet.hub.names import parse_name, pinned
 from loralet.runs.results import NAME as RESULTS
 from loralet.runs.results import Results, read_results, unfinished_text
 from loralet.runs.selection import chosen_run
@@ -55,7 +57,8 @@ def find_adapter(folder: Path, run: str = "") -> Path:
     """Find an adapter folder.
 
     Args:
-        folder: a run folder (the run chosen on validation, or ``run``), an adapter folder, or a hub id.
+        folder: a run folder (the run chosen on validation, or ``run``), an adapter folder, or a hub id, which may have a
+            revision and a folder: ``owner/name@revision/folder``.
         run: id of a run of a study.
 
     Raises:
@@ -63,10 +66,7 @@ def find_adapter(folder: Path, run: str = "") -> Path:
         HubError: a name of the form owner/name that is neither a folder nor an adapter on the hub.
     """
     if not folder.is_dir():
-        owner, _, name = folder.as_posix().partition("/")
-        if not name or Path(owner).exists() or not client.is_hub_id(folder.as_posix()):
-            raise RunError(f"{folder}: no such folder")
-        return client.fetch(folder.as_posix(), _wanted)
+        return _downloaded(folder)
     if (folder / "loralet.json").exists() or is_peft_folder(folder):
         if run and run != folder.name:
             raise RunError(f"{folder} is one adapter, not a study; remove --run")
@@ -79,6 +79,27 @@ def find_adapter(folder: Path, run: str = "") -> Path:
     if not results.finished:
         LOGGER.warning(unfinished_text(folder, results))
     return _trained(folder, results, run or chosen_run(results).id)
+
+
+def _downloaded(folder: Path) -> Path:
+    """An adapter from a hub; its name may have a revision, and a folder of the repository.
+
+    Raises:
+        RunError: the name is not that of a repository with an owner.
+        HubError: see :func:`loralet.hub.client.fetch`; also a repository with adapters in folders only.
+    """
+    name = folder.as_posix()
+    found = parse_name(name)
+    if found is None or "/" not in found.repo or Path(name.partition("/")[0]).exists():
+        raise RunError(f"{folder}: no such folder")
+
+    def choose(names: Sequence[str]) -> list[str]:
+        inner = sorted(one.removesuffix(f"/{CONFIG}") for one in names if one.endswith(f"/{CONFIG}"))
+        if inner and not found.folder and not _wanted(names):
+            raise HubError(f"{found} has adapters in folders ({', '.join(inner)}); give one of them: {found}/{inner[0]}")
+        return _wanted(names)
+
+    return client.fetch(name, choose)
 
 
 def _trained(folder: Path, results: Results, run: str) -> Path:
@@ -167,6 +188,8 @@ def read_adapter(adapter: Path, options: ModelOptions = ModelOptions()) -> Opene
         return Opened(artifact, head, own)
     with _backbone_named(adapter, source.backbone):
         found = read_checkpoint(source.backbone or artifact.backbone)
+        if found.fingerprint != artifact.backbone_fingerprint and not source.backbone:
+            found = _of_training(artifact) or found
     if found.fingerprint != artifact.backbone_fingerprint and not source.any_backbone:
         raise RunError(
             f"{adapter}: trained on another model than {found.name} "
@@ -175,6 +198,21 @@ def read_adapter(adapter: Path, options: ModelOptions = ModelOptions()) -> Opene
         )
     require_fitting(adapter, artifact, arrays, found)
     return Opened(_limited(artifact, found), arrays, found)
+
+
+def _of_training(artifact: Artifact) -> Checkpoint | None:
+    """The backbone at the recorded commit of the hub, if it has another commit now; None if it cannot be loaded."""
+    name = pinned(artifact.backbone, artifact.provenance.backbone_commit)
+    if name == artifact.backbone:
+        return None
+    try:
+        found = read_checkpoint(name)
+    except (CheckpointError, HubError):
+        return None
+    if found.fingerprint != artifact.backbone_fingerprint:
+        return None
+    LOGGER.warning("%s has changed on the hub; using %s, on which %s was trained", artifact.backbone, name, artifact.id)
+    return found
 
 
 def _limited(artifact: Artifact, backbone: Checkpoint) -> Artifact:
@@ -223,6 +261,7 @@ def opened_of(artifact: Artifact, backbone: Backbone) -> Opened:
         backbone.tokenizer,
         backbone.fingerprint,
         backbone.config,
+        backbone.commit,
     )
     return Opened(replace(artifact, tensors={}), arrays, found)
 

@@ -9,11 +9,22 @@ import io
 import lzma
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from loralet.errors import DataError
 
-UNPACK = ((b"\x1f\x8b", gzip.decompress), (b"BZh", bz2.decompress), (b"\xfd7zXZ\x00", lzma.decompress))
+UNPACK: tuple[tuple[bytes, Callable[..., Any]], ...] = (
+    (b"\x1f\x8b", gzip.open),
+    (b"BZh", bz2.open),
+    (b"\xfd7zXZ\x00", lzma.open),
+)
+"""First bytes of compressed files, and the functions that open them."""
+SMALL = 64 << 20
+"""Bytes to which any compressed file may expand."""
+MOST = 200
+"""How many times its own size a larger file may be. Text becomes 3 to 20 times smaller."""
 MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark is a prefix
@@ -53,12 +64,18 @@ def read_bytes(path: Path) -> bytes:
 
 def unpacked(source: str, raw: bytes) -> bytes:
     """The content of a file, decompressed; raises as :func:`read_bytes`."""
-    for mark, unpack in UNPACK:
+    for mark, opened in UNPACK:
         if raw.startswith(mark):
+            limit = max(SMALL, MOST * len(raw))
             try:
-                raw = unpack(raw)
+                with opened(io.BytesIO(raw)) as file:
+                    raw = file.read(limit + 1)
             except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
                 raise DataError(f"{source}: the compressed file is damaged ({error}); copy it again") from error
+            if len(raw) > limit:
+                raise DataError(
+                    f"{source}: the compressed file expands to more than {limit >> 20} MB; decompress it first"
+                )
     if not raw:
         raise DataError(f"{source}: the file is empty; it needs at least one row of text")
     return raw

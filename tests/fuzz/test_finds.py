@@ -1,0 +1,63 @@
+"""What generated input has found, one case of each kind; the message says what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from loralet.cli import parse
+from loralet.config import StudyConfig, TrainConfig
+from loralet.config.toml import read_options
+from loralet.data.files import Columns, read_table
+from loralet.errors import ConfigError, DataError, UserError
+
+
+def written(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+@pytest.mark.parametrize("value", ["0x" + "f" * 5000, str(2**63), str(-(2**63) - 1), "0x" + "f" * 20])
+@pytest.mark.parametrize("option", ["seed = {}", "[training]\nsteps = {}", "[adapter]\nrank = {}"])
+def test_whole_numbers_beyond_64_bits_are_refused_in_files(tmp_path: Path, option: str, value: str) -> None:
+    path = written(tmp_path / "options.toml", option.format(value))
+    with pytest.raises(ConfigError, match="a whole number of at most 64 bits is expected"):
+        read_options(path, TrainConfig)
+    lists = written(tmp_path / "lists.toml", f"[grid]\nseeds = [{value}]")
+    with pytest.raises(ConfigError, match=r"seeds is .*a whole number of at most 64 bits is expected"):
+        read_options(lists, StudyConfig)
+
+
+@pytest.mark.parametrize("arguments", [("train", "--seed"), ("train", "--steps"), ("study", "--seeds")])
+def test_whole_numbers_beyond_64_bits_are_refused_on_the_command_line(arguments: tuple[str, str]) -> None:
+    with pytest.raises(ConfigError, match="a whole number of at most 64 bits is expected"):
+        parse([*arguments, str(2**63)])
+
+
+def test_a_long_value_is_cut_in_the_message(tmp_path: Path) -> None:
+    path = written(tmp_path / "options.toml", f"seed = '{'x' * 5000}'")
+    with pytest.raises(ConfigError, match=r"seed is 'xx.*\.\.\.: a whole number is expected") as caught:
+        read_options(path, TrainConfig)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("mark", ['"', "'", "\0"])
+def test_a_declared_separator_that_cannot_be_one_is_no_declaration(tmp_path: Path, mark: str) -> None:
+    path = written(tmp_path / "a.csv", f"sep={mark}\ntext,label\nx,a\ny,b\n")
+    with pytest.raises(DataError):
+        read_table(path, Columns())
+
+
+def test_a_space_separates_columns(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", 'text label\n"one two" a\nthree b\n')
+    for columns in (Columns(separator=" "), Columns(separator=" ", quoting="standard")):
+        assert read_table(path, columns).texts.to_pylist() == ["one two", "three"]
+    declared = written(tmp_path / "b.csv", 'sep= \ntext label\n"one two" a\nthree b\n')
+    assert read_table(declared, Columns()).texts.to_pylist() == ["one two", "three"]
+
+
+def refused(function: object, *arguments: object) -> str:
+    with pytest.raises(UserError) as caught:
+        function(*arguments)  # type: ignore[operator]
+    return str(caught.value)
