@@ -108,11 +108,16 @@ def typed(kind: object, value: object) -> object:
         raise TypeError("a table")
     if kind is float and type(value) is int and abs(value) <= sys.float_info.max:
         return float(value)
-    if type(value) is not kind:
-        raise TypeError(EXPECTED[kind])  # type: ignore[index]  # covers every scalar type of the records
-    if kind is int and not -MOST <= value < MOST:  # type: ignore[operator]  # the line above
-        raise TypeError("a whole number of at most 64 bits")
+    if problem := _misfit(kind, value):
+        raise TypeError(problem)
     return value
+
+
+def _misfit(kind: object, value: object) -> str:
+    """What is expected instead of a scalar; empty if it fits."""
+    if type(value) is not kind:
+        return EXPECTED[kind]  # type: ignore[index]  # covers every scalar type of the records
+    return "a whole number of at most 64 bits" if isinstance(value, int) and not -MOST <= value < MOST else ""
 
 
 def shown(value: object) -> str:

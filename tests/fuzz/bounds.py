@@ -8,8 +8,10 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -30,6 +32,23 @@ MEMORY = 2 << 30
 """Bytes that the process may take for the inputs of one test."""
 LONGEST_MESSAGE = 20_000
 """Characters of a message."""
+
+
+@dataclass
+class Counts:
+    """What came of the inputs of one test.
+
+    Args:
+        accepted, refused: number of calls with a value, and with a message.
+        slowest: seconds of the slowest call.
+    """
+
+    accepted: int = 0
+    refused: int = 0
+    slowest: float = 0.0
+
+
+COUNTS = Counts()
 
 
 class TooSlowError(BaseException):
@@ -84,7 +103,7 @@ def bounded_time() -> Iterator[None]:
         raise TooSlowError(f"longer than {SECONDS} s")
 
     before = signal.signal(signal.SIGALRM, stop)
-    faulthandler.dump_traceback_later(STUCK, exit=True)
+    faulthandler.dump_traceback_later(STUCK, exit=True, file=sys.__stderr__)
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
     try:
         yield
@@ -96,11 +115,17 @@ def bounded_time() -> Iterator[None]:
 
 def outcome(function: Callable[..., Value], *arguments: Any) -> Value | None:
     """The value of a call; None if it refuses its input with a message. Other exceptions fail the test."""
+    begin = time.perf_counter()
     with bounded_time():
         try:
-            return function(*arguments)
+            value = function(*arguments)
+            COUNTS.accepted += 1
+            return value
         except UserError as error:
             message = str(error)
+            COUNTS.refused += 1
+        finally:
+            COUNTS.slowest = max(COUNTS.slowest, time.perf_counter() - begin)
     assert message.strip(), "an error without a message"
     assert "Traceback" not in message
     assert len(message) < LONGEST_MESSAGE, f"a message of {len(message)} characters: {message[:200]}"

@@ -12,7 +12,7 @@ TOKENS = (
     *(b'"', b'""', b"'", b",", b";", b"\t", b"|", b"\n", b"\r", b"\r\n", b"\\", b'\\"', b"#", b"sep=,\n", b'sep="\n'),
     *(b"sep= \n", b"\x00", b"\xff", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"\xfe\xff", b"\xff\xfe", b"\xe2\x80\xa8"),
     *(b"{", b"}", b"[", b"]", b":", b"null", b"NaN", b"1e999", b"-", b"0", b"9" * 400, b"9" * 5000, b"\\ud800"),
-    *(b"[" * 3000, b"{\"a\":" * 3000, b"\x1f\x8b", b"BZh9", b"\xfd7zXZ\x00", b"PK\x03\x04", b"PAR1", b"ARROW1"),
+    *(b"[" * 3000, b'{"a":' * 3000, b"\x1f\x8b", b"BZh9", b"\xfd7zXZ\x00", b"PK\x03\x04", b"PAR1", b"ARROW1"),
     *(b"\xff\xff\xff\xff", b"\x00\x00\x00\x80", b"\x80\x02", b"version https://git-lfs.github.com/spec/v1\n"),
 )
 """Bytes that a reader treats specially, in some format."""

@@ -12,12 +12,12 @@ import pytest
 import torch
 from bounds import bounded_memory, fuzzed, outcome
 from changes import changed_bytes, changed_file, changed_json, json_bytes, one_changed
+from checkpoints import bert_config, prajjwal, to_safetensors
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save
 from tokenizers import Tokenizer
 
-from checkpoints import bert_config, prajjwal, to_safetensors
 from loralet.data.tokens import TextTokenizer
 from loralet.hub.backbone import backbone_of
 from loralet.hub.checkpoint import Checkpoint, read_checkpoint

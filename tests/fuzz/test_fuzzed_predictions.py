@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loralet.config import ComputeOptions, ModelOptions
-from loralet.data.arrays import text_column
+from loralet.data.columns import text_column
 from loralet.data.tokens import TextTokenizer
 from loralet.hub.bundled import bundled
 from loralet.inference.ensemble import Ensemble, load_ensemble
@@ -26,7 +26,22 @@ LENGTH = 32
 PARTS = (
     *("the", "stocks", "unaffable", "[MASK]", "[SEP]", "[CLS]", "[PAD]", "[UNK]", "##s", "<s>", "\u200b", "\u00ad"),
     *("e\u0301", "İ", "ß", "ﬁ", "Ǆ", "\u0345", "東京", "한국어", "ไทย", "العربية", "👩‍👩‍👧", "\U0010ffff", "\ufffd"),
-    *("\x00", "\x1b[31m", "\x85", "\u2028", "\u3000", "\t", "\r\n", "\ufeff", "\u202e", "'", "n't", "--", "...", "w" * 101),
+    *(
+        "\x00",
+        "\x1b[31m",
+        "\x85",
+        "\u2028",
+        "\u3000",
+        "\t",
+        "\r\n",
+        "\ufeff",
+        "\u202e",
+        "'",
+        "n't",
+        "--",
+        "...",
+        "w" * 101,
+    ),
 )
 
 unicode_texts = st.text(max_size=60)

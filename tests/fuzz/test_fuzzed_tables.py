@@ -26,13 +26,14 @@ from loralet.data.sources import load_dataset
 from loralet.data.texts import read_texts
 
 HEADERS = ("text", "label", "sentence", "category", "id", "Text ", "# text", "", "1", "label", "title")
-WORDS = ("good", "bad", "1", "0", "1.0", "True", "a|b", "News, \"quoted\"", "it's", "", " ", "x" * 40, "東京", "e\u0301")
+WORDS = ("good", "bad", "1", "0", "1.0", "True", "a|b", 'News, "quoted"', "it's", "", " ", "x" * 40, "東京", "e\u0301")
 SEPARATORS = (",", ";", "\t", "|")
-FORMATS = ("csv", "tsv", "jsonl", "json", "txt", "csv.gz", "tab", "ndjson.xz")
+FORMATS = ("csv", "csv", "csv", "tsv", "jsonl", "json", "txt", "csv.gz", "tab", "ndjson.xz")
 BINARY = ("parquet", "arrow", "feather")
 
 cells = st.sampled_from(WORDS) | st.text(max_size=20)
-columns = st.builds(
+usual = st.just(Columns())
+unusual = st.builds(
     Columns,
     text=st.sampled_from(["", "", "", "text", "id+text", "absent", "+", "text+text"]),
     label=st.sampled_from(["", "", "label", "text", "absent"]),
@@ -40,6 +41,7 @@ columns = st.builds(
     separator=st.sampled_from(["", "", "", *SEPARATORS, " ", "x", "€"]),
     quoting=st.sampled_from(["auto", "standard", "none"]),
 )
+columns = usual | usual | usual | unusual
 compressions = st.sampled_from([bytes, bytes, bytes, bytes, gzip.compress, bz2.compress, lzma.compress])
 
 
@@ -48,10 +50,11 @@ def rows(draw: st.DrawFn) -> list[list[str]]:
     """A header and rows, most of the same width."""
     width = draw(st.integers(1, 4))
     header = draw(st.lists(st.sampled_from(HEADERS), min_size=width, max_size=width))
-    if width > 1 and draw(st.booleans()):
-        header[:2] = ["text", "label"]
+    if width > 1 and draw(st.integers(0, 3)):
+        header = ["text", "label", "id", "place"][:width]
     wide = st.lists(cells, min_size=width, max_size=width)
-    body = draw(st.lists(wide | wide | wide | st.lists(cells, max_size=5), min_size=1, max_size=12))
+    kinds = wide | st.lists(cells, max_size=5) if draw(st.integers(0, 3)) == 0 else wide
+    body = draw(st.lists(kinds, min_size=2, max_size=12))
     return [header, *body]
 
 
@@ -85,7 +88,7 @@ def objects(draw: st.DrawFn) -> bytes:
     return b"\n".join(map(json_bytes, listed))
 
 
-plain = delimited() | delimited() | objects() | st.binary(max_size=300)
+plain = delimited() | delimited() | delimited() | objects() | objects() | st.binary(max_size=300)
 contents = plain | plain.flatmap(changed_bytes)
 
 
@@ -108,7 +111,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_any_text_file_is_read_or_refused(place: Path) -> None:
     @fuzzed(50)
-    @given(contents, st.sampled_from(FORMATS), compressions, st.sampled_from(["auto", "csv", "tsv", "jsonl", "lines"]), columns)
+    @given(
+        contents,
+        st.sampled_from(FORMATS),
+        compressions,
+        st.sampled_from(["auto", "csv", "tsv", "jsonl", "lines"]),
+        columns,
+    )
     def case(content: bytes, form: str, compress: Any, asked: str, given_columns: Columns) -> None:
         path = place / f"table.{form}"
         path.write_bytes(compress(content))

@@ -167,7 +167,7 @@ def test_slow_incomplete_and_altered_files_are_not_used(user: User, tmp_path: Pa
     assert time.monotonic() - started < PROCESS_LIMIT
     assert "sends too slowly" in found["me/slow"]["message"]
     assert "gave an answer that is not valid (Consistency check failed" in found["me/longer"]["message"]
-    with LoopbackHub({name: folder for name in ["me/altered", *names]}, etags={"altered/resolve": "0" * 64}) as hub:
+    with LoopbackHub(dict.fromkeys(["me/altered", *names], folder), etags={"altered/resolve": "0" * 64}) as hub:
         found = user.asks(hub.url, ["me/altered", *names])
     assert "another SHA-256" in found["me/altered"]["message"]
     assert not list(user.home.rglob("0" * 64))

@@ -19,7 +19,8 @@ from loralet.artifacts.artifact import Provenance
 from loralet.artifacts.folder import save_artifact
 from loralet.hub.backbone import load_backbone
 from loralet.hub.models import resolve_model
-from loralet.hub.names import HubName, commit_of as commit_in, is_hub_id, parse_name, pinned
+from loralet.hub.names import HubName, is_hub_id, parse_name, pinned
+from loralet.hub.names import commit_of as commit_in
 
 BASE = "me/base"
 SCRIPT = """
@@ -104,8 +105,9 @@ def test_revisions_of_backbones_and_adapters(user: User, tmp_path: Path) -> None
     assert f"{BASE} has changed on the hub; using {BASE}@{commit_of(older)}" in found[first]["said"][0]
     assert found[second]["fingerprint"] == fingerprint
     assert "trained on another model" in found[third]["message"]
-    assert "me/shelf has adapters in folders (tickets); give one of them: me/shelf/tickets" in (
-        found["me/shelf"]["message"]
+    assert (
+        "me/shelf has adapters in folders (tickets); give one of them: me/shelf/tickets"
+        in (found["me/shelf"]["message"])
     )
     for name in adapters[4:6]:
         assert (found[name]["fingerprint"], found[name]["id"]) == (fingerprint, "tickets")

@@ -43,8 +43,8 @@ def load_peft(folder: Path, labels: Sequence[str] = (), backbone: str = "") -> t
         folder: folder with adapter_config.json and adapter_model.safetensors (or .bin).
         labels: label names in the order of the logits; if empty, from the base's config (``id2label``), else LABEL_0,
             LABEL_1, ...
-        backbone: the base model; as named in the adapter's config, with its revision, if empty. PEFT records no fingerprint, so the base is
-            not verified.
+        backbone: the base model; as named in the adapter's config, with its revision, if empty. PEFT records no
+            fingerprint, so the base is not verified.
 
     Raises:
         RunError: the files are missing or broken, or the adapter is not supported; all reasons are listed.

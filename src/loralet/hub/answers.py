@@ -52,8 +52,7 @@ def guard_metadata() -> None:
 
 def limit_slowness() -> None:
     """Give up answers that come slowly. The client's own timeout is that of one read, which may bring a single byte."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
+    from huggingface_hub import constants, get_session
 
     hooks = get_session().event_hooks["response"]
     if not any(getattr(hook, "limits", False) for hook in hooks):

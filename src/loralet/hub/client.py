@@ -55,9 +55,7 @@ def fetch(name: str, choose: Choose, kind: Kind = "model") -> Path:
     wanted = _wanted(name, kind)
     repo, revision = wanted.repo, wanted.revision or None
     try:
-        info = HfApi().repo_info(
-            repo, repo_type=kind, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT
-        )
+        info = HfApi().repo_info(repo, repo_type=kind, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
         commit = safe_commit(info.sha)
         names = safe_names([sibling.rfilename for sibling in getattr(info, "siblings", None) or ()])
         chosen = choose(_inside(names, wanted.folder))
@@ -68,9 +66,7 @@ def fetch(name: str, choose: Choose, kind: Kind = "model") -> Path:
         paths = [_download(repo, str(PurePosixPath(wanted.folder, file)), kind, commit) for file in chosen]
         # Offline use needs the branch's commit. The cache records it only for a file requested by branch.
         if revision != commit:
-            hf_hub_download(
-                repo, str(PurePosixPath(wanted.folder, chosen[0])), repo_type=kind, revision=revision
-            )
+            hf_hub_download(repo, str(PurePosixPath(wanted.folder, chosen[0])), repo_type=kind, revision=revision)
         return _snapshot(paths[0], chosen[0])
     except HubError:
         raise
@@ -126,7 +122,7 @@ def _download(repo: str, file: str, kind: Kind, commit: str) -> Path:
         path.unlink()
         blob.unlink(missing_ok=True)
         raise HubError(
-            f"{kind} {repo}: the content of {file} is not that which the hub ({endpoint()}) announced (another SHA-256); "
+            f"{kind} {repo}: the content of {file} is not what the hub ({endpoint()}) announced (another SHA-256); "
             "it was not kept; try again, perhaps without a proxy"
         )
     return path

@@ -57,8 +57,8 @@ def find_adapter(folder: Path, run: str = "") -> Path:
     """Find an adapter folder.
 
     Args:
-        folder: a run folder (the run chosen on validation, or ``run``), an adapter folder, or a hub id, which may have a
-            revision and a folder: ``owner/name@revision/folder``.
+        folder: a run folder (the run chosen on validation, or ``run``), an adapter folder, or a hub id, which may have
+            a revision and a folder: ``owner/name@revision/folder``.
         run: id of a run of a study.
 
     Raises:
@@ -96,7 +96,9 @@ def _downloaded(folder: Path) -> Path:
     def choose(names: Sequence[str]) -> list[str]:
         inner = sorted(one.removesuffix(f"/{CONFIG}") for one in names if one.endswith(f"/{CONFIG}"))
         if inner and not found.folder and not _wanted(names):
-            raise HubError(f"{found} has adapters in folders ({', '.join(inner)}); give one of them: {found}/{inner[0]}")
+            raise HubError(
+                f"{found} has adapters in folders ({', '.join(inner)}); give one of them: {found}/{inner[0]}"
+            )
         return _wanted(names)
 
     return client.fetch(name, choose)
