@@ -33,6 +33,11 @@ values = st.recursive(
 """Any JSON."""
 
 
+def mostly(usual: st.SearchStrategy[Any], other: st.SearchStrategy[Any], share: int = 3) -> st.SearchStrategy[Any]:
+    """``share`` times as many values of the first strategy as of the second."""
+    return st.integers(0, share).flatmap(lambda number: other if number == share else usual)
+
+
 @st.composite
 def changed_bytes(draw: st.DrawFn, content: bytes, most: int = 4, tokens: Sequence[bytes] = TOKENS) -> bytes:
     """Content with up to ``most`` changes: bytes overwritten, inserted, removed, repeated, or cut off."""

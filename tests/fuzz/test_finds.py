@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,11 +14,14 @@ from loralet.cli import parse
 from loralet.config import StudyConfig, TrainConfig
 from loralet.config.toml import read_options
 from loralet.data.files import Columns, read_table
+from loralet.data.readers import content
+from loralet.data.texts import read_texts
 from loralet.errors import ConfigError, DataError, UserError
+from loralet.hub.tensors import read_tensors
 
 
-def written(path: Path, content: str | bytes) -> Path:
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
+def written(path: Path, raw: str | bytes) -> Path:
+    path.write_bytes(raw.encode() if isinstance(raw, str) else raw)
     return path
 
 
@@ -61,3 +68,39 @@ def refused(function: object, *arguments: object) -> str:
     with pytest.raises(UserError) as caught:
         function(*arguments)  # type: ignore[operator]
     return str(caught.value)
+
+
+@pytest.mark.parametrize("first", ["one\rtwo, three\r", "x" * 200_000, '"' + "y" * 200_000 + ", textual"])
+def test_lines_with_carriage_returns_and_very_long_lines_are_texts(tmp_path: Path, first: str) -> None:
+    path = written(tmp_path / "texts.txt", f"{first}\nsecond\n")
+    assert len(read_texts(str(path), "auto", Columns()).texts) == 2
+    assert "looks like the beginning of a table" in refused(
+        read_texts, str(written(tmp_path / "table.txt", '"id", "text"\n1,a\n')), "auto", Columns()
+    )
+
+
+def test_a_damaged_pickle_is_refused_whatever_it_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    path = written(tmp_path / "pytorch_model.bin", b"PK\x03\x04")
+    for error in (OSError(22, "Invalid argument"), IndexError("x"), AssertionError(), OverflowError("y")):
+
+        def fail(*_: object, error: Exception = error, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr(torch, "load", fail)
+        with pytest.raises(ValueError, match="the download may be incomplete"):
+            read_tensors(path)
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+def test_a_file_that_expands_without_bound_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compress: Callable[[bytes], bytes]
+) -> None:
+    monkeypatch.setattr(content, "SMALL", 1 << 20)
+    small = compress(b"text,label\n" + b"good,a\nbad,b\n" * 1000)
+    assert len(read_table(written(tmp_path / "a.csv.gz", small), Columns()).texts) == 2000
+    bomb = compress(b"\0" * (1 << 20) + b"\0")
+    assert "expands to more than 1 MB" in refused(
+        read_table, written(tmp_path / "b.csv.gz", bomb), Columns()
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -117,7 +116,7 @@ def table_format(lines: Sequence[str]) -> str:
             return "jsonl" if first in ("{", "[", "[{") and len(lines) > 1 else ""
         return "jsonl"
     for separator, form in ((",", "csv"), (";", "csv"), ("|", "csv"), ("\t", "tsv")):
-        fields = [field.strip().lower() for field in next(csv.reader([first], delimiter=separator), [])]
+        fields = [field.strip().strip('"').lower() for field in first.split(separator)]
         if TEXTS & set(fields) and (len(fields) > 1 or len(lines) > 1):
             return form
     return ""
