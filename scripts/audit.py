@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import subprocess
 import sys
 import threading
 import urllib.request
 from pathlib import Path
 
-SERVICE = "https://pypi.org/pypi/pip/json"
-"""An address of the service that pip-audit asks."""
+SERVICE = "https://pypi.org/pypi/pip/25.0/json"
+"""An address that pip-audit asks, of a release with a known vulnerability (CVE-2025-8869)."""
 PATIENCE = 4.0
 """Seconds for the first answer of the service."""
 LIMIT = 300
@@ -34,9 +35,9 @@ def unreachable() -> str:
     def ask() -> None:
         try:
             with urllib.request.urlopen(SERVICE, timeout=PATIENCE) as answer:
-                answer.read(1)
-            found[0] = ""
-        except OSError as error:
+                known = json.load(answer).get("vulnerabilities")
+            found[0] = "" if known else "the index answers without advisories"
+        except (OSError, ValueError, AttributeError) as error:
             found[0] = str(error)
 
     asking = threading.Thread(target=ask, daemon=True)  # the look-up of the name has no time limit of its own
