@@ -11,7 +11,7 @@ MODEL ?=
 MINILM ?=
 ARGS ?=
 
-.PHONY: setup setup-dev study test test-lowest faults sanitize lint format docs wheel wheel-check bench bench-league bench-matrix clean \
+.PHONY: setup setup-dev study test test-lowest faults sanitize sanitize-threads lint format docs wheel wheel-check bench bench-league bench-matrix clean \
   help
 
 help:  ## show this list
@@ -59,6 +59,21 @@ sanitize: setup-dev  ## set up, then the kernels' tests under AddressSanitizer a
 	  $(BIN)/python -m loralet.backends.native.build && \
 	  LD_PRELOAD="$(SANITIZER) $$($(CC) -print-file-name=libstdc++.so.6)" $(BIN)/python -m pytest --numprocesses 2 \
 	    $(KERNEL_TESTS) -k 'not (roberta or distilbert or electra or one-layer or middle or twenty)' $(ARGS); \
+	  status=$$?; rm -rf "$$LORALET_CACHE"; exit $$status; \
+	fi
+
+# GNU OpenMP is not compiled for ThreadSanitizer, which would report each of its parallel regions: one OpenMP thread, and
+# several threads of Python.
+THREAD_SANITIZER := $(shell $(CC) -print-file-name=libtsan.so 2>/dev/null)
+
+sanitize-threads: setup-dev  ## set up, then predictions of several Python threads at once under ThreadSanitizer, a minute
+	@if ! test -f "$(THREAD_SANITIZER)"; then \
+	  echo 'make sanitize-threads: skipped, as $(CC) has no ThreadSanitizer'; \
+	else \
+	  export LORALET_SANITIZE=thread LORALET_CACHE="$$(mktemp -d)" LORALET_ISA=portable OMP_NUM_THREADS=1 && \
+	  $(BIN)/python -m loralet.backends.native.build && \
+	  LD_PRELOAD="$(THREAD_SANITIZER) $$($(CC) -print-file-name=libstdc++.so.6)" TSAN_OPTIONS=detect_deadlocks=0:exitcode=66 \
+	    $(BIN)/python -m pytest --numprocesses 0 tests/oracle/test_inference.py -k threads_may $(ARGS); \
 	  status=$$?; rm -rf "$$LORALET_CACHE"; exit $$status; \
 	fi
 

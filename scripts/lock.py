@@ -25,7 +25,7 @@ HEAD = """\
 #   pip install --require-hashes -r requirements.txt
 #   pip install --no-deps loralet
 #
-# torch is left out: its wheels for CPU, CUDA and ROCm come from different indexes, with the same version and other hashes.
+# torch is left out: its wheels for CPU, CUDA and ROCm come from different indexes, and have different hashes.
 """
 
 

@@ -47,7 +47,7 @@ SECONDS = 120
 FORCED = "LORALET_ISA"
 """Environment variable with the instruction set to use."""
 SANITIZE = "LORALET_SANITIZE"
-"""Environment variable; ``1`` compiles with AddressSanitizer and UBSan, ``thread`` with ThreadSanitizer (csrc/README.md)."""
+"""Environment variable; ``1`` compiles with AddressSanitizer and UBSan, ``thread`` with ThreadSanitizer."""
 
 
 class NativeUnavailable(Exception):  # noqa: N818 - a reason to use another backend, not an error
