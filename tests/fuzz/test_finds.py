@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import codecs
 import gzip
 import lzma
 from collections.abc import Callable
@@ -102,3 +103,10 @@ def test_a_file_that_expands_without_bound_is_refused(
     assert len(read_table(written(tmp_path / "a.csv.gz", small), Columns()).texts) == 2000
     bomb = compress(b"\0" * (1 << 20) + b"\0")
     assert "expands to more than 1 MB" in refused(read_table, written(tmp_path / "b.csv.gz", bomb), Columns())
+
+
+@pytest.mark.parametrize("form", ["auto", "lines", "csv", "tsv", "jsonl"])
+def test_a_file_with_a_byte_order_mark_only_is_empty(tmp_path: Path, form: str) -> None:
+    for mark in (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF32_BE):
+        words = refused(read_texts, str(written(tmp_path / "texts.txt", mark)), form, Columns())
+        assert "empty" in words or "only blank lines" in words or "no rows" in words

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import tomli_w
 from bounds import bounded_memory, fuzzed, outcome
-from changes import changed_bytes, numbers, strings
+from changes import changed_bytes, mostly, numbers, strings
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,21 +42,32 @@ def option_files(draw: st.DrawFn) -> tuple[type[Any], bytes]:
     kind = draw(st.sampled_from(KINDS["options"]))
     options = tomllib.loads(options_text(kind()))
     places = list(_places(options))
-    for _ in range(draw(st.integers(0, 4))):
+    for _ in range(draw(st.integers(0, 2))):
         owner, name = draw(st.sampled_from(places))
-        owner[name] = draw(toml_values)
-    if draw(st.booleans()):
+        owner[name] = draw(mostly(_alike(owner[name]), toml_values, 2))
+    if draw(st.integers(0, 9)) == 9:
         options[draw(st.sampled_from(["lora", "training", "reading", "compute", "adapter", "x"]))] = draw(toml_values)
     try:
         text = tomli_w.dumps(options)
     except ValueError:  # such as a whole number that is too long to print
         text = options_text(kind())
     lines = text.splitlines()
-    if draw(st.booleans()):
+    if draw(st.integers(0, 9)) == 9:
         row = draw(st.integers(0, len(lines) - 1))
         lines[row] = f"{lines[row].partition('=')[0]}= {draw(st.sampled_from([HEXADECIMAL, '9' * 5000, *DATES]))}"
     content = "\n".join(lines).encode(errors="surrogatepass")
-    return kind, draw(st.just(content) | changed_bytes(content))
+    return kind, draw(mostly(st.just(content), changed_bytes(content), 2))
+
+
+def _alike(value: Any) -> st.SearchStrategy[Any]:
+    """Values of the type of an option's default."""
+    kinds = {
+        bool: st.booleans(),
+        int: st.integers(-1, 9),
+        float: st.floats(0, 1),
+        str: st.sampled_from(["", "auto", "x"]),
+    }
+    return kinds.get(type(value), st.just(value))
 
 
 def _places(table: dict[str, Any]) -> Any:

@@ -47,6 +47,7 @@ OTHERS = (
     (b"\x28\xb5\x2f\xfd", "is compressed with zstd; decompress it first (zstd -d)"),
 )
 PAGES = (b"<!doctype html", b"<html")
+EMPTY = "the file is empty; it needs at least one row of text"
 
 
 def read_bytes(path: Path) -> bytes:
@@ -77,7 +78,7 @@ def unpacked(source: str, raw: bytes) -> bytes:
                     f"{source}: the compressed file expands to more than {limit >> 20} MB; decompress it first"
                 )
     if not raw:
-        raise DataError(f"{source}: the file is empty; it needs at least one row of text")
+        raise DataError(f"{source}: {EMPTY}")
     return raw
 
 
@@ -164,10 +165,12 @@ def lines_of(source: str, raw: bytes) -> list[str]:
     """The lines of a text file, without line breaks. A last empty line does not count.
 
     Raises:
-        DataError: a line that is not UTF-8.
+        DataError: a line that is not UTF-8, or nothing but a byte order mark.
     """
     text = text_of(source, raw)
-    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
+    if not text:
+        raise DataError(f"{source}: {EMPTY}")
+    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
     if not_utf8(text):
         number, fault = next((number, words) for number, words in enumerate(map(not_utf8, lines), 1) if words)
         raise DataError(f"{source}: line {number} is not UTF-8 ({fault}); save the file as UTF-8")
