@@ -13,7 +13,7 @@ from typing import TypeVar
 
 Record = TypeVar("Record")
 
-LONGEST_SHOWN = 200
+LONGEST_SHOWN = 500
 """Characters of a value in a message."""
 MOST = 2**63
 """Whole numbers have 64 bits with a sign, as in TOML."""

@@ -47,7 +47,7 @@ def test_a_long_value_is_cut_in_the_message(tmp_path: Path) -> None:
     path = written(tmp_path / "options.toml", f"seed = '{'x' * 5000}'")
     with pytest.raises(ConfigError, match=r"seed is 'xx.*\.\.\.: a whole number is expected") as caught:
         read_options(path, TrainConfig)
-    assert len(str(caught.value)) < 500
+    assert len(str(caught.value)) < 700
 
 
 @pytest.mark.parametrize("mark", ['"', "'", "\0"])
@@ -76,7 +76,7 @@ def test_lines_with_carriage_returns_and_very_long_lines_are_texts(tmp_path: Pat
     path = written(tmp_path / "texts.txt", f"{first}\nsecond\n")
     assert len(read_texts(str(path), "auto", Columns()).texts) == 2
     assert "looks like the beginning of a table" in refused(
-        read_texts, str(written(tmp_path / "table.txt", '"id", "text"\n1,a\n')), "auto", Columns()
+        read_texts, str(written(tmp_path / "table.txt", '"id","text"\n1,a\n')), "auto", Columns()
     )
 
 
