@@ -12,7 +12,8 @@ MODEL ?=
 MINILM ?=
 ARGS ?=
 
-.PHONY: setup setup-dev study test test-lowest faults interop sanitize lint format docs wheel wheel-check bench bench-league bench-matrix clean \
+.PHONY: setup setup-dev study test test-lowest faults interop sanitize sanitize-threads lint format docs wheel wheel-check bench bench-league \
+  bench-matrix clean \
   help
 
 help:  ## show this list
@@ -39,9 +40,9 @@ study: setup  ## set up, then the main job: a 3 x 3 grid with base rows, its tab
 test: setup-dev  ## set up, then all tests with coverage
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-report=term $(ARGS)
 
-faults: setup-dev  ## set up, then the long fault tests: kills of every kind of work, damaged files, full disks
-	LORALET_KILLS=30 LORALET_DAMAGES=0 LORALET_DISKS=12 LORALET_ROUNDS=30 \
-	  $(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/faults $(ARGS)
+faults: setup-dev  ## set up, then the long fault tests: kills of every kind of work, damaged files, full disks, generated input
+	LORALET_KILLS=30 LORALET_DAMAGES=0 LORALET_DISKS=12 LORALET_ROUNDS=30 LORALET_CASES=10000 \
+	  $(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/faults tests/fuzz $(ARGS)
 
 # optimum pins older versions of transformers, so it has an environment of its own.
 interop: setup-dev build/interop/.npm $(INTEROP)/.interop  ## set up with npm and pip, then the tests of exports in transformers.js, optimum and OpenVINO
@@ -78,6 +79,21 @@ sanitize: setup-dev  ## set up, then the kernels' tests under AddressSanitizer a
 	  status=$$?; rm -rf "$$LORALET_CACHE"; exit $$status; \
 	fi
 
+# GNU OpenMP is not compiled for ThreadSanitizer, which would report each of its parallel regions: one OpenMP thread, and
+# several threads of Python.
+THREAD_SANITIZER := $(shell $(CC) -print-file-name=libtsan.so 2>/dev/null)
+
+sanitize-threads: setup-dev  ## set up, then predictions of several Python threads at once under ThreadSanitizer, a minute
+	@if ! test -f "$(THREAD_SANITIZER)"; then \
+	  echo 'make sanitize-threads: skipped, as $(CC) has no ThreadSanitizer'; \
+	else \
+	  export LORALET_SANITIZE=thread LORALET_CACHE="$$(mktemp -d)" LORALET_ISA=portable OMP_NUM_THREADS=1 && \
+	  $(BIN)/python -m loralet.backends.native.build && \
+	  LD_PRELOAD="$(THREAD_SANITIZER) $$($(CC) -print-file-name=libstdc++.so.6)" TSAN_OPTIONS=detect_deadlocks=0:exitcode=66 \
+	    $(BIN)/python -m pytest --numprocesses 0 tests/oracle/test_inference.py -k threads_may $(ARGS); \
+	  status=$$?; rm -rf "$$LORALET_CACHE"; exit $$status; \
+	fi
+
 lint: setup-dev  ## set up, then linters, types, import layers, generated pages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -87,6 +103,7 @@ lint: setup-dev  ## set up, then linters, types, import layers, generated pages
 	$(BIN)/python scripts/kernel_api.py --check
 	$(BIN)/python scripts/benchmark_tables.py --check
 	$(BIN)/python scripts/model_table.py --check
+	$(BIN)/python scripts/audit.py
 
 docs: setup-dev  ## set up, then the documentation as a site, in build/site
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'

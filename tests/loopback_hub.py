@@ -13,7 +13,9 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,6 +27,8 @@ API = re.compile(
     rf"/api/(?P<kind>models|datasets)/{REPOSITORY}(?:/(?P<what>revision|tree)/(?P<revision>[^/]+)(?P<under>/.*)?)?"
 )
 RESOLVE = re.compile(rf"/(?P<kind>datasets/)?{REPOSITORY}/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
+PAUSE = 0.2
+"""Seconds between two bytes of a slow answer."""
 
 
 class Request(NamedTuple):
@@ -51,6 +55,10 @@ class LoopbackHub:
         malformed: texts in the paths of file lists that are answered with something else than JSON.
         etag, commit: replace those of all files, as a hostile hub does.
         listed: further names in all file lists.
+        revisions: folder of each further branch or tag, by ``owner/name@revision``.
+        slow: texts in the paths of files that are sent one byte every :data:`PAUSE` seconds.
+        longer: texts in the paths of files that the answers to HEAD say are longer than they are.
+        etags: ETag of files whose path contains a text.
         elsewhere: URL of another server to which all downloads are redirected.
         requests: received requests, in order.
         tokens: values of the header Authorization that were received.
@@ -68,6 +76,10 @@ class LoopbackHub:
     etag: str = ""
     commit: str = ""
     listed: tuple[str, ...] = ()
+    revisions: Mapping[str, Path] = field(default_factory=dict)
+    slow: set[str] = field(default_factory=set)
+    longer: set[str] = field(default_factory=set)
+    etags: Mapping[str, str] = field(default_factory=dict)
     elsewhere: str = ""
     tokens: list[str | None] = field(default_factory=list)
     port: int = 0
@@ -201,26 +213,46 @@ class _Handler(BaseHTTPRequestHandler):
         if path.endswith(tuple(self.served.unavailable)):
             raise _RefusedError(403)
         content = (folder / file).read_bytes()
-        etag = self.served.etag or _etag(content)
+        own = next((etag for part, etag in self.served.etags.items() if part in path), _etag(content))
+        etag = self.served.etag or own
         headers = {"ETag": f'"{etag}"', "X-Repo-Commit": commit, "Content-Type": "application/octet-stream"}
         if self.served.elsewhere:
             linked = {"X-Linked-Etag": headers.pop("ETag"), "X-Linked-Size": str(len(content))}
             self._send(302, b"", headers | linked | {"Location": f"{self.served.elsewhere}{path}"})
+            return
+        if self.command == "HEAD" and any(part in path for part in self.served.longer):
+            content += b" "
+        if self.command == "GET" and any(part in path for part in self.served.slow):
+            self._drip(content, headers)
             return
         cut = self.command == "GET" and next((ending for ending in self.served.cut_once if path.endswith(ending)), None)
         if cut:
             self.served.cut_once.remove(cut)
         self._send(200, content, headers, len(content) // 2 if cut else None)
 
+    def _drip(self, content: bytes, headers: Mapping[str, str]) -> None:
+        self.served.requests.append(Request(self.command, self.path, 200))
+        self.send_response(200)
+        for name, value in (*headers.items(), ("Content-Length", str(len(content)))):
+            self.send_header(name, value)
+        self.end_headers()
+        with suppress(OSError):  # the client has gone
+            for byte in content:
+                self.wfile.write(bytes([byte]))
+                time.sleep(PAUSE)
+        self.close_connection = True
+
     def _find(self, kind: str, repo: str, revision: str) -> tuple[Path, str]:
         """The repository's folder and commit."""
         repositories = self.served.models if kind == "models" else self.served.datasets
         if repo not in repositories:
             raise _RefusedError(404, "RepoNotFound")
-        commit = commit_of(repositories[repo])
-        if revision not in ("main", commit):
-            raise _RefusedError(404, "RevisionNotFound")
-        return repositories[repo], commit
+        branches = {"main": repositories[repo]}
+        branches |= {n.partition("@")[2]: f for n, f in self.served.revisions.items() if n.startswith(f"{repo}@")}
+        for branch, folder in branches.items():
+            if revision in (branch, commit_of(folder)):
+                return folder, commit_of(folder)
+        raise _RefusedError(404, "RevisionNotFound")
 
     def _send(self, status: int, content: bytes, headers: Mapping[str, str], stop_after: int | None = None) -> None:
         self.served.requests.append(Request(self.command, self.path, status))

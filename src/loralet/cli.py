@@ -39,6 +39,7 @@ from loralet.config import (
     with_preset,
 )
 from loralet.config.hints import foreign_options
+from loralet.config.limits import size_problems
 from loralet.errors import ConfigError, LoraletError, UserError, is_utf8
 from loralet.interrupts import Interrupted
 from loralet.runtime import prepare_runtime
@@ -142,7 +143,9 @@ def parse(arguments: Sequence[str]) -> Callable[[], None]:
     defaults = _defaults(parts)
     if defaults is not None:
         name, parts = _parsed(arguments, {name: defaults})
-    problems = list(parts[0].problems()) if hasattr(parts[0], "problems") else []
+    problems = list(size_problems(parts[0]))
+    if not problems and hasattr(parts[0], "problems"):
+        problems = list(parts[0].problems())
     if problems:
         raise ConfigError.listing(problems)
     return partial(_run, COMMANDS[name], parts)

@@ -13,6 +13,10 @@ from typing import TypeVar
 
 Record = TypeVar("Record")
 
+LONGEST_SHOWN = 500
+"""Characters of a value in a message."""
+MOST = 2**63
+"""Whole numbers have 64 bits with a sign, as in TOML."""
 EXPECTED = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
 
 
@@ -78,7 +82,7 @@ def _add(values: dict[str, object], key: str, kind: object, value: object, probl
     try:
         values[key] = typed(kind, value)
     except TypeError as error:
-        problems.append(f"{where}{key} is {value!r}: {error} is expected")
+        problems.append(f"{where}{key} is {shown(value)}: {error} is expected")
 
 
 def typed(kind: object, value: object) -> object:
@@ -104,9 +108,25 @@ def typed(kind: object, value: object) -> object:
         raise TypeError("a table")
     if kind is float and type(value) is int and abs(value) <= sys.float_info.max:
         return float(value)
-    if type(value) is not kind:
-        raise TypeError(EXPECTED[kind])  # type: ignore[index]  # covers every scalar type of the records
+    if problem := _misfit(kind, value):
+        raise TypeError(problem)
     return value
+
+
+def _misfit(kind: object, value: object) -> str:
+    """What is expected instead of a scalar; empty if it fits."""
+    if type(value) is not kind:
+        return EXPECTED[kind]  # type: ignore[index]  # covers every scalar type of the records
+    return "a whole number of at most 64 bits" if isinstance(value, int) and not -MOST <= value < MOST else ""
+
+
+def shown(value: object) -> str:
+    """A value for a message, cut if it is long. Python does not print whole numbers of thousands of digits."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 def _one_of(kinds: Sequence[object], value: object) -> object:

@@ -9,7 +9,9 @@ import pytest
 
 import loralet
 
-SOURCES = sorted(Path(loralet.__file__).parent.rglob("*.py"))
+ROOT = Path(__file__).parents[2]
+OTHERS = [path for folder in ("scripts", "benchmarks") for path in (ROOT / folder).glob("*.py")]
+SOURCES = sorted([*Path(loralet.__file__).parent.rglob("*.py"), *OTHERS, ROOT / "hatch_build.py"])
 EXECUTE = {"eval", "exec", "compile", "__import__"}
 PICKLES = ("load", "loads", "dump", "dumps")
 FORBIDDEN = {f"{module}.{name}" for module in ("pickle", "marshal", "joblib") for name in PICKLES}

@@ -20,7 +20,7 @@ from loopback_hub import LoopbackHub, commit_of
 from stand_ins import KINDS, by_transformers
 
 from loralet.hub.backbone import load_backbone
-from loralet.hub.client import is_hub_id
+from loralet.hub.names import is_hub_id
 
 PRAJJWAL = "prajjwal1/bert-tiny"
 GOOGLE = "google/bert_uncased_L-2_H-128_A-2"

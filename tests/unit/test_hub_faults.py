@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from checkpoints import prajjwal
 from loopback_hub import LoopbackHub
-from test_hub import PRAJJWAL, User, ag_news
+from test_hub import PRAJJWAL, PROCESS_LIMIT, User, ag_news
 
 from loralet.errors import HubError
 from loralet.hub.answers import failure, guard_metadata, safe_commit, safe_names
@@ -155,3 +156,20 @@ def test_the_reason_of_a_failure() -> None:
     outer = OSError("cannot find the file")
     outer.__cause__ = error
     assert failure(outer) == "answered with status 503: try again later (cannot find the file)"
+
+
+def test_slow_incomplete_and_altered_files_are_not_used(user: User, tmp_path: Path) -> None:
+    folder = prajjwal(tmp_path / "model")
+    names = ["me/slow", "me/longer"]
+    started = time.monotonic()
+    with LoopbackHub(dict.fromkeys(names, folder), slow={"slow/resolve"}, longer={"longer/resolve"}) as hub:
+        found = user.asks(hub.url, names, HF_HUB_DOWNLOAD_TIMEOUT="1")
+    assert time.monotonic() - started < PROCESS_LIMIT
+    assert "sends too slowly" in found["me/slow"]["message"]
+    assert "gave an answer that is not valid (Consistency check failed" in found["me/longer"]["message"]
+    with LoopbackHub(dict.fromkeys(["me/altered", *names], folder), etags={"altered/resolve": "0" * 64}) as hub:
+        found = user.asks(hub.url, ["me/altered", *names])
+    assert "another SHA-256" in found["me/altered"]["message"]
+    assert not list(user.home.rglob("0" * 64))
+    for name in names:
+        assert found[name].get("fingerprint") == load_backbone(str(folder)).fingerprint, found

@@ -50,6 +50,7 @@ class Provenance:
 
     Args:
         source: data set, as named by the user.
+        backbone_commit: commit of the backbone on the hub; empty for a folder or a bundled one.
         train_rows, validation_rows: rows of the splits.
         split_seed, validation_fraction: options of the validation split.
         folds: number of folds of the out-of-fold scores; None with a validation split.
@@ -69,6 +70,7 @@ class Provenance:
     """
 
     source: str = ""
+    backbone_commit: str = ""
     train_rows: int | None = None
     validation_rows: int | None = None
     split_seed: int | None = None

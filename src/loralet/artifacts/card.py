@@ -10,7 +10,7 @@ from loralet import __version__
 from loralet.adapters.spec import METHOD_NAMES
 from loralet.artifacts.artifact import Artifact, without_words
 from loralet.hub.bundled import bundled
-from loralet.hub.client import is_hub_id
+from loralet.hub.names import is_hub_id, parse_name
 from loralet.records import plain
 
 PLACE = '"."  # this folder, or its hub id'
@@ -230,7 +230,8 @@ def _kind(artifact: Artifact) -> str:
 
 def _front(artifact: Artifact, library: str, tags: Sequence[str]) -> str:
     """The hub's metadata; JSON scalars and lists are valid YAML."""
-    entries: dict[str, object] = {"base_model": artifact.backbone} if _on_hub(artifact) else {}
+    base = parse_name(artifact.backbone) if _on_hub(artifact) else None
+    entries: dict[str, object] = {"base_model": base.repo} if base else {}
     entries |= {
         "library_name": library,
         "pipeline_tag": "text-classification",

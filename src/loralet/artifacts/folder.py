@@ -33,6 +33,7 @@ from loralet.errors import CheckError, RunError
 from loralet.hub.backbone import Backbone
 from loralet.hub.bundled import bundled
 from loralet.hub.checkpoint import fingerprint_of
+from loralet.hub.names import is_hub_id, parse_name
 from loralet.hub.tensors import number_problems
 from loralet.hub.tokenizer_config import tokenizer_config
 from loralet.models.family import Family
@@ -131,10 +132,12 @@ def _peft_config(artifact: Artifact, family: Family, in_peft: bool) -> dict[str,
     bare = [family.parts[target] for target in spec.targets]
     simple = all(path.endswith(f".{name}") for name, path in zip(spec.targets, bare, strict=True))
     saved = ["classifier", *(["pooler"] if artifact.head == "trained-pooler" else [])] if in_peft else None
+    base = parse_name(artifact.backbone) if is_hub_id(artifact.backbone) else None
     return {
         "peft_type": "LORA",
         "task_type": "SEQ_CLS" if in_peft else "FEATURE_EXTRACTION",
-        "base_model_name_or_path": str(bundled(artifact.backbone) or artifact.backbone),
+        "base_model_name_or_path": base.repo if base else str(bundled(artifact.backbone) or artifact.backbone),
+        "revision": base.revision or None if base else None,
         "r": spec.rank,
         "lora_alpha": int(spec.alpha) if spec.alpha.is_integer() else spec.alpha,
         "lora_dropout": spec.dropout,

@@ -26,6 +26,7 @@ from loralet.artifacts.peft_config import method_of, read_config, refusals, scal
 from loralet.artifacts.reading import CONFIG, PEFT_PREFIX
 from loralet.errors import RunError
 from loralet.hub.backbone import Backbone, load_backbone, read_head
+from loralet.hub.names import pinned
 from loralet.hub.tensors import number_problems, read_tensors
 from loralet.hub.tokenizer import has_tokenizer, load_tokenizer, same_tokens
 
@@ -44,8 +45,8 @@ def load_peft(folder: Path, labels: Sequence[str] = (), backbone: str = "") -> t
         folder: folder with adapter_config.json and adapter_model.safetensors (or .bin).
         labels: label names in the order of the logits; if empty, from the base's config (``id2label``), else LABEL_0,
             LABEL_1, ...
-        backbone: the base model; as named in the adapter's config if empty. PEFT records no fingerprint, so the base is
-            not verified.
+        backbone: the base model; as named in the adapter's config, with its revision, if empty. PEFT records no
+            fingerprint, so the base is not verified.
 
     Raises:
         RunError: the files are missing or broken, or the adapter is not supported; all reasons are listed.
@@ -53,7 +54,7 @@ def load_peft(folder: Path, labels: Sequence[str] = (), backbone: str = "") -> t
     """
     config = read_config(folder)
     problems = list(refusals(config))
-    name = backbone or str(config.get("base_model_name_or_path") or "")
+    name = backbone or pinned(*(str(config.get(key) or "") for key in ("base_model_name_or_path", "revision")))
     if not name:
         problems.append("base_model_name_or_path is empty; give the base model with --backbone")
     if problems:

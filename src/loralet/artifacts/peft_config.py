@@ -78,18 +78,14 @@ def refusals(config: Mapping[str, object]) -> Iterator[str]:
             f"init_lora_weights is {start!r}, which changes the base's weights; "
             "convert the adapter to plain LoRA with PEFT first"
         )
-    if config.get("revision") not in (None, "main"):
-        yield (
-            f"revision is {config['revision']}; download that revision of the base model "
-            "and give its folder with --backbone"
-        )
 
 
 def _value_problems(config: Mapping[str, object]) -> Iterator[str]:
     """Messages about values of a wrong type or out of range."""
     name, alpha, dropout = (config.get(key) for key in ("base_model_name_or_path", "lora_alpha", "lora_dropout"))
-    if not isinstance(name, (str, type(None))):
-        yield f"base_model_name_or_path is {name!r}; a string is expected"
+    for key, value in (("base_model_name_or_path", name), ("revision", config.get("revision"))):
+        if not isinstance(value, (str, type(None))):
+            yield f"{key} is {value!r}; a string is expected"
     if alpha is not None and not _is_number(alpha):
         yield f"lora_alpha is {alpha!r}; a finite number above 0 is expected"
     if dropout is not None and not (_is_number(dropout, least=0.0) and float(str(dropout)) < 1):

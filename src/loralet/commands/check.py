@@ -65,7 +65,7 @@ def _cells(finding: RowFinding, found: Checked) -> Iterator[object]:
 
 def _shown(found: Checked, config: CheckConfig) -> RenderableType:
     """Numbers of the findings, and the rows whose label is most likely wrong."""
-    counts = Counter(finding.kind for finding in found.findings)
+    counts = Counter[str](finding.kind for finding in found.findings)
     names = {
         "label": "rows whose label is likely wrong",
         "conflict": "rows with the text of another row and another label",

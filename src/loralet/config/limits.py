@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass
 from itertools import pairwise
+
+from loralet.records import MOST, shown
 
 LARGEST_RATE = 1e30
 """Largest learning rate; fp32, in which optimisers compute, ends at 3.4e38."""
@@ -14,6 +17,17 @@ def choice_problems(given: dict[str, tuple[object, Sequence[object]]]) -> Iterat
     for name, (value, known) in given.items():
         if value not in known:
             yield f"{name} is {value!r}: it must be one of {', '.join(map(str, known))}"
+
+
+def size_problems(options: object) -> Iterator[str]:
+    """Report whole numbers of more than 64 bits, in options, their groups and their lists."""
+    for field in fields(options):  # type: ignore[arg-type]  # a dataclass
+        value = getattr(options, field.name)
+        if is_dataclass(value):
+            yield from size_problems(value)
+        given = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(one, int) and not -MOST <= one < MOST for one in given):
+            yield f"{field.name} is {shown(value)}: a whole number of at most 64 bits is expected"
 
 
 def seed_problems(name: str, seed: int) -> Iterator[str]:

@@ -17,6 +17,7 @@ from loralet.data.readers.records import KNOWN, format_of, stem_of
 from loralet.errors import SHOWN_ROWS, DataError, listed_rows
 from loralet.hub import client as hub
 from loralet.hub.bundled import bundled
+from loralet.hub.names import is_hub_id
 from loralet.tasks.base import Task
 from loralet.tasks.registry import TASKS
 
@@ -254,7 +255,7 @@ def find_files(source: str) -> dict[str, list[Path]]:
     if path.is_file():
         return {"train": [path]}
     if not path.is_dir():
-        if not hub.is_hub_id(source) or format_of(source):
+        if not is_hub_id(source) or format_of(source):
             raise DataError(f"{source}: no such file or folder")
         path = hub.fetch(source, _wanted, kind="dataset")
     found: dict[str, list[Path]] = {}

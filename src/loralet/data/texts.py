@@ -117,7 +117,15 @@ def table_format(lines: Sequence[str]) -> str:
             return "jsonl" if first in ("{", "[", "[{") and len(lines) > 1 else ""
         return "jsonl"
     for separator, form in ((",", "csv"), (";", "csv"), ("|", "csv"), ("\t", "tsv")):
-        fields = [field.strip().lower() for field in next(csv.reader([first], delimiter=separator), [])]
+        fields = [field.strip().lower() for field in _fields(first, separator)]
         if TEXTS & set(fields) and (len(fields) > 1 or len(lines) > 1):
             return form
     return ""
+
+
+def _fields(line: str, separator: str) -> list[str]:
+    """The fields of a line; none if it is no record: it has a carriage return, or a field of more than 128 kB."""
+    try:
+        return next(csv.reader([line], delimiter=separator), [])
+    except csv.Error:
+        return []

@@ -17,6 +17,7 @@ from loralet.export.exported import sizes
 from loralet.export.graphs import FOLDER_NAME
 from loralet.hub import client as hub
 from loralet.hub.bundled import bundled
+from loralet.hub.names import is_hub_id, is_repo_name
 from loralet.leftovers import temporary_folder
 
 PLACES = ("backbone", "base_model_name_or_path", "_name_or_path", "source", "data", "class_weight")
@@ -55,7 +56,7 @@ def plan_push(folder: Path, repo: str, base: bool = True) -> Push:
         ConfigError: the repository name does not have the form owner/name.
         RunError: a file of the folder cannot be read.
     """
-    if "/" not in repo or not hub.is_repo_name(repo):
+    if "/" not in repo or not is_repo_name(repo):
         raise ConfigError(f"{repo!r} is not a repository name; use the form owner/name")
     try:
         own = base and needs_base(folder)
@@ -134,7 +135,7 @@ def _renamed(value: Any, places: dict[str, str]) -> Any:
 
 def bare_name(name: str) -> str:
     """The last part of a local path. Hub ids and names of bundled files are unchanged."""
-    if not format_of(name) and hub.is_hub_id(name):
+    if not format_of(name) and is_hub_id(name):
         return name
     return PureWindowsPath(Path(name).name).name or name
 
@@ -146,7 +147,7 @@ def _warning(folder: Path) -> str:
     if not isinstance(described, dict):
         raise ValueError("a JSON object is expected")
     backbone = described.get("backbone") or described.get("base_model_name_or_path") or ""
-    if not backbone or described.get("role") == "full" or bundled(backbone) or hub.is_hub_id(backbone):
+    if not backbone or described.get("role") == "full" or bundled(backbone) or is_hub_id(backbone):
         return ""
     return (
         f"the backbone {Path(backbone).name} is a local folder, and nobody else can load the adapter without it. "

@@ -6,16 +6,28 @@ commit, and of the names of a repository's files.
 
 from __future__ import annotations
 
+import hashlib
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 from loralet.errors import HubError
 
 ETAG = re.compile(r"[\w.=+-]{1,200}")
 COMMIT = re.compile(r"[0-9a-fA-F]{7,64}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+SLOWEST = 1024
+"""Bytes per second below which a transfer is given up."""
+PERIODS = 3
+"""Number of read timeouts (HF_HUB_DOWNLOAD_TIMEOUT) over which the speed of a transfer is measured."""
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
+
+
+class SlowTransferError(TimeoutError):
+    """An answer whose bytes come so slowly that it would never end."""
 
 
 def guard_metadata() -> None:
@@ -38,6 +50,44 @@ def guard_metadata() -> None:
     file_download.get_hf_file_metadata = guarded
 
 
+def limit_slowness() -> None:
+    """Give up answers that come slowly. The client's own timeout is that of one read, which may bring a single byte."""
+    from huggingface_hub import constants, get_session
+
+    hooks = get_session().event_hooks["response"]
+    if not any(getattr(hook, "limits", False) for hook in hooks):
+
+        def paced(response: Any) -> None:
+            response.stream = _paced(response.stream, PERIODS * constants.HF_HUB_DOWNLOAD_TIMEOUT)
+
+        paced.limits = True  # type: ignore[attr-defined]
+        hooks.append(paced)
+
+
+def _paced(stream: Any, seconds: float) -> Any:
+    """A stream of bytes that ends with an error if it brings less than :data:`SLOWEST` per second.
+
+    Args:
+        stream: the stream of an answer, of httpx or httpx2, whose responses require the class of their own library.
+        seconds: how long the speed is measured before it counts.
+    """
+    kind = next((one for one in type(stream).__mro__ if one.__name__ == "SyncByteStream"), None)
+    if kind is None:
+        return stream
+
+    def chunks(_: Any) -> Iterator[bytes]:
+        begin, count = time.monotonic(), 0
+        for chunk in stream:
+            yield chunk
+            count, now = count + len(chunk), time.monotonic()
+            if now - begin >= seconds:
+                if count < SLOWEST * (now - begin):
+                    raise SlowTransferError(f"{count:,} bytes in {now - begin:.0f} s")
+                begin, count = now, 0
+
+    return type("Paced", (kind,), {"__iter__": chunks, "close": lambda _: stream.close()})()
+
+
 def safe_names(names: Sequence[str]) -> list[str]:
     """The names of files that are inside the repository's folder; a hub may list others."""
     return [name for name in names if not _leaves(name)]
@@ -46,6 +96,21 @@ def safe_names(names: Sequence[str]) -> list[str]:
 def _leaves(name: str) -> bool:
     parts = re.split(r"[/\\]", name)
     return "\\" in name or ":" in parts[0] or any(part in ("", ".", "..") or not part.isprintable() for part in parts)
+
+
+def is_as_announced(path: Path) -> bool:
+    """Whether a file of the cache has the SHA-256 that the hub gave as its ETag; true if the ETag is no SHA-256.
+
+    The cache names the content of a file after its ETag.
+    """
+    blob = path.resolve()
+    if not SHA256.fullmatch(blob.name):
+        return True
+    digest = hashlib.sha256()
+    with blob.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest() == blob.name
 
 
 def safe_commit(commit: object) -> str:
@@ -72,6 +137,8 @@ def failure(error: Exception) -> str:
     """What went wrong, for a message: that the hub was not reached, or how it answered."""
     text = str(error).strip()
     reason = text.splitlines()[0][:300] if text else type(error).__name__
+    if any(isinstance(one, SlowTransferError) for one in _causes(error)):
+        return f"sends too slowly ({reason}); try again later"
     status = status_of(error)
     if status is not None:
         words = {401: f"the login is missing or not valid; {LOGIN}", 403: f"access is denied; {LOGIN}"}

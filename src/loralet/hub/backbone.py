@@ -27,6 +27,7 @@ class Backbone:
         fingerprint: hash of all tensors (:func:`loralet.hub.checkpoint.fingerprint_of`).
         config: the content of the checkpoint's config.json.
         own_tokenizer: whether the tokenizer is that of an adapter, and has other tokens than the checkpoint's.
+        commit: commit of a backbone from a hub; empty for a folder.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Backbone:
     fingerprint: str
     config: dict[str, object]
     own_tokenizer: bool = False
+    commit: str = ""
 
     @property
     def has_pooler(self) -> bool:
@@ -58,16 +60,8 @@ def backbone_of(read: Checkpoint) -> Backbone:
     weights = {
         name: torch.from_numpy(array if array.flags.writeable else array.copy()) for name, array in read.arrays.items()
     }
-    return Backbone(
-        read.name,
-        read.family,
-        read.table,
-        weights,
-        read.tokenizer,
-        read.fingerprint,
-        read.config,
-        read.own_tokenizer,
-    )
+    facts = (read.tokenizer, read.fingerprint, read.config, read.own_tokenizer, read.commit)
+    return Backbone(read.name, read.family, read.table, weights, *facts)
 
 
 def read_head(backbone: Backbone) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from loralet.errors import CheckpointError, HubError
 from loralet.hub import client as hub
 from loralet.hub.bundled import bundled
 from loralet.hub.models import resolve_model, suggestion
+from loralet.hub.names import commit_of, is_hub_id
 from loralet.hub.tensors import lfs_advice, number_problems, read_tensors
 from loralet.hub.tokenizer import TOKENIZER_FILES, load_tokenizer
 from loralet.models.families import FAMILIES
@@ -40,6 +41,7 @@ class Checkpoint:
     Args:
         arrays: canonical tensors in fp32; ``pooler.*`` only if the checkpoint has a pooler.
         own_tokenizer: whether the tokenizer is that of an adapter, and has other tokens than the checkpoint's.
+        commit: commit of a backbone from a hub; empty for a folder.
     """
 
     name: str
@@ -50,14 +52,16 @@ class Checkpoint:
     fingerprint: str
     config: dict[str, object]
     own_tokenizer: bool = False
+    commit: str = ""
 
 
 def read_checkpoint(name: str) -> Checkpoint:
     """Read a BERT-family encoder.
 
     Args:
-        name: a folder with config.json, weights (model.safetensors or pytorch_model.bin) and a vocabulary; a hub id; or
-            a short name (:mod:`loralet.hub.models`), which is replaced by its hub id.
+        name: a folder with config.json, weights (model.safetensors or pytorch_model.bin) and a vocabulary; a hub id,
+            with or without a revision (:mod:`loralet.hub.names`); or a short name (:mod:`loralet.hub.models`), which is
+            replaced by its hub id.
 
     Raises:
         CheckpointError: a file, tensor or size is missing or does not fit; the message lists every problem found.
@@ -83,7 +87,8 @@ def read_checkpoint(name: str) -> Checkpoint:
         )
     arrays = _canonical(folder, family, table, tensors)
     tokenizer = load_tokenizer(folder, table.vocabulary, family.tokens)
-    return Checkpoint(name, family, table, arrays, tokenizer, fingerprint_of(arrays), config)
+    facts = (tokenizer, fingerprint_of(arrays), config)
+    return Checkpoint(name, family, table, arrays, *facts, commit=commit_of(folder))
 
 
 def find_checkpoint(name: str) -> Path:
@@ -97,8 +102,10 @@ def find_checkpoint(name: str) -> Path:
     if folder.is_dir():
         return folder
     near = suggestion(name)
-    if not hub.is_hub_id(name):
-        raise CheckpointError(f"model {name!r}: no such folder, and the name is not a hub id (owner/name){near}")
+    if not is_hub_id(name):
+        raise CheckpointError(
+            f"model {name!r}: no such folder, and the name is not a hub id (owner/name or owner/name@revision){near}"
+        )
     try:
         return hub.fetch(name, checkpoint_files)
     except HubError as error:

@@ -6,16 +6,17 @@ The client reads HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE at import, so it is imp
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from loralet.cache import provide_hub_cache
 from loralet.errors import HubError
-from loralet.hub.answers import failure, guard_metadata, safe_commit, safe_names
+from loralet.hub.answers import failure, guard_metadata, is_as_announced, limit_slowness, safe_commit, safe_names
 from loralet.hub.bundled import DATA, MODEL
+from loralet.hub.names import HubName, parse_name
 
 logger = logging.getLogger(__name__)
 
@@ -26,57 +27,59 @@ RENAMED_DATASETS = {"ag_news": "fancyzhx/ag_news"}
 """Names without owner that the hub no longer resolves."""
 
 
-def is_hub_id(name: str) -> bool:
-    """Whether ``name`` has the form of a hub id (``name`` or ``owner/name``) and is not a path."""
-    return bool(re.fullmatch(r"[\w][\w.-]*(/[\w][\w.-]*)?", name)) and not Path(name).exists()
-
-
-def is_repo_name(name: str) -> bool:
-    """Whether ``name`` has the form owner/name, which an upload needs."""
-    return bool(re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name))
-
-
-def fetch(repo: str, choose: Choose, kind: Kind = "model") -> Path:
-    """Download files of a repository.
+def fetch(name: str, choose: Choose, kind: Kind = "model") -> Path:
+    """Download files of a repository, or of one of its folders.
 
     Args:
-        repo: id of the repository.
-        choose: selects the files to download from the names of all files.
+        name: id of the repository, with a revision and a folder if wanted (:mod:`loralet.hub.names`).
+        choose: selects the files to download from the names of all files, relative to the folder.
         kind: ``model`` or ``dataset``.
 
     Returns:
-        The folder with the chosen files, of the newest revision, or of the cached one if the hub cannot be reached or
-        fails (logged as a warning).
+        The folder with the chosen files, of the revision or of the newest one, or the cached one if the hub cannot be
+        reached or fails (logged as a warning).
 
     Raises:
-        HubError: the repository does not exist, needs a login, is neither reachable nor cached, or the hub's answer is
-            not valid.
+        HubError: the repository or the revision does not exist, needs a login, is neither reachable nor cached, or the
+            hub's answer is not valid.
     """
     provide_hub_cache()
     from huggingface_hub import HfApi, constants, hf_hub_download
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     guard_metadata()
-    if kind == "dataset":
-        repo = RENAMED_DATASETS.get(repo, repo)
+    limit_slowness()
+    wanted = _wanted(name, kind)
+    repo, revision = wanted.repo, wanted.revision or None
     try:
-        info = HfApi().repo_info(repo, repo_type=kind, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        info = HfApi().repo_info(repo, repo_type=kind, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
         commit = safe_commit(info.sha)
         names = safe_names([sibling.rfilename for sibling in getattr(info, "siblings", None) or ()])
-        chosen = choose(names)
+        chosen = choose(_inside(names, wanted.folder))
         if not chosen:
             raise HubError(
-                f"{kind} {repo} has none of the required files; it has: {', '.join(sorted(names)) or 'nothing'}"
+                f"{kind} {wanted} has none of the required files; it has: {', '.join(sorted(names)) or 'nothing'}"
             )
-        paths = [hf_hub_download(repo, name, repo_type=kind, revision=commit) for name in chosen]
+        paths = [_download(repo, str(PurePosixPath(wanted.folder, file)), kind, commit) for file in chosen]
         # Offline use needs the branch's commit. The cache records it only for a file requested by branch.
-        hf_hub_download(repo, chosen[0], repo_type=kind)
-        return _snapshot(Path(paths[0]), chosen[0])
+        if revision != commit:
+            hf_hub_download(repo, str(PurePosixPath(wanted.folder, chosen[0])), repo_type=kind, revision=revision)
+        return _snapshot(paths[0], chosen[0])
     except HubError:
         raise
     except GatedRepoError as error:
         raise HubError(
             f"{kind} {repo} is gated: accept its terms on the hub, then log in with `hf auth login`"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise HubError(
+            f"{kind} {repo} on the hub ({endpoint()}) has no branch, tag or commit {wanted.revision!r}; "
+            f"give another one after @, or {repo} alone for its newest revision"
         ) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise HubError(
@@ -85,7 +88,46 @@ def fetch(repo: str, choose: Choose, kind: Kind = "model") -> Path:
         ) from error
     # Transport errors have no common base: by version, the client uses requests, httpx or httpx2.
     except Exception as error:
-        return _cached(repo, choose, kind, error)
+        return _cached(wanted, choose, kind, error)
+
+
+def _wanted(name: str, kind: Kind) -> HubName:
+    """The parts of a name.
+
+    Raises:
+        HubError: it does not have the form.
+    """
+    found = parse_name(name)
+    if found is None:
+        raise HubError(f"{name!r} is not the name of a {kind} on the hub: owner/name, or owner/name@revision")
+    return replace(found, repo=RENAMED_DATASETS.get(found.repo, found.repo)) if kind == "dataset" else found
+
+
+def _inside(names: Sequence[str], folder: str) -> list[str]:
+    """The names of the files in a folder, relative to it."""
+    start = f"{folder}/" if folder else ""
+    return [name.removeprefix(start) for name in names if name.startswith(start)]
+
+
+def _download(repo: str, file: str, kind: Kind, commit: str) -> Path:
+    """A file in the cache, whose content is compared with the hub's SHA-256 when it is downloaded.
+
+    Raises:
+        HubError: it differs.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    cached = isinstance(try_to_load_from_cache(repo, file, revision=commit, repo_type=kind), str)
+    path = Path(hf_hub_download(repo, file, repo_type=kind, revision=commit))
+    if not cached and not is_as_announced(path):
+        blob = path.resolve()
+        path.unlink()
+        blob.unlink(missing_ok=True)
+        raise HubError(
+            f"{kind} {repo}: the content of {file} is not what the hub ({endpoint()}) announced (another SHA-256); "
+            "it was not kept; try again, perhaps without a proxy"
+        )
+    return path
 
 
 def _snapshot(path: Path, name: str) -> Path:
@@ -94,7 +136,7 @@ def _snapshot(path: Path, name: str) -> Path:
     return path
 
 
-def _cached(repo: str, choose: Choose, kind: Kind, cause: Exception) -> Path:
+def _cached(wanted: HubName, choose: Choose, kind: Kind, cause: Exception) -> Path:
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -102,16 +144,23 @@ def _cached(repo: str, choose: Choose, kind: Kind, cause: Exception) -> Path:
     folder: Path | None = None
     with suppress(LocalEntryNotFoundError):
         # No patterns: a copy that another tool downloaded in part may still have all required files.
-        folder = Path(snapshot_download(repo, repo_type=kind, local_files_only=True, allow_patterns=[]))
+        found = snapshot_download(
+            wanted.repo,
+            repo_type=kind,
+            revision=wanted.revision or None,
+            local_files_only=True,
+            allow_patterns=[],
+        )
+        folder = Path(found, wanted.folder)
     if folder is None or not choose([path.relative_to(folder).as_posix() for path in folder.rglob("*")]):
         raise HubError(
-            f"{kind} {repo} is not available: the hub ({endpoint()}) {what}, "
+            f"{kind} {wanted} is not available: the hub ({endpoint()}) {what}, "
             f"and the cache {constants.HF_HUB_CACHE} has no copy. "
             "Connect once to download it, set HF_HOME to a cache that has it, "
             f"or use a local {'folder' if kind == 'model' else 'file or folder'} "
             f"or the bundled {MODEL if kind == 'model' else DATA}."
         ) from cause
-    logger.warning("%s %s: the hub %s; using the copy cached at %s", kind, repo, what, folder)
+    logger.warning("%s %s: the hub %s; using the copy cached at %s", kind, wanted, what, folder)
     return folder
 
 

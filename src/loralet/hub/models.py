@@ -74,8 +74,9 @@ SOURCES = {model.name: model.source for model in MODELS}
 
 
 def resolve_model(name: str) -> str:
-    """The hub id of a short name. Other names, and names of existing files or folders, are unchanged."""
-    return name if Path(name).exists() else SOURCES.get(name, name)
+    """The hub id of a short name, with its revision. Other names, and names of existing files, are unchanged."""
+    short, mark, revision = name.partition("@")
+    return name if Path(name).exists() else SOURCES.get(short, short) + mark + revision
 
 
 def near_names(name: str) -> list[str]:

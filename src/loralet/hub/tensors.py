@@ -107,7 +107,9 @@ def _read_pickled(path: Path) -> dict[str, np.ndarray]:
             "the download may be incomplete, or the file contains pickled code, which is never executed; "
             "save its tensors as model.safetensors where you trust the file"
         ) from error
-    except (RuntimeError, EOFError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except Exception as error:  # the damage decides which
+        if isinstance(error, MemoryError) or getattr(error, "filename", None):
+            raise
         raise ValueError(f"{_first_line(error)}; the download may be incomplete") from error
     if isinstance(tensors, Mapping) and isinstance(tensors.get(NESTED), Mapping):
         tensors = tensors[NESTED]

@@ -18,6 +18,7 @@ from loralet.artifacts.foreign import is_classifier, names_classifier, read_clas
 from loralet.artifacts.layout import settled
 from loralet.artifacts.reading import (
     ADAPTER_FILES,
+    CONFIG,
     is_peft_folder,
     peft_subfolders,
     read_artifact,
@@ -27,6 +28,7 @@ from loralet.config import ModelOptions, SeveralRuns
 from loralet.errors import CheckpointError, ConfigError, HubError, RunError
 from loralet.hub import client
 from loralet.hub.checkpoint import Checkpoint, checkpoint_files, read_checkpoint
+from loralet.hub.names import parse_name, pinned
 from loralet.inference.graph import graph_in
 from loralet.runs.results import NAME as RESULTS
 from loralet.runs.results import Results, read_results, unfinished_text
@@ -64,7 +66,8 @@ def find_adapter(folder: Path, run: str = "") -> Path:
 
     Args:
         folder: a run folder (the run chosen on validation, or ``run``), an adapter folder, a folder with a classifier
-            of transformers or an ONNX graph, or a hub id.
+            of transformers or an ONNX graph, or a hub id, which may have a revision and a folder:
+            ``owner/name@revision/folder``.
         run: id of a run of a study.
 
     Raises:
@@ -72,10 +75,7 @@ def find_adapter(folder: Path, run: str = "") -> Path:
         HubError: a name of the form owner/name that is neither a folder nor an adapter on the hub.
     """
     if not folder.is_dir():
-        owner, _, name = folder.as_posix().partition("/")
-        if not name or Path(owner).exists() or not client.is_hub_id(folder.as_posix()):
-            raise RunError(f"{folder}: no such folder")
-        return _from_hub(folder.as_posix())
+        return _downloaded(folder)
     is_adapter = (folder / "loralet.json").exists() or is_peft_folder(folder)
     is_study = (folder / RESULTS).exists()
     if is_adapter or (not is_study and (is_classifier(folder) or graph_in(folder))):
@@ -90,6 +90,34 @@ def find_adapter(folder: Path, run: str = "") -> Path:
     if not results.finished:
         LOGGER.warning(unfinished_text(folder, results))
     return _trained(folder, results, run or chosen_run(results).id)
+
+
+def _downloaded(folder: Path) -> Path:
+    """An adapter or a classifier from a hub; its name may have a revision, and a folder of the repository.
+
+    Raises:
+        RunError: the name is not that of a repository with an owner, or it is a base model.
+        HubError: see :func:`loralet.hub.client.fetch`; also a repository with adapters in folders only.
+    """
+    name = folder.as_posix()
+    found = parse_name(name)
+    if found is None or "/" not in found.repo or Path(name.partition("/")[0]).exists():
+        raise RunError(f"{folder}: no such folder")
+
+    def choose(names: Sequence[str]) -> list[str]:
+        inner = sorted(one.removesuffix(f"/{CONFIG}") for one in names if one.endswith(f"/{CONFIG}"))
+        if inner and not found.folder and not {"loralet.json", CONFIG} & set(names):
+            raise HubError(
+                f"{found} has adapters in folders ({', '.join(inner)}); give one of them: {found}/{inner[0]}"
+            )
+        return _wanted(names)
+
+    path = client.fetch(name, choose)
+    if {file.name for file in path.iterdir()} & {"loralet.json", CONFIG, "labels.json"}:
+        return path
+    if not names_classifier(path):
+        raise RunError(f"{name}: no trained classifier; a base model alone would only guess")
+    return client.fetch(name, checkpoint_files)
 
 
 def _trained(folder: Path, results: Results, run: str) -> Path:
@@ -125,21 +153,6 @@ def _named(folder: Path, adapters: Sequence[Path], run: str) -> Path:
         names = ", ".join(path.name for path in adapters)
         raise RunError(f"{folder} has the PEFT adapters {names}; set one of them with --run")
     return found[0]
-
-
-def _from_hub(name: str) -> Path:
-    """The folder of an adapter or a classifier on the hub.
-
-    Raises:
-        RunError: it is a base model.
-        HubError: see :func:`loralet.hub.client.fetch`.
-    """
-    folder = client.fetch(name, _wanted)
-    if {path.name for path in folder.iterdir()} & {"loralet.json", "adapter_config.json", "labels.json"}:
-        return folder
-    if not names_classifier(folder):
-        raise RunError(f"{name}: no trained classifier; a base model alone would only guess")
-    return client.fetch(name, checkpoint_files)
 
 
 def _wanted(names: Sequence[str]) -> list[str]:
@@ -197,6 +210,8 @@ def read_adapter(adapter: Path, options: ModelOptions = ModelOptions()) -> Opene
         return Opened(artifact, head, own)
     with _backbone_named(adapter, source.backbone):
         found = read_checkpoint(source.backbone or artifact.backbone)
+        if found.fingerprint != artifact.backbone_fingerprint and not source.backbone:
+            found = _of_training(artifact) or found
     if found.fingerprint != artifact.backbone_fingerprint and not source.any_backbone:
         raise RunError(
             f"{adapter}: trained on another model than {found.name} "
@@ -205,6 +220,21 @@ def read_adapter(adapter: Path, options: ModelOptions = ModelOptions()) -> Opene
         )
     require_fitting(adapter, artifact, arrays, found)
     return Opened(_limited(artifact, found), arrays, found)
+
+
+def _of_training(artifact: Artifact) -> Checkpoint | None:
+    """The backbone at the recorded commit of the hub, if it has another commit now; None if it cannot be loaded."""
+    name = pinned(artifact.backbone, artifact.provenance.backbone_commit)
+    if name == artifact.backbone:
+        return None
+    try:
+        found = read_checkpoint(name)
+    except (CheckpointError, HubError):
+        return None
+    if found.fingerprint != artifact.backbone_fingerprint:
+        return None
+    LOGGER.warning("%s has changed on the hub; using %s, on which %s was trained", artifact.backbone, name, artifact.id)
+    return found
 
 
 def _limited(artifact: Artifact, backbone: Checkpoint) -> Artifact:
@@ -271,6 +301,7 @@ def opened_of(artifact: Artifact, backbone: Backbone) -> Opened:
         backbone.fingerprint,
         backbone.config,
         backbone.own_tokenizer,
+        backbone.commit,
     )
     return Opened(replace(artifact, tensors={}), arrays, found)
 

@@ -16,15 +16,16 @@ from loralet.artifacts.folder import load_artifact
 from loralet.artifacts.foreign import has_weights, is_classifier, read_classifier
 from loralet.artifacts.peft import load_peft
 from loralet.artifacts.peft_config import read_config
-from loralet.artifacts.reading import ADAPTER_FILES, is_peft_folder, peft_subfolders
+from loralet.artifacts.reading import is_peft_folder, peft_subfolders
 from loralet.data.files import Columns
 from loralet.data.readers.records import format_of
 from loralet.data.sources import Split, load_dataset
 from loralet.errors import HubError, RunError, UserError
-from loralet.hub import client as hub
 from loralet.hub.backbone import Backbone, backbone_of, load_backbone
 from loralet.hub.bundled import DATA, bundled
 from loralet.hub.models import resolve_model
+from loralet.hub.names import parse_name
+from loralet.inference.adapters import find_adapter
 from loralet.inference.graph import graph_in, read_graph
 from loralet.models.forward import Weights
 from loralet.records import plain
@@ -150,13 +151,9 @@ def _folder(path: str, folder: Path) -> Inspection:
 
 
 def _hub_adapter(path: str) -> Inspection:
-    def choose(names: Sequence[str]) -> list[str]:
-        is_adapter = not {"loralet.json", "adapter_config.json"}.isdisjoint(names)
-        return [name for name in names if name in ADAPTER_FILES] if is_adapter else []
-
-    if not hub.is_hub_id(path) or bundled(path) or resolve_model(path) != path:
+    if parse_name(path) is None or bundled(path) or resolve_model(path) != path:
         raise HubError(f"{path}: no adapter of that name")
-    return _adapter(path, hub.fetch(path, choose))
+    return _adapter(path, find_adapter(Path(path)))
 
 
 def _model(path: str) -> Inspection:

@@ -312,6 +312,7 @@ def make_artifact(row: Row, session: Session, corpus: Corpus, source: str, readi
         temperature=row.temperature,
         provenance=Provenance(
             source=source,
+            backbone_commit=backbone.commit,
             train_rows=len(corpus.train),
             validation_rows=corpus.validation_rows,
             split_seed=reading.split_seed,

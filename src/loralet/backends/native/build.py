@@ -33,7 +33,10 @@ PREBUILT = Path(__file__).with_name("prebuilt")
 COMPILERS = ("cc", "gcc", "clang")
 FLAGS = ("-std=gnu11", "-fno-math-errno", "-fno-strict-aliasing", "-fPIC", "-fvisibility=hidden", "-Wno-psabi")
 FAST = ("-O3",)
-SANITIZED = ("-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+SANITIZED = {
+    "1": ("-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
+    "thread": ("-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=thread"),
+}
 THREADS = ("-fopenmp",)
 NATIVE = ("-march=native",)
 LIBRARIES = ("-lm", "-lpthread")
@@ -47,7 +50,7 @@ SECONDS = 120
 FORCED = "LORALET_ISA"
 """Environment variable with the instruction set to use."""
 SANITIZE = "LORALET_SANITIZE"
-"""Environment variable; ``1`` compiles with AddressSanitizer and UBSan (csrc/README.md)."""
+"""Environment variable; ``1`` compiles with AddressSanitizer and UBSan, ``thread`` with ThreadSanitizer."""
 
 
 class NativeUnavailable(Exception):  # noqa: N818 - a reason to use another backend, not an error
@@ -261,7 +264,7 @@ def _answers(compiler: Path) -> bool:
 
 def _base_flags() -> tuple[str, ...]:
     """The flags for all instruction sets."""
-    return (*(SANITIZED if os.environ.get(SANITIZE) == "1" else FAST), *FLAGS)
+    return (*SANITIZED.get(os.environ.get(SANITIZE, ""), FAST), *FLAGS)
 
 
 def _prebuilt_flags(instructions: str) -> tuple[str, ...]:

@@ -9,11 +9,22 @@ import io
 import lzma
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from loralet.errors import DataError
 
-UNPACK = ((b"\x1f\x8b", gzip.decompress), (b"BZh", bz2.decompress), (b"\xfd7zXZ\x00", lzma.decompress))
+UNPACK: tuple[tuple[bytes, Callable[..., Any]], ...] = (
+    (b"\x1f\x8b", gzip.open),
+    (b"BZh", bz2.open),
+    (b"\xfd7zXZ\x00", lzma.open),
+)
+"""First bytes of compressed files, and the functions that open them."""
+SMALL = 64 << 20
+"""Bytes to which any compressed file may expand."""
+MOST = 200
+"""How many times its own size a larger file may be. Text becomes 3 to 20 times smaller."""
 MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark is a prefix
@@ -36,6 +47,7 @@ OTHERS = (
     (b"\x28\xb5\x2f\xfd", "is compressed with zstd; decompress it first (zstd -d)"),
 )
 PAGES = (b"<!doctype html", b"<html")
+EMPTY = "the file is empty; it needs at least one row of text"
 
 
 def read_bytes(path: Path) -> bytes:
@@ -53,14 +65,20 @@ def read_bytes(path: Path) -> bytes:
 
 def unpacked(source: str, raw: bytes) -> bytes:
     """The content of a file, decompressed; raises as :func:`read_bytes`."""
-    for mark, unpack in UNPACK:
+    for mark, opened in UNPACK:
         if raw.startswith(mark):
+            limit = max(SMALL, MOST * len(raw))
             try:
-                raw = unpack(raw)
+                with opened(io.BytesIO(raw)) as file:
+                    raw = file.read(limit + 1)
             except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
                 raise DataError(f"{source}: the compressed file is damaged ({error}); copy it again") from error
+            if len(raw) > limit:
+                raise DataError(
+                    f"{source}: the compressed file expands to more than {limit >> 20} MB; decompress it first"
+                )
     if not raw:
-        raise DataError(f"{source}: the file is empty; it needs at least one row of text")
+        raise DataError(f"{source}: {EMPTY}")
     return raw
 
 
@@ -147,10 +165,12 @@ def lines_of(source: str, raw: bytes) -> list[str]:
     """The lines of a text file, without line breaks. A last empty line does not count.
 
     Raises:
-        DataError: a line that is not UTF-8.
+        DataError: a line that is not UTF-8, or nothing but a byte order mark.
     """
     text = text_of(source, raw)
-    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
+    if not text:
+        raise DataError(f"{source}: {EMPTY}")
+    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
     if not_utf8(text):
         number, fault = next((number, words) for number, words in enumerate(map(not_utf8, lines), 1) if words)
         raise DataError(f"{source}: line {number} is not UTF-8 ({fault}); save the file as UTF-8")

@@ -13,7 +13,7 @@ from loralet.errors import SHOWN_ROWS, DataError, listed_rows
 SEPARATORS = {"csv": ",;\t|", "tsv": "\t,;|"}
 """Separators to try, the usual one of the format first. Spreadsheets write semicolons where the comma is decimal."""
 NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
-DECLARED = re.compile(r'"?sep=(.)"?\s*')
+DECLARED = re.compile(r""""?sep=([^'"\0\r\n])"?\s*""")
 """The first line with which spreadsheets declare the separator."""
 HEAD = 20
 """Lines that are read to find the header."""

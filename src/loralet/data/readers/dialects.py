@@ -29,7 +29,7 @@ class Dialect:
     Args:
         separator: character between fields.
         quote: character around fields that contain separators or line breaks; empty if there is none.
-        spaced: whether spaces may stand between a separator and a quote.
+        spaced: whether spaces may stand between a separator and a quote; without effect if the separator is a space.
         escaped: whether a quote inside a field is written with a backslash.
     """
 
@@ -104,7 +104,7 @@ def _reader(lines: Sequence[str], dialect: Dialect, first: int) -> Iterator[list
         given,
         delimiter=dialect.separator,
         quotechar=dialect.quote,
-        skipinitialspace=dialect.spaced,
+        skipinitialspace=dialect.spaced and dialect.separator != " ",
         strict=True,
     )
 
