@@ -8,6 +8,7 @@ from __future__ import annotations
 from loralet.adapters.spec import AdapterSpec
 from loralet.config.commands import (
     AverageConfig,
+    CompareConfig,
     EvaluateConfig,
     ExportConfig,
     InspectConfig,
@@ -19,6 +20,7 @@ from loralet.config.commands import (
     ReportConfig,
     ResumeConfig,
     RunFolderOption,
+    RunsConfig,
     ShowConfig,
     Upload,
 )
@@ -37,6 +39,7 @@ __all__ = [
     "AverageConfig",
     "BackboneOptions",
     "ColumnOptions",
+    "CompareConfig",
     "ComputeOptions",
     "DataOptions",
     "DistillConfig",
@@ -59,6 +62,7 @@ __all__ = [
     "ReportConfig",
     "ResumeConfig",
     "RunFolderOption",
+    "RunsConfig",
     "Schedule",
     "SeveralRuns",
     "ShowConfig",
