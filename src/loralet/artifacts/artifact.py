@@ -64,6 +64,8 @@ class Provenance:
         merged_from: id of the run whose adapter is merged into the weights.
         merged_adapter: configuration of the merged adapter.
         hybrid_of: id of the run that a hybrid combines with a linear model on words.
+        text_columns: names of the columns whose contents are the text; empty without a table.
+        label_column: name of the label column.
     """
 
     source: str = ""
@@ -83,6 +85,8 @@ class Provenance:
     merged_from: str = ""
     merged_adapter: AdapterSpec | None = None
     hybrid_of: str = ""
+    text_columns: tuple[str, ...] = ()
+    label_column: str = ""
 
 
 @dataclass(frozen=True)

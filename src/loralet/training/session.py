@@ -315,6 +315,8 @@ def make_artifact(row: Row, session: Session, corpus: Corpus, source: str, readi
             steps_taken=row.steps,
             training=session.training,
             compute=session.compute,
+            text_columns=corpus.dataset.text_columns,
+            label_column=corpus.dataset.label_column,
         ),
         metrics=measured,
     )
