@@ -38,9 +38,9 @@ study: setup  ## set up, then the main job: a 3 x 3 grid with base rows, its tab
 test: setup-dev  ## set up, then all tests with coverage
 	$(BIN)/python -m pytest --numprocesses 2 --cov --cov-report=term $(ARGS)
 
-faults: setup-dev  ## set up, then the long fault tests: 30 kills of studies, every file of a run folder damaged, full disks
-	LORALET_KILLS=30 LORALET_DAMAGES=0 LORALET_DISKS=12 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile \
-	  tests/faults $(ARGS)
+faults: setup-dev  ## set up, then the long fault tests: 30 kills of studies, every file of a run folder damaged, full disks, slow checks of scikit-learn
+	LORALET_KILLS=30 LORALET_DAMAGES=0 LORALET_DISKS=12 LORALET_CHECKS=1 $(BIN)/python -m pytest --numprocesses 2 \
+	  --dist loadfile tests/faults tests/oracle/test_estimator_checks.py $(ARGS)
 
 # The tests of the kernels that fit into two minutes, in the best instruction set of this machine or in LORALET_ISA. The
 # compiler must not run under the preloaded runtime.
