@@ -53,8 +53,7 @@ def group(runs: Iterable[Run], fits: Callable[[Sequence[Run]], bool] = lambda ru
     """Group runs into packs by model, seed and adapter method.
 
     Full fine-tuning always has a separate pack, as has the default configuration of a study whose grid covers other
-    linear layers: in one pack, every run would compute the layers of all. A linear probe joins the pack of the first
-    method.
+    linear layers, so that its time is its own. A linear probe joins the pack of the first method.
 
     Args:
         runs: runs to train.
