@@ -7,14 +7,17 @@ from pathlib import Path
 import pytest
 from command_line import command
 from models import make_pair
+from safetensors.numpy import load_file
 
 from loralet import TextClassifier
 from loralet.adapters.spec import TARGETS
 from loralet.config import GridOptions, StudyConfig, TrainConfig, TrainingOptions
 from loralet.report.analysis import analyse
+from loralet.report.run_tests import tied_runs
 from loralet.report.summary import facts
 from loralet.runs.results import read_results
 from loralet.runs.run import Run
+from loralet.runs.selection import chosen_run
 from loralet.studies.plan import FEW_ROWS, plan_study, plan_train
 from loralet.studies.study import prepare
 
@@ -122,3 +125,14 @@ def test_the_results_of_a_study_name_its_default_configuration(place: Path) -> N
     assert "default-s0: the default of loralet train (rank 16, alpha 32, learning rate 0.0005" in said
     assert [run.id for run in read_results(place / "study").runs if run.default] == ["default-s0"]
     assert "default r16 α32" in {row.name for row in analyse(place / "study").configurations}
+    results = read_results(place / "study")
+    tensors = load_file(place / "study" / "validation.safetensors")
+    labels = tensors.pop("labels")
+    assert {f"predicted/{run.id}" for run in results.runs if run.role != "random-head"} == set(tensors)
+    for name, predicted in tensors.items():
+        validation = results.run(name.removeprefix("predicted/")).validation
+        assert validation is not None
+        assert (predicted == labels).mean() == pytest.approx(validation["accuracy"]), name
+    tied = tied_runs(place / "study", results)
+    assert tied <= {run.id for run in results.runs} - {chosen_run(results).id}
+    assert tied, "six rows distinguish nothing"
