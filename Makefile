@@ -40,9 +40,9 @@ study: setup  ## set up, then the main job: a 3 x 3 grid with base rows, its tab
 test: setup-dev  ## set up, then all tests with coverage
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-report=term $(ARGS)
 
-faults: setup-dev  ## set up, then the long fault tests: kills of every kind of work, damaged files, full disks, generated input
-	LORALET_KILLS=30 LORALET_DAMAGES=0 LORALET_DISKS=12 LORALET_ROUNDS=30 LORALET_CASES=10000 \
-	  $(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/faults tests/fuzz $(ARGS)
+faults: setup-dev  ## set up, then the long fault tests: kills of every kind of work, damaged files, full disks, generated input, checks of scikit-learn
+	LORALET_KILLS=30 LORALET_DAMAGES=0 LORALET_DISKS=12 LORALET_ROUNDS=30 LORALET_CASES=10000 LORALET_CHECKS=1 \
+	  $(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/faults tests/fuzz tests/oracle/test_estimator_checks.py $(ARGS)
 
 # optimum pins older versions of transformers, so it has an environment of its own.
 interop: setup-dev build/interop/.npm $(INTEROP)/.interop  ## set up with npm and pip, then the tests of exports in transformers.js, optimum and OpenVINO

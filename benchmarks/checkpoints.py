@@ -33,9 +33,9 @@ from loralet.training.loop import TrainingState
 from loralet.training.session import train_pack
 
 CASES: dict[str, GridOptions] = {
-    "one run": GridOptions(ranks=(16,), alphas=(32.0,), targets=("all-linear",)),
-    "nine runs": GridOptions(targets=("all-linear",)),
-    "full fine-tuning": GridOptions(ranks=(1,), alphas=(1.0,), full=True),
+    "one run": GridOptions(ranks=(16,), alphas=(32.0,), targets=("all-linear",), default=False),
+    "nine runs": GridOptions(targets=("all-linear",), default=False),
+    "full fine-tuning": GridOptions(ranks=(1,), alphas=(1.0,), full=True, default=False),
 }
 
 

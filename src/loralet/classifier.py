@@ -8,6 +8,7 @@ from loralet.runtime import prepare_runtime, using_threads
 prepare_runtime()  # before torch is imported
 
 import logging
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import check_random_state
+from sklearn.exceptions import DataConversionWarning
+from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
 from loralet.adapters.spec import AdapterSpec, Method, Scaling
@@ -37,25 +39,39 @@ from loralet.config import (
 from loralet.config.commands import fp32
 from loralet.config.compute import Precision
 from loralet.data.check import check_data
-from loralet.data.columns import classes_of, label_column, memory_dataset, task_of, text_column, weight_column
+from loralet.data.columns import (
+    classes_of,
+    evaluation_split,
+    label_column,
+    memory_dataset,
+    plain_labels,
+    task_of,
+    text_column,
+    weight_column,
+)
+from loralet.data.sources import Dataset
 from loralet.errors import ConfigError, InputError, TrainingError
 from loralet.events import Checked, Event, Stage
 from loralet.hub.backbone import Backbone
 from loralet.inference.adapters import find_adapter, opened_of
 from loralet.inference.ensemble import Ensemble, ensemble_of
 from loralet.inference.predictor import open_adapter
-from loralet.parameters import OPTIONS, as_option, options_of, plain_value, type_problems
+from loralet.parameters import class_weights_of, config_of, options_of, seed_of
+from loralet.progress.view import open_view, shows_progress
 from loralet.ranking import SelectBy
 from loralet.studies.hybrid import with_hybrid
 from loralet.studies.plan import plan_train
-from loralet.training.corpus import Corpus, settle
+from loralet.tasks.softmax import log_softmax
+from loralet.training.corpus import settle
+from loralet.training.loop import UNSAVED
 from loralet.training.packs import resolved
 from loralet.training.session import make_artifact, open_session, train_pack
-from loralet.training.weights import class_weights, weights_by_label
+from loralet.training.warm_start import WarmStart
 
 LOGGER = logging.getLogger("loralet")
 """Tells a Python user which backend trains; a warning if it is not the preferred one."""
 
+COLUMN_VECTOR = "A column-vector y was passed when a 1d array was expected; its only column is used"
 Listen = Callable[[Event], None]
 
 
@@ -88,6 +104,9 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         validation_fraction, split_seed, max_length: data options (:class:`loralet.config.DataOptions`).
         random_state: seed of initial values, dropout and row order; with a
             ``numpy.random.RandomState`` or None, a seed is drawn.
+        warm_start: whether :meth:`fit` continues with the classifier of the last fit, or of :meth:`load`, instead of
+            starting anew. Its classes are kept, and new ones are added.
+        progress: whether to show the progress of training; None: on a terminal and in a notebook.
         listen: called with every training event (:mod:`loralet.events`).
 
     Attributes:
@@ -132,6 +151,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         split_seed: int = DataOptions.split_seed,
         max_length: int | None = DataOptions.max_length,
         random_state: int | np.random.RandomState | None = TrainConfig.seed,
+        warm_start: bool = False,
+        progress: bool | None = None,
         listen: Listen | None = None,
     ) -> None:
         self.backbone = backbone
@@ -166,83 +187,118 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         self.split_seed = split_seed
         self.max_length = max_length
         self.random_state = random_state
+        self.warm_start = warm_start
+        self.progress = progress
         self.listen = listen
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> TextClassifier:  # noqa: N803  # scikit-learn's name
-        """Train on texts and their labels. A previous fit is discarded.
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, eval_set: Any = None) -> TextClassifier:  # noqa: N803
+        """Train on texts and their labels. A previous fit is discarded, unless ``warm_start`` is set.
+
+        With ``warm_start``, adapter and head continue from their trained values; the head rows of new classes, the
+        optimiser and the linear model of a hybrid start anew. Training sees only the rows of this call, so give earlier
+        rows again, next to new ones, unless they may be forgotten.
 
         Args:
-            X: one string per row: a list, a numpy array, a pandas or polars Series, or an Arrow column.
+            X: one string per row, in any sequence or iterator: a list, a numpy array, a pandas or polars Series, an
+                Arrow or ``datasets`` column, a generator.
             y: labels of the same length: strings, integers or booleans.
-            sample_weight: weight of each row in the loss, finite and not negative, times that of its class; None: all
-                1. Validation rows are not weighted.
+            sample_weight: weight of each row in the loss, not negative, times that of its class; None: all 1. The
+                validation rows are not weighted.
+            eval_set: validation rows, a pair ``(X, y)``; None: ``validation_fraction`` of the rows is held out.
 
         Raises:
-            InputError: an empty text, a single class, different lengths, invalid weights of rows, or too few rows; a
-                ValueError.
-            ConfigError: options with invalid values or types, all in one message, or a class without weight; a
-                ValueError.
+            InputError: empty texts, a single class, different lengths, invalid weights, or too few rows.
+            ConfigError: options with invalid values or types, or a class without weight.
             CheckpointError, HubError: the backbone cannot be loaded.
             TrainingError: the run diverged before its first check.
         """
-        texts = text_column(X)
-        classes, numbers = label_column(y, len(texts))
-        rows = weight_column(sample_weight, len(texts))
-        config = self._config()
-        if not (np.bincount(numbers) >= 2).any():
+        if y is None:
+            raise InputError("TextClassifier requires y to be passed, but the target y is None")
+        if getattr(y, "ndim", 1) == 2:
+            warnings.warn(COLUMN_VECTOR, DataConversionWarning, stacklevel=2)
+        texts, before = text_column(X), self._trained()
+        classes, numbers = label_column(y, len(texts), self.classes_ if before else None)
+        rows, held_out = weight_column(sample_weight, len(texts)), evaluation_split(eval_set, classes)
+        config = config_of(vars(self), seed_of(self.random_state))
+        if held_out is None and not (np.bincount(numbers) >= 2).any():
             raise InputError(
-                f"y has one row per class ({len(classes)} classes), so no row can be held out; give more rows"
+                f"y has one row per class ({len(set(numbers.tolist()))} classes), so no row can be held out; give more "
+                "rows, or validation rows as eval_set"
             )
         history: list[Checked] = []
+        with using_threads(self.threads), open_view(quiet=not shows_progress(self.progress)) as view:
 
-        def tell(event: Event) -> None:
-            history.extend([event] if isinstance(event, Checked) else [])
-            if self.listen is not None:
-                self.listen(event)
+            def tell(event: Event) -> None:
+                history.extend([event] if isinstance(event, Checked) else [])
+                view(event)
+                if self.listen is not None:
+                    self.listen(event)
 
-        with using_threads(self.threads):
-            data = memory_dataset(texts, numbers, task_of(classes), rows)
-            for line in check_data(data).lines:
-                tell(Stage(line))
-            corpus = settle(data, config.reading, self.validation_sample)
-            corpus = replace(corpus, class_weights=self._class_weights(config, classes, corpus))
-            plan = plan_train(config).settled(len(corpus.train))
-            model = plan.runs[0].model
-            for note in plan.notes:
-                tell(Stage(note))
-            session = open_session(
-                model, corpus, plan.training, config.reading, config.compute, tell, plan.methods(model)
-            )
-            for info in (used.backend for used in session.backends):
-                LOGGER.log(logging.WARNING if info.reason else logging.INFO, "backend: %s", info)
-            row = train_pack(session, [resolved(run, session.backbone.table) for run in plan.runs], tell)[0]
-            if not row.tensors:
-                raise TrainingError("the run diverged before its first check; lower the learning rate")
-            artifact = make_artifact(row, session, corpus, plan.source, plan.reading)
-            artifact = with_hybrid(artifact, row, session, corpus, tell)
-        self._hold(artifact, session.backbone)
+            data = memory_dataset(texts, numbers, task_of(classes), rows, held_out)
+            artifact, backbone = self._train(data, classes, config, before, tell)
+        self._hold(artifact, backbone)
         self.history_ = history
         return self
 
+    def _train(
+        self, data: Dataset, classes: np.ndarray, config: TrainConfig, before: Artifact | None, tell: Listen
+    ) -> tuple[Artifact, Backbone]:
+        for line in check_data(data).lines:
+            tell(Stage(line))
+        corpus = settle(data, config.reading, self.validation_sample)
+        corpus = replace(corpus, class_weights=class_weights_of(self.class_weight, config, classes, corpus))
+        plan = plan_train(config).settled(len(corpus.train))
+        model = plan.runs[0].model
+        for note in plan.notes:
+            tell(Stage(note))
+        session = open_session(model, corpus, plan.training, config.reading, config.compute, tell, plan.methods(model))
+        for info in (used.backend for used in session.backends):
+            LOGGER.log(logging.WARNING if info.reason else logging.INFO, "backend: %s", info)
+        runs = [resolved(run, session.backbone.table) for run in plan.runs]
+        saver = self._warm_start(before, classes, session.backbone) if before else UNSAVED
+        row = train_pack(session, runs, tell, saver=saver)[0]
+        if not row.tensors:
+            raise TrainingError("the run diverged before its first check; lower the learning rate")
+        artifact = make_artifact(row, session, corpus, plan.source, plan.reading)
+        return with_hybrid(artifact, row, session, corpus, tell), session.backbone
+
     def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803
-        """Calibrated probabilities ``[rows classes]``, in the order of ``classes_``. Empty texts are allowed.
+        """Calibrated probabilities ``[rows classes]``, in the order of ``classes_``. Texts may be empty, or none.
 
         Raises:
             NotFittedError: neither fitted nor loaded.
             InputError: a value that is not text.
             RunError: the logits are not finite, because the weights are damaged.
         """
-        check_is_fitted(self, "artifact_")
-        with using_threads(self.threads):
-            loaded = self._loaded()
-            found: np.ndarray = loaded.task.probabilities(loaded.logits(text_column(X, keep_empty=True)))
-            return found
+        logits = self._logits(X)
+        found: np.ndarray = self._loaded().task.probabilities(logits) if len(logits) else logits
+        return found
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:  # noqa: N803
+        """Logarithms of :meth:`predict_proba`, finite also where a probability is rounded to 0."""
+        found: np.ndarray = log_softmax(self._logits(X))
+        return found
+
+    def decision_function(self, X: Any) -> np.ndarray:  # noqa: N803
+        """Calibrated logits ``[rows classes]``; with two classes the log-odds of the second, ``[rows]``.
+
+        As in scikit-learn, the class of the largest logit is predicted, and of two classes the second if the log-odds
+        are above 0.
+        """
+        logits = self._logits(X)
+        found: np.ndarray = logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
+        return found
 
     def predict(self, X: Any) -> np.ndarray:  # noqa: N803
         """The most probable label of each text, in the original label type; raises as :meth:`predict_proba`."""
-        check_is_fitted(self, "artifact_")
-        chosen: np.ndarray = self.classes_[self.predict_proba(X).argmax(1)]
+        numbers = self._logits(X).argmax(1)
+        chosen: np.ndarray = self.classes_[numbers]
         return chosen
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:  # noqa: N803
+        """Accuracy, with texts and labels in any container that :meth:`fit` takes; raises as :meth:`predict_proba`."""
+        check_is_fitted(self, "artifact_")
+        return float(accuracy_score(plain_labels(y), self.predict(X), sample_weight=sample_weight))
 
     def save(self, folder: str | Path) -> None:
         """Write the adapter folder (:mod:`loralet.artifacts.folder`) atomically, after verifying the loaded folder.
@@ -296,66 +352,47 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         loaded.history_ = []
         return loaded
 
-    def _config(self) -> TrainConfig:
-        """The options as a TrainConfig.
+    def _logits(self, texts: Any) -> np.ndarray:
+        """Calibrated logits ``[rows classes]``."""
+        check_is_fitted(self, "artifact_")
+        column = text_column(texts, keep_empty=True)
+        if not len(column):
+            return np.zeros((0, len(self.classes_)), np.float32)
+        with using_threads(self.threads):
+            return self._loaded().logits(column)
 
-        Raises:
-            ConfigError: no backbone, or invalid values.
-        """
-        given = {name: plain_value(getattr(self, name)) for name in OPTIONS}
-        mistyped = [words for name, value in given.items() for words in type_problems(name, value)]
-        if mistyped:
-            raise ConfigError.listing(mistyped)
-        given = {name: as_option(name, value) for name, value in given.items()}
+    def _trained(self) -> Artifact | None:
+        """The artifact that a warm start continues; None without one."""
+        found: Artifact | None = getattr(self, "artifact_", None) if self.warm_start else None
+        return found
 
-        def group(kind: type) -> dict[str, Any]:
-            return {name: given[name] for name, (owner, _) in OPTIONS.items() if owner is kind}
-
-        config = TrainConfig(
-            data="rows given in Python",
-            model=str(self.backbone),
-            seed=self._seed(),
-            **group(TrainConfig),
-            adapter=AdapterSpec(**group(AdapterSpec)),
-            training=TrainingOptions(**group(TrainingOptions)),
-            reading=DataOptions(**group(DataOptions)),
-            compute=ComputeOptions(**group(ComputeOptions)),
-        )
-        problems = [] if self.backbone else ["backbone is empty: give a folder or a hub id"]
-        problems += config.problems()
-        if problems:
-            raise ConfigError.listing(problems)
-        return config
-
-    def _class_weights(self, config: TrainConfig, classes: np.ndarray, corpus: Corpus) -> tuple[float, ...] | None:
-        """The weight of each class; the keys of a dictionary are classes in their original type."""
-        task = corpus.dataset.task
-        if not isinstance(self.class_weight, Mapping):
-            return class_weights(config.training.class_weight, corpus.train.targets, task)
-        names = dict(zip(classes.tolist(), task.labels, strict=True))
-        given = {plain_value(name): plain_value(weight) for name, weight in self.class_weight.items()}
-        return weights_by_label({names.get(k, str(k)): v for k, v in given.items()}, task.labels, "class_weight")
-
-    def _seed(self) -> int:
-        if isinstance(self.random_state, (int, np.integer)):
-            return int(self.random_state)
-        return int(check_random_state(self.random_state).randint(2**31 - 1))
+    def _warm_start(self, before: Artifact, classes: np.ndarray, backbone: Backbone) -> WarmStart:
+        if backbone.fingerprint != before.backbone_fingerprint:
+            raise ConfigError(
+                f"warm_start: the classifier was trained on another encoder than {backbone.name}; set its backbone, or "
+                "warm_start=False"
+            )
+        rows = {label: i for i, label in enumerate(self.classes_.tolist())}
+        return WarmStart(before.tensors, [rows.get(label) for label in classes.tolist()])
 
     def _hold(self, artifact: Artifact, backbone: Backbone) -> None:
         self.artifact_, self.backbone_ = artifact, backbone
         self.classes_ = classes_of(artifact.labels, artifact.label_type)
-        self._classifier: tuple[ComputeOptions, Ensemble] | None = None
+        self._ensembles: dict[ComputeOptions, Ensemble] = {}  # filled at the first prediction
 
     def _loaded(self) -> Ensemble:
         compute = replace(fp32(), backend=self.backend)
-        if self._classifier is None or self._classifier[0] != compute:  # set_params may have changed the backend
-            self._classifier = compute, ensemble_of({"": opened_of(self.artifact_, self.backbone_)}, compute)
-        return self._classifier[1]
+        found = self._ensembles.get(compute)
+        if found is None:  # set_params may have changed the backend
+            found = ensemble_of({"": opened_of(self.artifact_, self.backbone_)}, compute)
+            self._ensembles.clear()
+            self._ensembles[compute] = found
+        return found
 
     def __getstate__(self) -> dict[str, Any]:
         # The forward pass holds C structures and cannot be pickled; it is rebuilt on next use.
         state: dict[str, Any] = super().__getstate__()
-        return state | {"_classifier": None} if "_classifier" in state else state
+        return state | {"_ensembles": {}} if "_ensembles" in state else state
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -21,6 +21,7 @@ from loralet import __version__
 from loralet.config import (
     AverageConfig,
     CheckConfig,
+    CompareConfig,
     DistillConfig,
     EvaluateConfig,
     ExportConfig,
@@ -32,6 +33,7 @@ from loralet.config import (
     PushConfig,
     ReportConfig,
     ResumeConfig,
+    RunsConfig,
     ShowConfig,
     StudyConfig,
     TeachConfig,
@@ -86,6 +88,14 @@ COMMANDS: dict[str, Command] = {
     ),
     "predict": Command("Classify texts with a trained run.", "loralet.commands.predict:predict", (PredictConfig,)),
     "show": Command("Print the results table of a run folder.", "loralet.commands.show:show", (ShowConfig,)),
+    "runs": Command(
+        "List run folders with data, model, accuracy and date.", "loralet.commands.runs:runs", (RunsConfig,)
+    ),
+    "compare": Command(
+        "Compare trained runs on the same test rows, with paired tests.",
+        "loralet.commands.compare:compare",
+        (CompareConfig,),
+    ),
     "report": Command(
         "Write the report of a run folder as one self-contained HTML page and as Markdown.",
         "loralet.commands.report:report",

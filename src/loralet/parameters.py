@@ -8,13 +8,17 @@ from types import NoneType, UnionType
 from typing import Any, get_args, get_type_hints
 
 import numpy as np
+from sklearn.utils import check_random_state
 
 from loralet.adapters.spec import ALL_LINEAR, AdapterSpec
 from loralet.artifacts.artifact import Artifact
 from loralet.config import ComputeOptions, DataOptions, TrainConfig, TrainingOptions
 from loralet.config.training import BALANCED, UNWEIGHTED
 from loralet.data.columns import classes_of
+from loralet.errors import ConfigError
 from loralet.hub.backbone import Backbone
+from loralet.training.corpus import Corpus
+from loralet.training.weights import class_weights, weights_by_label
 
 GIVEN = "given in Python"
 """Recorded ``--class-weight`` of a dictionary."""
@@ -98,3 +102,69 @@ def options_of(artifact: Artifact, backbone: Backbone) -> dict[str, Any]:
     recorded = {name: getattr(made, name) for name in ("lr", "lr_ratio", "split_seed", "validation_fraction")}
     known |= {name: value for name, value in recorded.items() if value is not None}
     return known | ({} if made.seed is None else {"random_state": made.seed})
+
+
+def config_of(parameters: Mapping[str, Any], seed: int) -> TrainConfig:
+    """The parameters of a classifier as the options of a training.
+
+    Args:
+        parameters: values by name; others than options, and the backbone, are ignored.
+        seed: the seed of the training.
+
+    Raises:
+        ConfigError: no backbone, or invalid values; one message lists all of them.
+    """
+    given = {name: plain_value(parameters[name]) for name in OPTIONS}
+    mistyped = [words for name, value in given.items() for words in type_problems(name, value)]
+    if mistyped:
+        raise ConfigError.listing(mistyped)
+    given = {name: as_option(name, value) for name, value in given.items()}
+
+    def group(kind: type) -> dict[str, Any]:
+        return {name: given[name] for name, (owner, _) in OPTIONS.items() if owner is kind}
+
+    backbone = parameters["backbone"]
+    config = TrainConfig(
+        data="rows given in Python",
+        model=str(backbone),
+        seed=seed,
+        **group(TrainConfig),
+        adapter=AdapterSpec(**group(AdapterSpec)),
+        training=TrainingOptions(**group(TrainingOptions)),
+        reading=DataOptions(**group(DataOptions)),
+        compute=ComputeOptions(**group(ComputeOptions)),
+    )
+    problems = [] if backbone else ["backbone is empty: give a folder or a hub id"]
+    problems += config.problems()
+    if problems:
+        raise ConfigError.listing(problems)
+    return config
+
+
+def class_weights_of(
+    given: Mapping[Any, float] | str | None, config: TrainConfig, classes: np.ndarray, corpus: Corpus
+) -> tuple[float, ...] | None:
+    """The weight of each class; None: all 1.
+
+    Args:
+        given: the parameter; the keys of a dictionary are classes in their original type.
+        config: the options.
+        classes: the classes, in the order of the task's labels.
+        corpus: the data.
+
+    Raises:
+        ConfigError: a class without weight, or an unknown class.
+    """
+    task = corpus.dataset.task
+    if not isinstance(given, Mapping):
+        return class_weights(config.training.class_weight, corpus.train.targets, task)
+    names = dict(zip(classes.tolist(), task.labels, strict=True))
+    weights = {plain_value(name): plain_value(weight) for name, weight in given.items()}
+    return weights_by_label({names.get(k, str(k)): v for k, v in weights.items()}, task.labels, "class_weight")
+
+
+def seed_of(random_state: int | np.random.RandomState | None) -> int:
+    """The seed of a training; drawn from a ``RandomState``, or from numpy's own for None."""
+    if isinstance(random_state, (int, np.integer)):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(2**31 - 1))

@@ -25,7 +25,21 @@ ENDED = 600
 
 STUDY = (
     *("study", "news-mini", "--steps", "40", "--eval-every", "10", "--batch-size", "16", "--memory", "0.02"),
-    *("--ranks", "2", "4", "--alphas", "8", "--dropouts", "0.1", "--seeds", "0", "1", "--halving", "--combine"),
+    *(
+        "--ranks",
+        "2",
+        "4",
+        "--alphas",
+        "8",
+        "--dropouts",
+        "0.1",
+        "--seeds",
+        "0",
+        "1",
+        "--halving",
+        "--combine",
+        "--no-default",
+    ),
 )
 """Several packs, with dropout, runs that leave early, an average and an ensemble."""
 TRAIN = (

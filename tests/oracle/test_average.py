@@ -161,7 +161,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"{name}.csv").write_text("\n".join(["text,label", *lines]) + "\n")
     flags = ["--steps", "30", "--batch-size", "16", "--targets", "all-linear", "--precision", "fp32", "--quiet"]
     grid = ["--models", "model", "--ranks", "2", "4", "--alphas", "8", "--lrs", "1e-2", "--seeds", "0", "1"]
-    assert command(folder, "study", "rows.csv", *grid, *flags, "--out", "grid").returncode == 0
+    assert command(folder, "study", "rows.csv", "--no-default", *grid, *flags, "--out", "grid").returncode == 0
     lone = ["--model", "model", "--rank", "2", "--alpha", "8", "--lr", "1e-2", "--seed", "5"]
     assert command(folder, "train", "fewer.csv", *lone, *flags, "--out", "lone").returncode == 0
     return folder

@@ -132,7 +132,7 @@ def test_invalid_weights_of_classes_are_reported(model: str, weights: object, wo
         ([1.0], "there are 140 texts and 1 weights"),
         ([1.0] * 139 + [-1.0], "row 140 (counted from 1), such as -1.0: a weight must be finite and not negative"),
         ([np.nan, np.inf] * 70, "such as nan"),
-        ([0.0] * 140, "all weights are 0"),
+        ([0.0] * 140, "all weights are zero"),
         (["x"] * 140, "sample_weight: one number per text is expected"),
         (np.ones((140, 2)), "the weights have shape [140, 2]"),
         (3.0, "the weights are a float"),

@@ -57,7 +57,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines = [f"{text},{label}" for text, label in zip(texts, labels, strict=True)]
         (folder / "data" / f"{name}.csv").write_text("\n".join(["text,label", *lines]) + "\n")
     grid = ("--ranks", "2", "4", "--alphas", "8", "--seeds", *map(str, SEEDS), "--steps", "40", "--eval-every", "10")
-    done = command(folder, "study", "data", *grid, *FLAGS, "--out", "grid")
+    done = command(folder, "study", "data", "--no-default", *grid, *FLAGS, "--out", "grid")
     assert done.returncode == 0, done.stderr
     (folder / "said.txt").write_text(done.stdout)
     return folder
@@ -196,7 +196,18 @@ def test_impossible_combinations_are_skipped(
     place: Path, tmp_path: Path, flags: tuple[str, ...], roles: list[str]
 ) -> None:
     done = command(
-        place, "study", "data", *flags, "--steps", "24", "--eval-every", "6", *FLAGS, "--out", str(tmp_path / "few")
+        place,
+        "study",
+        "data",
+        "--no-default",
+        *flags,
+        "--steps",
+        "24",
+        "--eval-every",
+        "6",
+        *FLAGS,
+        "--out",
+        str(tmp_path / "few"),
     )
     assert done.returncode == 0, done.stderr
     runs = json.loads((tmp_path / "few" / "results.json").read_text())["runs"]

@@ -187,7 +187,7 @@ def test_the_end_of_a_training_names_its_rows(place: Path) -> None:
     assert "by label, " in alone
     for name in ("majority class", "TF-IDF + SVM", *LABELS):
         assert name in alone
-    assert "out-of-fold   test (95 % interval)" in tested
+    assert "out-of-fold  test (95 % interval)" in tested
     assert "data: 150 training, 40 test rows, 5 folds; 3 labels" in tested
     assert f"{RUN} is trained on all rows; the test split was read once" in tested
 

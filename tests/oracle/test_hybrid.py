@@ -340,7 +340,7 @@ def test_on_uses_the_best_weight_in_any_case(place: Path) -> None:
 def test_a_study_has_one_hybrid_of_its_best_run(place: Path) -> None:
     grid = ("--models", "model", "--ranks", "2", "4", "--alphas", "8", "--lrs", "1e-2", "--combine")
     options = FLAGS[FLAGS.index("--steps") :]
-    done = command(place, "study", "help", *grid, *options, "--out", "grid")
+    done = command(place, "study", "help", "--no-default", *grid, *options, "--out", "grid")
     assert done.returncode == 0, done.stderr
     found = read_results(place / "grid")
     trained = [run for run in found.runs if run.trained]

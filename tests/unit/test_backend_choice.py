@@ -367,7 +367,9 @@ def test_each_model_of_a_study_has_a_backend(
 ) -> None:
     monkeypatch.chdir(place)
     config = StudyConfig(
-        "rows.csv", grid=GridOptions(("one", "two"), (2,), (8.0,)), compute=ComputeOptions(precision="fp32")
+        "rows.csv",
+        grid=GridOptions(("one", "two"), (2,), (8.0,), default=False),
+        compute=ComputeOptions(precision="fp32"),
     )
     events: list[Event] = []
     prepared = prepare(plan_study(config), events.append)

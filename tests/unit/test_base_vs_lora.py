@@ -54,8 +54,9 @@ def study(place: Path, seed: int) -> tuple[dict[str, Any], str, str]:
     write_news(place / "data")
     with LoopbackHub(models) as hub:
         done = loralet(
-            place, hub.url, "study", "data", "--preset", "base-vs-lora", "--steps", "30", "--batch-size", "16",
-            "--eval-every", "10", "--target-score", "0.8", "--lrs", "0.01", "--seeds", "0", "1", "--out", "run",
+            place, hub.url, "study", "data", "--no-default", "--preset", "base-vs-lora", "--steps", "30",
+            "--batch-size", "16", "--eval-every", "10", "--target-score", "0.8", "--lrs", "0.01",
+            "--seeds", "0", "1", "--out", "run",
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert any(GOOGLE in path for path in hub.downloaded())

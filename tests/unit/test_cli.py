@@ -51,7 +51,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def studied(place: Path) -> Path:
     done = run(
         place, "study", "data", "--models", "model", "--ranks", "2", "4", "--alphas", "8", "--lrs", "1e-2",
-        "--seeds", "0", "1", "--full", "--full-lr", "3e-3", "--steps", "100", "--batch-size", "16",
+        "--no-default", "--seeds", "0", "1", "--full", "--full-lr", "3e-3", "--steps", "100", "--batch-size", "16",
         "--eval-every", "10", "--target-score", "0.6", "--targets", "all-linear", "--out", "grid",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -112,6 +112,7 @@ def test_study_writes_every_event_and_the_environment(studied: Path) -> None:
 
 GRID = (
     "data",
+    "--no-default",
     "--models",
     "model",
     "--ranks",

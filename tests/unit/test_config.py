@@ -291,7 +291,7 @@ grid = st.builds(
     alphas=several(above_0, 1), lrs=several(above_0, 1), lr_ratios=several(above_0, 1), seeds=several(seed, 1),
     dropouts=several(share, 1), targets=targets, scalings=several(scaling, 1),
     target_sets=st.just(()) | st.just(("query+value", "all-linear")), full=st.booleans(), full_lr=above_0,
-    probe_lr=above_0,
+    probe_lr=above_0, default=st.booleans(),
 )  # fmt: skip
 train_config = st.builds(
     TrainConfig, data=text, model=text, out=text, seed=seed, lr=above_0, lr_ratio=above_0, adapter=adapter,

@@ -59,7 +59,7 @@ def _no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def grid(place: Path) -> Path:
     arguments = ("--method", "dora", "--ranks", "2", "4", "--seeds", "0", "1", "--combine", "--out", "grid")
-    done = command(place, "study", "data", *FLAGS, *arguments)
+    done = command(place, "study", "data", "--no-default", *FLAGS, *arguments)
     assert done.returncode == 0, done.stderr
     return place / "grid"
 
@@ -75,7 +75,7 @@ def test_a_study_of_dora(place: Path, grid: Path) -> None:
         assert run.trainable_parameters == 4 * (run.adapter.rank * 64 + 32) + 99
         saved = load_artifact(grid / "adapters" / run.id)
         assert sum(tensor.numel() for tensor in saved.tensors.values()) == run.trainable_parameters
-    assert " DoRA " in command(place, "show", "grid").stdout
+    assert "DoRA  " in command(place, "show", "grid").stdout
 
 
 def test_seeds_of_dora_are_combined_to_an_ensemble_and_not_averaged(place: Path, grid: Path) -> None:
@@ -104,7 +104,9 @@ def test_torch_computes_dora_and_the_reason_is_recorded(place: Path, grid: Path)
         ("native", ""),
         ("torch", "it does not know the adapter method dora"),
     ]
-    refused = command(place, "study", "data", *FLAGS, "--method", "dora", "--backend", "native", "--out", "never")
+    refused = command(
+        place, "study", "data", "--no-default", *FLAGS, "--method", "dora", "--backend", "native", "--out", "never"
+    )
     assert refused.returncode == 2
     assert "--backend native: the native backend cannot be used: it does not know the adapter method dora" in (
         " ".join(refused.stderr.split())
@@ -126,9 +128,11 @@ def test_a_study_of_two_methods_trains_each_as_in_a_separate_study(place: Path, 
         "--backend",
         "torch",
     )
-    done = command(place, "study", "data", *FLAGS, *arguments, "--out", "both")
+    done = command(place, "study", "data", "--no-default", *FLAGS, *arguments, "--out", "both")
     assert done.returncode == 0, done.stderr
-    alone = command(place, "study", "data", *FLAGS, *arguments[3:], "--method", "dora", "--out", "alone")
+    alone = command(
+        place, "study", "data", "--no-default", *FLAGS, *arguments[3:], "--method", "dora", "--out", "alone"
+    )
     assert alone.returncode == 0, alone.stderr
     name = "dora-r2-a8-lr0.01-s0"
     ours, own = (load_artifact(place / folder / "adapters" / name).tensors for folder in ("both", "alone"))
@@ -157,7 +161,7 @@ RATIOS = ("--ranks", "2", "--lr-ratios", "1", "16", "--seeds", "0", "1", "--out"
 
 @pytest.fixture(scope="module")
 def ratios(place: Path) -> Path:
-    done = command(place, "study", "data", *FLAGS, *RATIOS)
+    done = command(place, "study", "data", "--no-default", *FLAGS, *RATIOS)
     assert done.returncode == 0, done.stderr
     return place / "ratios"
 

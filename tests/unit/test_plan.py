@@ -28,7 +28,7 @@ from loralet.training.memory import GIB, pack_work
 
 
 def planned(**grid: object) -> list[Run]:
-    return list(plan_study(StudyConfig(grid=GridOptions(**grid))).runs)  # type: ignore[arg-type]
+    return list(plan_study(StudyConfig(grid=GridOptions(**({"default": False} | grid)))).runs)  # type: ignore[arg-type]
 
 
 def resolved_targets(run: Run) -> tuple[str, ...]:
@@ -116,7 +116,7 @@ def test_a_preset_sets_only_its_grid() -> None:
     assert [run.id for run in plan_study(config).runs] == [
         f"{name}-{run}"
         for name in ("bert_uncased_L-2_H-128_A-2", "bert-tiny")
-        for run in ("probe-s0", "lora-r16-a64-lr0.001-s0")
+        for run in ("probe-s0", "lora-r16-a64-lr0.001-s0", "default-s0")
     ]
     grid = chosen("--preset=rank-alpha").grid
     assert (grid.ranks, grid.alphas, grid.dropouts) == ((4, 16, 32), (64.0, 256.0, 512.0), (0.0,))
@@ -178,6 +178,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> StudyConfig:
         dropouts=(0.0, 0.2),
         seeds=(0, 1),
         full=True,
+        default=False,
     )
     return StudyConfig(
         data=str(folder / "data"), grid=grid, training=TrainingOptions(steps=12, batch_size=16, eval_every=6)

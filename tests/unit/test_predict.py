@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -291,3 +292,48 @@ def test_a_missing_file_is_reported_before_the_model_is_loaded(place: Path, monk
     monkeypatch.setattr("loralet.commands.predict.load_ensemble", fail)
     done = run(place, "--file", "gone.txt")
     assert (done.returncode, done.stderr.count("gone.txt")) == (2, 1)
+
+
+def test_the_text_columns_of_the_training_data_are_read_again(place: Path, plain: list[dict[str, Any]]) -> None:
+    """A table in which other columns have usual names, or none has."""
+    described = json.loads((place / "run" / "loralet.json").read_text())
+    for columns, cells in ((["words"], TEXTS), (["head", "body"], [text.split(" ", 1) for text in TEXTS])):
+        name = f"trained-{len(columns)}"
+        shutil.copytree(place / "run", place / name)
+        made = described["provenance"] | {"text_columns": columns}
+        (place / name / "loralet.json").write_text(json.dumps(described | {"provenance": made}))
+        with (place / "inbox.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["text", "subject", *columns])
+            for cell in cells:
+                parts = [cell] if isinstance(cell, str) else [*cell, ""][:2]
+                writer.writerow(["not this", "nor this", *parts])
+        done = command(place, "predict", name, "--file", "inbox.csv", "--format", "jsonl")
+        assert [row["probabilities"] for row in objects(done)] == [row["probabilities"] for row in plain]
+        assert f"text from column {' + '.join(map(repr, columns))}, as in training" in done.stderr
+        other = command(place, "predict", name, "--file", "inbox.csv", "--text-column", "text", "--format", "jsonl")
+        assert len({str(row["probabilities"]) for row in objects(other)}) == 1
+        assert "as in training" not in other.stderr
+        piped = command(place, "predict", name, stdin=f"{','.join([*columns, 'x'])}\na w3,b,c\n")
+        assert piped.returncode == 2
+        assert "looks like the beginning of a table" in piped.stderr
+    (place / "plain.csv").write_text("text,label\na w3 w60 z,x\n")
+    done = command(place, "predict", "trained-1", "--file", "plain.csv", "--format", "jsonl")
+    assert objects(done)[0]["probabilities"] == plain[0]["probabilities"]
+    assert "text from column 'text'\n" in done.stderr
+    ambiguous = command(place, "predict", "run", "--file", "inbox.csv")
+    assert ambiguous.returncode == 2
+    assert "choose with --text-column" in ambiguous.stderr
+
+
+def test_evaluate_reads_the_columns_of_the_training_data(place: Path) -> None:
+    described = json.loads((place / "run" / "loralet.json").read_text())
+    shutil.copytree(place / "run", place / "trained-labels")
+    made = described["provenance"] | {"text_columns": ["words"], "label_column": "kind"}
+    (place / "trained-labels" / "loralet.json").write_text(json.dumps(described | {"provenance": made}))
+    lines = [f"{text},{LABELS[0]},no" for text in TEXTS]
+    (place / "labelled.csv").write_text("\n".join(["words,kind,label", *lines]) + "\n")
+    done = command(place, "evaluate", "trained-labels", "labelled.csv", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["rows"] == 4
+    assert "label from column 'kind'" in done.stderr or "'kind'" in done.stderr

@@ -278,7 +278,10 @@ def test_a_narrow_terminal_omits_columns_without_truncation() -> None:
     rows = [
         ("LoRA", "lora-r4-a64-lr0.001-s0", "0.9123", "0.9000 (0.850–0.940)", "0.9000", ">60", "4,612", "12", "halved")
     ]
-    assert columns_that_fit(rows, None) == columns_that_fit(rows, 200) == list(range(9))
-    assert columns_that_fit(rows, 104) == [0, 1, 2, 3, 4, 5, 6, 8]
-    assert columns_that_fit(rows, 80) == [1, 2, 3, 5, 8]
-    assert columns_that_fit(rows, 10) == [1, 2, 3, 8]
+    assert columns_that_fit(rows, None) == columns_that_fit(rows, 94) == list(range(9))
+    assert columns_that_fit(rows, 93) == [0, 1, 2, 3, 4, 6, 7, 8]
+    assert columns_that_fit(rows, 86) == [1, 2, 3, 4, 6, 7, 8]
+    assert columns_that_fit(rows, 80) == [1, 2, 3, 4, 7, 8], "F1 and seconds stay"
+    assert columns_that_fit(rows, 10) == [1, 2, 3]
+    finished = [(*rows[0][:-1], "")]
+    assert columns_that_fit(finished, 80) == [0, 1, 2, 3, 4, 6, 7]

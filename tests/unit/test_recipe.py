@@ -7,13 +7,19 @@ from pathlib import Path
 import pytest
 from command_line import command
 from models import make_pair
+from safetensors.numpy import load_file
 
 from loralet import TextClassifier
-from loralet.config import StudyConfig, TrainConfig, TrainingOptions
+from loralet.adapters.spec import TARGETS
+from loralet.config import GridOptions, StudyConfig, TrainConfig, TrainingOptions
 from loralet.report.analysis import analyse
+from loralet.report.run_tests import tied_runs
 from loralet.report.summary import facts
 from loralet.runs.results import read_results
+from loralet.runs.run import Run
+from loralet.runs.selection import chosen_run
 from loralet.studies.plan import FEW_ROWS, plan_study, plan_train
+from loralet.studies.study import prepare
 
 FEW = FEW_ROWS - 1
 
@@ -45,8 +51,14 @@ def test_the_recipe_depends_on_the_rows_unless_it_is_set(
 
 def test_a_study_has_the_options_of_its_grid() -> None:
     plan = plan_study(StudyConfig())
-    assert plan.settled(FEW) is plan
-    assert plan.notes == []
+    few = plan.settled(FEW)
+    assert [run for run in few.runs if not run.default] == [run for run in plan.runs if not run.default]
+    assert [run.lr for run in few.runs if run.default] == [5e-4]
+    assert (few.training, plan.notes) == (plan.training, [])
+    (note,) = few.notes
+    assert "the default configuration has a learning rate of 0.0005" in note
+    assert "200 steps" in note
+    assert plan.settled(500).notes == []
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +89,50 @@ def test_the_estimator_has_the_same_recipe(place: Path) -> None:
     assert made.training is not None
     assert (made.lr, made.training.steps, made.steps_taken) == (5e-4, 200, 200)
     assert any("a learning rate of 0.0005" in str(event) for event in heard)
+
+
+def prepared_runs(place: Path, **grid: object) -> list[Run]:
+    """The runs of a study after its data is read."""
+    given: dict[str, object] = {"models": (str(place / "model"),), "ranks": (16,), "alphas": (32.0,), "lrs": (5e-4,)}
+    config = StudyConfig(str(place / "rows.csv"), grid=GridOptions(**(given | grid)))  # type: ignore[arg-type]
+    prepared = prepare(plan_study(config), lambda event: None)
+    assert sorted(id(run) for pack in prepared.packs.packs for run in pack) == sorted(map(id, prepared.plan.runs))
+    return list(prepared.plan.runs)
+
+
+def test_a_study_trains_the_default_configuration_once(place: Path) -> None:
+    train = plan_train(TrainConfig()).settled(FEW).runs[0]
+    made = {run.id: run for run in prepared_runs(place, targets=("query", "value"), seeds=(0, 1))}
+    assert [name for name, run in made.items() if run.default] == ["default-s0", "default-s1"]
+    own = made["default-s0"]
+    assert (own.adapter, own.lr, own.lr_ratio) == (train.adapter.on(TARGETS), train.lr, train.lr_ratio)
+    for targets in (("all-linear",), TARGETS[::-1]):
+        (probe, one) = prepared_runs(place, targets=targets)
+        assert (probe.role, probe.default, one.id, one.default) == (
+            "linear-probe", False, "lora-r16-a32-lr0.0005-s0", True,
+        )  # fmt: skip
+    other = prepared_runs(place, targets=("all-linear",), lrs=(5e-4, 1e-3), dropouts=(0.0, 0.1))
+    assert [run.id for run in other if run.default] == ["lora-r16-a32-lr0.0005-d0-s0"]
+    assert not any(run.default for run in prepared_runs(place, default=False))
+
+
+def test_the_results_of_a_study_name_its_default_configuration(place: Path) -> None:
+    given = ("--models", "model", "--ranks", "2", "--alphas", "4", "--steps", "4", "--hybrid", "off", "--out", "study")
+    done = command(place, "study", "rows.csv", *given)
+    assert done.returncode == 0, done.stderr
+    said = " ".join((done.stdout + done.stderr).split())
+    assert "the default configuration has a learning rate of 0.0005; `loralet train` takes 200 steps" in said
+    assert "default-s0: the default of loralet train (rank 16, alpha 32, learning rate 0.0005" in said
+    assert [run.id for run in read_results(place / "study").runs if run.default] == ["default-s0"]
+    assert "default r16 α32" in {row.name for row in analyse(place / "study").configurations}
+    results = read_results(place / "study")
+    tensors = load_file(place / "study" / "validation.safetensors")
+    labels = tensors.pop("labels")
+    assert {f"predicted/{run.id}" for run in results.runs if run.role != "random-head"} == set(tensors)
+    for name, predicted in tensors.items():
+        validation = results.run(name.removeprefix("predicted/")).validation
+        assert validation is not None
+        assert (predicted == labels).mean() == pytest.approx(validation["accuracy"]), name
+    tied = tied_runs(place / "study", results)
+    assert tied <= {run.id for run in results.runs} - {chosen_run(results).id}
+    assert tied, "six rows distinguish nothing"

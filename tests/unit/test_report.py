@@ -31,6 +31,7 @@ from loralet.report.figures.rank_cost import even_ticks
 from loralet.report.figures.style import MUTED, VARIABLES, sheet, styled
 from loralet.report.page import cut, markdown, render_markdown, write_report
 from loralet.report.results_table import results_table
+from loralet.report.run_tests import tied_runs
 from loralet.report.summary import backend_lines, facts
 from loralet.report.tables import tables
 from loralet.report.wording import amount
@@ -356,6 +357,53 @@ def test_the_table_shows_the_backend_if_recorded(place: Path) -> None:
     shown = table_text(results_table(results, backends=backend_lines(environment.backends)))
     assert "backend: native, AVX-512 BF16, bf16, 2 threads" in shown
     assert "backend" not in table_text(results_table(results))
+
+
+def test_the_table_is_a_leaderboard_with_the_marks_of_the_report(place: Path) -> None:
+    folder = place / "one"
+    results, told = read_results(folder), analyse(folder, with_texts=False)
+    tied = tied_runs(folder, results)
+    assert tied == {run for row in told.configurations if row.tied for run in row.runs} != set()
+    lines = table_text(results_table(results, tied=tied)).splitlines()
+    shown = [line for line in lines if re.search(r"0\.\d{4} \(", line)]
+    held_out = [float(re.findall(r"(?<=\s)0\.\d{4}", line)[0]) for line in shown]
+    assert held_out == sorted(held_out, reverse=True)
+    assert len(shown) == len(results.runs)
+    assert "majority class" in shown[-2], "a baseline has its place in the order"
+    assert [line.split()[1:3] for line in shown if "★" in line] == [["lora-r4-a16-lr0.0015-s0", "★"]]
+    assert {name for name in tied if any(f"{name} ≈" in line for line in shown)} == tied - {"tfidf-svm"}
+    assert sum("≈" in line for line in shown) == len(tied)
+    assert any("TF-IDF + SVM ≈" in line for line in shown)
+    assert any(line.startswith("≈ not distinguishable from it on the test rows") for line in lines)
+    assert "≈" not in table_text(results_table(results))
+
+
+def test_a_table_of_80_columns_keeps_f1_and_seconds(place: Path) -> None:
+    results = read_results(place / "one")
+    console = Console(file=StringIO(), width=80)
+    console.print(results_table(results, 80, tied=[run.id for run in results.runs]))
+    heading, rule, *lines = console.file.getvalue().strip("\n").splitlines()  # type: ignore[attr-defined]
+    assert heading.split()[-2:] == ["trained", "s"]
+    assert "F1" in heading.split()
+    assert len(rule) <= 80
+    assert not any("…" in line for line in lines)
+    assert sum(bool(re.search(r"\(0\.\d{3}–0\.\d{3}\)", line)) for line in lines) == len(results.runs)
+
+
+def test_the_default_configuration_has_a_row_and_is_not_part_of_the_grid(place: Path, tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "default", place / "data")
+    before = analyse(folder, with_texts=False)
+    change_results(folder, {"lora-r2-a8-lr0.0015-s0": {"default": True, "learning_rate": 0.003}})
+    results, told = read_results(folder), analyse(folder, with_texts=False)
+    said = (
+        "lora-r2-a8-lr0.0015-s0: the default of loralet train (rank 2, alpha 8, learning rate 0.003, all linear layers)"
+    )
+    assert said in table_text(results_table(results))
+    names = [row.name for row in told.configurations if row.role == "lora"]
+    assert names == ["default r2 α8", "r2 α16", "r4 α8", "r4 α16"]
+    assert [len(grid.cells) for grid in told.grids] == [3]
+    assert [len(grid.cells) for grid in before.grids] == [4]
+    assert draw(told)
 
 
 def test_the_table_names_what_selects_unless_it_is_the_accuracy(place: Path) -> None:

@@ -67,6 +67,8 @@ class Provenance:
         hybrid_of: id of the run that a hybrid combines with a linear model on words.
         teachers: the classifiers that taught the run; empty without.
         unlabelled_rows: number of texts without labels that a taught run has read; None without teachers.
+        text_columns: names of the columns whose contents are the text; empty without a table.
+        label_column: name of the label column.
     """
 
     source: str = ""
@@ -89,6 +91,8 @@ class Provenance:
     hybrid_of: str = ""
     teachers: tuple[str, ...] = ()
     unlabelled_rows: int | None = None
+    text_columns: tuple[str, ...] = ()
+    label_column: str = ""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.text import Text
@@ -13,7 +14,7 @@ from loralet.commands.backends import announce
 from loralet.config import EvaluateConfig
 from loralet.data.sources import Split, load_labelled
 from loralet.errors import RunError
-from loralet.inference.adapters import find_adapters
+from loralet.inference.adapters import find_adapters, trained_columns
 from loralet.inference.ensemble import Ensemble, load_ensemble
 from loralet.report.evaluation import evaluation_of, evaluation_text
 from loralet.report.results_table import table_console
@@ -32,7 +33,9 @@ def evaluate(config: EvaluateConfig) -> None:
         announce(ensemble.backends)
         if config.rows.data:
             rows = config.rows
-            split = load_labelled(rows.data, columns_of(rows.columns), ensemble.task, rows.labels_are_indices)
+            text, label = trained_columns(adapters)
+            columns = replace(columns_of(rows.columns), trained_text=text, trained_label=label)
+            split = load_labelled(rows.data, columns, ensemble.task, rows.labels_are_indices)
             for remark in split.notes:
                 note(remark)
         else:

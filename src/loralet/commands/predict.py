@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from loralet.artifacts.artifact import Artifact
@@ -12,7 +12,7 @@ from loralet.commands.backends import announce
 from loralet.config import ColumnOptions, PredictConfig, TextInput
 from loralet.errors import ConfigError, listed_rows
 from loralet.hub.bundled import DATA, FOLDER
-from loralet.inference.adapters import find_adapters
+from loralet.inference.adapters import find_adapters, trained_columns
 from loralet.inference.ensemble import Ensemble, load_ensemble
 from loralet.inference.predictions import Prediction, abstaining
 from loralet.report.predictions import WRITERS, Form, output_names
@@ -47,7 +47,7 @@ def predict(config: PredictConfig) -> None:
     _check_input(config.input)
     with using_threads(config.compute.threads):
         adapters = find_adapters(runs)
-        given = _given(config.input)  # an unreadable file is reported before the model is loaded
+        given = _given(config.input, adapters)  # an unreadable file is reported before the model is loaded
         ensemble = load_ensemble(adapters, config.model, config.compute)
         given = given or _bundled_texts(ensemble.artifacts)
         if output.abstain_label in ensemble.labels:
@@ -84,8 +84,11 @@ def _check_input(given: TextInput) -> None:
         )
 
 
-def _given(given: TextInput) -> Given | None:
-    """The texts that the options name; None if there are none and standard input is a terminal."""
+def _given(given: TextInput, adapters: Sequence[Path]) -> Given | None:
+    """The texts that the options name; None if there are none and standard input is a terminal.
+
+    Of a table, the text columns of the training data are read, if it has them and no others are named.
+    """
     if given.texts and given.texts != ("-",):
         return Given(given.texts, range(1, len(given.texts) + 1))
     if not given.texts and not given.file and sys.stdin.isatty():
@@ -94,7 +97,8 @@ def _given(given: TextInput) -> Given | None:
     from loralet.runs.sources import columns_of
 
     columns = ColumnOptions(given.text_column, separator=given.separator, quoting=given.quoting)
-    found = read_texts(given.file or "-", given.input_format, columns_of(columns))
+    text, _ = trained_columns(adapters)
+    found = read_texts(given.file or "-", given.input_format, replace(columns_of(columns), trained_text=text))
     for remark in found.notes:
         note(remark)
     return Given(found.texts, found.rows, found.columns, found.unit)

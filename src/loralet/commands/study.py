@@ -16,6 +16,7 @@ from loralet.interrupts import Interrupted, Interrupts
 from loralet.progress.plan import plan_table
 from loralet.progress.view import open_view
 from loralet.report.results_table import results_table, table_console
+from loralet.report.run_tests import tied_runs
 from loralet.report.summary import backend_lines
 from loralet.runs.environment import continued, environment
 from loralet.runs.folder import RunFolder
@@ -93,7 +94,7 @@ def run_plan(plan: Plan, config: RunOptions, interface: Interface, report: bool)
             view(Finished(str(claimed.folder)))
     if not interface.json_events:
         console = table_console()
-        console.print(results_table(results, console.width, backends))
+        console.print(results_table(results, console.width, backends, tied_runs(claimed.folder, results)))
         console.print(f"run folder: {claimed.folder}", highlight=False, soft_wrap=True)
     return claimed.folder
 

@@ -9,6 +9,7 @@ from loralet.adapters.spec import AdapterSpec
 from loralet.config.checking import CheckConfig
 from loralet.config.commands import (
     AverageConfig,
+    CompareConfig,
     EvaluateConfig,
     ExportConfig,
     InspectConfig,
@@ -20,6 +21,7 @@ from loralet.config.commands import (
     ReportConfig,
     ResumeConfig,
     RunFolderOption,
+    RunsConfig,
     ShowConfig,
     Upload,
 )
@@ -40,6 +42,7 @@ __all__ = [
     "BackboneOptions",
     "CheckConfig",
     "ColumnOptions",
+    "CompareConfig",
     "ComputeOptions",
     "DataOptions",
     "DistillConfig",
@@ -62,6 +65,7 @@ __all__ = [
     "ReportConfig",
     "ResumeConfig",
     "RunFolderOption",
+    "RunsConfig",
     "Schedule",
     "SeveralRuns",
     "ShowConfig",

@@ -14,6 +14,7 @@ from tyro.conf import Positional, arg
 
 from loralet.config.compute import ComputeOptions
 from loralet.config.data import ColumnOptions, LabelledRows, TextInput
+from loralet.config.limits import twice
 from loralet.config.prediction import PredictionOptions
 from loralet.config.presets import Preset
 from loralet.config.selection import BackboneOptions, ModelOptions, OneRun, SeveralRuns
@@ -96,6 +97,43 @@ class ShowConfig:
     """Options of ``loralet show``."""
 
     run: RunFolderOption
+
+
+@dataclass(frozen=True)
+class RunsConfig:
+    """Options of ``loralet runs``."""
+
+    folder: Annotated[Positional[str], arg(metavar="FOLDER")] = "runs"
+    """Folder that contains run folders."""
+    format: Annotated[Literal["table", "json"], OUTPUT_FORMAT] = "table"
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """Options of ``loralet compare``."""
+
+    folders: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN")] = ()
+    """Run folders (run selected on validation), or folders under adapters/ of one."""
+    data: str = ""
+    """Labelled file, or folder with a test file, to evaluate all runs on; their saved test predictions if empty."""
+    columns: ColumnOptions = field(default_factory=ColumnOptions)
+    labels_are_indices: LabelsAreIndices = False
+    out: str = ""
+    """HTML page to write; with --report alone, named by date under runs/."""
+    report: bool = False
+    """Also write one HTML page."""
+    compute: ComputeOptions = field(default_factory=fp32)
+    format: Annotated[Literal["table", "json"], OUTPUT_FORMAT] = "table"
+
+    def problems(self) -> Iterator[str]:
+        for part in (self.columns, self.compute):
+            yield from part.problems()
+        if len(self.folders) < 2:
+            yield f"folders is {' '.join(self.folders) or 'empty'}: give at least two"
+        if repeated := twice(self.folders):
+            yield f"folders contains duplicates: {repeated}"
+        if self.labels_are_indices and not self.data:
+            yield "labels_are_indices needs --data: saved predictions have the labels of their runs"
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,8 @@ class GridOptions:
     """Sets of targets, names joined by +, such as query+value all-linear; replaces targets."""
     scalings: Annotated[tuple[Scaling, ...], arg(aliases=("--scaling",))] = ("alpha/r",)
     """Scales of the adapters: alpha / rank, or alpha / sqrt(rank) (rslora)."""
+    default: bool = True
+    """Also train the default adapter and learning rate of loralet train."""
     full: bool = False
     """Also fine-tune the whole model, for comparison."""
     full_lr: float = 3e-4

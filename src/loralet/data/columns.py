@@ -21,7 +21,7 @@ def text_column(texts: Any, keep_empty: bool = False) -> pa.ChunkedArray:
     Args:
         texts: strings: a list, tuple, iterator, numpy array, pandas or polars Series, Arrow or ``datasets`` column, or
             a table of one column.
-        keep_empty: accept empty texts (they can be classified, but not trained on).
+        keep_empty: accept empty texts, and no texts at all (they can be classified, but not trained on).
 
     Raises:
         InputError: a single string, a value that is not a string or not UTF-8, no texts, or an empty text. Rows
@@ -30,7 +30,7 @@ def text_column(texts: Any, keep_empty: bool = False) -> pa.ChunkedArray:
     if isinstance(texts, (str, bytes)):
         raise InputError("texts is one string; pass a list of texts")
     values = _values(texts, "texts")
-    if not len(values):
+    if not len(values) and not keep_empty:
         raise InputError("there are no texts; pass at least one")
     strange = [i for i, value in enumerate(values) if not isinstance(value, str)]
     if strange:
@@ -64,16 +64,17 @@ def _require_utf8(values: Sequence[Any]) -> None:
         )
 
 
-def label_column(labels: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
+def label_column(labels: Any, rows: int, known: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """The sorted classes, in the type of the labels, and the class number of each row (int64).
 
     Args:
         labels: strings, integers or booleans, in any container that texts may have.
         rows: number of texts.
+        known: classes of a trained classifier, to which those of the labels are added; None: only those of the labels.
 
     Raises:
-        InputError: another number of labels than texts, a single class, a missing label, labels of mixed types,
-            labels with a fractional part, or labels that are not UTF-8.
+        InputError: another number of labels than texts, a single class, a missing label, labels of mixed types or of
+            another type than the known classes, labels with a fractional part, or labels that are not UTF-8.
     """
     values = _values(labels, "labels")
     if len(values) != rows:
@@ -82,10 +83,51 @@ def label_column(labels: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
         values = _label_array(values)
     if values.dtype.kind == "U":
         _require_utf8(values.tolist())
+    if known is not None:
+        return _with_known(values, known)
     classes, numbers = np.unique(values, return_inverse=True)
     if len(classes) < 2:
         raise InputError(f"there is only one class ({classes.tolist()[0]!r}); a classifier needs at least two")
     return classes, numbers.astype(np.int64)
+
+
+def _with_known(values: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The known classes and those of the labels, and the class number of each label."""
+    numeric = "iuf"
+    if values.dtype.kind != known.dtype.kind and not (values.dtype.kind in numeric and known.dtype.kind in numeric):
+        raise InputError(f"the labels are like {values[0]!r}, and the trained classes like {known[0]!r}; use one type")
+    if values.dtype.kind == "f" and known.dtype.kind in "iu":
+        values = values.astype(known.dtype)  # labels have no fraction
+    classes = np.union1d(known, values)
+    return classes, np.searchsorted(classes, values).astype(np.int64)
+
+
+def evaluation_split(given: Any, classes: np.ndarray) -> Split | None:
+    """The validation rows given as texts and labels; None if none are given.
+
+    Args:
+        given: a pair of texts and labels, or a list with one pair; None: no rows.
+        classes: the classes of the classifier.
+
+    Raises:
+        InputError: no such pair, a label that is no class, or see :func:`text_column`.
+    """
+    if given is None:
+        return None
+    pair = given[0] if isinstance(given, list) and len(given) == 1 else given
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise InputError("eval_set: give one pair of texts and labels, eval_set=(X, y)")
+    texts = text_column(pair[0])
+    found, numbers = label_column(pair[1], len(texts), classes)
+    unknown = np.setdiff1d(found, classes).tolist()
+    if unknown:
+        raise InputError(f"eval_set: {', '.join(map(repr, unknown[:5]))} is no label of the training rows")
+    return Split(f"{len(texts):,} texts of eval_set", texts, numbers)
+
+
+def plain_labels(labels: Any) -> np.ndarray:
+    """Labels in any container as an array, for the metrics of scikit-learn."""
+    return np.asarray(_values(labels, "labels"))
 
 
 def _label_array(values: Any) -> np.ndarray:
@@ -141,23 +183,29 @@ def weight_column(weights: Any, rows: int) -> np.ndarray | None:
             f"sample_weight: {_rows(strange)}, such as {values[strange[0]]}: a weight must be finite and not negative"
         )
     if not values.any():
-        raise InputError("sample_weight: all weights are 0; give at least one above 0")
+        raise InputError("sample_weight: all weights are zero; give at least one above 0")
     return values
 
 
 def memory_dataset(
-    texts: pa.ChunkedArray, targets: np.ndarray, task: Task, weights: np.ndarray | None = None
+    texts: pa.ChunkedArray,
+    targets: np.ndarray,
+    task: Task,
+    weights: np.ndarray | None = None,
+    validation: Split | None = None,
 ) -> Dataset:
-    """A data set with training rows only.
+    """A data set without test rows.
 
     Args:
         texts: the texts.
         targets: the labels as the task encodes them, one row per text.
         task: the task.
         weights: weight of each row in the loss; None: all 1.
+        validation: validation rows; None: they are held out of the training rows.
     """
     train = Split(f"{len(texts):,} texts", texts, targets, weights=weights)
-    return Dataset("rows given in Python", task, train, None, None, fingerprint_splits([train]), ())
+    splits = [train] if validation is None else [train, validation]
+    return Dataset("rows given in Python", task, train, validation, None, fingerprint_splits(splits), ())
 
 
 def task_of(classes: np.ndarray) -> SingleLabel:

@@ -43,6 +43,9 @@ class Columns:
         header: column names of a file without a header row.
         separator: character between columns.
         quoting: see :class:`loralet.data.readers.records.Delimited`.
+        trained_text: text columns that a classifier was trained on; used if the table has all of them and ``text`` is
+            empty.
+        trained_label: its label column; likewise.
     """
 
     text: str = ""
@@ -50,6 +53,24 @@ class Columns:
     header: tuple[str, ...] = ()
     separator: str = ""
     quoting: Quoting = "auto"
+    trained_text: tuple[str, ...] = ()
+    trained_label: str = ""
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """The names of columns that the table is known or likely to have."""
+        return tuple(name for name in (self.text, self.label, *self.trained_text, self.trained_label) if name)
+
+    def text_of(self, source: str, names: Sequence[str]) -> list[str]:
+        """The text columns among all columns; errors as for :func:`find_text`."""
+        if not self.text and self.trained_text and set(self.trained_text) <= set(names):
+            return list(self.trained_text)
+        return find_text(source, names, self.text)
+
+    def label_of(self, source: str, names: Sequence[str]) -> str:
+        """The label column among all columns; errors as for :func:`find_label`."""
+        usual = self.trained_label if self.trained_label in names else ""
+        return find_label(source, names, self.label or usual)
 
 
 @dataclass(frozen=True)
@@ -137,7 +158,7 @@ def records_of(source: str, raw: bytes, form: str, columns: Columns) -> Records:
     raw = unpacked(source, raw)
     require_table(source, raw, form)
     if form in ("csv", "tsv"):
-        expected = TEXTS | LABELS | {name.strip().lower() for name in (columns.text, columns.label) if name}
+        expected = TEXTS | LABELS | {name.strip().lower() for name in columns.known}
         given = Delimited(columns.header, columns.separator, columns.quoting, expected)
         return read_delimited(source, text_of(source, raw), form, given)
     _require_no_header(source, columns)
@@ -160,8 +181,8 @@ def _with_rows(records: Records) -> Records:
 def select(records: Records, columns: Columns, labelled: bool, keep_empty: bool) -> Table:
     """The texts and labels of records; arguments and errors as for :func:`read_table`."""
     source, names = records.source, records.names
-    text_columns = find_text(source, names, columns.text)
-    label_column = find_label(source, names, columns.label) if labelled else None
+    text_columns = columns.text_of(source, names)
+    label_column = columns.label_of(source, names) if labelled else None
     for name in (*text_columns, *([] if label_column is None else [label_column])):
         if names.count(name) > 1:
             raise DataError(f"{source}: {names.count(name)} columns are named {name!r}; rename all but one")

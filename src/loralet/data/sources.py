@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -128,6 +129,7 @@ class Dataset:
         notes: messages about the data for the user: the columns, how files were read, rows left out on request.
         findings: what is likely wrong with the data: empty texts, texts in two splits, files that are not used.
         text_columns, label_column: names of the columns that were read; empty without a file.
+        test_fingerprint: hash of the texts and label names of the test split; empty without one.
     """
 
     source: str
@@ -140,6 +142,7 @@ class Dataset:
     findings: tuple[str, ...] = ()
     text_columns: tuple[str, ...] = ()
     label_column: str = ""
+    test_fingerprint: str = ""
 
 
 def load_dataset(
@@ -204,6 +207,7 @@ def load_dataset(
         tuple(findings),
         first.text_columns,
         first.label_column,
+        fingerprint_rows(test, task.labels) if test else "",
     )
 
 
@@ -339,6 +343,18 @@ def hash_texts(texts: pa.ChunkedArray) -> hashlib._Hash:
             lengths.update(np.diff(offsets).tobytes())
             content.update(memoryview(chunk.buffers()[2])[offsets[0] : offsets[-1]] if offsets[-1] else b"")
     return hashlib.sha256(lengths.digest() + content.digest())
+
+
+def fingerprint_rows(split: Split, labels: Sequence[str]) -> str:
+    """Hash of the texts and the label names of a split, whatever the order of the labels in its data set.
+
+    Args:
+        split: rows with class numbers as targets.
+        labels: label names by class number.
+    """
+    digest = hash_texts(split.texts)
+    digest.update(json.dumps([labels[number] for number in split.targets.tolist()]).encode())
+    return digest.hexdigest()
 
 
 def fingerprint_splits(splits: Sequence[Split]) -> str:

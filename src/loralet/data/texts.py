@@ -54,7 +54,7 @@ def read_texts(file: str, form: str, columns: Columns) -> TextRows:
     name = STANDARD_INPUT if file == "-" else file
     raw = unpacked(name, sys.stdin.buffer.read()) if file == "-" else read_bytes(Path(file))
     if form in ("auto", "lines"):
-        return _of_lines(name, raw, columns.text, certain=form == "lines")
+        return _of_lines(name, raw, columns, certain=form == "lines")
     return _of_table(records_of(name, raw, form, columns), columns)
 
 
@@ -67,7 +67,11 @@ def _of_table(records: Records, columns: Columns) -> TextRows:
         )
     cells = {name: _cells(records, name, column) for name, column in zip(names, records.columns, strict=True)}
     text = " + ".join(map(repr, table.text_columns))
-    notes = (f"text from column {text}", *(f"{records.source}: {note}" for note in records.notes))
+    trained = not columns.text and table.text_columns == columns.trained_text
+    notes = (
+        f"text from column {text}{', as in training' * trained}",
+        *(f"{records.source}: {note}" for note in records.notes),
+    )
     return TextRows(table.texts.to_pylist(), table.rows.to_pylist(), cells, records.unit, notes)
 
 
@@ -87,14 +91,14 @@ def _cells(records: Records, name: str, column: Column) -> Sequence[object]:
     return values
 
 
-def _of_lines(name: str, raw: bytes, text_column: str, certain: bool) -> TextRows:
+def _of_lines(name: str, raw: bytes, columns: Columns, certain: bool) -> TextRows:
     require_table(name, raw, "")
     texts = lines_of(name, raw)
-    if text_column:
+    if columns.text:
         raise DataError(
-            f"{name}: read as lines, which have no column {text_column!r}; set --input-format csv, tsv or jsonl"
+            f"{name}: read as lines, which have no column {columns.text!r}; set --input-format csv, tsv or jsonl"
         )
-    found = "" if certain else table_format(texts)
+    found = "" if certain else table_format(texts, columns.trained_text)
     if found:
         raise DataError(
             f"{name}, line 1: {texts[0][:60]!r} looks like the beginning of a table; set --input-format {found}, or "
@@ -103,11 +107,15 @@ def _of_lines(name: str, raw: bytes, text_column: str, certain: bool) -> TextRow
     return TextRows(texts, range(1, len(texts) + 1))
 
 
-def table_format(lines: Sequence[str]) -> str:
+def table_format(lines: Sequence[str], trained: Sequence[str] = ()) -> str:
     """The format of the table that lines of text seem to be; empty if they seem to be texts.
 
-    A header has a common name of a text column in one of several fields, or alone above other lines. JSON begins with
-    an object, or with a list of objects.
+    A header has a common name of a text column, or that of the training data, in one of several fields, or alone above
+    other lines. JSON begins with an object, or with a list of objects.
+
+    Args:
+        lines: the lines.
+        trained: names of the text columns of the training data.
     """
     first = lines[0].strip()
     if first.startswith(("{", "[{")) or first == "[":
@@ -118,7 +126,7 @@ def table_format(lines: Sequence[str]) -> str:
         return "jsonl"
     for separator, form in ((",", "csv"), (";", "csv"), ("|", "csv"), ("\t", "tsv")):
         fields = [field.strip().lower() for field in _fields(first, separator)]
-        if TEXTS & set(fields) and (len(fields) > 1 or len(lines) > 1):
+        if (TEXTS | {name.strip().lower() for name in trained}) & set(fields) and (len(fields) > 1 or len(lines) > 1):
             return form
     return ""
 

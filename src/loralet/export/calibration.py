@@ -29,6 +29,8 @@ def calibration_rows(adapter: Path, artifact: Artifact, data: str, columns: Colu
         RunError: the adapter is not in a run folder, or its data has changed.
     """
     if data:
+        made = artifact.provenance
+        columns = replace(columns, trained_text=made.text_columns, trained_label=made.label_column)
         return load_labelled(data, columns, artifact.as_task(), indices)
     folder = adapter.resolve().parent.parent
     if adapter.resolve().parent.name != "adapters" or not (folder / "config.toml").exists():

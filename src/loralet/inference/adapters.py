@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tokenizers import Tokenizer
 
-from loralet.artifacts.artifact import Artifact
+from loralet.artifacts.artifact import Artifact, read_description
 from loralet.artifacts.checking import require_fitting
 from loralet.artifacts.foreign import is_classifier, names_classifier, read_classifier
 from loralet.artifacts.layout import settled
@@ -30,6 +30,7 @@ from loralet.hub import client
 from loralet.hub.checkpoint import Checkpoint, checkpoint_files, read_checkpoint
 from loralet.hub.names import parse_name, pinned
 from loralet.inference.graph import graph_in
+from loralet.records import read_json
 from loralet.runs.results import NAME as RESULTS
 from loralet.runs.results import Results, read_results, unfinished_text
 from loralet.runs.selection import chosen_run
@@ -178,6 +179,29 @@ def find_adapters(runs: SeveralRuns) -> list[Path]:
     if twice:
         raise RunError(f"{', '.join(twice)}: given twice; give each run once")
     return found
+
+
+def trained_columns(adapters: Sequence[Path]) -> tuple[tuple[str, ...], str]:
+    """The text columns and the label column that all of these runs were trained on; empty where they differ or are not
+    known.
+
+    Args:
+        adapters: adapter folders.
+    """
+    found = {_columns_of(adapter) for adapter in adapters}
+    return found.pop() if len(found) == 1 else ((), "")
+
+
+def _columns_of(adapter: Path) -> tuple[tuple[str, ...], str]:
+    """The columns in the description of an adapter; of an older one, those in the results of its run folder."""
+    try:
+        made = read_description(read_json(adapter / "loralet.json")).provenance
+        if made.text_columns or not (adapter.parent.parent / RESULTS).exists():
+            return made.text_columns, made.label_column
+        data = read_results(adapter.parent.parent).data
+        return data.text_columns, data.label_column
+    except (OSError, ValueError, RunError):
+        return (), ""  # reading the run reports what is wrong with it
 
 
 def read_adapter(adapter: Path, options: ModelOptions = ModelOptions()) -> Opened:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -51,6 +52,19 @@ def open_view(quiet: bool = False, json_events: bool = False) -> Iterator[Callab
         return
     with ProgressView(terminal(stderr=True), quiet) as view:
         yield view
+
+
+def shows_progress(wanted: bool | None) -> bool:
+    """Whether to show the progress of a training in Python.
+
+    Args:
+        wanted: what the user set; None: on a terminal and in a notebook, in the main process only, as several workers
+            would overwrite each other's lines.
+    """
+    if wanted is not None:
+        return wanted
+    console = terminal(stderr=True)
+    return (console.is_terminal or console.is_jupyter) and multiprocessing.parent_process() is None
 
 
 def print_json(event: Event) -> None:

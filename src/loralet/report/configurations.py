@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -111,6 +112,7 @@ class Configuration:
         front: the costs for which it is on the Pareto front (:data:`loralet.report.comparisons.COSTS`).
         selected: the validation metric that selects, mean over seeds; None if it is the accuracy or the loss.
         by_loss: whether the loss selects.
+        default: whether it is the default configuration of ``loralet train``.
     """
 
     name: str
@@ -146,6 +148,7 @@ class Configuration:
     front: tuple[str, ...] = field(default=())
     selected: float | None = None
     by_loss: bool = False
+    default: bool = False
 
     @property
     def rank(self) -> int | None:
@@ -244,7 +247,7 @@ NAMES: dict[Role, str] = {
 
 def _names(rows: Sequence[Configuration]) -> list[str]:
     """Short names that distinguish the rows. A setting shared by all adapter runs is omitted."""
-    adapted = [row for row in rows if row.role == "lora"]
+    adapted = grid_rows(rows)
     rates = len({row.learning_rate for row in adapted}) > 1
     ratios = len({row.lr_ratio for row in adapted}) > 1
     varied = varied_settings([row.adapter for row in adapted if row.adapter])
@@ -256,9 +259,25 @@ def _names(rows: Sequence[Configuration]) -> list[str]:
             parts = [f"r{row.adapter.rank}", f"α{row.adapter.alpha:g}"]
             parts += [f"lr {row.learning_rate:g}"] * rates + [f"lr ratio {row.lr_ratio:g}"] * ratios
             parts += [setting_text(row.adapter, name) for name in varied]
-            name = " ".join(parts)
+            name = " ".join(parts) if row in adapted else f"default r{row.adapter.rank} α{row.adapter.alpha:g}"
         names.append(f"{name} · {row.model}" if models and row.model else name)
     return names
+
+
+def grid_rows(rows: Sequence[Configuration]) -> list[Configuration]:
+    """The adapter rows of the grid: without the default configuration, unless it is in a grid with others."""
+    adapted = [row for row in rows if row.role == "lora" and row.adapter]
+    kept = [row for row in adapted if not row.default or sum(map(partial(_share_grid, row), adapted)) > 1]
+    return kept or adapted
+
+
+def _share_grid(one: Configuration, other: Configuration) -> bool:
+    """Whether two adapter rows differ at most in rank and alpha."""
+    first, second = (
+        (row.model, row.learning_rate, row.lr_ratio, replace(row.adapter, rank=1, alpha=1.0) if row.adapter else None)
+        for row in (one, other)
+    )
+    return first == second
 
 
 def varied_settings(adapters: Sequence[AdapterSpec]) -> list[str]:
@@ -321,6 +340,7 @@ def _configuration(record: Record, model: str | None, runs: Sequence[RunResult],
         status=_status(ended, len(runs)),
         selected=means.selected if selection not in (metric, LOSS) else None,
         by_loss=selection == LOSS,
+        default=first.default,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import chain
 
 from loralet.report.analysis import Analysis
+from loralet.report.configurations import grid_rows
 from loralet.report.figures import curves, grids
 from loralet.report.figures.pareto import pareto_panels
 from loralet.report.figures.rank_cost import rank_panels
@@ -13,7 +14,7 @@ from loralet.report.figures.style import Drawing
 
 def draw(analysis: Analysis) -> list[Drawing]:
     """Draw all figures that the run folder has data for."""
-    lora = [row for row in analysis.configurations if row.role == "lora"]
+    lora = grid_rows(analysis.configurations)
     panels = (*curves.loss_panels(analysis), *curves.accuracy_panels(analysis))
     drawn = [Drawing("course", "Training curves", _course(analysis), panels)]
     if any(len(grid.cells) > 1 for grid in analysis.grids):
@@ -59,7 +60,7 @@ def _grid(analysis: Analysis) -> str:
 
 
 def _rank(analysis: Analysis) -> str:
-    lora = [row for row in analysis.configurations if row.role == "lora" and row.seconds]
+    lora = [row for row in grid_rows(analysis.configurations) if row.seconds]
     flat = ""
     if len({round(row.seconds or 0.0, 2) for row in lora}) == 1:
         flat = " All times are equal because these runs shared one pack; its time and memory cannot be split by rank."

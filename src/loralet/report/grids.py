@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from loralet.adapters.spec import AdapterSpec
-from loralet.report.configurations import Configuration, setting_text, varied_settings
+from loralet.report.configurations import Configuration, grid_rows, setting_text, varied_settings
 from loralet.report.statistics import spearman
 
 FEWEST_CELLS = 3
@@ -135,8 +135,8 @@ def trends(rows: Sequence[Configuration]) -> tuple[Trend, ...]:
 def _families(rows: Sequence[Configuration]) -> dict[Fixed, list[Configuration]]:
     """Adapter rows that differ only in rank and alpha."""
     families: dict[Fixed, list[Configuration]] = {}
-    for row in rows:
-        if row.role == "lora" and row.adapter:
+    for row in grid_rows(rows):
+        if row.adapter:
             fixed = Fixed(row.model or "", row.learning_rate, row.lr_ratio, replace(row.adapter, rank=1, alpha=1.0))
             families.setdefault(fixed, []).append(row)
     return families

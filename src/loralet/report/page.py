@@ -51,6 +51,11 @@ def _templates(escape: bool) -> jinja2.Environment:
     return templates
 
 
+def html_templates() -> jinja2.Environment:
+    """The templates of pages, which escape all texts."""
+    return _templates(True)
+
+
 def _context(analysis: Analysis, drawings: Sequence[Drawing]) -> dict[str, object]:
     examples: Sequence[ExampleTable] = analysis.section.tables() if analysis.section else ()
     return {
@@ -73,7 +78,7 @@ def render_html(analysis: Analysis, drawings: Sequence[Drawing]) -> str:
         analysis: values and sentences.
         drawings: figures of the analysis.
     """
-    return visible(_templates(True).get_template("report.html.j2").render(_context(analysis, drawings)))
+    return visible(html_templates().get_template("report.html.j2").render(_context(analysis, drawings)))
 
 
 def render_markdown(analysis: Analysis, drawings: Sequence[Drawing], figures: str) -> str:

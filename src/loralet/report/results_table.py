@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
+from math import inf
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -10,11 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from loralet.adapters.spec import METHOD_NAMES
-from loralet.ranking import NAMES
+from loralet.ranking import NAMES, Rank
 from loralet.report.label_table import label_table
 from loralet.runs.results import DataFacts, Results, RunResult
 from loralet.runs.run import TRAINED, Role
-from loralet.runs.selection import chosen_run
+from loralet.runs.selection import chosen_run, rank_of_run
 from loralet.tasks.base import Scores
 from loralet.terminal import terminal
 
@@ -30,16 +31,20 @@ ROLES: dict[Role, str] = {
     "ensemble": "ensemble",
     "hybrid": "hybrid",
 }
-"""Names of the roles, in table order. Other baselines of a task are named by their role."""
+"""Names of the roles. Other baselines of a task are named by their role."""
 HEADINGS = ("", "run", "val.", "test (95 % interval)", "F1", "conv.", "trained", "s", "")
-HELD_OUT = 2
-"""Column of the scores on validation or out-of-fold rows, which is omitted without a test split."""
-LEAST_NEEDED = (7, 4, 6, 0, 5)
+HELD_OUT, ENDED = 2, 8
+"""Columns that are omitted if they are empty: scores on validation or out-of-fold rows, which are the main ones without
+a test split, and how a run ended."""
+LEAST_NEEDED = (5, 0, 6, 8, 7, 4)
 """Columns to omit, in this order, if the terminal is too narrow. Numbers are never truncated."""
-GAP = 3
+GAP = 2
+CHOSEN, TIED = "★", "≈"
 PIPE_WIDTH = 200
 """Width of the output in characters if it is not a terminal."""
 MISSING = "–"
+NOTHING: Rank = (-inf, -inf, 0)
+"""Below every rank."""
 
 
 def headings(data: DataFacts) -> tuple[str, ...]:
@@ -84,10 +89,14 @@ def _optional(value: float | None, form: str) -> str:
     return MISSING if value is None else format(value, form)
 
 
-def ordered(runs: Iterable[RunResult]) -> list[RunResult]:
-    """Sort runs: baselines, then adapters, then averages and ensembles, each in the order they were run."""
-    order = list(ROLES)
-    return sorted(runs, key=lambda run: order.index(run.role if run.role in ROLES else "tfidf-svm"))
+def leaderboard(results: Results, chosen: str) -> list[RunResult]:
+    """The runs, baselines included, by what selects on validation rows, the best first; rows without scores last."""
+
+    def key(run: RunResult) -> tuple[bool, Rank, bool]:
+        ranked = run.validation is not None
+        return ranked, rank_of_run(run, results.selection) if ranked else NOTHING, run.id == chosen
+
+    return sorted(results.runs, key=key, reverse=True)
 
 
 def columns_that_fit(
@@ -100,50 +109,66 @@ def columns_that_fit(
         width: characters; None: all columns fit.
         headings: the headings.
     """
-    columns = [i for i in range(len(headings)) if i != HELD_OUT or headings[i]]
+    empty = [i for i in (HELD_OUT, ENDED) if not headings[i] and not any(row[i] for row in rows)]
+    columns = [i for i in range(len(headings)) if i not in empty]
     widths = [max(len(row[i]) for row in (headings, *rows)) + GAP for i in range(len(headings))]
     for column in LEAST_NEEDED:
-        if width is None or sum(widths[i] for i in columns) <= width:
+        if width is None or sum(widths[i] for i in columns) - GAP <= width:
             break
-        columns.remove(column)
+        columns = [i for i in columns if i != column]
     return columns
 
 
-def results_table(results: Results, width: int | None = None, backends: Sequence[str] = ()) -> RenderableType:
+def results_table(
+    results: Results, width: int | None = None, backends: Sequence[str] = (), tied: Collection[str] = ()
+) -> RenderableType:
     """The results table of a run folder, followed by the data, the chosen run and the backends.
 
     Args:
         results: results of the run folder.
         width: maximum number of characters; None: no limit.
         backends: :func:`loralet.report.summary.backend_lines`.
+        tied: ids of the runs that cannot be distinguished from the chosen one
+            (:func:`loralet.report.run_tests.tied_runs`).
 
     Raises:
         RunError: no run finished training.
     """
     chosen = chosen_run(results).id
-    runs = ordered(results.runs)
-    # A row without a run id is named by its role, so that the role column can be omitted.
+    runs = leaderboard(results, chosen)
     tested, names = results.data.test_rows > 0, headings(results.data)
-    rows = [(row[0], row[1] or row[0], *row[2:]) for row in (cells(run, results.metric, tested) for run in runs)]
+    marks = dict.fromkeys(tied, TIED) | {chosen: CHOSEN}
+    rows = [_marked(cells(run, results.metric, tested), marks.get(run.id, "")) for run in runs]
     columns = columns_that_fit(rows, width, names)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True, header_style="bold")
     for i in columns:
         table.add_column(names[i], justify="left" if names[i] in ("run", "") else "right", no_wrap=True)
     for run, row in zip(runs, rows, strict=True):
         shown = tuple("" if i == 1 and 0 in columns and row[1] == row[0] else row[i] for i in columns)
         table.add_row(*shown, style="bold green" if run.id == chosen else "")
-    lines = (Text(line) for line in _lines(results, runs, chosen, backends))
-    return Group(table, *lines, *label_table(results))
+    lines = (Text(line) for line in _lines(results, runs, chosen, backends, bool(tied)))
+    return Group("", table, "", *lines, *label_table(results))
 
 
-def _lines(results: Results, runs: Sequence[RunResult], chosen: str, backends: Sequence[str]) -> list[str]:
+def _marked(row: tuple[str, ...], mark: str) -> tuple[str, ...]:
+    """The cells with a mark after the run id. A row without an id has its role there, so that the role column can be
+    omitted.
+    """
+    role, run, *rest = row
+    end = f" {mark}" if mark else ""
+    return (role if run else role + end, (run or role) + end, *rest)
+
+
+def _lines(results: Results, runs: Sequence[RunResult], chosen: str, backends: Sequence[str], tied: bool) -> list[str]:
     data = results.data
     counts = {"training": data.train_rows, "validation": data.validation_rows, "test": data.test_rows}
     rows = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
     return [
         *(f"{run.id}: {_members(run)}" for run in runs if run.members),
+        *_default_lines(runs),
         f"{data.source}: {rows} rows{f', {data.folds} folds' if data.folds else ''}; {len(data.labels)} labels",
         *_origin(results, chosen),
+        *([_tied_line(results)] if tied else []),
         *(f"backend: {line}" for line in backends),
     ]
 
@@ -162,6 +187,22 @@ def _origin(results: Results, chosen: str) -> list[str]:
         f"chosen on validation{by}: {chosen}; no test split: the same rows selected its state, so its scores on them "
         "are slightly optimistic"
     ]
+
+
+def _tied_line(results: Results) -> str:
+    rows = "test" if results.data.test_rows else results.data.held_out
+    return f"{TIED} not distinguishable from it on the {rows} rows (paired test with Holm's correction)"
+
+
+def _default_lines(runs: Sequence[RunResult]) -> list[str]:
+    """What the default configuration of ``loralet train`` is, if the folder is a study that contains it."""
+    own = [run for run in runs if run.default and run.adapter]
+    if not own:
+        return []
+    adapter, rates = own[0].adapter, ", ".join(dict.fromkeys(f"{run.learning_rate:g}" for run in own))
+    assert adapter is not None
+    names, settings = ", ".join(sorted(run.id for run in own)), f"rank {adapter.rank}, alpha {adapter.alpha:g}"
+    return [f"{names}: the default of loralet train ({settings}, learning rate {rates}, all linear layers)"]
 
 
 def _members(run: RunResult) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from loralet.adapters.spec import METHOD_NAMES
 from loralet.report.comparisons import choose
-from loralet.report.configurations import Configuration, Model
+from loralet.report.configurations import Configuration, Model, grid_rows
 from loralet.report.grids import Trend
 from loralet.report.savings import Savings
 from loralet.report.wording import NO_BREAK, capitalised, listed, p_value, percent, points
@@ -206,7 +206,7 @@ def _against(best: Configuration, row: Configuration) -> str:
 
 
 def _settings(facts: Facts) -> str:
-    lora = facts.of("lora")
+    lora = grid_rows(facts.rows)
     if len(lora) < 2:
         return "A single configuration does not show the effect of rank and alpha; a grid (loralet study) does."
     low, high = (f(lora, key=lambda row: row.accuracy) for f in (min, max))

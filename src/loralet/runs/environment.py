@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-import torch
-
 from loralet import __version__
 from loralet.atomic import write_json
 from loralet.backends.info import BackendInfo
@@ -74,6 +72,8 @@ class Environment:
 
 def environment(backends: tuple[SessionBackend, ...] = ()) -> Environment:
     """The environment of this process."""
+    import torch  # takes a while, and reading a folder does without
+
     return Environment(
         loralet=__version__,
         python=platform.python_version(),

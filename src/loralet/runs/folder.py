@@ -5,6 +5,7 @@ environment.json     versions, machine and backends (loralet.runs.environment)
 metrics.jsonl        one line per event (loralet.runs.metrics)
 results.json         see docs/reference/results.md (loralet.runs.results)
 predictions.safetensors   test targets, and each run's test probabilities or predicted classes
+validation.safetensors    without a test split: validation targets, and each run's predicted classes
 adapters/ID/         one folder per trained run (loralet.artifacts.folder)
 checkpoint/          while the run is unfinished: what a resume needs (loralet.runs.checkpoints)
 
@@ -36,6 +37,8 @@ from loralet.tasks.base import Scores, Task
 from loralet.tasks.classes import ClassScores
 
 PREDICTIONS = "predictions.safetensors"
+HELD_OUT = "validation.safetensors"
+"""Predictions of the validation rows, in a folder without a test split."""
 PREDICTED = "predicted/"
 """Prefix in predictions.safetensors for runs that have only predicted targets; ids contain no slash."""
 TARGETS = "labels"
@@ -94,9 +97,9 @@ class RunFolder:
         if (self.folder / "adapters" / run / "loralet.json").exists():
             add_metrics(self.folder / "adapters" / run, split, rows, scores, classes)
 
-    def save_predictions(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Write predictions.safetensors."""
-        with new_file(self.folder / PREDICTIONS) as temporary:
+    def save_predictions(self, arrays: Mapping[str, np.ndarray], name: str = PREDICTIONS) -> None:
+        """Write the predictions of the test rows, or of the validation rows (:data:`HELD_OUT`)."""
+        with new_file(self.folder / name) as temporary:
             save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary)
 
     def save_results(self, results: Results) -> None:
@@ -108,7 +111,9 @@ class RunFolder:
         self.metrics.close()
 
 
-def read_predictions(folder: Path, task: Task) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
+def read_predictions(
+    folder: Path, task: Task, name: str = PREDICTIONS
+) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Read targets of the test rows, probabilities by run, and predicted targets by run.
 
     Folders of older versions have no predictions of baselines without probabilities.
@@ -116,11 +121,12 @@ def read_predictions(folder: Path, task: Task) -> tuple[np.ndarray, dict[str, np
     Args:
         folder: the run folder.
         task: the task of the run, which decides what the probabilities predict.
+        name: name of the file.
 
     Raises:
         RunError: the file is broken.
     """
-    path = folder / PREDICTIONS
+    path = folder / name
     try:
         with safe_open(path, "numpy") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # safe_open is not a dict

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -52,6 +53,8 @@ class RunResult:
             rows.
         calibration: the temperature of the logits, and the calibration error; None for baselines and ensembles, and in
             files written before it was fitted.
+        default: whether a run of a study has the default adapter and learning rate of ``loralet train``; in files
+            written before these were recorded, false.
     """
 
     id: str
@@ -73,6 +76,7 @@ class RunResult:
     validation: Scores | None = None
     test: Scores | None = None
     calibration: TemperatureScaling | None = None
+    default: bool = False
 
     @property
     def trained(self) -> bool:
@@ -112,6 +116,7 @@ class DataFacts:
         text_columns: columns of the table that make up the text; empty in older files, as the next two are.
         label_column: column of the labels.
         label_type: type of the labels in the training data: ``str``, ``int``, ``float`` or ``bool``.
+        test_fingerprint: hash of the texts and label names of the test split; empty without one and in older files.
     """
 
     source: str
@@ -125,6 +130,7 @@ class DataFacts:
     text_columns: tuple[str, ...] = ()
     label_column: str = ""
     label_type: LabelType = "str"
+    test_fingerprint: str = ""
 
     @property
     def held_out_rows(self) -> int:
@@ -221,12 +227,17 @@ def is_finished(folder: Path) -> bool:
         return False
 
 
+def resume_command(folder: Path) -> str:
+    """The command that continues an unfinished run."""
+    return f"loralet resume {shlex.quote(str(folder))}"
+
+
 def unfinished_text(folder: Path, results: Results) -> str:
     """One line about an unfinished run: what is missing, and how to go on."""
     trained = sum(run.role in TRAINED for run in results.runs)
     missing = f"{trained} of {trained + len(results.pending)} runs are trained"
     test = " and the test split is not read" if results.data.test_rows else ""
-    return f"{folder} is unfinished: {missing}{test}; `loralet resume {folder}` goes on"
+    return f"{folder} is unfinished: {missing}{test}; `{resume_command(folder)}` goes on"
 
 
 def read_results(folder: Path) -> Results:
@@ -239,7 +250,7 @@ def read_results(folder: Path) -> Results:
     if not path.exists():
         if (folder / CHECKPOINTS).is_dir():
             raise RunError(
-                f"{folder}: the run was interrupted before its first results; `loralet resume {folder}` goes on"
+                f"{folder}: the run was interrupted before its first results; `{resume_command(folder)}` goes on"
             )
         if (folder / "config.toml").exists():
             raise RunError(f"{folder}: the run did not finish (no {NAME}) and has no checkpoints; train again")

@@ -29,6 +29,7 @@ class Run:
         seed: seed of initial values, dropout and row order.
         lr_ratio: ratio of the learning rate of B to that of A (:meth:`loralet.adapters.pack.Pack.lr_factors`).
         fold: fold of a cross-validation whose rows have weight 0 in this run, from 0; None: trained on all rows.
+        default: whether it has the default adapter and learning rate of ``loralet train``.
     """
 
     id: str
@@ -39,6 +40,7 @@ class Run:
     seed: int = 0
     lr_ratio: float = 1.0
     fold: int | None = None
+    default: bool = False
 
     def numbers(self, layers: int) -> Adapter:
         """The numeric configuration for a pack; targets must be resolved.

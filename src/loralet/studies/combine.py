@@ -134,6 +134,7 @@ def _ensemble(found: Candidates, members: Sequence[Row]) -> Row:
     row = _row("ensemble", members, sum(member.trainable for member in members), found.session)
     task = found.session.task
     together = task.average([found.logits[found.rows.index(member)] for member in members])
+    row.held_out = task.predicted(together)
     row.validation = task.score(together, found.session.rows.validation.targets.numpy())
     return row
 

@@ -67,7 +67,7 @@ def fit_hybrid(row: Row, logits: Float[np.ndarray, "m c"], session: Session, cor
     fitted, others = _fit(session, corpus)
     size = fitted.model.parameters
     words = Row(Run(WORDS, "", WORDS), size, size, seconds=fitted.seconds, validation=task.score(others, targets))
-    words.words = fitted.model
+    words.words, words.held_out = fitted.model, task.predicted(others)
     own = logits / row.temperature
     mixture = choose_weight(own, others, targets)
     if not (mixture.weight < 1 and (session.training.hybrid == "on" or mixture.pays)):

@@ -61,7 +61,8 @@ class Plan:
         stop_at_target: whether a run leaves when it reaches the target score.
         combine: whether to add an average and an ensemble of the runs.
         folds: number of folds (:func:`loralet.training.folds.number_of_folds`); there must be one run.
-        by_rows: whether the learning rate of the only run was not set, so that it depends on the training rows.
+        by_rows: whether the learning rate of the only run was not set, so that it depends on the training rows, as that
+            of the default configuration of a study always does.
         teaching: the teachers of the only run; None: it is trained on its labels.
     """
 
@@ -84,8 +85,10 @@ class Plan:
         """The plan for a number of training rows.
 
         With fewer than :data:`FEW_ROWS`, a learning rate that is not set is lower, and a length that is not set is
-        shorter.
+        shorter. In a study, only the learning rate of the default configuration is.
         """
+        if self.kind == "study" and rows < FEW_ROWS:
+            return replace(self, runs=tuple(replace(r, lr=FEW_ROWS_LR) if r.default else r for r in self.runs))
         if not self.by_rows or rows >= FEW_ROWS:
             return self
         (run,) = self.runs
@@ -98,6 +101,15 @@ class Plan:
     @property
     def notes(self) -> list[str]:
         """What :meth:`settled` changed, in one sentence for the user; empty if nothing."""
+        if any(run.default and run.lr == FEW_ROWS_LR for run in self.runs):
+            note = (
+                f"fewer than {FEW_ROWS} training rows: the default configuration has a learning rate of {FEW_ROWS_LR:g}"
+            )
+            return [
+                note
+                if self.training.steps == FEW_ROWS_STEPS
+                else f"{note}; `loralet train` takes {FEW_ROWS_STEPS} steps"
+            ]
         if not self.by_rows or self.runs[0].lr != FEW_ROWS_LR:
             return []
         steps = f" and {FEW_ROWS_STEPS} steps" if self.training.steps == FEW_ROWS_STEPS else ""
@@ -143,7 +155,9 @@ def plan_teach(config: TeachConfig, teachers: Sequence[Path]) -> Plan:
 
 
 def plan_study(config: StudyConfig) -> Plan:
-    """Plan every combination of the grid, and per model and seed a linear probe and optional full fine-tuning."""
+    """Plan every combination of the grid, and per model and seed a linear probe and, on request, the default
+    configuration and full fine-tuning.
+    """
     grid = config.grid
     runs: list[Run] = []
     models = tuple(map(resolve_model, grid.models))
@@ -151,6 +165,8 @@ def plan_study(config: StudyConfig) -> Plan:
         runs.append(adapter_run(model, HEAD_ALONE, grid.probe_lr, seed))
         for adapter, lr, ratio in product(_adapters(grid), grid.lrs, grid.lr_ratios):
             runs.append(adapter_run(model, adapter, lr, seed, _marks(grid, adapter, ratio), ratio))
+        if grid.default:
+            runs.append(_default_run(model, seed))
         if grid.full:
             runs.append(Run(f"full-lr{short(grid.full_lr)}-s{seed}", model, "full", lr=grid.full_lr, seed=seed))
     return Plan(
@@ -166,6 +182,28 @@ def plan_study(config: StudyConfig) -> Plan:
         stop_at_target=config.stop_at_target,
         combine=config.combine,
     )
+
+
+def _default_run(model: str, seed: int) -> Run:
+    """The configuration that ``loralet train`` trains without options."""
+    made = adapter_run(model, AdapterSpec(), USUAL_LR, seed)
+    return replace(made, id=f"default-s{seed}", default=True)
+
+
+def without_repeats(runs: Sequence[Run]) -> tuple[Run, ...]:
+    """The runs, without the default configuration where the grid contains it; the run of the grid is then marked.
+
+    Args:
+        runs: runs with resolved targets and learning rates.
+    """
+    own = {_settings(run) for run in runs if run.role == "lora" and not run.default}
+    given = {_settings(run) for run in runs if run.default}
+    kept = (run for run in runs if not (run.default and _settings(run) in own))
+    return tuple(replace(run, default=run.role == "lora" and _settings(run) in given) for run in kept)
+
+
+def _settings(run: Run) -> tuple[str, AdapterSpec, float, float, int]:
+    return run.model, run.adapter, run.lr, run.lr_ratio, run.seed
 
 
 def _adapters(grid: GridOptions) -> list[AdapterSpec]:

@@ -12,7 +12,7 @@ from loralet.errors import RunError, TrainingError
 from loralet.events import Event, PackResumed, Stage
 from loralet.interrupts import Interrupted
 from loralet.runs.environment import SessionBackend
-from loralet.runs.folder import PREDICTED, TARGETS, RunFolder
+from loralet.runs.folder import HELD_OUT, PREDICTED, TARGETS, RunFolder
 from loralet.runs.out_of_fold import save_out_of_fold
 from loralet.runs.results import DataFacts, Results, SplitClasses
 from loralet.runs.resume import Origin, origin_of
@@ -23,7 +23,7 @@ from loralet.studies.combine import combine, measure_ensembles
 from loralet.studies.estimate import Packs, pack_up
 from loralet.studies.folds import CrossValidated, cross_validate, remarks
 from loralet.studies.hybrid import add_hybrid, measure_hybrid
-from loralet.studies.plan import Plan
+from loralet.studies.plan import Plan, without_repeats
 from loralet.studies.saving import StudySaver
 from loralet.studies.teaching import Lesson, prepare_lesson, teach
 from loralet.training.corpus import Corpus, load_corpus, split_rows
@@ -118,7 +118,8 @@ def prepare(plan: Plan, listen: Listen) -> Prepared:
     lesson = prepare_lesson(plan.teaching, corpus, plan.compute, listen) if plan.teaching else None
     if plan.teaching and lesson:
         sessions = {model: teach(session, corpus, plan.teaching, lesson) for model, session in sessions.items()}
-    plan = replace(plan, runs=tuple(resolved(run, sessions[run.model].backbone.table) for run in plan.runs))
+    settled = [resolved(run, sessions[run.model].backbone.table) for run in plan.runs]
+    plan = replace(plan, runs=without_repeats(settled))
     runs = [member for run in plan.runs for member in (run, *fold_runs(run, corpus.folds))]
     return Prepared(plan, corpus, sessions, pack_up(runs, sessions), lesson)
 
@@ -155,6 +156,7 @@ def carry_out(prepared: Prepared, folder: RunFolder, listen: Listen, saver: Stud
     if plan.training.hybrid != "off":
         found = validated.predictions if validated else None
         rows += add_hybrid(rows, sessions, corpus, plan, found, folder, tell)
+    _save_held_out(rows, corpus, validated, folder)
     reads = _read_test(rows, sessions, corpus, plan, folder, tell)
     results = _results(rows, prepared, reads)
     folder.save_results(results)
@@ -241,6 +243,7 @@ def _results(rows: Sequence[Row], prepared: Prepared, reads: int, finished: bool
         text_columns=dataset.text_columns,
         label_column=dataset.label_column,
         label_type=dataset.task.label_type,
+        test_fingerprint=dataset.test_fingerprint,
     )
     runs = tuple(row.result() for row in rows)
     selection = selection_of(plan.training.select_by, dataset.task)
@@ -277,6 +280,7 @@ def _baselines(corpus: Corpus, tell: Listen) -> list[Row]:
         size = baseline.parameters
         row = Row(Run(baseline.role, "", baseline.role), size, size, seconds=baseline.seconds, predict=baseline.predict)
         predicted = baseline.predict(corpus.validation.texts.to_pylist())
+        row.held_out = predicted
         row.validation = task.score_predictions(predicted, corpus.validation.targets)
         rows.append(row)
     return rows
@@ -292,6 +296,20 @@ def _random_head(session: Session, like: Run) -> Row:
     logits = session.logits([run], [row.tensors], session.rows.validation)[0]
     row.validation = session.task.score(logits, session.rows.validation.targets.numpy())
     return row
+
+
+def _save_held_out(rows: Sequence[Row], corpus: Corpus, validated: CrossValidated | None, folder: RunFolder) -> None:
+    """Write the held-out predictions that tell runs apart where there is no test split: on the validation rows, or with
+    folds those of the hybrid and its linear model.
+    """
+    own = {row.run.id: row.held_out for row in rows if row.held_out is not None}
+    if validated:
+        found = validated.predictions
+        others = {id: values for id, values in own.items() if id not in found.logits}
+        save_out_of_fold(folder.folder, replace(found, predicted={**found.predicted, **others}))
+    elif corpus.dataset.test is None:
+        arrays = {PREDICTED + id: values for id, values in own.items()}
+        folder.save_predictions({TARGETS: corpus.validation.targets} | arrays, HELD_OUT)
 
 
 def _read_test(

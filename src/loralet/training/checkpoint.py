@@ -27,6 +27,8 @@ MATRICES = ("parameters", "exp_avg", "exp_avg_sq")
 STATES = ("best", "last")
 RUN_FIELDS = ("stale", "steps", "converged_step", "seconds", "status")
 ROW_FIELDS = ("trainable", "total", "steps", "converged_step", "seconds", "memory", "status")
+HELD_OUT = "held-out"
+"""Prefix of the predictions of a row on the held-out rows."""
 
 
 def save_state(state: TrainingState) -> Saved:
@@ -93,6 +95,7 @@ def _run_state(values: Mapping[str, Any], runs: Mapping[str, Run], saved: Saved)
 def save_rows(rows: Sequence[Row]) -> Saved:
     """The rows of the results that a finished pack gave, with their tensors."""
     tensors = {f"{row.run.id}/{name}": _array(t) for row in rows for name, t in row.tensors.items()}
+    tensors |= {f"{HELD_OUT}/{row.run.id}": row.held_out for row in rows if row.held_out is not None}
     return Saved({"rows": [_row_values(row) for row in rows]}, tensors)
 
 
@@ -128,6 +131,7 @@ def _row(values: Mapping[str, Any], saved: Saved) -> Row:
     row = Row(run, **{name: values[name] for name in ROW_FIELDS}, calibration=calibration, classes=classes)
     row.validation = None if validation is None else Scores.from_json(validation)
     row.tensors = _own_tensors(saved, f"{run.id}/")
+    row.held_out = saved.tensors.get(f"{HELD_OUT}/{run.id}")
     return row
 
 

@@ -52,7 +52,8 @@ def resolved(run: Run, table: EncoderTable) -> Run:
 def group(runs: Iterable[Run], fits: Callable[[Sequence[Run]], bool] = lambda runs: True) -> list[list[Run]]:
     """Group runs into packs by model, seed and adapter method.
 
-    Full fine-tuning always has a separate pack; a linear probe joins the pack of the first method.
+    Full fine-tuning always has a separate pack, as has the default configuration of a study whose grid covers other
+    linear layers, so that its time is its own. A linear probe joins the pack of the first method.
 
     Args:
         runs: runs to train.
@@ -61,9 +62,11 @@ def group(runs: Iterable[Run], fits: Callable[[Sequence[Run]], bool] = lambda ru
     packs: dict[tuple[str, int, str, str], list[Run]] = {}
     every = list(runs)
     first = next((run.adapter.method for run in every if run.role == "lora"), HEAD_ALONE.method)
+    covered = {run.adapter.targets for run in every if run.role == "lora" and not run.default}
     for run in every:
         method = run.adapter.method if run.role == "lora" else first
-        packs.setdefault((run.model, run.seed, method, run.id if run.role == "full" else ""), []).append(run)
+        apart = run.role == "full" or (run.default and bool(covered) and run.adapter.targets not in covered)
+        packs.setdefault((run.model, run.seed, method, run.id if apart else ""), []).append(run)
     return [part for pack in packs.values() for part in divide(pack, fits)]
 
 

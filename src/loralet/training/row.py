@@ -34,6 +34,7 @@ class Row:
         members: ids of the runs of an average, an ensemble or a hybrid.
         words: the linear model on words, of its own row.
         encoder_weight: weight of the encoder in a hybrid.
+        held_out: predicted targets of the validation rows, or out-of-fold ones of the training rows.
     """
 
     run: Run
@@ -53,6 +54,7 @@ class Row:
     members: tuple[str, ...] = ()
     words: WordModel | None = None
     encoder_weight: float | None = None
+    held_out: np.ndarray | None = None
 
     @property
     def temperature(self) -> float:
@@ -71,7 +73,8 @@ class Row:
         scores = self.validation or task.score(logits, targets)
         (calibrated,) = task.check((logits / self.temperature)[None], targets)
         self.validation = replace(scores, loss=calibrated.loss if np.isfinite(calibrated.loss) else None)
-        self.classes["validation"] = task.classes(task.predicted(logits), targets)
+        self.held_out = task.predicted(logits)
+        self.classes["validation"] = task.classes(self.held_out, targets)
 
     def measure_test(self, task: Task, logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Score the calibrated logits of the test rows; returns their probabilities. Arguments as on validation."""
@@ -106,4 +109,5 @@ class Row:
             validation=self.validation,
             test=self.test,
             calibration=self.calibration,
+            default=run.default,
         )

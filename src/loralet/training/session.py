@@ -327,6 +327,8 @@ def make_artifact(row: Row, session: Session, corpus: Corpus, source: str, readi
             compute=session.compute,
             teachers=session.teachers,
             unlabelled_rows=session.unlabelled,
+            text_columns=corpus.dataset.text_columns,
+            label_column=corpus.dataset.label_column,
         ),
         metrics=measured,
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from loralet.report.analysis import Analysis
-from loralet.report.configurations import Configuration
+from loralet.report.configurations import Configuration, grid_rows
 from loralet.report.figures.style import ACCENT, INK, PAGE, Panel, panel, rules, series, sheet, styled
 from loralet.report.wording import amount
 
@@ -35,7 +35,7 @@ class Cost:
 
 def rank_panels(analysis: Analysis) -> list[Panel]:
     """Seconds and peak memory of each adapter configuration. Panels without measurements are omitted."""
-    rows = [row for row in analysis.configurations if row.role == "lora" and row.seconds is not None]
+    rows = [row for row in grid_rows(analysis.configurations) if row.seconds is not None]
     weighed = [row for row in rows if row.memory is not None]
     seconds = Cost("seconds", "training seconds per run", "seconds", [row.seconds or 0.0 for row in rows])
     memory = Cost("memory", "peak memory of the process", "bytes", [float(row.memory or 0) for row in weighed])
