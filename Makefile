@@ -111,7 +111,7 @@ docs: setup-dev  ## set up, then the documentation as a site, in build/site
 	@echo "documentation: build/site/index.html"
 
 test-lowest: $(LOWEST)/.lowest  ## set up, then the core tests against the lowest versions that pyproject.toml allows
-	$(LOWEST)/bin/python -m pytest --numprocesses 2 $(CORE_TESTS) $(ARGS)
+	$(LOWEST)/bin/python -m pytest --numprocesses 2 --dist worksteal $(CORE_TESTS) $(ARGS)
 
 $(LOWEST)/.lowest: pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv $(LOWEST)

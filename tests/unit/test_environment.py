@@ -83,5 +83,5 @@ def test_an_invalid_file_is_reported(tmp_path: Path) -> None:
     assert str(caught.value).splitlines() == [
         f"{tmp_path / NAME}: cannot be read:",
         "  - cores is 'two': a whole number is expected",
-        "  - backends[0].backend.name is 'fast': one of torch, native is expected",
+        "  - backends[0].backend.name is 'fast': one of torch, native, onnxruntime is expected",
     ]
