@@ -95,11 +95,12 @@ class SingleLabelSection:
         ]
 
     def _caption(self) -> str:
-        error = self.scaling.test if self.scaling else None
+        error, names = self.scaling.test if self.scaling else None, (self.shown.winner, "validation")
+        scaled = calibration_text(self.calibration, self.scaling, error, names)
         return (
             "Confusion matrix: each line sums to the rows of one label; shading shows the square root of the share. "
             "Reliability diagram: with perfect calibration, the dots lie on the dotted line; bars are 95 % intervals. "
-            f"{calibration_text(self.calibration, self.scaling, error, (self.shown.winner, "validation"))}"
+            + scaled
         )
 
     def tables(self) -> list[ExampleTable]:
