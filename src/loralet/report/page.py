@@ -15,7 +15,8 @@ from loralet.report.drawings import draw
 from loralet.report.figures.style import Drawing, Panel
 from loralet.report.run.content import RunPage
 from loralet.report.run.drawings import NAMES as RUN_DRAWINGS
-from loralet.report.run.tables import class_note, confusion_table, model_table, row_tables, run_headline, run_marks
+from loralet.report.run.tables import confidence_note, confusion_table, model_table, row_tables, run_headline, run_marks
+from loralet.report.run.tables import class_note as run_class_note
 from loralet.report.run.tables import class_table as run_class_table
 from loralet.report.sections.base import ExampleTable
 from loralet.report.summary import facts, headline
@@ -85,7 +86,8 @@ def run_context(analysis: Analysis, page: RunPage, drawings: Sequence[Drawing]) 
         "marks": run_marks(page),
         "tables": found,
         "class_table": run_class_table(page),
-        "class_note": class_note(page),
+        "class_note": run_class_note(page),
+        "confidence_note": confidence_note(page),
         "drawings": dict.fromkeys(RUN_DRAWINGS) | {drawing.name: drawing for drawing in drawings},
         "examples": row_tables(page),
     }

@@ -127,7 +127,10 @@ def tables(analysis: Analysis) -> dict[str, Table]:
 def _hybrid(winner: str) -> dict[str, tuple[str, str]]:
     """Headings of a study whose best run was combined with a linear model on words."""
     return {
-        NAME[0]: (NAME[0], f"what was trained; ★ the classifier that predict uses, ≈ not distinguishable from {winner}"),
+        NAME[0]: (
+            NAME[0],
+            f"what was trained; ★ the classifier that predict uses, ≈ not distinguishable from {winner}",
+        ),
         "vs ★": (f"vs {winner}", "accuracy minus that of this configuration, in points, on the same rows"),
     }
 

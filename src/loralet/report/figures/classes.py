@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from loralet.report.figures.matrix import wrapped
-from loralet.report.figures.style import ACCENT, INK, MUTED, WIDTH, Panel, panel, rules, sheet, styled
+from loralet.report.figures.style import INK, MUTED, SERIES, WIDTH, Panel, panel, rules, sheet, styled
 from loralet.tasks.classes import ClassScores
 
 MOST_CLASSES = 30
@@ -39,7 +39,7 @@ def class_panel(classes: Sequence[ClassScores], rows: str) -> Panel:
         places, totals = range(len(shown)), [scores.support for scores in shown]
         right = [round((scores.recall or 0.0) * scores.support) for scores in shown]
         axes.barh(places, totals, color=MUTED, alpha=0.35, height=0.72)
-        axes.barh(places, right, color=ACCENT, height=0.72)
+        axes.barh(places, right, color=SERIES[0], height=0.72)
         for place, scores in enumerate(shown):
             recall = "–" if scores.recall is None else f"{100 * scores.recall:.0f} %"
             axes.text(scores.support, place, f" {recall}", va="center", color=INK, fontsize=10)

@@ -43,7 +43,9 @@ def confusion_panel(labels: Sequence[str], counts: Sequence[Sequence[int]], rows
             for x, number in enumerate(line):
                 share = number / max(1, sum(line))
                 # The square root makes a few per cent of errors visible next to 90 % of correct rows.
-                draw_square(axes, (x, y), level(share**0.5, 0.0, 1.0), _text(number, share, count), 1, size=_size(count))
+                draw_square(
+                    axes, (x, y), level(share**0.5, 0.0, 1.0), _text(number, share, count), 1, size=_size(count)
+                )
         label_axes(axes, across, down, "predicted label, by number" if numbered else "predicted", "label")
         axes.set_title(f"{rows} by label and prediction", loc="left", color=INK, fontsize=10.5, pad=8)
         return panel(figure, "confusion", "Confusion matrix of the chosen run", _description(labels, counts))

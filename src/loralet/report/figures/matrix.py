@@ -25,7 +25,12 @@ def level(value: float, low: float, high: float) -> int:
 
 
 def draw_square(
-    axes: Axes, place: tuple[int, int], shade: int | None, lines: Sequence[str], columns: int, marked: bool = False,
+    axes: Axes,
+    place: tuple[int, int],
+    shade: int | None,
+    lines: Sequence[str],
+    columns: int,
+    marked: bool = False,
     size: float = 12,
 ) -> None:
     """Draw one square.

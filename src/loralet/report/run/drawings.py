@@ -37,7 +37,9 @@ def _classes(page: RunPage) -> Drawing:
     if page.confusion is not None and len(page.confusion) <= MOST_LABELS:
         labels = [scores.label for scores in page.classes]
         panels.append(confusion_panel(labels, page.confusion, f"{page.measured.split} rows"))
-        caption += " Confusion matrix: each line sums to the rows of one label; shading is the square root of the share."
+        caption += (
+            " Confusion matrix: each line sums to the rows of one label; shading is the square root of the share."
+        )
     return Drawing("classes", "Classes", caption.strip(), tuple(panels))
 
 

@@ -48,7 +48,7 @@ def title(facts: Facts) -> str:
     labels = list(data.labels)
     if len(labels) <= NAMED:
         return f"Classifier for {name}: {listed(labels)}"
-    return f"Classifier for {name}: {len(labels)} classes ({', '.join(labels[:NAMED - 1])}, …)"
+    return f"Classifier for {name}: {len(labels)} classes ({', '.join(labels[: NAMED - 1])}, …)"
 
 
 def described(facts: Facts) -> str:
@@ -87,7 +87,8 @@ def _origin(facts: Facts) -> str:
     """Where the rows come from, if they are not test rows."""
     measured = facts.measured
     if measured.split == "test":
-        return " The test rows were used neither for training nor for any choice."
+        reads = facts.record.results.test_reads
+        return " The test rows were used neither for training nor for any choice." if reads <= 1 else ""
     if measured.folds:
         return (
             f" Each of these training rows was classified by one of {measured.folds} models that were trained without "
@@ -216,8 +217,9 @@ def _about_classes(facts: Facts) -> list[str]:
     few = [scores.label for scores in facts.classes if scores.support < FEW_ROWS]
     if not few:
         return []
-    named = listed(few) if len(few) <= NAMED else f"{len(few)} of {len(facts.classes)} classes"
-    return [f"The scores of {named} are uncertain: fewer than {FEW_ROWS} of the measured rows have this label."]
+    many = "all classes" if len(few) == len(facts.classes) else f"{len(few)} of {len(facts.classes)} classes"
+    named = listed(few) if len(few) <= NAMED and len(few) < len(facts.classes) else many
+    return [f"The scores of {named} are uncertain: fewer than {FEW_ROWS} of the measured rows per class."]
 
 
 def _about_comparisons(facts: Facts) -> list[str]:

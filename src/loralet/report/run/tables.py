@@ -70,6 +70,22 @@ def class_note(page: RunPage) -> str:
     return f"{note} – marks a class without rows or predictions." if _missing(page) else note
 
 
+def confidence_note(page: RunPage) -> str:
+    """The recorded calibration error, for a page without the figures of the confidence; empty if it is unknown."""
+    scaling = page.scaling
+    if page.calibration is not None or scaling is None:
+        return ""
+    error = scaling.test if page.measured.split == "test" else scaling.validation
+    if error is None:
+        return ""
+    if not scaling.fitted:
+        return f"Calibration error of the probabilities on {page.measured.text}: {error.after:.3f}."
+    return (
+        f"The logits are divided by the temperature {scaling.temperature:.3g}. Calibration error of the probabilities "
+        f"on {page.measured.text}: {error.after:.3f} (without the temperature: {error.before:.3f})."
+    )
+
+
 def _missing(page: RunPage) -> bool:
     return any(None in (scores.recall, scores.precision, scores.f1) for scores in page.classes)
 
