@@ -15,9 +15,9 @@ from loralet.report.drawings import draw
 from loralet.report.figures.style import Drawing, Panel
 from loralet.report.run.content import RunPage
 from loralet.report.run.drawings import NAMES as RUN_DRAWINGS
-from loralet.report.run.tables import confidence_note, confusion_table, model_table, row_tables, run_headline, run_marks
 from loralet.report.run.tables import class_note as run_class_note
 from loralet.report.run.tables import class_table as run_class_table
+from loralet.report.run.tables import confidence_note, confusion_table, model_table, row_tables, run_headline, run_marks
 from loralet.report.sections.base import ExampleTable
 from loralet.report.summary import facts, headline
 from loralet.report.tables import class_table, marks_text, tables

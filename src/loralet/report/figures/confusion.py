@@ -14,7 +14,7 @@ MOST_SHARES = 6
 MOST_LABELS = 30
 """With more labels, names and numbers of a matrix of this size would overlap."""
 WIDEST_NAMES = 36
-"""If the names have more characters in total, or one has more than an axis shows on one line, the columns are numbered."""
+"""If the names have more characters in total, the columns are numbered."""
 SQUARE = 0.26
 """Least side of a square in inches, for numbers of two digits."""
 

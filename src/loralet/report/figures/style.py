@@ -34,8 +34,9 @@ VARIABLES = {
 }
 DASHES: tuple[tuple[float, ...], ...] = ((), (5, 2), (1.5, 1.8), (6, 2, 1.5, 2), (9, 3), (1, 3))
 WIDTH, HEIGHT = 5.0, 3.4
-"""Size of a panel in inches. Its width of 360 units is about that of a phone, where its text of at least 10 units has 10
-pixels. The page draws no panel smaller than this; on narrower screens, it scrolls."""
+"""Size of a panel in inches. Its width of 360 units is about that of a phone, where 10-unit text has about 10 pixels.
+
+The page draws no panel smaller than this; on narrower screens, it scrolls."""
 SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 10.0,

@@ -132,9 +132,8 @@ def _versus(own: ModelRow, other: ModelRow) -> str:
             side = "better" if found.difference > 0 else "worse"
             return f"; the classifier is {side} by {points(abs(found.difference))[1:]} ({figures})"
         return f"; the difference of the classifier, {points(found.difference)}, is not significant ({figures})"
-    if None in (own.low, other.low):
+    if own.low is None or own.high is None or other.low is None or other.high is None:
         return ""
-    assert own.low is not None and own.high is not None and other.low is not None and other.high is not None
     overlap = own.low <= other.high and other.low <= own.high
     verdict = "overlap, so no difference is shown" if overlap else "do not overlap"
     return f"; the intervals of both {verdict}"
