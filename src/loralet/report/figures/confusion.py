@@ -31,7 +31,7 @@ def confusion_panel(labels: Sequence[str], counts: Sequence[Sequence[int]], rows
     """
     count = len(labels)
     numbered = sum(map(len, labels)) > WIDEST_NAMES or count > MOST_SHARES
-    down = [wrapped(label if not numbered else f"{label}  {i}") for i, label in enumerate(labels, 1)]
+    down = [wrapped(f"{label} · {i}" if numbered else label) for i, label in enumerate(labels, 1)]
     across = [str(i) for i in range(1, count + 1)] if numbered else list(labels)
     names = 0.09 * max(len(line) for name in down for line in name.split("\n"))
     square = SQUARE if count > MOST_COUNTS else 0.36 if count > MOST_SHARES else 0.5
