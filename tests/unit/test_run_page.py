@@ -193,6 +193,15 @@ def test_damaged_out_of_fold_predictions_are_refused(place: Path, tmp_path: Path
         analyse(folder)
 
 
+def test_a_classifier_without_scores_or_members_is_one_message(place: Path, tmp_path: Path) -> None:
+    folder = write_hybrid(tmp_path / "run", place / "data")
+    change_results(folder, {HYBRID_RUN: {"members": ["gone", HYBRID_RUN]}})
+    assert model_table(page(tmp_path, "run")).lines[-1].cells[0].text == "hybrid: hybrid ★"
+    change_results(folder, {HYBRID_RUN: {"test": None, "validation": None}})
+    with pytest.raises(RunError, match=f"{HYBRID_RUN} has no scores in results.json"):
+        analyse(folder)
+
+
 def test_without_the_predictions_of_the_hybrid_those_of_its_encoder_are_used(place: Path, tmp_path: Path) -> None:
     folder = write_hybrid(tmp_path / "run", place / "data", test=False, folds=True)
     tensors = load_file(folder / NAME)

@@ -77,7 +77,7 @@ def run_page(record: Record, shipped: RunResult, models: tuple[Model, ...], with
         with_texts: whether to read rows of the data source again.
 
     Raises:
-        RunError: the out-of-fold predictions are damaged.
+        RunError: the out-of-fold predictions are damaged, or the classifier has no scores.
     """
     splits, measured = held_out_rows(record), measured_rows(record, shipped)
     rows = next((found for found in splits if found.split == measured.split), None)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from loralet.adapters.spec import METHOD_NAMES
+from loralet.errors import RunError
 from loralet.report.configurations import ALPHA_LEVEL, NAMES, Comparison
 from loralet.report.statistics import holm, paired
 from loralet.report.text import LINEAR
@@ -76,8 +77,14 @@ class ModelRow:
 
 
 def measured_rows(record: Record, shipped: RunResult) -> Measured:
-    """The rows with the most reliable scores of the classifier: test, out-of-fold or validation rows."""
+    """The rows with the most reliable scores of the classifier: test, out-of-fold or validation rows.
+
+    Raises:
+        RunError: the classifier has no scores.
+    """
     data = record.results.data
+    if not (shipped.test or shipped.validation):
+        raise RunError(f"{record.folder}: {shipped.id} has no scores in results.json; copy the run folder again")
     if shipped.test:
         return Measured("test", data.test_rows, data.folds)
     return Measured(data.held_out, data.held_out_rows, data.folds)
@@ -127,11 +134,15 @@ def _model(record: Record, run: RunResult, shipped: bool, measured: Measured) ->
 
 def model_name(record: Record, run: RunResult) -> str:
     """The name of a model, such as ``LoRA on tiny-en`` or ``hybrid: LoRA + TF-IDF + logistic regression``."""
+    if not run.members:
+        return _own_name(run)
+    members = [_own_name(other) for id in run.members for other in record.results.runs if other.id == id]
+    return f"{_own_name(run)}: {' and '.join(members)}"
+
+
+def _own_name(run: RunResult) -> str:
     if run.role == "lora" and run.adapter:
         return METHOD_NAMES[run.adapter.method]
-    if run.members:
-        members = (record.results.run(id) for id in run.members)
-        return f"{NAMES.get(run.role, run.role)}: {' and '.join(model_name(record, member) for member in members)}"
     return NAMES.get(run.role, run.role)
 
 

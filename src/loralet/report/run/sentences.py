@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,8 @@ def described(facts: Facts) -> str:
     """The classifier, such as ``LoRA (rank 16, alpha 32) on tiny-en, combined with a linear model on words``."""
     run = facts.shipped
     if run.role == HYBRID and run.members:
-        run = facts.record.results.run(run.members[0])
+        first = run.members[0]
+        run = next((other for other in facts.record.results.runs if other.id == first), run)
     name = {"full": "full fine-tuning", "linear-probe": "a linear probe"}.get(run.role, run.role)
     if run.role == "lora" and run.adapter:
         name = f"{METHOD_NAMES[run.adapter.method]} (rank {run.adapter.rank}, alpha {run.adapter.alpha:g})"
@@ -203,10 +205,11 @@ def _about_rows(facts: Facts) -> list[str]:
 
 
 def _about_training(facts: Facts) -> list[str]:
-    source = facts.record.results.data.source
+    results = facts.record.results
+    study = f" (loralet study {shlex.quote(results.data.source)} --seeds 0 1 2 measures it)"
     text = (
         "The interval covers the sampling of rows, not the variation between trainings, which one training does not "
-        f"show (loralet study {source} --seeds 0 1 2 measures it)."
+        f"show{study if results.kind == 'train' else ''}."
     )
     ended = [] if facts.shipped.status == "finished" else [f"The training ended as {facts.shipped.status}."]
     return [text, *ended]

@@ -102,7 +102,7 @@ def find_suspects(
     for rows in splits:
         judge = next((run for run in judges if run in rows.probabilities), None)
         split = dataset.test.read() if rows.split == "test" and dataset.test else dataset.train
-        if judge is not None and len(split) == len(rows.targets):
+        if judge is not None and len(split) == len(rows.targets) > 0:
             found.append(_of_split(rows, judge, split, record.results.data.labels))
     return tuple(found), "" if found else "No probabilities of held-out rows are recorded."
 
