@@ -24,11 +24,14 @@ from loralet.config.toml import options_text
 from loralet.data.files import Columns
 from loralet.data.sources import load_dataset
 from loralet.events import Checked, PackStarted, RunEnded, Stepped
+from loralet.records import plain
 from loralet.runs.environment import SessionBackend, environment
 from loralet.runs.folder import PREDICTED, TARGETS, RunFolder
-from loralet.runs.results import DataFacts, Results, TextLengths
+from loralet.runs.out_of_fold import OutOfFold, save_out_of_fold
+from loralet.runs.results import DataFacts, Results, SplitClasses, TextLengths
 from loralet.runs.run import Run
 from loralet.tasks.base import Scores
+from loralet.tasks.calibration import CalibrationError, TemperatureScaling
 from loralet.tasks.single_label import SingleLabel
 from loralet.training.packs import adapter_run
 from loralet.training.row import Row
@@ -171,6 +174,49 @@ def write_train(folder: Path, data: Path, test: bool = True) -> Path:
     run = adapter_run("./base", adapter, 0.0015, 0)
     rows = [_row(run, 50, 30, trainable=4 * (INPUTS + OUTPUTS) + 9)]
     return _write(folder, data, config, rows, test, [SessionBackend("./base", NATIVE)])
+
+
+HYBRID_RUN = "hybrid-lora-r4-a8-lr0.0015-s0"
+
+
+def write_hybrid(folder: Path, data: Path, test: bool = True, folds: bool = False) -> Path:
+    """A single run with baselines, whose hybrid is the classifier: 54 of 60 test rows against 50 of the encoder.
+
+    Args:
+        folder: folder to create.
+        data: see :func:`write_data`.
+        test: whether the data has a test split.
+        folds: whether there are out-of-fold predictions: 24 of the 30 training rows are correct.
+    """
+    config = TrainConfig(
+        str(data), "./base", str(folder), adapter=spec(4, 8.0), lr=0.0015, training=TrainingOptions(steps=STEPS)
+    )
+    run = adapter_run("./base", spec(4, 8.0), 0.0015, 0)
+    hybrid = _row(Run(HYBRID_RUN, "./base", "hybrid"), 54, trainable=150)
+    hybrid.members, hybrid.encoder_weight, hybrid.seconds = (run.id, "tfidf-lr"), 0.4, 4.0
+    hybrid.calibration = TemperatureScaling(2.0, 30, True, CalibrationError(0.2, 0.1))
+    rows = [
+        _row(Run("majority", "", "majority"), 20),
+        _row(Run("tfidf-svm", "", "tfidf-svm"), 52, trainable=100),
+        _row(run, 50, 30, trainable=4 * (INPUTS + OUTPUTS) + 9),
+        _row(Run("tfidf-lr", "", "tfidf-lr"), 53, trainable=100),
+        hybrid,
+    ]
+    for row in (rows[2], hybrid):
+        row.classes = {"validation": TASK.classes(probabilities(_right(row)).argmax(1), np.arange(TEST_ROWS) % 3)}
+    _write(folder, data, config, rows, test, [SessionBackend("./base", NATIVE)])
+    scores = hybrid.classes["validation"]
+    change_results(folder, {}, **({"train_rows": 30, "validation_rows": 0, "folds": 5} if folds else {}))
+    path = folder / "results.json"
+    split = "out-of-fold" if folds else "validation"
+    found = [plain(SplitClasses(HYBRID_RUN, split, scores))]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"classes": found}))
+    if folds:
+        targets = np.arange(30) % 3
+        logits = {HYBRID_RUN: 2.0 * np.log(probabilities(24)[:30]), run.id: np.log(probabilities(21)[:30])}
+        predicted = {"majority": np.zeros(30, np.int64), "tfidf-svm": probabilities(22)[:30].argmax(1)}
+        save_out_of_fold(folder, OutOfFold(targets, np.arange(30) % 5, logits, predicted))
+    return folder
 
 
 def _write(

@@ -312,6 +312,12 @@ def test_with_folds_the_weight_is_chosen_out_of_fold(place: Path, folded: Path) 
     losses = -together[np.arange(150), train.targets] + np.log(np.exp(together).sum(1))
     assert losses.mean() == pytest.approx(hybrid.validation.loss, abs=5e-3)
     assert saved.metrics["out-of-fold"].scores == hybrid.validation
+    words = found.logits["tfidf-lr"] - np.log(np.exp(found.logits["tfidf-lr"]).sum(1, keepdims=True))
+    assert np.abs(words - others).max() <= WORDS
+    assert hybrid.calibration is not None
+    recorded = found.logits[HYBRID] / hybrid.calibration.temperature
+    assert np.abs(recorded - mixed(encoder, found.logits["tfidf-lr"], saved.mixing)).max() <= 1e-4
+    assert np.abs(recorded - encoder).max() > 0.1  # it is not the encoder alone
     assert saved.words is not None
     every = np.ones(150, bool)
     kept = saved.words.logits(texts.tolist())

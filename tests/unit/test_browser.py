@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_folders import write_data, write_study
+from run_folders import write_data, write_hybrid, write_study
 
 from loralet.cli import main
 
@@ -46,10 +46,18 @@ MEASURE = """<script>function measure() {
     ink: getComputedStyle(document.body).color, names: table.tBodies[0].rows[0].cells[0].getBoundingClientRect().width,
     figures: [...document.querySelectorAll("svg")].map(svg => {
       const box = svg.getBoundingClientRect(), drawn = svg.getBBox();
-      const letters = [...svg.querySelectorAll("text")].map(text => text.getBoundingClientRect().height);
+      const scale = box.width / svg.viewBox.baseVal.width, texts = [...svg.querySelectorAll("text")];
+      const letters = texts.map(text => scale * parseFloat(getComputedStyle(text).fontSize));
+      const cut = texts.map(text => text.getBoundingClientRect()).filter(
+        text => text.left < box.left - 1 || text.right > box.right + 1 || text.top < box.top - 1
+          || text.bottom > box.bottom + 1).length;
       return {name: svg.getAttribute("aria-labelledby"), width: box.width, height: box.height, drawn: drawn.width,
-        letters: Math.min(...letters)};
+        letters: Math.min(...letters), cut};
     }),
+    wide: [...document.querySelectorAll(".scroll, .panel")].filter(box => box.scrollWidth > box.clientWidth + 1).map(
+      box => getComputedStyle(box, "::before").content),
+    narrow: [...document.querySelectorAll(".scroll, .panel")].filter(box => box.scrollWidth <= box.clientWidth).map(
+      box => getComputedStyle(box, "::before").content),
   };
 }</script>"""
 
@@ -70,12 +78,26 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("browser")
     write_data(folder / "data")
     write_study(folder / "run", folder / "data", seeds=(0, 1))
-    assert main(["report", str(folder / "run"), "--format", "html"]) == 0
-    text = (folder / "run" / "report.html").read_text()
+    listened(folder, folder / "run")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def single(page: Path) -> Path:
+    """The same for a single run with long labels."""
+    folder = page / "single"
+    folder.mkdir()
+    listened(folder, write_hybrid(folder / "run", page / "data", folds=True))
+    return folder
+
+
+def listened(folder: Path, run: Path) -> None:
+    """Write the report of a run as ``page.html`` of a folder."""
+    assert main(["report", str(run), "--format", "html"]) == 0
+    text = (run / "report.html").read_text()
     (folder / "page.html").write_text(
         text.replace("<head>", f"<head>{LISTEN}", 1).replace("</body>", f"{MEASURE}</body>", 1)
     )
-    return folder
 
 
 def browse(folder: Path, width: int) -> dict[str, Any]:
@@ -107,11 +129,33 @@ def test_the_page_in_chromium(page: Path, width: int) -> None:
         assert figure["width"] > 300, figure
         assert figure["height"] > 100, figure
         assert figure["drawn"] > 200, figure
-        assert figure["letters"] > 8, figure
+    figures_are_readable(seen)
     assert seen["sort"] == "descending"
     assert seen["up"] != seen["before"]
     assert (seen["up"][0], seen["up"][-1]) == ("random head (chance)", "r4 α16 ★")
     assert seen["down"] == seen["up"][::-1]
+
+
+def figures_are_readable(seen: dict[str, Any]) -> None:
+    """Letters have at least 10 pixels and lie within their figure, and what scrolls says so."""
+    for figure in seen["figures"]:
+        assert figure["letters"] >= 10, figure
+        assert figure["cut"] == 0, figure
+    assert all("scroll sideways" in hint for hint in seen["wide"])
+    assert all(hint == "none" for hint in seen["narrow"])
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_the_page_of_a_single_run_in_chromium(single: Path, width: int) -> None:
+    seen = browse(single, width)
+    assert seen["faults"] == []
+    assert (seen["width"], seen["overflow"]) == (width, 0)
+    assert [figure["name"].split("-title")[0] for figure in seen["figures"]] == [
+        "class-rows", "confusion", "reliability", "coverage", "course-loss", "course-accuracy",
+    ]  # fmt: skip
+    figures_are_readable(seen)
+    assert bool(seen["wide"]) == (width == 400)
+    assert seen["up"][-1] == "hybrid: LoRA and TF-IDF + logistic regression ★"
 
 
 def test_long_names_leave_space_for_numbers_on_a_phone(page: Path) -> None:

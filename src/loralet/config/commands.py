@@ -155,7 +155,7 @@ class ReportConfig:
     format: Literal["html", "md", "both"] = "both"
     """Formats to write. With both, the file extension is added for each."""
     texts: bool = True
-    """Include test rows, read from the data source again; --no-texts omits all texts."""
+    """Include rows, read from the data source again; --no-texts omits all texts."""
     json: str = ""
     """JSON file for the numbers of the report; not written if empty."""
 

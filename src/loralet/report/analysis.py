@@ -16,6 +16,7 @@ from loralet.report.curves import Curve, accuracy_curves, loss_curves
 from loralet.report.findings import findings
 from loralet.report.grids import Grid, Trend, grids, trends
 from loralet.report.recommendations import caveats, recommendations
+from loralet.report.run.content import RunPage, run_page
 from loralet.report.savings import Savings, savings
 from loralet.report.sections.base import Section, ShownRuns
 from loralet.report.sections.registry import section_of
@@ -24,6 +25,8 @@ from loralet.runs.record import Record, read_record
 from loralet.runs.results import DataFacts, SplitClasses
 from loralet.runs.selection import chosen_run, rank_of_run
 
+STUDY = "study"
+
 
 @dataclass(frozen=True)
 class Analysis:
@@ -31,7 +34,7 @@ class Analysis:
 
     Args:
         name: name of the run folder.
-        kind: ``train`` or ``study``.
+        kind: ``train``, ``teach`` or ``study``.
         task: name of the task.
         question, answer, findings, recommendations, caveats: sentences.
         data: the training data.
@@ -46,9 +49,10 @@ class Analysis:
         losses, accuracies: the curves of each run.
         grids, trends: accuracy and convergence by rank and alpha.
         savings: steps and time saved by early exits.
+        run: the page of a single run; None for a study.
         classes: scores of each class of the shown run; without a test split, of the run chosen on validation. None if
             they are not recorded.
-        section: the task-specific part; None without a test split.
+        section: the task-specific part of a study; None without a test split.
     """
 
     name: str
@@ -71,6 +75,7 @@ class Analysis:
     grids: tuple[Grid, ...]
     trends: tuple[Trend, ...]
     savings: Savings
+    run: RunPage | None
     classes: SplitClasses | None
     section: Section | None
     findings: tuple[str, ...]
@@ -90,6 +95,8 @@ class Analysis:
     @property
     def note(self) -> str:
         """Why the report shows no texts; empty if it shows them or has no test split."""
+        if self.run is not None:
+            return self.run.note
         return self.section.note if self.section else ""
 
     def to_json(self) -> dict[str, object]:
@@ -110,7 +117,7 @@ def analyse(folder: Path, with_texts: bool = True) -> Analysis:
     """
     record = read_record(folder)
     results = record.results
-    kind, chosen = section_of(results.task), chosen_run(results).id
+    kind, chosen = section_of(results.task), chosen_run(results)
     models = find_models(record)
     found, duplicates = configurations(record, models, kind)
     rows = compare_with_winner(record, found)
@@ -122,17 +129,19 @@ def analyse(folder: Path, with_texts: bool = True) -> Analysis:
         rows=tuple(rows),
         best=best,
         shown=shown.winner,
-        chosen=chosen,
+        chosen=chosen.id,
         duplicates=tuple(duplicates),
         trends=trends(rows),
         savings=savings(record),
     )
+    page = None if results.kind == STUDY else run_page(record, chosen, facts.models, with_texts)
+    single = page is not None
     return Analysis(
         name=folder.resolve().name,
         kind=results.kind,
         task=results.task,
-        question=text.question(facts),
-        answer=text.answer(facts),
+        question=page.title if page else text.question(facts),
+        answer=page.answer if page else text.answer(facts),
         data=results.data,
         training=record.config.training,
         reading=record.config.reading,
@@ -148,11 +157,12 @@ def analyse(folder: Path, with_texts: bool = True) -> Analysis:
         grids=grids(rows),
         trends=facts.trends,
         savings=facts.savings,
-        classes=find_classes(record, shown.winner),
-        section=kind.build(record, shown, with_texts) if record.targets is not None else None,
-        findings=findings(facts),
-        recommendations=recommendations(facts),
-        caveats=caveats(facts),
+        run=page,
+        classes=find_classes(record, chosen.id if single else shown.winner),
+        section=kind.build(record, shown, with_texts) if record.targets is not None and not single else None,
+        findings=() if single else findings(facts),
+        recommendations=() if single else recommendations(facts),
+        caveats=page.limitations if page else caveats(facts),
     )
 
 

@@ -9,7 +9,7 @@ from loralet.ranking import Rank
 from loralet.report.configurations import Comparison, Configuration, right_rows
 from loralet.report.statistics import Paired, holm, paired, pareto
 from loralet.runs.record import Record
-from loralet.runs.run import TRAINED
+from loralet.runs.run import HYBRID, TRAINED
 from loralet.runs.selection import Means, rank_of_configuration
 
 COSTS = ("trainable", "bytes", "seconds")
@@ -17,7 +17,7 @@ COSTS = ("trainable", "bytes", "seconds")
 
 
 def compare_with_winner(record: Record, rows: list[Configuration]) -> list[Configuration]:
-    """Mark the winner, compare every other row with it, and compute the Pareto fronts.
+    """Mark the winner and the row with the star, compare every other row with it, and compute the Pareto fronts.
 
     Args:
         record: the run folder.
@@ -37,11 +37,13 @@ def compare_with_winner(record: Record, rows: list[Configuration]) -> list[Confi
         name: Comparison(test.difference, test.low, test.high, test.p, corrected[name], test.method)
         for name, test in tests.items()
     }
+    hybrid = any(row.role == HYBRID for row in rows)
     fronts = {cost: _front(rows, cost) for cost in COSTS}
     return [
         replace(
             row,
             winner=row is best,
+            starred=row.role == HYBRID if hybrid else row is best,
             versus=versus.get(row.name),
             tied=row.name in versus and not versus[row.name].distinguishable,
             front=tuple(cost for cost in COSTS if row.name in fronts[cost]),

@@ -108,6 +108,7 @@ class Configuration:
         status: how its runs ended; empty if all finished.
         versus: comparison with the winner; None for the winner, for chance, and without predictions.
         winner: whether it is the configuration chosen on validation.
+        starred: whether it is marked ★: the winner, or in its place the hybrid that commands such as predict use.
         tied: whether it cannot be distinguished from the winner on the test rows.
         front: the costs for which it is on the Pareto front (:data:`loralet.report.comparisons.COSTS`).
         selected: the validation metric that selects, mean over seeds; None if it is the accuracy or the loss.
@@ -149,6 +150,7 @@ class Configuration:
     selected: float | None = None
     by_loss: bool = False
     default: bool = False
+    starred: bool = False
 
     @property
     def rank(self) -> int | None:

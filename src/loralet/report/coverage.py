@@ -63,17 +63,23 @@ def _point(curve: Coverage, i: int) -> CoveragePoint:
     return CoveragePoint(float(curve.thresholds[i]), rows / int(curve.rows[-1]), right / rows, *wilson(right, rows))
 
 
-def coverage_text(curve: CoverageCurve, run: str) -> str:
-    """The caption of the curve, with the confidences for wanted accuracies."""
+def coverage_text(curve: CoverageCurve, run: str, rows: str = "test rows") -> str:
+    """The caption of the curve, with the confidences for wanted accuracies.
+
+    Args:
+        curve: the curve.
+        run: name of the classifier.
+        rows: the rows it was measured on.
+    """
     text = (
-        f"Accuracy of {run} on the test rows whose confidence (largest probability) is at least a threshold, with its "
+        f"Accuracy of {run} on the {rows} whose confidence (largest probability) is at least a threshold, with its "
         "95 % interval, by the share of these rows. predict --min-confidence gives the other rows no label."
     )
     found = [(wanted, at) for wanted, at in curve.thresholds if at]
     never = [wanted for wanted, at in curve.thresholds if not at]
     if found:
         parts = [f"{percent(goal, 0)} at {at.threshold:g} ({percent(at.coverage)} of the rows)" for goal, at in found]
-        text += f" Accuracy reaches {listed(parts)}; these confidences were chosen on the test rows."
+        text += f" Accuracy reaches {listed(parts)}; these confidences were chosen on the {rows}."
     if never:
         text += f" No confidence gives {listed([percent(goal, 0) for goal in never])}."
     return text

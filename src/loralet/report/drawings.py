@@ -10,10 +10,13 @@ from loralet.report.figures import curves, grids
 from loralet.report.figures.pareto import pareto_panels
 from loralet.report.figures.rank_cost import rank_panels
 from loralet.report.figures.style import Drawing
+from loralet.report.run.drawings import draw_run
 
 
 def draw(analysis: Analysis) -> list[Drawing]:
     """Draw all figures that the run folder has data for."""
+    if analysis.run is not None:
+        return draw_run(analysis, analysis.run)
     lora = grid_rows(analysis.configurations)
     panels = (*curves.loss_panels(analysis), *curves.accuracy_panels(analysis))
     drawn = [Drawing("course", "Training curves", _course(analysis), panels)]

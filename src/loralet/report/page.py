@@ -13,9 +13,14 @@ from loralet.report.analysis import Analysis
 from loralet.report.class_scores import classes_text
 from loralet.report.drawings import draw
 from loralet.report.figures.style import Drawing, Panel
+from loralet.report.run.content import RunPage
+from loralet.report.run.drawings import NAMES as RUN_DRAWINGS
+from loralet.report.run.tables import class_note as run_class_note
+from loralet.report.run.tables import class_table as run_class_table
+from loralet.report.run.tables import confidence_note, confusion_table, model_table, row_tables, run_headline, run_marks
 from loralet.report.sections.base import ExampleTable
 from loralet.report.summary import facts, headline
-from loralet.report.tables import class_table, tables
+from loralet.report.tables import class_table, marks_text, tables
 from loralet.terminal import visible
 
 TEXT_SHOWN = 600
@@ -57,17 +62,39 @@ def html_templates() -> jinja2.Environment:
 
 
 def _context(analysis: Analysis, drawings: Sequence[Drawing]) -> dict[str, object]:
+    """What the templates show."""
+    if analysis.run is not None:
+        return run_context(analysis, analysis.run, drawings)
     examples: Sequence[ExampleTable] = analysis.section.tables() if analysis.section else ()
     return {
         "analysis": analysis,
         "headline": headline(analysis),
         "facts": facts(analysis),
+        "marks": marks_text(analysis),
         "tables": tables(analysis),
         "class_table": class_table(analysis),
         "class_note": classes_text(analysis.classes) if analysis.classes else "",
         "drawings": drawings,
         "findings_under": "grid" if any(drawing.name == "grid" for drawing in drawings) else "course",
         "examples": examples,
+    }
+
+
+def run_context(analysis: Analysis, page: RunPage, drawings: Sequence[Drawing]) -> dict[str, object]:
+    """What the templates show of a single run."""
+    found = {"results": model_table(page), "confusions": confusion_table(page)}
+    return {
+        "analysis": analysis,
+        "page": page,
+        "headline": run_headline(page),
+        "facts": facts(analysis),
+        "marks": run_marks(page),
+        "tables": found,
+        "class_table": run_class_table(page),
+        "class_note": run_class_note(page),
+        "confidence_note": confidence_note(page),
+        "drawings": dict.fromkeys(RUN_DRAWINGS) | {drawing.name: drawing for drawing in drawings},
+        "examples": row_tables(page),
     }
 
 
@@ -78,7 +105,8 @@ def render_html(analysis: Analysis, drawings: Sequence[Drawing]) -> str:
         analysis: values and sentences.
         drawings: figures of the analysis.
     """
-    return visible(html_templates().get_template("report.html.j2").render(_context(analysis, drawings)))
+    name = f"{_template(analysis)}.html.j2"
+    return visible(html_templates().get_template(name).render(_context(analysis, drawings)))
 
 
 def render_markdown(analysis: Analysis, drawings: Sequence[Drawing], figures: str) -> str:
@@ -89,8 +117,12 @@ def render_markdown(analysis: Analysis, drawings: Sequence[Drawing], figures: st
         drawings: figures of the analysis.
         figures: relative path of the folder with the figures.
     """
-    text = _templates(False).get_template("report.md.j2").render(_context(analysis, drawings), figures=figures)
-    return visible(text)
+    name = f"{_template(analysis)}.md.j2"
+    return visible(_templates(False).get_template(name).render(_context(analysis, drawings), figures=figures))
+
+
+def _template(analysis: Analysis) -> str:
+    return "report" if analysis.run is None else "run"
 
 
 def write_report(analysis: Analysis, html: Path | None, md: Path | None) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from loralet.config import StudyConfig
 from loralet.report.configurations import Configuration
 from loralet.report.statistics import check_error
 from loralet.report.text import LINEAR, SCALE, Facts
@@ -127,10 +126,9 @@ def caveats(facts: Facts) -> tuple[str, ...]:
 def _about_seeds(facts: Facts) -> list[str]:
     seeds = max((len(row.seeds) for row in facts.of("lora")), default=1)
     if seeds < 2:
-        how = "--seeds 0 1 2" if isinstance(facts.record.config, StudyConfig) else "another --seed"
         return [
             "Every configuration was trained with a single seed: the intervals cover the sampling of test rows, not "
-            f"the variation between trainings. Repeat with {how}."
+            "the variation between trainings. Repeat with --seeds 0 1 2."
         ]
     if seeds <= FEW_SEEDS:
         return [
@@ -190,16 +188,12 @@ def _about_time(record: Record) -> list[str]:
     data = record.results.data
     rows = min(training.validation_sample, data.held_out_rows)
     error = 100 * check_error(training.target_score, rows)
-    sentences = [
+    return [
         f"Convergence is the first check at {percent(training.target_score, 0)} on a fixed sample of {rows:,} "
-        f"{data.held_out} rows. The error of a check is about ± {error:.0f} points."
+        f"{data.held_out} rows. The error of a check is about ± {error:.0f} points.",
+        "Runs of one model and seed were trained in one pack. Its time is divided equally among its runs, and the "
+        "peak memory is that of the whole process. Neither shows the cost of a single rank.",
     ]
-    if isinstance(record.config, StudyConfig):
-        sentences.append(
-            "Runs of one model and seed were trained in one pack. Its time is divided equally among its runs, and the "
-            "peak memory is that of the whole process. Neither shows the cost of a single rank."
-        )
-    return sentences
 
 
 def _about_models(facts: Facts) -> list[str]:

@@ -135,7 +135,7 @@ def _versions(environment: Environment) -> str:
 def headline(analysis: Analysis) -> Pairs:
     """The key values at the top of the report."""
     best = analysis.best
-    shown = [("classifier" if analysis.data.folds else "chosen on validation", best.name)]
+    shown = [("chosen on validation", best.name)]
     if best.test:
         shown.append(("test accuracy", f"{100 * best.test.mean:.1f} %"))
     elif best.validation is not None:

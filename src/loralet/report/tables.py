@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from loralet.report.analysis import Analysis
 from loralet.report.configurations import Configuration
@@ -40,7 +40,8 @@ class Line:
 
     Args:
         cells: cells of the row.
-        winner, tied: see :class:`loralet.report.configurations.Configuration`.
+        winner: whether it is marked ★; it is drawn in another colour.
+        tied: see :class:`loralet.report.configurations.Configuration`.
         base: whether the row is not an adapter.
     """
 
@@ -115,21 +116,27 @@ def tables(analysis: Analysis) -> dict[str, Table]:
     measures = section_of(analysis.task).measures
     headings: Headings = (*RESULTS, *((measure.heading, measure.meaning) for measure in measures), *COURSE)
     costs: Headings = COSTS
-    if analysis.data.folds:
-        headings, costs = _out_of_fold(headings), _out_of_fold(costs)
+    if not analysis.best.starred:
+        headings, costs = (_renamed(found, _hybrid(analysis.best.name)) for found in (headings, costs))
     return {
         "results": _table("results", headings, rows, [_result_cells(row, measures) for row in rows]),
         "costs": _table("costs", costs, rows, [_cost_cells(row) for row in rows]),
     }
 
 
-def _out_of_fold(headings: Headings) -> Headings:
-    """The headings of a run with folds, whose held-out scores are those of other runs."""
-    renamed = {
-        NAME[0]: (NAME[0], "what was trained; ★ the classifier, ≈ not distinguishable from it"),
-        "val.": ("out-of-fold", "accuracy of a run per fold, each on the training rows that it held out"),
+def _hybrid(winner: str) -> dict[str, tuple[str, str]]:
+    """Headings of a study whose best run was combined with a linear model on words."""
+    return {
+        NAME[0]: (
+            NAME[0],
+            f"what was trained; ★ the classifier that predict uses, ≈ not distinguishable from {winner}",
+        ),
+        "vs ★": (f"vs {winner}", "accuracy minus that of this configuration, in points, on the same rows"),
     }
-    return tuple(renamed.get(name, (name, meaning)) for name, meaning in headings)
+
+
+def _renamed(headings: Headings, names: Mapping[str, tuple[str, str]]) -> Headings:
+    return tuple(names.get(name, (name, meaning)) for name, meaning in headings)
 
 
 def class_table(analysis: Analysis) -> Table | None:
@@ -152,19 +159,33 @@ def _place(row: Configuration) -> int:
     return len(BASES) + (row.role != "lora")
 
 
-def _table(
-    name: str, headings: Sequence[tuple[str, str]], rows: Sequence[Configuration], cells: Sequence[Sequence[Field]]
-) -> Table:
-    kept = [i for i in range(len(headings)) if any(line[i].text not in (MISSING, "") for line in cells)]
+def _table(name: str, headings: Headings, rows: Sequence[Configuration], cells: Sequence[Sequence[Field]]) -> Table:
     lines = [
-        Line(tuple(line[i] for i in kept), row.winner, row.tied, row.role != "lora")
-        for row, line in zip(rows, cells, strict=True)
+        Line(tuple(line), row.starred, row.tied, row.role != "lora") for row, line in zip(rows, cells, strict=True)
     ]
-    return Table(name, tuple(headings[i] for i in kept), tuple(lines))
+    return kept_columns(name, headings, lines)
+
+
+def kept_columns(name: str, headings: Headings, lines: Sequence[Line]) -> Table:
+    """A table without the columns that are empty in all lines."""
+    kept = [i for i in range(len(headings)) if any(line.cells[i].text not in (MISSING, "") for line in lines)]
+    short = [replace(line, cells=tuple(line.cells[i] for i in kept)) for line in lines]
+    return Table(name, tuple(headings[i] for i in kept), tuple(short))
+
+
+def marks_text(analysis: Analysis) -> str:
+    """What the symbols after the names mean."""
+    if not analysis.best.starred:
+        return (
+            "★ is the classifier that predict uses: the best run on validation combined with a linear model on words. "
+            f"≈ cannot be distinguished on the test rows from {analysis.best.name}, the configuration chosen on "
+            "validation among those without it."
+        )
+    return "★ was chosen on validation; ≈ cannot be distinguished from it on the test rows."
 
 
 def _name_cell(row: Configuration) -> Field:
-    mark = " ★" if row.winner else " ≈" if row.tied else ""
+    mark = " ★" if row.starred else " ≈" if row.tied else ""
     return Field(f"{row.name}{' (chance)' if row.role == 'random-head' else ''}{mark}", row.name, False)
 
 

@@ -11,7 +11,7 @@ from loralet.report.comparisons import choose
 from loralet.report.configurations import Configuration, Model, grid_rows
 from loralet.report.grids import Trend
 from loralet.report.savings import Savings
-from loralet.report.wording import NO_BREAK, capitalised, listed, p_value, percent, points
+from loralet.report.wording import NO_BREAK, listed, p_value, percent, points
 from loralet.runs.environment import Environment
 from loralet.runs.record import Record
 from loralet.runs.results import unfinished_text
@@ -129,14 +129,9 @@ def split_text(facts: Facts) -> str:
 
 
 def _accuracy(facts: Facts) -> str:
-    best, rows, folds = facts.best, split_text(facts), facts.record.results.data.folds
+    best, rows = facts.best, split_text(facts)
     if best.test is None:
         right = percent(best.validation or 0.0)
-        if folds:
-            return (
-                f"There is no test split. {capitalised(described(best))} classifies {right} of {rows} correctly: "
-                f"{folds} runs of it, each on the rows that it was not trained on."
-            )
         why = "There is no test split." if facts.record.results.finished else "So far:"
         return f"{why} Validation chose {best.name}, which classifies {right} of {rows} correctly."
     details = [f"95{NO_BREAK}% interval {100 * best.test.low:.1f}–{percent(best.test.high)}"]
@@ -151,8 +146,7 @@ def _accuracy(facts: Facts) -> str:
         )
         details.append(f"{which} cannot be distinguished from it")
     right = percent(best.test.mean)
-    subject = capitalised(described(best)) if folds else f"Chosen on validation, {described(best)}"
-    return f"{subject} classifies {right} of {rows} correctly ({'; '.join(details)})."
+    return f"Chosen on validation, {described(best)} classifies {right} of {rows} correctly ({'; '.join(details)})."
 
 
 def described(row: Configuration) -> str:

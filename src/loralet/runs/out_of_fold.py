@@ -28,7 +28,8 @@ class OutOfFold:
     Args:
         targets: targets of the rows.
         folds: fold of each row, from 0.
-        logits: by id of a trained run: for each row, the logits of the same configuration trained without its fold.
+        logits: by id of a trained run, of a linear model on words and of their hybrid: for each row, the logits of the
+            same configuration trained without its fold, not divided by the temperature.
         predicted: by id of a baseline: for each row, the target predicted by the model fitted without its fold.
     """
 

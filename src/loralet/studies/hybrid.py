@@ -8,7 +8,7 @@ it pays on the held-out rows (:attr:`loralet.tasks.mixing.Mixture.pays`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -16,7 +16,7 @@ from jaxtyping import Float
 from loralet.artifacts.artifact import OUT_OF_FOLD, Artifact, Measured
 from loralet.events import Stage
 from loralet.runs.folder import TARGETS, RunFolder
-from loralet.runs.out_of_fold import OutOfFold
+from loralet.runs.out_of_fold import OutOfFold, save_out_of_fold
 from loralet.runs.run import HYBRID, Run
 from loralet.runs.selection import rank_of_scores, selection_of
 from loralet.studies.plan import Plan
@@ -37,10 +37,12 @@ class Hybrid:
     Args:
         words: row of the linear model, with scores on the held-out rows.
         row: row of the hybrid, with scores and temperature; None if the linear model is not used.
+        logits: logits of both on the held-out rows, not divided by the temperature of the hybrid, by id.
     """
 
     words: Row
     row: Row | None = None
+    logits: Mapping[str, Float[np.ndarray, "m c"]] = field(default_factory=dict)
 
     @property
     def mixing(self) -> Mixing:
@@ -72,7 +74,7 @@ def fit_hybrid(row: Row, logits: Float[np.ndarray, "m c"], session: Session, cor
     mixture = choose_weight(own, others, targets)
     if not (mixture.weight < 1 and (session.training.hybrid == "on" or mixture.pays)):
         tell(Stage("hybrid: the linear model on words does not pay on held-out rows; the encoder is used alone"))
-        return Hybrid(words)
+        return Hybrid(words, logits={words.run.id: others})
     hybrid = Row(
         Run(f"{HYBRID}-{row.run.id}", row.run.model, HYBRID),
         row.trainable + size,
@@ -81,9 +83,10 @@ def fit_hybrid(row: Row, logits: Float[np.ndarray, "m c"], session: Session, cor
         members=(row.run.id, WORDS),
         encoder_weight=mixture.weight,
     )
-    hybrid.measure_validation(task, mixed(own, others, Mixing(mixture.weight)), targets)
+    together = mixed(own, others, Mixing(mixture.weight))
+    hybrid.measure_validation(task, together, targets)
     tell(Stage(_outcome(hybrid, row, selection_of(session.training.select_by, task))))
-    return Hybrid(words, hybrid)
+    return Hybrid(words, hybrid, {words.run.id: others, hybrid.run.id: together})
 
 
 def _fit(session: Session, corpus: Corpus) -> tuple[FittedWords, Float[np.ndarray, "m c"]]:
@@ -154,6 +157,8 @@ def add_hybrid(
 ) -> list[Row]:
     """The rows of the linear model and, if it is used, of the hybrid of the best run, which is saved.
 
+    With folds, their out-of-fold logits are saved next to those of the run.
+
     Args:
         rows: rows of the results.
         sessions: sessions by model.
@@ -177,6 +182,8 @@ def add_hybrid(
     else:
         logits = out_of_fold.logits[best.run.id]
     found = fit_hybrid(best, logits, session, corpus, tell)
+    if out_of_fold is not None:
+        save_out_of_fold(folder.folder, replace(out_of_fold, logits={**out_of_fold.logits, **found.logits}))
     if found.row is None:
         return [found.words]
     artifact = make_artifact(best, session, corpus, plan.source, plan.reading)

@@ -156,7 +156,8 @@ def carry_out(prepared: Prepared, folder: RunFolder, listen: Listen, saver: Stud
     if plan.training.hybrid != "off":
         found = validated.predictions if validated else None
         rows += add_hybrid(rows, sessions, corpus, plan, found, folder, tell)
-    _save_held_out(rows, corpus, validated, folder)
+    if not corpus.folds and corpus.dataset.test is None:
+        _save_held_out(rows, corpus, folder)
     reads = _read_test(rows, sessions, corpus, plan, folder, tell)
     results = _results(rows, prepared, reads)
     folder.save_results(results)
@@ -298,18 +299,10 @@ def _random_head(session: Session, like: Run) -> Row:
     return row
 
 
-def _save_held_out(rows: Sequence[Row], corpus: Corpus, validated: CrossValidated | None, folder: RunFolder) -> None:
-    """Write the held-out predictions that tell runs apart where there is no test split: on the validation rows, or with
-    folds those of the hybrid and its linear model.
-    """
-    own = {row.run.id: row.held_out for row in rows if row.held_out is not None}
-    if validated:
-        found = validated.predictions
-        others = {id: values for id, values in own.items() if id not in found.logits}
-        save_out_of_fold(folder.folder, replace(found, predicted={**found.predicted, **others}))
-    elif corpus.dataset.test is None:
-        arrays = {PREDICTED + id: values for id, values in own.items()}
-        folder.save_predictions({TARGETS: corpus.validation.targets} | arrays, HELD_OUT)
+def _save_held_out(rows: Sequence[Row], corpus: Corpus, folder: RunFolder) -> None:
+    """Write the predictions of the validation rows, which tell runs apart where there is no test split."""
+    arrays = {PREDICTED + row.run.id: row.held_out for row in rows if row.held_out is not None}
+    folder.save_predictions({TARGETS: corpus.validation.targets} | arrays, HELD_OUT)
 
 
 def _read_test(

@@ -4,38 +4,56 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from loralet.report.figures.matrix import draw_square, label_axes, level
+from loralet.report.figures.matrix import draw_square, label_axes, level, wrapped
 from loralet.report.figures.style import INK, WIDTH, Panel, panel, sheet, styled
 
 MOST_COUNTS = 12
-"""With more labels, the matrix shows no counts. Also the maximum number of characters of a label."""
+"""With more labels, the matrix shows no counts."""
 MOST_SHARES = 6
-"""With more labels, the matrix shows no shares below the counts, and names are rotated."""
-WIDEST_NAMES = 40
-"""If the names have more characters in total, they are rotated."""
+"""With more labels, the matrix shows no shares below the counts."""
+MOST_LABELS = 30
+"""With more labels, names and numbers of a matrix of this size would overlap."""
+WIDEST_NAMES = 36
+"""If the names have more characters in total, the columns are numbered."""
+SQUARE = 0.26
+"""Least side of a square in inches, for numbers of two digits."""
 
 
-def confusion_panel(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Panel:
-    """Test rows by label (down) and predicted label (across), shaded by their share of the label's rows.
+def confusion_panel(labels: Sequence[str], counts: Sequence[Sequence[int]], rows: str = "test rows") -> Panel:
+    """Rows by label (down) and predicted label (across), shaded by their share of the label's rows.
+
+    If the names have no space below the columns, rows and columns are numbered.
 
     Args:
         labels: label names.
         counts: rows of each label, by predicted label.
+        rows: the counted rows.
     """
-    short = [label if len(label) <= MOST_COUNTS else label[: MOST_COUNTS - 1] + "…" for label in labels]
+    count = len(labels)
+    numbered = sum(map(len, labels)) > WIDEST_NAMES or count > MOST_SHARES
+    down = [wrapped(f"{label} · {i}" if numbered else label) for i, label in enumerate(labels, 1)]
+    across = [str(i) for i in range(1, count + 1)] if numbered else list(labels)
+    names = 0.09 * max(len(line) for name in down for line in name.split("\n"))
+    square = SQUARE if count > MOST_COUNTS else 0.36 if count > MOST_SHARES else 0.5
+    lines = sum(max(square if numbered else 0.62, 0.18 * (1 + name.count("\n"))) for name in down)
     with styled():
-        figure = sheet(WIDTH, min(6.0, 1.2 + 0.62 * len(labels)))
+        figure = sheet(max(WIDTH, 0.5 + names + square * count), 1.1 + lines)
         axes = figure.add_subplot()
         for y, line in enumerate(counts):
-            for x, count in enumerate(line):
-                share = count / max(1, sum(line))
+            for x, number in enumerate(line):
+                share = number / max(1, sum(line))
                 # The square root makes a few per cent of errors visible next to 90 % of correct rows.
-                draw_square(axes, (x, y), level(share**0.5, 0.0, 1.0), _text(count, share, len(labels)), 1)
-        label_axes(axes, short, short, "predicted", "label")
-        if len(labels) > MOST_SHARES or max(map(len, short)) * len(labels) > WIDEST_NAMES:
-            axes.tick_params(axis="x", rotation=90)
-        axes.set_title("test rows by label and prediction", loc="left", color=INK, fontsize=10.5, pad=8)
+                draw_square(
+                    axes, (x, y), level(share**0.5, 0.0, 1.0), _text(number, share, count), 1, size=_size(count)
+                )
+        label_axes(axes, across, down, "predicted label, by number" if numbered else "predicted", "label")
+        axes.set_title(f"{rows} by label and prediction", loc="left", color=INK, fontsize=10.5, pad=8)
         return panel(figure, "confusion", "Confusion matrix of the chosen run", _description(labels, counts))
+
+
+def _size(labels: int) -> float:
+    """Size of the letters in the squares."""
+    return 12 if labels <= MOST_SHARES else 10
 
 
 def _text(count: int, share: float, labels: int) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ def loss_panels(analysis: Analysis) -> list[Panel]:
     for model, curves in _by_model(analysis.losses).items():
         with styled():
             axes = _axes(curves)
-            _loss_axis(axes, curves)
+            loss_axis(axes, curves)
             panels.append(_panel(analysis, axes, "loss", model, curves, "training loss, smoothed"))
     return panels
 
@@ -85,7 +85,7 @@ def _style(dashes: tuple[float, ...]) -> tuple[float, tuple[float, ...]] | Liter
     return (0.0, dashes) if dashes else "-"
 
 
-def _loss_axis(axes: Axes, curves: Sequence[Curve]) -> None:
+def loss_axis(axes: Axes, curves: Sequence[Curve]) -> None:
     """Use a logarithmic axis if losses differ by more than a factor of four."""
     values = [y for curve in curves for y in curve.y if y]
     if values and max(values) > 4 * min(values) > 0:
@@ -100,7 +100,7 @@ def _accuracy_axis(axes: Axes, curves: Sequence[Curve], target: float) -> None:
     axes.set_ylim(accuracy_floor(curves, target), min(1.0, top + 0.012))
     axes.axhline(target, color=INK, linewidth=0.8, linestyle=(0, (2, 2)))
     right = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "bottom"}
-    axes.text(1.0, target, "target", color=MUTED, fontsize=9, **right)  # type: ignore[arg-type]
+    axes.text(1.0, target, "target", color=MUTED, fontsize=10, **right)  # type: ignore[arg-type]
     axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:g} %"))
 
 

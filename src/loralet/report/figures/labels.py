@@ -13,7 +13,7 @@ from matplotlib.transforms import Bbox
 
 SHIFTS = {"right": 8.0, "left": -6.0, "center": 0.0}
 """Horizontal offset of a name in points, by alignment."""
-LINE, GAP, LETTERS = 11.0, 3.0, 9.0
+LINE, GAP, LETTERS = 12.0, 3.0, 10.0
 """Height of a line, distance from the interval, and size of the letters, in points."""
 DOT = 4.0
 """Half the side of the square around a dot that is kept free of names, in pixels."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -12,6 +13,8 @@ from loralet.report.figures.style import ACCENT, INK, MUTED, PAGE, RAMP
 GAP = 0.04
 DARK = 5
 """From this step of the colour ramp on, text has the colour of the page."""
+NAME_WIDTH = 22
+"""Characters of a label on one line next to an axis; longer labels continue on the next line."""
 WIDEST_WITH_DETAILS = 5
 """With more columns, only the first line of text of a square is shown."""
 
@@ -22,7 +25,13 @@ def level(value: float, low: float, high: float) -> int:
 
 
 def draw_square(
-    axes: Axes, place: tuple[int, int], shade: int | None, lines: Sequence[str], columns: int, marked: bool = False
+    axes: Axes,
+    place: tuple[int, int],
+    shade: int | None,
+    lines: Sequence[str],
+    columns: int,
+    marked: bool = False,
+    size: float = 12,
 ) -> None:
     """Draw one square.
 
@@ -33,6 +42,7 @@ def draw_square(
         lines: at most two lines of text.
         columns: number of columns of the matrix.
         marked: whether the square has a frame.
+        size: size of the letters of the first line.
     """
     x, y = place
     side = 1 - 2 * GAP
@@ -46,8 +56,20 @@ def draw_square(
     ink = PAGE if shade is not None and shade >= DARK else INK
     shown = lines if columns <= WIDEST_WITH_DETAILS else lines[:1]
     offsets = (0.0,) if len(shown) == 1 else (-0.14, 0.22)
-    for line, offset, size in zip(shown, offsets, (12, 8.5), strict=False):
-        axes.text(x, y + offset, line, ha="center", va="center", color=ink, fontsize=size)
+    for line, offset, letters in zip(shown, offsets, (size, 10), strict=False):
+        axes.text(x, y + offset, line, ha="center", va="center", color=ink, fontsize=letters)
+
+
+def wrapped(label: str, width: int = NAME_WIDTH) -> str:
+    """A label over several lines of at most ``width`` characters; no character is left out."""
+    spaced = re.sub(r"(?<=[_/\-])", "\u200b", " ".join(label.split()))
+    lines: list[str] = []
+    for part in re.split(r"(?<=[ \u200b])", spaced):
+        if lines and len(lines[-1]) + len(part.rstrip(" \u200b")) <= width:
+            lines[-1] += part
+        else:
+            lines += [part[i : i + width] for i in range(0, len(part), width)]
+    return "\n".join(line.replace("\u200b", "").strip() for line in lines)
 
 
 def label_axes(axes: Axes, columns: Sequence[str], rows: Sequence[str], x: str, y: str) -> None:

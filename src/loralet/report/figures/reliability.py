@@ -12,7 +12,7 @@ def reliability_panel(calibration: Calibration) -> Panel:
     """Accuracy with its interval per confidence bin, above the number of rows per bin.
 
     Args:
-        calibration: calibration on the test rows.
+        calibration: calibration on held-out rows.
     """
     bins = calibration.bins
     start = bins[0].start
@@ -35,7 +35,7 @@ def reliability_panel(calibration: Calibration) -> Panel:
         upper.set_ylabel("accuracy")
         lower.set_ylabel("rows")
         lower.set_xlabel("probability of the predicted label")
-        title = f"reliability: calibration error {100 * calibration.ece:.1f} points"
+        title = f"reliability: calibration error {calibration.ece:.3f}"
         upper.set_title(title, loc="left", color=INK, fontsize=10.5, pad=8)
         description = "; ".join(
             f"confidence {100 * b.confidence:.0f} %: accuracy {100 * b.accuracy:.0f} % ({b.rows} rows)" for b in bins

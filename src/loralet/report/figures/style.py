@@ -34,13 +34,15 @@ VARIABLES = {
 }
 DASHES: tuple[tuple[float, ...], ...] = ((), (5, 2), (1.5, 1.8), (6, 2, 1.5, 2), (9, 3), (1, 3))
 WIDTH, HEIGHT = 5.0, 3.4
-"""Size of a panel in inches. Its width of 360 units is about that of a phone, where 10-unit text stays readable."""
+"""Size of a panel in inches. Its width of 360 units is about that of a phone, where 10-unit text has about 10 pixels.
+
+The page draws no panel smaller than this; on narrower screens, it scrolls."""
 SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
-    "font.size": 9.5,
+    "font.size": 10.0,
     "axes.edgecolor": RULE,
     "axes.labelcolor": MUTED,
-    "axes.labelsize": 9.5,
+    "axes.labelsize": 10.0,
     "axes.linewidth": 1.0,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -57,7 +59,7 @@ SETTINGS: dict[Any, Any] = {
     "grid.color": RULE,
     "grid.linewidth": 0.7,
     "legend.frameon": False,
-    "legend.fontsize": 9.0,
+    "legend.fontsize": 10.0,
     "legend.labelcolor": MUTED,
     "legend.handlelength": 1.9,
     "legend.columnspacing": 1.3,
@@ -159,8 +161,10 @@ def _inline(svg: str, name: str, title: str, description: str) -> str:
     view_box = opening.split('viewBox="')[1].split('"')[0]
     # Round coordinates to 0.01, which halves the page size. Only within tags, because texts contain numbers too.
     rest = re.sub(r"<[^>]*>", lambda tag: re.sub(r"-?\d+\.\d{3,}", lambda m: f"{float(m[0]):.2f}", tag[0]), rest)
+    least = float(view_box.split()[2])
     head = (
         f'<svg viewBox="{view_box}" role="img" aria-labelledby="{name}-title {name}-desc" stroke-linejoin="round" '
+        f'style="min-width:{least:.0f}px" '
         'xmlns="http://www.w3.org/2000/svg">'
         f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-desc">{escape(description)}</desc>'
     )

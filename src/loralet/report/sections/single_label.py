@@ -17,10 +17,9 @@ from loralet.report.figures.style import Drawing
 from loralet.report.sections.base import Answer, ExampleRow, ExampleTable, Measure, ShownRuns
 from loralet.report.sections.examples import Example, Examples, Guess, find_examples
 from loralet.report.statistics import Calibration, reliability
-from loralet.report.wording import points
 from loralet.runs.record import Record
 from loralet.runs.results import RunResult
-from loralet.tasks.calibration import LEAST_ROWS, TemperatureScaling
+from loralet.tasks.calibration import LEAST_ROWS, CalibrationError, TemperatureScaling
 from loralet.tasks.classes import confusion_counts
 
 PROBABILITIES_SHOWN = 6
@@ -96,27 +95,13 @@ class SingleLabelSection:
         ]
 
     def _caption(self) -> str:
-        bins = self.calibration.bins
-        gap = sum(b.rows * (b.confidence - b.accuracy) for b in bins) / sum(b.rows for b in bins)
-        verdict = "overconfident" if gap > 0.005 else "underconfident" if gap < -0.005 else "well calibrated"
+        error, names = self.scaling.test if self.scaling else None, (self.shown.winner, "validation")
+        scaled = calibration_text(self.calibration, self.scaling, error, names)
         return (
             "Confusion matrix: each line sums to the rows of one label; shading shows the square root of the share. "
             "Reliability diagram: with perfect calibration, the dots lie on the dotted line; bars are 95 % intervals. "
-            f"On average, {self.shown.winner} is {verdict} (confidence minus accuracy: {points(gap)}).{self._scaled()}"
+            + scaled
         )
-
-    def _scaled(self) -> str:
-        """A sentence about the temperature; empty if it is unknown."""
-        if self.scaling is None:
-            return ""
-        rows = f"{self.scaling.rows:,} validation rows"
-        if not self.scaling.fitted:
-            return f" Its probabilities are not calibrated: {rows} are fewer than {LEAST_ROWS}."
-        text = f" Its logits are divided by the temperature {self.scaling.temperature:.3g}, fitted on {rows}."
-        error = self.scaling.test
-        if error is None:
-            return text
-        return f"{text} Calibration error without it: {100 * error.before:.1f} points."
 
     def tables(self) -> list[ExampleTable]:
         """A random sample, the most confident errors, and rows whose label is likely wrong."""
@@ -164,6 +149,31 @@ class SingleLabelSection:
         guesses = [guess for guess in (example.chance, example.winner) if guess]
         answers = tuple(_answer(guess, example.label) for guess in guesses)
         return ExampleRow(example.row, example.text, example.label, answers, mark)
+
+
+def calibration_text(
+    found: Calibration, scaling: TemperatureScaling | None, error: CalibrationError | None, names: tuple[str, str]
+) -> str:
+    """Whether the probabilities are too high, and the temperature.
+
+    Args:
+        found: the calibration on the shown rows.
+        scaling: the temperature; None if it is unknown.
+        error: the calibration error on the shown rows with and without the temperature; None if it is unknown.
+        names: names of the classifier, and of the split that the temperature was fitted on.
+    """
+    run, held_out = names
+    gap = sum(b.rows * (b.confidence - b.accuracy) for b in found.bins) / sum(b.rows for b in found.bins)
+    verdict = "overconfident" if gap > 0.005 else "underconfident" if gap < -0.005 else "well calibrated"
+    signed_gap = f"{gap:+.3f}".replace("-", "−")
+    text = f"On average, {run} is {verdict} (mean confidence minus accuracy: {signed_gap})."
+    if scaling is None:
+        return text
+    rows = f"{scaling.rows:,} {held_out} rows"
+    if not scaling.fitted:
+        return f"{text} Its probabilities are not calibrated: {rows} are fewer than {LEAST_ROWS}."
+    text += f" Its logits are divided by the temperature {scaling.temperature:.3g}, fitted on {rows}."
+    return text if error is None else f"{text} Calibration error without it: {error.before:.3f}."
 
 
 def _answer(guess: Guess, label: str) -> Answer:
