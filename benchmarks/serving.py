@@ -16,9 +16,8 @@ from work import LENGTH, Measured, Work, latency, timed
 from loralet.artifacts.artifact import Artifact
 from loralet.config import DataOptions, TrainingOptions
 from loralet.data.batches import gather
-from loralet.data.order import sorted_batches
+from loralet.data.order import BATCH_TOKENS, sorted_batches
 from loralet.data.tokens import Tokens, tokenise
-from loralet.export.graph import BATCH_TOKENS
 from loralet.hub.backbone import Backbone, load_backbone
 from loralet.training.row import Row
 from loralet.training.session import make_artifact

@@ -35,6 +35,7 @@ from loralet.data.files import Columns
 from loralet.data.sources import load_labelled
 from loralet.errors import CheckError, ConfigError, DataError, InputError, RunError, TrainingError
 from loralet.events import Checked
+from loralet.hub.bundled import bundled
 from loralet.inference.adapters import Opened
 from loralet.inference.ensemble import Ensemble, ensemble_of
 from loralet.inference.predictor import load_classifier
@@ -394,12 +395,12 @@ def test_events_are_passed_on_and_threads_restored(model: str) -> None:
     assert torch.get_num_threads() == before
 
 
-def test_files_that_are_not_classifiers_are_never_executed(model: str, fitted: TextClassifier, tmp_path: Path) -> None:
+def test_files_that_are_not_classifiers_are_never_executed(fitted: TextClassifier, tmp_path: Path) -> None:
     fitted.save(tmp_path / "saved")
     with pytest.raises(RunError, match="no such folder"):
         TextClassifier.load(tmp_path / "svaed")
     with pytest.raises(RunError, match="no trained classifier"):
-        TextClassifier.load(model)
+        TextClassifier.load(str(bundled("tiny-en")))
     other = make_pair(tmp_path / "other", seed=7).folder
     with pytest.raises(RunError, match="trained on another model than"):
         TextClassifier.load(tmp_path / "saved", backbone=str(other))

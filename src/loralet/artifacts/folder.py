@@ -132,11 +132,12 @@ def _peft_config(artifact: Artifact, family: Family, in_peft: bool) -> dict[str,
     bare = [family.parts[target] for target in spec.targets]
     simple = all(path.endswith(f".{name}") for name, path in zip(spec.targets, bare, strict=True))
     saved = ["classifier", *(["pooler"] if artifact.head == "trained-pooler" else [])] if in_peft else None
-    base = parse_name(artifact.backbone) if is_hub_id(artifact.backbone) else None
+    own = bundled(artifact.backbone)
+    base = parse_name(artifact.backbone) if not own and is_hub_id(artifact.backbone) else None
     return {
         "peft_type": "LORA",
         "task_type": "SEQ_CLS" if in_peft else "FEATURE_EXTRACTION",
-        "base_model_name_or_path": base.repo if base else str(bundled(artifact.backbone) or artifact.backbone),
+        "base_model_name_or_path": str(own) if own else base.repo if base else artifact.backbone,
         "revision": base.revision or None if base else None,
         "r": spec.rank,
         "lora_alpha": int(spec.alpha) if spec.alpha.is_integer() else spec.alpha,

@@ -122,7 +122,7 @@ def metadata(merged: Merged) -> dict[str, str]:
     artifact = merged.artifact
     return {
         "loralet": __version__,
-        "run": artifact.id,
+        "run": artifact.provenance.hybrid_of or artifact.id,
         "labels": json.dumps(list(artifact.labels), ensure_ascii=False),
         "max_length": str(artifact.max_length),
         "longest": str(merged.backbone.table.longest),

@@ -28,6 +28,7 @@ def locked(path: Path, folder: Path) -> Iterator[None]:
 
     Raises:
         RunError: another process holds it. Nothing was written.
+        OSError: the file cannot be made.
     """
     lock = FileLock(path, timeout=0, fallback_to_soft=False)  # a soft lock would outlive a killed owner
     try:
@@ -39,7 +40,7 @@ def locked(path: Path, folder: Path) -> Iterator[None]:
         ) from error
     except OSError as error:
         if error.errno not in UNSUPPORTED:
-            raise
+            raise OSError(error.errno, error.strerror, str(path)) from error  # filelock names the absolute path
     try:
         yield
     finally:
