@@ -43,6 +43,7 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.no_cover  # trainings of lines that other tests cover
 @pytest.mark.parametrize("page", [page for page in PAGES if snippets(page, "bash", "python")])
 def test_snippets_of_a_page_run(page: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
