@@ -205,7 +205,7 @@ def test_a_test_split_is_read_once_with_folds(place: Path) -> None:
 
 
 def test_other_commands_use_a_run_with_folds(place: Path) -> None:
-    for name, end in (("alone", "There is no test split."), ("tested", "LoRA with rank 4, alpha 32")):
+    for name, end in (("alone", "of 150 out-of-fold rows correctly"), ("tested", "LoRA (rank 4, alpha 32)")):
         shown = command(place, "show", name)
         assert shown.returncode == 0, shown.stderr
         assert shown.stdout in (place / f"{name}.txt").read_text().replace("run folder: ", "")
