@@ -23,7 +23,7 @@ from states import (
 
 from loralet.atomic import TEMPORARY
 
-KILLS = count("LORALET_KILLS", 2)
+KILLS = count("LORALET_KILLS", 1)
 """Number of studies that are killed."""
 MOST_TRIES = 50
 

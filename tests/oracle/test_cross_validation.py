@@ -32,6 +32,9 @@ from loralet.tasks.baselines import TOKEN
 from loralet.training.loop import RunState
 from loralet.training.session import run_pack
 
+# Long trainings of lines that other tests cover; measuring them takes half as long again.
+pytestmark = pytest.mark.no_cover
+
 LABELS = ("apple", "bird", "cat")
 WORDS = {"apple": "a b c d", "bird": "h i j k", "cat": "p q r s"}
 FLAGS = (

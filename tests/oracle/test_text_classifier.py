@@ -40,6 +40,9 @@ from loralet.inference.adapters import Opened
 from loralet.inference.ensemble import Ensemble, ensemble_of
 from loralet.inference.predictor import load_classifier
 
+# Long trainings of lines that other tests cover; measuring them takes half as long again.
+pytestmark = pytest.mark.no_cover
+
 WORDS = {"apple": "a b c d", "bird": "h i j k", "cat": "p q r s"}
 
 
