@@ -12,7 +12,7 @@ import pytest
 from command_line import command
 from states import Whole, completed, count, differences, ended, final_state, started, wait_for
 
-DAMAGES = count("LORALET_DAMAGES", 4)
+DAMAGES = count("LORALET_DAMAGES", 2)
 """Number of pairs of a file and a kind of damage; 0: all."""
 
 
