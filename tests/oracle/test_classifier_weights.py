@@ -19,7 +19,7 @@ from loralet.data.columns import text_column
 from loralet.data.splits import carve, copies
 from loralet.errors import ConfigError, InputError
 
-# Long trainings of lines that other tests cover; measuring them takes half as long again.
+# Long trainings, most of whose lines other tests cover too; measuring them takes half as long again.
 pytestmark = pytest.mark.no_cover
 
 RARE = [i for i, label in enumerate(LABELS) if label != "cat" or i < 60]

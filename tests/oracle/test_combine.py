@@ -21,7 +21,7 @@ from loralet.runs.run import Role
 from loralet.runs.selection import chosen_run, rank_of_run
 from loralet.training.corpus import load_corpus
 
-# Long trainings of lines that other tests cover; measuring them takes half as long again.
+# Long trainings, most of whose lines other tests cover too; measuring them takes half as long again.
 pytestmark = pytest.mark.no_cover
 
 SEEDS = (0, 1, 2)

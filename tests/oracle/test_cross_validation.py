@@ -32,7 +32,7 @@ from loralet.tasks.baselines import TOKEN
 from loralet.training.loop import RunState
 from loralet.training.session import run_pack
 
-# Long trainings of lines that other tests cover; measuring them takes half as long again.
+# Long trainings, most of whose lines other tests cover too; measuring them takes half as long again.
 pytestmark = pytest.mark.no_cover
 
 LABELS = ("apple", "bird", "cat")

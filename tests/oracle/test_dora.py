@@ -34,7 +34,7 @@ from loralet.inference.predictor import load_classifier
 from loralet.runs.run import Run
 from loralet.training.optimizer import AdamW
 
-# Long trainings of lines that other tests cover; measuring them takes half as long again.
+# Long trainings, most of whose lines other tests cover too; measuring them takes half as long again.
 pytestmark = pytest.mark.no_cover
 
 SMALL_TARGETS = ("query", "value")

@@ -33,7 +33,7 @@ from loralet.models.table import EncoderTable
 from loralet.runtime import using_threads
 from loralet.training.loop import TrainingState, train
 
-# Long trainings of lines that other tests cover; measuring them takes half as long again.
+# Long trainings, most of whose lines other tests cover too; measuring them takes half as long again.
 pytestmark = pytest.mark.no_cover
 
 WORD, LONG = (1 << 32) - 1, (1 << 64) - 1

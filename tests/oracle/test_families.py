@@ -25,7 +25,7 @@ from loralet.models.families import FAMILIES
 from loralet.runs.environment import read_environment
 from loralet.training.packs import adapter_run, build_pack, resolved
 
-# Long trainings of lines that other tests cover; measuring them takes half as long again.
+# Long trainings, most of whose lines other tests cover too; measuring them takes half as long again.
 pytestmark = pytest.mark.no_cover
 
 CLASSES = ("oil", "team")

@@ -47,7 +47,7 @@ from loralet.tasks.mixing import Mixing, choose_weight, mixed
 from loralet.tasks.words import INVERSE_PENALTY, MOST_ITERATIONS, TOKEN, fit_words
 from loralet.training.corpus import load_corpus
 
-# Long trainings of lines that other tests cover; measuring them takes half as long again.
+# Long trainings, most of whose lines other tests cover too; measuring them takes half as long again.
 pytestmark = pytest.mark.no_cover
 
 WORDS = 2e-2

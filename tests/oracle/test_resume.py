@@ -27,7 +27,7 @@ from loralet.training.corpus import Rows
 from loralet.training.halving import Exits
 from loralet.training.loop import TrainingState, train
 
-# Long trainings of lines that other tests cover; measuring them takes half as long again.
+# Long trainings, most of whose lines other tests cover too; measuring them takes half as long again.
 pytestmark = pytest.mark.no_cover
 
 RUNS = [

@@ -48,7 +48,7 @@ from loralet.tasks.calibration import (
     scale_temperature,
 )
 
-# Long trainings of lines that other tests cover; measuring them takes half as long again.
+# Long trainings, most of whose lines other tests cover too; measuring them takes half as long again.
 pytestmark = pytest.mark.no_cover
 
 TEXTS = ["a w3 w60 z", "w9", "k l m n o p q r s t u v w x y z a b c d e f g", "w1 w2 w3 w4 w5"]

@@ -40,7 +40,7 @@ from loralet.inference.adapters import Opened
 from loralet.inference.ensemble import Ensemble, ensemble_of
 from loralet.inference.predictor import load_classifier
 
-# Long trainings of lines that other tests cover; measuring them takes half as long again.
+# Long trainings, most of whose lines other tests cover too; measuring them takes half as long again.
 pytestmark = pytest.mark.no_cover
 
 WORDS = {"apple": "a b c d", "bird": "h i j k", "cat": "p q r s"}

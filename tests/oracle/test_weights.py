@@ -31,7 +31,7 @@ from loralet.training.corpus import Rows
 from loralet.training.loop import TrainingState, take_step, train
 from loralet.training.weights import RowWeights, class_weights, row_weights, weights_by_label
 
-# Long trainings of lines that other tests cover; measuring them takes half as long again.
+# Long trainings, most of whose lines other tests cover too; measuring them takes half as long again.
 pytestmark = pytest.mark.no_cover
 
 WEIGHTS = tuple(0.25 * 3**i for i in range(CLASSES))

@@ -7,13 +7,15 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from loralet.artifacts.reading import is_peft_folder
 from loralet.commands.study import run_plan
 from loralet.config import Interface, TeachConfig, TrainConfig
 from loralet.errors import ConfigError
 from loralet.inference.adapters import find_adapter
 from loralet.interrupts import Interrupted
+from loralet.runs.results import NAME as RESULTS
 from loralet.runs.results import is_finished
-from loralet.runs.resume import TEACHERS, by_date, claimable, comparable
+from loralet.runs.resume import TEACHERS, by_date, changed_options, claimable
 from loralet.runs.sources import read_config
 from loralet.studies.plan import plan_teach, plan_train
 
@@ -49,7 +51,7 @@ def _teach(config: TeachConfig, interface: Interface) -> None:
 def _is_classifier(name: str) -> bool:
     """Whether a teacher is a folder of trained runs."""
     folder = Path(name)
-    return any((folder / file).exists() for file in ("results.json", "loralet.json", "adapter_config.json"))
+    return (folder / RESULTS).exists() or (folder / "loralet.json").exists() or is_peft_folder(folder)
 
 
 def _trained(config: TeachConfig, name: str, number: int, interface: Interface) -> Path:
@@ -58,8 +60,7 @@ def _trained(config: TeachConfig, name: str, number: int, interface: Interface) 
     own = TrainConfig(config.data, name, str(folder), config.seed, reading=config.reading, compute=config.compute)
     own = replace(own, folds=0, checkpoint_every=config.checkpoint_every, training=replace(own.training, hybrid="off"))
     if is_finished(folder):
-        before, now = comparable(read_config(folder, "train")), comparable(own)
-        changed = [f"{key} is {now[key]}, it was {before[key]}" for key in now if now[key] != before[key]]
+        changed = changed_options(read_config(folder, "train"), own)
         if changed:
             raise ConfigError.listing(changed, f"the teacher in {folder} was trained with others; give another --out")
         return folder

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from loralet.config.compute import ComputeOptions
-from loralet.config.data import DataOptions
+from loralet.config.data import ColumnOptions, length_problems
 from loralet.config.limits import seed_problems
-from loralet.config.shared import TrainingData
+from loralet.config.shared import ChosenLength, TrainingData
 from loralet.config.training import TrainConfig
 
 
@@ -24,8 +24,9 @@ class CheckConfig:
     folds: int = 5
     """Parts of the rows; each is classified by a classifier trained on the others."""
     seed: int = 0
-    """Random seed of the classifiers."""
-    reading: DataOptions = field(default_factory=DataOptions)
+    """Random seed of the classifiers and of the folds."""
+    columns: ColumnOptions = field(default_factory=ColumnOptions)
+    max_length: ChosenLength = None
     compute: ComputeOptions = field(default_factory=ComputeOptions)
 
     def problems(self) -> Iterator[str]:
@@ -34,5 +35,6 @@ class CheckConfig:
         if self.folds < 2:
             yield f"folds is {self.folds}: it must be at least 2"
         yield from seed_problems("seed", self.seed)
-        for part in (self.reading, self.compute):
+        yield from length_problems(self.max_length)
+        for part in (self.columns, self.compute):
             yield from part.problems()

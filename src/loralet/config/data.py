@@ -22,6 +22,12 @@ def separator_problems(separator: str) -> Iterator[str]:
         yield f"separator is {separator!r}: give one character, or one of {', '.join(SEPARATORS)}"
 
 
+def length_problems(max_length: int | None) -> Iterator[str]:
+    """Problems of a maximum text length in tokens."""
+    if max_length is not None and max_length < 3:
+        yield f"max_length is {max_length}: a text needs at least 3 tokens, two of them special"
+
+
 @dataclass(frozen=True)
 class ColumnOptions:
     """Which columns of a table to read."""
@@ -93,8 +99,7 @@ class DataOptions:
         yield from self.columns.problems()
         if not 0 < self.validation_fraction < 1:
             yield f"validation_fraction is {self.validation_fraction}: it must be above 0 and below 1"
-        if self.max_length is not None and self.max_length < 3:
-            yield f"max_length is {self.max_length}: a text needs at least 3 tokens, two of them special"
+        yield from length_problems(self.max_length)
         yield from seed_problems("split_seed", self.split_seed)
         if repeated := twice(self.label_names):
             yield f"label_names contains duplicates: {repeated}"

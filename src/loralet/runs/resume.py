@@ -168,16 +168,19 @@ def require_same_options(folder: Path, origin: Origin, kind: str, options: Optio
             f"{folder} holds an unfinished {origin.kind}: `loralet resume {folder}` continues it; "
             f"give another folder with --out for this {kind}"
         )
-    before, now = comparable(origin.options()), comparable(options)
-    changed = [
-        f"{name} is {_shown(now[name])}, it was {_shown(before[name])}" for name in now if now[name] != before[name]
-    ]
+    changed = changed_options(origin.options(), options)
     if changed:
         raise ConfigError.listing(
             [f"{change}: options cannot change on resume" for change in changed],
             f"{folder} holds an unfinished {kind}; `loralet resume {folder}` continues it with its own options, "
             "and --out with another folder starts anew",
         )
+
+
+def changed_options(before: Options, now: Options) -> list[str]:
+    """One text for each option that must not change and has; both are options of the same kind."""
+    old, new = comparable(before), comparable(now)
+    return [f"{name} is {_shown(new[name])}, it was {_shown(old[name])}" for name in new if new[name] != old[name]]
 
 
 def _shown(value: object) -> str:

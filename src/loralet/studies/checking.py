@@ -8,18 +8,17 @@ from typing import Literal
 
 import numpy as np
 
-from loralet.config import CheckConfig, TrainConfig
+from loralet.config import CheckConfig, DataOptions, TrainConfig
 from loralet.data.near import near_copies
 from loralet.data.sources import Split
 from loralet.data.splits import copies
 from loralet.errors import ConfigError
 from loralet.studies.folds import cross_validate
+from loralet.studies.hybrid import words_out_of_fold
 from loralet.studies.plan import plan_train
 from loralet.studies.study import prepare
 from loralet.tasks.single_label import SingleLabel
 from loralet.tasks.suspects import suspected_labels
-from loralet.tasks.words import fit_words
-from loralet.training.corpus import Corpus
 from loralet.training.session import Listen
 
 Kind = Literal["label", "conflict", "copy", "near copy"]
@@ -78,8 +77,9 @@ def check_rows(config: CheckConfig, listen: Listen) -> Checked:
         ConfigError: the data are not single-label classes.
         DataError: the data cannot be read, or have a validation split.
     """
+    reading = DataOptions(columns=config.columns, max_length=config.max_length, split_seed=config.seed)
     options = TrainConfig(
-        config.data, config.model, seed=config.seed, reading=config.reading, compute=config.compute, folds=config.folds
+        config.data, config.model, seed=config.seed, reading=reading, compute=config.compute, folds=config.folds
     )
     prepared = prepare(replace(plan_train(options), kind="check", baselines=False), listen)
     corpus, session = prepared.corpus, next(iter(prepared.sessions.values()))
@@ -89,7 +89,8 @@ def check_rows(config: CheckConfig, listen: Listen) -> Checked:
     validated = cross_validate(session, corpus, prepared.packs.packs, (), listen)
     row = validated.rows[-1]
     logits = next(iter(validated.predictions.logits.values())) / row.temperature
-    probabilities = (task.probabilities(logits) + task.probabilities(_words(corpus))) / 2
+    words, _ = words_out_of_fold(corpus.train, len(task.labels))
+    probabilities = (task.probabilities(logits) + task.probabilities(words)) / 2
     targets = corpus.train.targets
     suspects = [
         RowFinding(i, "label", task.labels[best], float(probabilities[i, targets[i]]), float(probabilities[i, best]))
@@ -97,18 +98,6 @@ def check_rows(config: CheckConfig, listen: Listen) -> Checked:
     ]
     accuracy = float((probabilities.argmax(1) == targets).mean())
     return Checked(corpus.train, task.labels, (*suspects, *_repeated(corpus.train)), accuracy)
-
-
-def _words(corpus: Corpus) -> np.ndarray:
-    """Out-of-fold logits ``[m c]`` of the linear model on words."""
-    texts, targets, folds = np.array(corpus.train.texts.to_pylist(), object), corpus.train.targets, corpus.train.folds
-    assert folds is not None
-    logits = np.empty((len(texts), len(corpus.dataset.task.labels)), np.float32)
-    for fold in range(corpus.folds):
-        own = folds == fold
-        model = fit_words(texts[~own].tolist(), targets[~own], logits.shape[1]).model
-        logits[own] = model.logits(texts[own].tolist())
-    return logits
 
 
 def _repeated(train: Split) -> Sequence[RowFinding]:

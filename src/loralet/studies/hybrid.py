@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from loralet.artifacts.artifact import OUT_OF_FOLD, Artifact, Measured
+from loralet.data.sources import Split
 from loralet.events import Stage
 from loralet.runs.folder import TARGETS, RunFolder
 from loralet.runs.out_of_fold import OutOfFold, save_out_of_fold
@@ -97,14 +98,33 @@ def _fit(session: Session, corpus: Corpus) -> tuple[FittedWords, Float[np.ndarra
     fitted = fit_words(texts.tolist(), train.targets, classes, rows)
     if train.folds is None:
         return fitted, fitted.model.logits(corpus.validation.texts)
+    logits, seconds = words_out_of_fold(train, classes, rows)
+    return replace(fitted, seconds=fitted.seconds + seconds), logits
+
+
+def words_out_of_fold(
+    train: Split, classes: int, weights: Float[np.ndarray, "m"] | None = None
+) -> tuple[Float[np.ndarray, "m c"], float]:
+    """For each training row, logits of a linear model on words fitted without the row's fold.
+
+    Args:
+        train: the training rows, with folds.
+        classes: number of classes.
+        weights: weight of each row; None: all 1.
+
+    Returns:
+        The logits, and the seconds of the fits.
+    """
+    assert train.folds is not None
+    texts, seconds = np.array(train.texts.to_pylist(), object), 0.0
     logits = np.empty((len(train), classes), np.float32)
-    for fold in range(corpus.folds):
+    for fold in np.unique(train.folds):
         own = train.folds == fold
-        kept = None if rows is None else rows[~own]
+        kept = None if weights is None else weights[~own]
         part = fit_words(texts[~own].tolist(), train.targets[~own], classes, kept)
         logits[own] = part.model.logits(texts[own].tolist())
-        fitted = replace(fitted, seconds=fitted.seconds + part.seconds)
-    return fitted, logits
+        seconds += part.seconds
+    return logits, seconds
 
 
 def _outcome(hybrid: Row, row: Row, selection: str) -> str:

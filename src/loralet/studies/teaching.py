@@ -44,12 +44,12 @@ class Teaching:
     """
 
     teachers: tuple[Path, ...]
-    unlabelled: tuple[str, ...] = ()
-    text_column: str = ""
-    mixtures: int = 0
-    temperature: float = 2.0
-    soft_weight: float = 0.7
-    seed: int = 0
+    unlabelled: tuple[str, ...]
+    text_column: str
+    mixtures: int
+    temperature: float
+    soft_weight: float
+    seed: int
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,8 +29,8 @@ class Taught(SingleLabel):
         soft_weight: weight w of the teachers' part in the loss of a row that has a label.
     """
 
-    temperature: float = 2.0
-    soft_weight: float = 0.7
+    temperature: float = field(kw_only=True)
+    soft_weight: float = field(kw_only=True)
 
     def row_losses(self, logits: Float[Tensor, "k b c"], targets: Float[Tensor, "b c1"]) -> tuple[Tensor, Tensor]:
         """The loss of distillation (Hinton, Vinyals and Dean 2015), and its gradient.
@@ -56,7 +56,7 @@ class Taught(SingleLabel):
 
 def taught(task: SingleLabel, temperature: float, soft_weight: float) -> Taught:
     """A copy of a task for training with teachers; arguments as for :class:`Taught`."""
-    return Taught(task.labels, task.values, task.label_type, temperature, soft_weight)
+    return Taught(task.labels, task.values, task.label_type, temperature=temperature, soft_weight=soft_weight)
 
 
 def taught_targets(
