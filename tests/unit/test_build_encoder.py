@@ -8,6 +8,14 @@ from random import Random
 
 import build_encoder
 import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoTokenizer, BertModel
+from trim_vocabulary import token_counts, trim
+
+from loralet.distil.save import save_student
+from loralet.hub.backbone import load_backbone
+from loralet.hub.bundled import MODEL, bundled
 
 COLUMNS = ("id", "from", "licence")
 SOURCES = (("books", "a library", "CC0"), ("snips", "a benchmark", "CC0"), ("wiki", "an encyclopedia", "CC BY-SA"))
@@ -70,13 +78,31 @@ def test_the_card_lists_the_sources_that_were_read_with_their_licences(general: 
     assert "these 2 sources. 1 others were not read" in found
 
 
-def test_the_card_has_the_sections_of_both_stages(tmp_path: Path) -> None:
-    for stage in ("first", "second"):
-        (tmp_path / stage).mkdir()
-        (tmp_path / stage / "README.md").write_text(f"# {stage}\n\n## Loss\n\n{stage} loss\n", encoding="utf-8")
-    found = build_encoder.card_of_both(tmp_path / "first", tmp_path / "second")
-    assert found.startswith("# second\n")
-    assert (
-        found.index("second loss") < found.index("## First stage") < found.index("### Loss") < found.index("first loss")
-    )
-    assert "# first" not in found
+def test_the_sections_of_the_first_stage_are_one_level_lower(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("# first\n\n## Loss\n\nfirst loss\n", encoding="utf-8")
+    found = build_encoder.first_stage(tmp_path)
+    assert found == "\n## First stage\n\n### Loss\n\nfirst loss\n"
+
+
+def test_an_encoder_without_rare_tokens_reads_other_texts_alike(tmp_path: Path) -> None:
+    encoder = load_backbone(MODEL)
+    text = "the bank of the river"
+    (tmp_path / "texts.txt").write_text(f"{text}\n{text} and the sea\n", encoding="utf-8")
+    counts = token_counts(encoder.tokenizer, [str(tmp_path / "texts.txt")], 512)
+    assert counts[encoder.tokenizer.token_to_id("the")] == 5
+    trimmed = trim(encoder, counts, 2)
+    save_student(tmp_path, trimmed.weights, trimmed.table, trimmed.tokenizer, half=False)
+    read = AutoTokenizer.from_pretrained(tmp_path)
+    tokens = ["[CLS]", *text.split(), "[SEP]"]
+    assert read.convert_ids_to_tokens(read(text).input_ids) == tokens
+    assert read.tokenize("the sea!") == ["the", "s", "##e", "##a", "!"], "sea occurs once"
+    assert read.tokenize("Bänke über 水") == ["bank", "##e", "u", "##b", "##e", "##r", "[UNK]"]
+    kept = [token for token in read.get_vocab() if token.isalpha() and len(token) > 1]
+    assert sorted(kept) == ["bank", "of", "river", "the"]
+    whole = AutoTokenizer.from_pretrained(bundled(MODEL))
+    states = [
+        BertModel.from_pretrained(folder, dtype=torch.float32)(torch.tensor([tokenizer(text).input_ids]))
+        for folder, tokenizer in ((bundled(MODEL), whole), (tmp_path, read))
+    ]
+    assert torch.equal(states[0].last_hidden_state, states[1].last_hidden_state)
+    assert trimmed.parameters == sum(tensor.numel() for tensor in load_file(tmp_path / "model.safetensors").values())

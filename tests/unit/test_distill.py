@@ -454,6 +454,26 @@ def test_compressed_embeddings_keep_the_principal_components(config: DistillConf
     assert (ratio / ratio.mean() - 1).abs().max() > 1e-2
 
 
+def test_a_student_of_the_teachers_sizes_starts_with_its_layers(config: DistillConfig) -> None:
+    from transformers import BertModel
+
+    config = dataclasses.replace(config, width=32, heads=4, feed_forward=64, positions=20, lr=1e-12, epochs=1)
+    build_student(dataclasses.replace(config, pooled_epochs=0), quiet)
+    model = BertModel.from_pretrained(config.teacher)
+    kept = [model.encoder.layer[1], model.encoder.layer[3]]
+    saved = load_file(Path(config.out) / "model.safetensors")
+    expected = {
+        f"encoder.layer.{i}.{name}": t for i, layer in enumerate(kept) for name, t in layer.state_dict().items()
+    }
+    expected |= {name: t for name, t in model.state_dict().items() if not name.startswith("encoder.")}
+    expected["embeddings.position_embeddings.weight"] = expected["embeddings.position_embeddings.weight"][:20]
+    assert all((saved[name] - expected[name]).abs().max() < 1e-6 for name in saved)
+    whole = dataclasses.replace(config, layers=4, match=(), out=config.out + "-whole", pooled_epochs=0)
+    assert build_student(whole, quiet).held_out["sentence"] == pytest.approx(0, abs=1e-4), "the teacher itself"
+    card = (Path(config.out) / "README.md").read_text(encoding="utf-8")
+    assert "initialised with the teacher's layers 2, 4 and its embeddings" in card
+
+
 def test_a_teacher_without_position_embeddings_gives_the_student_random_ones(config: DistillConfig) -> None:
     source = load_backbone(config.teacher)
     table = student_table(config, source.table)
@@ -462,7 +482,7 @@ def test_a_teacher_without_position_embeddings_gives_the_student_random_ones(con
         source, weights={name: t for name, t in source.weights.items() if name != "embeddings.position"}
     )
     assert "embeddings.position" not in compressed_embeddings(rotary, table, counts)
-    position = start_student(rotary, table, counts, 0)["embeddings.position"]
+    position = start_student(rotary, table, (2, 4), counts, 0)["embeddings.position"]
     assert position.shape == (table.positions, table.width)
     assert position.std() == pytest.approx(INITIALIZER_RANGE, rel=0.1)
 

@@ -37,7 +37,7 @@ class DistillConfig:
     match: tuple[int, ...] = ()
     """Teacher layer for each student layer, counted from 1; evenly spaced if empty."""
     start: str = ""
-    """Student folder or hub id with the initial weights; made from the teacher's embeddings if empty."""
+    """Student folder or hub id with the initial weights; made from the teacher if empty."""
     token_states: bool = True
     """Match the states of every token, not only sentence embeddings. Without them, no states are stored on disk."""
     mixtures: int = 3

@@ -12,7 +12,7 @@ lock                      while it is distilled: held by the process (loralet.ru
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +78,7 @@ def _build(config: DistillConfig, where: Path, listen: Listen, interrupts: Inter
     listen(Stage(chosen.announcement))
     arithmetic = Arithmetic(chosen.backend.device, chosen.dtype, chosen.backend.attention)
     student = Student(table, arithmetic)
-    state = _start(config, teacher, student, tokens, train)
+    state = _start(config, teacher, student, layers, tokens, train)
     inputs = _inputs(config, teacher, tokens)
     tokens, data = with_mixtures(tokens, train, config.mixtures, table.vocabulary, longest, config.seed)
     events = load_checkpoint(where, state, inputs) if (where / CHECKPOINT).exists() else ""
@@ -106,7 +106,7 @@ def _build(config: DistillConfig, where: Path, listen: Listen, interrupts: Inter
         folder.close()
     weights = {name: t.detach().cpu() for name, t in state.parameters.items() if not name.startswith("projections.")}
     with new_file(where / "README.md") as temporary:
-        text = card(config, table, sum(t.numel() for t in weights.values()), layers, texts, state.history)
+        text = card(config, table, sum(t.numel() for t in weights.values()), teacher.table, texts, state.history)
         temporary.write_text(text, encoding="utf-8")
     save_student(where, weights, table, teacher.tokenizer, config.half)
     (where / CHECKPOINT).unlink(missing_ok=True)
@@ -123,7 +123,7 @@ def _inputs(config: DistillConfig, teacher: Backbone, tokens: Tokens) -> str:
 
 
 def _start(
-    config: DistillConfig, teacher: Backbone, student: Student, tokens: Tokens, train: np.ndarray
+    config: DistillConfig, teacher: Backbone, student: Student, layers: Sequence[int], tokens: Tokens, train: np.ndarray
 ) -> DistilState:
     """The initial state of the student and its projections."""
     table = student.table
@@ -132,7 +132,7 @@ def _start(
     if config.start:
         parameters = given_student(load_backbone(config.start), teacher, table)
     else:
-        parameters = start_student(teacher, table, counts, config.seed)
+        parameters = start_student(teacher, table, layers, counts, config.seed)
     matched = table.layers if config.token_states else 0
     parameters |= start_projections(table.width, teacher.table.width, matched, config.seed)
     return DistilState.start({name: t.to(student.arithmetic.device) for name, t in parameters.items()})

@@ -11,6 +11,7 @@ from loralet import __version__
 from loralet.config import DistillConfig
 from loralet.distil.losses import SHARES
 from loralet.distil.mixtures import REPLACED
+from loralet.distil.student import has_form, matched_layers
 from loralet.distil.texts import Texts
 from loralet.events import EpochEnded
 from loralet.hub.models import resolve_model
@@ -24,7 +25,7 @@ def card(
     config: DistillConfig,
     table: EncoderTable,
     parameters: int,
-    layers: Sequence[int],
+    large: EncoderTable,
     texts: Texts,
     history: Sequence[EpochEnded],
 ) -> str:
@@ -34,7 +35,7 @@ def card(
         config: the options.
         table: the student's layer table.
         parameters: number of parameters of the student, pooler included.
-        layers: the teacher layer that each student layer matches.
+        large: the teacher's layer table.
         texts: the texts that were read.
         history: every epoch, epoch 0 first.
     """
@@ -45,6 +46,7 @@ def card(
         "pipeline_tag: feature-extraction",
     ]
     last = history[-1]
+    layers = matched_layers(large.layers, table.layers, config.match)
     files = [f"* {name}: {count:,} texts" for name, count in texts.counts]
     if texts.repeated:
         files.append(f"* duplicates left out: {texts.repeated:,}")
@@ -76,7 +78,7 @@ def card(
             "",
             "## Training",
             "",
-            f"{_start(config)} {_matched(config, table, layers)} "
+            f"{_start(config, has_form(table, large), layers)} {_matched(config, table, layers)} "
             f"{config.epochs} epochs at a peak learning rate of {config.lr:g}, "
             f"then {config.pooled_epochs} with the pooled losses at {config.pooled_lr:g}; "
             f"{last.step:,} steps of {config.batch_size} texts, {sum(e.seconds for e in history) / 60:.0f} minutes.",
@@ -98,9 +100,13 @@ def card(
     )
 
 
-def _start(config: DistillConfig) -> str:
+def _start(config: DistillConfig, copied: bool, layers: Sequence[int]) -> str:
     if config.start:
         return f"The weights were initialised with those of {_short(config.start)}."
+    if copied:
+        return (
+            f"The weights were initialised with the teacher's layers {', '.join(map(str, layers))} and its embeddings."
+        )
     return (
         "Word and position embeddings were initialised on the principal axes of the teacher's word embeddings, "
         "weighted by token frequency."

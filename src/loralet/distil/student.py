@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import fields, replace
 
 import numpy as np
 import torch
@@ -50,17 +51,27 @@ def matched_layers(teacher: int, student: int, given: tuple[int, ...]) -> tuple[
     return given or tuple((i * teacher + student // 2) // student for i in range(1, student + 1))
 
 
-def start_student(teacher: Backbone, table: EncoderTable, counts: Int[np.ndarray, "v"], seed: int) -> Weights:
-    """Initial weights of the student: compressed embeddings; other weights N(0, 0.02), biases zero, as in BERT.
+def start_student(
+    teacher: Backbone, table: EncoderTable, layers: Sequence[int], counts: Int[np.ndarray, "v"], seed: int
+) -> Weights:
+    """Initial weights of the student.
+
+    A student whose layers have the form of the teacher's starts with the matched ones, and with the teacher's
+    embeddings and pooler, as DistilBERT does (Sanh et al. 2019, https://arxiv.org/abs/1910.01108, section 3). Any other
+    has compressed embeddings; other weights are N(0, 0.02), biases zero, as in BERT.
 
     Args:
         teacher: the larger encoder.
         table: the student's layer table.
+        layers: the teacher layer, counted from 1, that each student layer matches.
         counts: frequency of each token in the texts.
         seed: seed of the random weights.
     """
     generator = stream(seed, "student")
-    weights = compressed_embeddings(teacher, table, counts)
+    if has_form(table, teacher.table):
+        weights = copied_layers(teacher, table, layers)
+    else:
+        weights = compressed_embeddings(teacher, table, counts)
     for name, size in (table.tensors() | Pooling().tensors(table.width)).items():
         if name in weights:
             continue
@@ -70,6 +81,32 @@ def start_student(teacher: Backbone, table: EncoderTable, counts: Int[np.ndarray
             weights[name] = torch.zeros(size)
         else:
             weights[name] = torch.empty(size).normal_(0, INITIALIZER_RANGE, generator=generator)
+    return weights
+
+
+def has_form(table: EncoderTable, teacher: EncoderTable) -> bool:
+    """Whether a student differs from its teacher only in the number of layers and positions."""
+    return replace(teacher, layers=table.layers, positions=table.positions) == table
+
+
+def copied_layers(teacher: Backbone, table: EncoderTable, layers: Sequence[int]) -> Weights:
+    """Copies in fp32 of the teacher's embeddings, of the given layers and of its pooler, if it has one.
+
+    Args:
+        teacher: the larger encoder.
+        table: the student's layer table: the teacher's with fewer layers and at most its positions.
+        layers: the teacher's layers, counted from 1.
+    """
+    sources = {name: name for name in table.tensors() if not name.startswith("layers.")}
+    for own, given in enumerate(layers):
+        start = f"layers.{own}."
+        sources |= {
+            name: f"layers.{given - 1}.{name.removeprefix(start)}" for name in table.tensors() if name.startswith(start)
+        }
+    if teacher.has_pooler:
+        sources |= {name: name for name in Pooling().tensors(table.width)}
+    weights = {name: teacher.weights[source].float().clone() for name, source in sources.items()}
+    weights["embeddings.position"] = weights["embeddings.position"][: table.positions].clone()
     return weights
 
 
@@ -140,14 +177,15 @@ def _weighted_rms(table: Float[Tensor, "v e"], share: Float[Tensor, "v"]) -> Ten
 def start_projections(student: int, teacher: int, layers: int, seed: int) -> Weights:
     """Linear projections from the student's states to the teacher's, discarded after training.
 
-    ``layers`` is the number of layers whose token states are matched.
-    Weights are U(-1/sqrt(d), 1/sqrt(d)), biases zero.
+    ``layers`` is the number of layers whose token states are matched. Weights are the identity if both are equally
+    wide, otherwise U(-1/sqrt(d), 1/sqrt(d)); biases are zero.
     """
     generator = stream(seed, "projections")
     projections: Weights = {}
     for name in (*(f"projections.tokens.{i}" for i in range(layers)), "projections.sentence", "projections.pooled"):
         bound = student**-0.5
-        projections[f"{name}.weight"] = torch.empty(teacher, student).uniform_(-bound, bound, generator=generator)
+        random = torch.empty(teacher, student).uniform_(-bound, bound, generator=generator)
+        projections[f"{name}.weight"] = torch.eye(student) if student == teacher else random
         projections[f"{name}.bias"] = torch.zeros(teacher)
     return projections
 
