@@ -307,7 +307,7 @@ def test_all_invalid_options_are_reported_at_once() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"head": "Mean"}, "head is 'Mean': it must be one of pooler, trained-pooler, mean"),
+        ({"head": "Mean"}, "head is 'Mean': it must be one of auto, pooler, trained-pooler, mean"),
         ({"schedule": "Cosine"}, "schedule is 'Cosine': it must be one of linear, cosine, constant"),
         ({"scaling": "rsLoRA"}, "scaling is 'rsLoRA': it must be one of alpha/r, rslora"),
         ({"method": "adalora"}, "method is 'adalora': it must be one of lora"),

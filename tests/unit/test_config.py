@@ -87,7 +87,7 @@ INVALID_VALUES: list[tuple[type, str, list[Any], list[Any]]] = [
     (TrainingOptions, "class_weight", [""], ["none", "balanced", "weights.json"]),
     (TrainingOptions, "select_by", ["f1", "macro_f1", ""], ["accuracy", "macro-f1", "loss"]),
     (TrainingOptions, "hybrid", ["maybe", ""], ["auto", "on", "off"]),
-    (TrainingOptions, "head", ["max"], ["pooler", "trained-pooler", "mean"]),
+    (TrainingOptions, "head", ["max"], ["auto", "pooler", "trained-pooler", "mean"]),
     (TrainingOptions, "schedule", ["cubic"], ["linear", "cosine", "constant"]),
     (ComputeOptions, "threads", [0, -1, MOST_THREADS + 1, 100_000], [1, MOST_THREADS, None]),
     (ComputeOptions, "backend", ["gpu", ""], ["auto", "native", "torch"]),
@@ -271,7 +271,8 @@ reading = st.builds(
     drop_overlap=st.booleans(), max_length=st.none() | st.integers(3, 512), strict=st.booleans(),
 )  # fmt: skip
 training = st.builds(
-    TrainingOptions, head=st.sampled_from(["pooler", "trained-pooler", "mean"]), head_dropout=share, epochs=above_0,
+    TrainingOptions, head=st.sampled_from(["auto", "pooler", "trained-pooler", "mean"]), head_dropout=share,
+    epochs=above_0,
     steps=st.none() | count, batch_size=count, schedule=st.sampled_from(["linear", "cosine", "constant"]), warmup=share,
     select_by=st.sampled_from(["accuracy", "macro-f1", "loss"]),
     weight_decay=at_least_0, clip=at_least_0, eval_every=count, validation_sample=count, target_score=share,
@@ -407,7 +408,7 @@ def test_all_problems_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
             "adapter is 5: a table is expected",
             "training.batch_size is 1.5: a whole number is expected",
             "training.steps is 'ten': a whole number is expected",
-            "training.head is 'max': one of pooler, trained-pooler, mean is expected",
+            "training.head is 'max': one of auto, pooler, trained-pooler, mean is expected",
             "warmup is 2.0: it must be at least 0 and below 1 (fraction of the steps)",
             "reading.drop_overlap is 1: true or false is expected",
             "reading.columns.columns is 'text': a list is expected",

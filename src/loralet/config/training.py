@@ -16,7 +16,7 @@ from loralet.config.limits import choice_problems, interval_problems, rate_probl
 from loralet.config.shared import CheckpointEvery, TrainingData
 from loralet.ranking import SelectBy
 
-Head = Literal["pooler", "trained-pooler", "mean"]
+Head = Literal["auto", "pooler", "trained-pooler", "mean"]
 Schedule = Literal["linear", "cosine", "constant"]
 UNWEIGHTED, BALANCED = "none", "balanced"
 """The values of ``--class-weight`` that are not a file."""
@@ -27,8 +27,8 @@ HybridChoice = Literal["auto", "on", "off"]
 class TrainingOptions:
     """Training options, shared by all runs of a pack."""
 
-    head: Head = "pooler"
-    """Input of the classifier: frozen pooler, trained pooler, or mean over tokens."""
+    head: Head = "auto"
+    """Input of the classifier: frozen pooler, trained pooler, or mean over tokens; auto: chosen for the backbone."""
     head_dropout: float = 0.1
     """Dropout before the classifier, as in BertForSequenceClassification."""
     epochs: float | None = None

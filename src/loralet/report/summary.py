@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from loralet.backends.info import BackendInfo
-from loralet.config.training import UNWEIGHTED
+from loralet.config.training import UNWEIGHTED, TrainingOptions
 from loralet.report.analysis import Analysis
 from loralet.runs.environment import Environment, SessionBackend
 
@@ -85,13 +85,17 @@ def _training(analysis: Analysis) -> Pairs:
         (
             "Training",
             f"{length}, {training.schedule} schedule, warm-up {100 * training.warmup:g} "
-            f"%, {training.head} head, {_truncation(analysis)}",
+            f"%, {_head(training)}, {_truncation(analysis)}",
         ),
         ("Checks", f"every {training.eval_every} steps, {target}"),
         ("Class weights", "" if training.class_weight == UNWEIGHTED else training.class_weight),
         ("Selection", "" if analysis.data.folds else selection),
         ("Seeds", ", ".join(map(str, seeds)) + (" (a single seed)" if len(seeds) == 1 else "")),
     ]
+
+
+def _head(training: TrainingOptions) -> str:
+    return "head chosen for the backbone" if training.head == "auto" else f"{training.head} head"
 
 
 def _truncation(analysis: Analysis) -> str:

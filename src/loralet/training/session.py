@@ -15,11 +15,12 @@ from loralet.artifacts.artifact import OUT_OF_FOLD, Artifact, ArtifactRole, Meas
 from loralet.backends.base import Backend, LoadedEncoder
 from loralet.backends.choice import choose_backend
 from loralet.backends.info import BackendInfo
-from loralet.config import ComputeOptions, DataOptions, TrainingOptions
+from loralet.config import ComputeOptions, DataOptions, Head, TrainingOptions
 from loralet.errors import CheckpointError
 from loralet.events import Event, Stage
 from loralet.hub.backbone import Backbone, load_backbone
 from loralet.inference.evaluation import logits_of
+from loralet.models.pooling import HeadKind
 from loralet.runs.environment import SessionBackend, peak_memory
 from loralet.runs.results import TextLengths
 from loralet.runs.run import Run
@@ -56,6 +57,7 @@ class Session:
         lengths: lengths of the training texts.
         task: the task.
         training: training options.
+        head: head of the classifiers.
         compute: compute options.
         memory: memory limit of a forward pass in bytes.
         teachers: the teachers of a taught run; empty for others.
@@ -68,6 +70,7 @@ class Session:
     lengths: TextLengths
     task: Task
     training: TrainingOptions
+    head: HeadKind
     compute: ComputeOptions
     memory: int
     teachers: tuple[str, ...] = ()
@@ -99,7 +102,7 @@ class Session:
         """The pack of these runs."""
         family, training = self.backbone.family, self.training
         return build_pack(
-            runs, self.backbone.table, self.task.outputs, training.head, training.head_dropout, family.pooling
+            runs, self.backbone.table, self.task.outputs, self.head, training.head_dropout, family.pooling
         )
 
     def start(self, runs: Sequence[Run]) -> TrainingState:
@@ -147,7 +150,7 @@ class Session:
         return Load(
             table=self.backbone.table,
             outputs=self.task.outputs,
-            head=training.head,
+            head=self.head,
             batch_size=min(training.batch_size, len(train)),
             tokens=int(train.tokens.lengths.max()),
             item=self.item,
@@ -185,10 +188,9 @@ def open_session(
     kind, wanted = backbone.config.get("problem_type"), corpus.dataset.task.problem_type
     if kind not in (None, wanted):
         LOGGER.warning("%s: problem_type is %r; a new classifier for %s takes its place", model, kind, wanted)
-    if training.head == "pooler" and not backbone.has_pooler:
-        raise CheckpointError(
-            f"{model} has no pooler; use --head mean, or --head trained-pooler, which trains a new one"
-        )
+    head = chosen_head(backbone, training.head)
+    if training.head == "auto" and head != "pooler":
+        tell(Stage(f"head: {head}, as the backbone has no pooler"))
     loaded: dict[str, Loaded] = {}
     by_line: dict[str, Loaded] = {}
     for method in dict.fromkeys(methods):
@@ -203,7 +205,24 @@ def open_session(
     for note in text_notes(rows, lengths, backbone, reading.strict):
         tell(Stage(note))
     limit = budget(memory, next(iter(loaded.values())).backend.device)
-    return Session(backbone, loaded, rows, lengths, corpus.dataset.task, training, compute, limit)
+    return Session(backbone, loaded, rows, lengths, corpus.dataset.task, training, head, compute, limit)
+
+
+def chosen_head(backbone: Backbone, head: Head) -> HeadKind:
+    """The head of the classifiers: the given one; for ``auto`` the backbone's pooler, or a new one if it has none.
+
+    transformers' classifiers train a new pooler for backbones without one, too.
+
+    Raises:
+        CheckpointError: the frozen pooler is asked for, and there is none.
+    """
+    if head == "auto":
+        return "pooler" if backbone.has_pooler else "trained-pooler"
+    if head == "pooler" and not backbone.has_pooler:
+        raise CheckpointError(
+            f"{backbone.name} has no pooler; use --head mean, or --head trained-pooler, which trains a new one"
+        )
+    return head
 
 
 def train_pack(
@@ -298,7 +317,7 @@ def make_artifact(row: Row, session: Session, corpus: Corpus, source: str, readi
         role=roles.get(run.role, "lora"),
         labels=session.task.labels,
         adapter=run.adapter,
-        head=session.training.head,
+        head=session.head,
         max_length=session.lengths.max_length,
         backbone=backbone.name,
         backbone_fingerprint=backbone.fingerprint,
