@@ -1,6 +1,7 @@
 """Accuracy on data sets of many kinds, against linear models on words and on frozen embeddings.
 
-    python benchmarks/league.py LEAGUE AG_NEWS --frozen MINILM [--models MODEL ...] [--seeds 0 1 2] [--validation]
+    python benchmarks/league.py LEAGUE AG_NEWS --frozen MINILM [--models MODEL ...] [--once MODEL ...] [--seeds 0 1 2]
+        [--validation]
 
 LEAGUE is a folder of data sets, each a folder with train.csv and test.csv (columns text and label); AG_NEWS is another
 such folder. MINILM is a folder with all-MiniLM-L6-v2. loralet trains as ``loralet train`` without options, once per
@@ -142,9 +143,10 @@ def outcomes(source: str, config: TrainConfig, arguments: argparse.Namespace) ->
     yield WORDS, [linear_words(data)]
     if arguments.frozen:
         yield FROZEN, [frozen_embeddings(data, arguments.frozen)]
-    for model in arguments.models:
+    seeds = dict.fromkeys(arguments.models, arguments.seeds) | dict.fromkeys(arguments.once, arguments.seeds[:1])
+    for model, own in seeds.items():
         found: dict[str, list[Outcome]] = {}
-        for seed in arguments.seeds:
+        for seed in own:
             for name, outcome in loralet(replace(config, data=source, model=model, seed=seed)):
                 found.setdefault(f"{Path(model).name}{name}", []).append(outcome)
         yield from found.items()
@@ -176,6 +178,7 @@ def main() -> None:
     parser.add_argument("news", type=Path, help="folder of AG News")
     parser.add_argument("--frozen", default="", help="folder of the encoder whose frozen embeddings are compared")
     parser.add_argument("--models", nargs="*", default=[TrainConfig().model], help="backbones")
+    parser.add_argument("--once", nargs="*", default=[], help="more backbones, trained with the first seed only")
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2))
     parser.add_argument("--sets", nargs="+", default=[*SETS, "ag_news"], help="names of the data sets")
     parser.add_argument("--validation", action="store_true", help="read only training files")
@@ -192,6 +195,7 @@ def main() -> None:
         training=replace(TrainingOptions(), head=arguments.head, epochs=arguments.epochs),
         reading=replace(DataOptions(), max_length=arguments.length),
     )
+    metric, machine = "validation" if arguments.validation else "test", describe_machine()
     rows: dict[str, dict[str, Any]] = {}
     for name in arguments.sets:
         folder = arguments.news if name == "ag_news" else arguments.league / name
@@ -203,10 +207,9 @@ def main() -> None:
             row = rows.setdefault(classifier, {})[name] = summary(found, words)
             shown = row["validation"] if arguments.validation else row["test"]
             print(f"{name:22} {classifier:38} {shown:.4f} {row['seconds']:6.1f} s", flush=True)
-    metric = "validation" if arguments.validation else "test"
+        write_json(arguments.out, {"metric": metric, "rows": rows, "machine": machine})
     for classifier, by_set in rows.items():
         print(f"{'mean':22} {classifier:38} {fmean(row[metric] for row in by_set.values()):.4f}")
-    write_json(arguments.out, {"metric": metric, "rows": rows, "machine": describe_machine()})
 
 
 if __name__ == "__main__":

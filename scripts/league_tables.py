@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import fmean
 
 from markdown_tables import Report, source, table
 
 LEAGUE = """\
 Test accuracy on data sets of many kinds, with the options of `loralet train` left at their defaults of the commit below
-(today's may be newer): means over {seeds} seeds. ↑ and ↓: better and worse than the linear model on words on the same
+(today's may be newer): means over {seeds}. ↑ and ↓: better and worse than the linear model on words on the same
 test rows, p < {level} by {method}.
 
 """
@@ -30,7 +31,7 @@ Mean test accuracy on {sets} after training on a few rows of each class, over {d
 draws, averaged over the sets, in parentheses.
 
 """
-WORDS = "TF-IDF + linear SVM"
+WORDS, FROZEN = "TF-IDF + linear SVM", "frozen MiniLM + logistic regression"
 LEVEL = 0.05
 """p below which a difference has an arrow."""
 
@@ -43,12 +44,20 @@ def league(report: Report) -> str:
         (name.replace("_", " "), *(_accuracy(report["rows"][classifier][name]) for classifier in report["rows"]))
         for name in report["rows"][words]
     ]
-    seeds = max(len(row["test_seeds"]) for other in others for row in report["rows"][other].values())
     methods = {row["over_words"]["method"] for other in others for row in report["rows"][other].values()}
-    text = LEAGUE.format(seeds=seeds, method=" or ".join(sorted(methods)), level=LEVEL) + source("league", report)
+    text = LEAGUE.format(seeds=_seeds(report, others), method=" or ".join(sorted(methods)), level=LEVEL)
+    text += source("league", report)
     means = [_means(report, name) for name in report["rows"]]
     head = ("classifier", "accuracy", "difference to words", "better", "worse", "ECE", "seconds")
     return "\n".join([text, table(("data", *report["rows"]), lines), SUMMARY + table(head, means)])
+
+
+def _seeds(report: Report, classifiers: Sequence[str]) -> str:
+    """Example: 3 seeds (small-en: 1). Frozen embeddings have no seed."""
+    counts = {name: max(len(row["test_seeds"]) for row in report["rows"][name].values()) for name in classifiers}
+    most = max(counts.values())
+    fewer = [f"{name}: {count}" for name, count in counts.items() if count < most and name != FROZEN]
+    return f"{most} seeds" + (f" ({'; '.join(fewer)})" if fewer else "")
 
 
 def _accuracy(row: Report) -> str:

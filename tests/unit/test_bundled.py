@@ -18,7 +18,7 @@ from sklearn.svm import LinearSVC
 from loralet.data.files import Columns
 from loralet.data.sources import load_dataset
 from loralet.hub.backbone import load_backbone
-from loralet.hub.bundled import DATA, FOLDER, MODEL, bundled
+from loralet.hub.bundled import DATA, FOLDER, MODEL, SMALL, bundled
 
 LABELS = ("Business", "Sci/Tech", "Sports", "World")
 AG_NEWS_TEST = Path(__file__).parents[3] / "shared" / "data" / "ag_news" / "test.csv"
@@ -41,13 +41,14 @@ def test_the_news_data_is_balanced_without_duplicates() -> None:
     assert max(openings.values()) == 1
 
 
-def test_the_base_is_fp16_on_disk_and_fp32_in_memory() -> None:
-    stored = load_file(FOLDER / MODEL / "model.safetensors")
+@pytest.mark.parametrize(("name", "parameters"), [(MODEL, 4_385_920), (SMALL, 15_402_240)])
+def test_the_encoders_are_fp16_on_disk_and_fp32_in_memory(name: str, parameters: int) -> None:
+    stored = load_file(FOLDER / name / "model.safetensors")
     assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
-    backbone = load_backbone(MODEL)
+    backbone = load_backbone(name)
     assert {tensor.dtype for tensor in backbone.weights.values()} == {torch.float32}
-    assert (backbone.parameters, backbone.has_pooler) == (4_385_920, True)
-    assert "all-MiniLM-L6-v2" in (FOLDER / MODEL / "README.md").read_text(encoding="utf-8")
+    assert (backbone.parameters, backbone.has_pooler) == (parameters, True)
+    assert "all-MiniLM-L6-v2" in (FOLDER / name / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_local_folder_of_that_name_takes_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

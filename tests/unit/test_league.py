@@ -85,6 +85,16 @@ def test_the_table_marks_a_difference_beyond_chance(difference: float, arrow: st
     assert f"| tiny | {0.5 + difference:.1%} | {100 * difference:+.1f} points | {counts} | – | 1 |" in found
 
 
+def test_classifiers_of_fewer_seeds_are_named() -> None:
+    over = {"p": 0.5, "difference": 0.1, "method": "an exact test"}
+    rows = {
+        name: {"a": {"test": 0.5, "test_seeds": [0.5] * seeds, "seconds": 1.0, "over_words": over}}
+        for name, seeds in ((league.WORDS, 1), (league.FROZEN, 1), ("tiny", 3), ("small", 1))
+    }
+    found = section({"rows": rows, "machine": {"cpu": "X", "cores": 2, "dtype": "fp32", "torch": "2", "commit": "a"}})
+    assert "means over 3 seeds (small: 1). " in found
+
+
 def test_a_draw_has_the_same_number_of_rows_of_each_class() -> None:
     targets = np.repeat([0, 1, 2], [30, 9, 4])
     rows = few_labels.draw_rows(targets, 5, 0)

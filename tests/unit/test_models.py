@@ -17,7 +17,7 @@ from command_line import command
 from loralet import TextClassifier
 from loralet.config import GridOptions, StudyConfig, TrainConfig
 from loralet.hub import checkpoint
-from loralet.hub.bundled import MODEL, bundled
+from loralet.hub.bundled import MODEL, SMALL, bundled
 from loralet.hub.models import MODELS, SOURCES, KnownModel, near_names, resolve_model
 from loralet.models.families import FAMILIES
 from loralet.report.models_table import cells, headings
@@ -36,6 +36,7 @@ def bert(layers: int, width: int, vocabulary: int = 30522, **more: int) -> tuple
 
 CONFIGS: dict[str, tuple[str, dict[str, object]]] = {
     "tiny-en": bert(2, 128),
+    "small-en": bert(3, 384, 25346, num_attention_heads=12),
     "bert-tiny": bert(2, 128),
     "bert-mini": bert(4, 256),
     "minilm-l6": bert(6, 384, num_attention_heads=12),
@@ -80,12 +81,12 @@ def test_parameters_and_length_are_those_of_the_published_configuration(model: K
 
 
 def test_the_bundled_models_come_first_and_names_are_unique() -> None:
-    assert [model.name for model in MODELS if model.bundled] == [MODELS[0].name] == [MODEL]
-    assert bundled(MODELS[0].source)
+    assert [model.name for model in MODELS if model.bundled] == [model.name for model in MODELS[:2]] == [MODEL, SMALL]
+    assert all(bundled(model.source) for model in MODELS[:2])
     assert len(SOURCES) == len(MODELS) == len({model.source for model in MODELS})
-    sizes = [model.parameters for model in MODELS[1:]]
+    sizes = [model.parameters for model in MODELS[2:]]
     assert sizes == sorted(sizes)
-    assert all("/" in model.source for model in MODELS[1:])
+    assert all("/" in model.source for model in MODELS[2:])
     assert TrainConfig().model in SOURCES
 
 

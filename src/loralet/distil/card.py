@@ -79,8 +79,7 @@ def card(
             "## Training",
             "",
             f"{_start(config, has_form(table, large), layers)} {_matched(config, table, layers)} "
-            f"{config.epochs} epochs at a peak learning rate of {config.lr:g}, "
-            f"then {config.pooled_epochs} with the pooled losses at {config.pooled_lr:g}; "
+            f"{_epochs(config)}; "
             f"{last.step:,} steps of {config.batch_size} texts, {sum(e.seconds for e in history) / 60:.0f} minutes.",
             "",
             f"The loss is {weights}. Tokens, sentence and pooled are 1 - cosine; "
@@ -111,6 +110,14 @@ def _start(config: DistillConfig, copied: bool, layers: Sequence[int]) -> str:
         "Word and position embeddings were initialised on the principal axes of the teacher's word embeddings, "
         "weighted by token frequency."
     )
+
+
+def _epochs(config: DistillConfig) -> str:
+    """Example: 4 epochs at a peak learning rate of 0.002, then 2 with the pooled losses at 0.001."""
+    first = f"{config.epochs} epoch{'s' * (config.epochs > 1)} at a peak learning rate of {config.lr:g}"
+    if not config.pooled_epochs:
+        return first
+    return f"{first}, then {config.pooled_epochs} with the pooled losses at {config.pooled_lr:g}"
 
 
 def _matched(config: DistillConfig, table: EncoderTable, layers: Sequence[int]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from loralet.hub.bundled import MODEL
+from loralet.hub.bundled import MODEL, SMALL
 
 ENGLISH = "English"
 CLOSENESS = 0.6
@@ -49,6 +49,7 @@ class KnownModel:
 
 MODELS: tuple[KnownModel, ...] = (
     KnownModel(MODEL, MODEL, 4.4, 512, ENGLISH, "Apache-2.0", 4300, 0.771),
+    KnownModel(SMALL, SMALL, 15.4, 512, ENGLISH, "Apache-2.0"),
     KnownModel("bert-tiny", "google/bert_uncased_L-2_H-128_A-2", 4.4, 512, ENGLISH, "Apache-2.0", 4300),
     KnownModel("bert-mini", "google/bert_uncased_L-4_H-256_A-4", 11.2, 512, ENGLISH, "Apache-2.0"),
     KnownModel("electra-small", "google/electra-small-discriminator", 13.5, 512, ENGLISH, "Apache-2.0"),
