@@ -186,6 +186,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=float)
     parser.add_argument("--length", type=int, default=DataOptions().max_length)
     parser.add_argument("--lr", type=float, default=TrainConfig().lr)
+    parser.add_argument("--note", default="", help="a sentence about the measurement, for the docs")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     arguments = parser.parse_args()
     config = replace(
@@ -207,7 +208,7 @@ def main() -> None:
             row = rows.setdefault(classifier, {})[name] = summary(found, words)
             shown = row["validation"] if arguments.validation else row["test"]
             print(f"{name:22} {classifier:38} {shown:.4f} {row['seconds']:6.1f} s", flush=True)
-        write_json(arguments.out, {"metric": metric, "rows": rows, "machine": machine})
+        write_json(arguments.out, {"metric": metric, "rows": rows, "machine": machine, "note": arguments.note})
     for classifier, by_set in rows.items():
         print(f"{'mean':22} {classifier:38} {fmean(row[metric] for row in by_set.values()):.4f}")
 

@@ -15,7 +15,7 @@ test rows, p < {level} by {method}.
 """
 SUMMARY = """\
 Means over the sets. Better and worse count the arrows above. ECE is the expected calibration error. Seconds are those
-from reading the data to the last prediction.
+from reading the data to the last prediction.{note}
 
 """
 ERRORS = """\
@@ -47,9 +47,10 @@ def league(report: Report) -> str:
     methods = {row["over_words"]["method"] for other in others for row in report["rows"][other].values()}
     text = LEAGUE.format(seeds=_seeds(report, others), method=" or ".join(sorted(methods)), level=LEVEL)
     text += source("league", report)
+    note = f" {report['note']}" if report.get("note") else ""
     means = [_means(report, name) for name in report["rows"]]
     head = ("classifier", "accuracy", "difference to words", "better", "worse", "ECE", "seconds")
-    return "\n".join([text, table(("data", *report["rows"]), lines), SUMMARY + table(head, means)])
+    return "\n".join([text, table(("data", *report["rows"]), lines), SUMMARY.format(note=note) + table(head, means)])
 
 
 def _seeds(report: Report, classifiers: Sequence[str]) -> str:

@@ -91,7 +91,9 @@ def test_classifiers_of_fewer_seeds_are_named() -> None:
         name: {"a": {"test": 0.5, "test_seeds": [0.5] * seeds, "seconds": 1.0, "over_words": over}}
         for name, seeds in ((league.WORDS, 1), (league.FROZEN, 1), ("tiny", 3), ("small", 1))
     }
-    found = section({"rows": rows, "machine": {"cpu": "X", "cores": 2, "dtype": "fp32", "torch": "2", "commit": "a"}})
+    machine = {"cpu": "X", "cores": 2, "dtype": "fp32", "torch": "2", "commit": "a"}
+    found = section({"rows": rows, "machine": machine, "note": "It rained."})
+    assert "to the last prediction. It rained.\n" in found
     assert "means over 3 seeds (small: 1). " in found
 
 
