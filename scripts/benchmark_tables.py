@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from league_tables import few_labels, label_errors, league
+from league_tables import few_labels, label_errors, league, league_means
 from markdown_tables import Report, source, table
 from matrix_tables import matrix, shown
 
@@ -198,13 +198,14 @@ OPTIONAL = ("matrix", "league", "few_labels", "label_errors")
 """Sections that are left out if there is no JSON file."""
 
 
-def results(tiny_en: Report, fast: Report, by_set: Report | None) -> str:
+def results(tiny_en: Report, fast: Report, by_set: Report | None, many: Report | None) -> str:
     """The results table of the README; its speed is that of the matrix if there is one."""
     data = tiny_en["data"]
     rows: list[tuple[object, ...]] = []
     for start, name in SHOWN_ROWS.items():
         row = next(row for row in tiny_en["rows"] if row["name"].startswith(start))
         rows.append((f"test accuracy of {name}", interval(row)))
+    rows += [] if many is None else league_means(many)
     rows += speeds(fast) if by_set is None else shown(by_set)
     others, machine = "another one of the same architecture", (by_set or fast)["machine"]
     others += "" if by_set is None else " and MiniLM-L6"
@@ -247,7 +248,8 @@ def page() -> str:
 
 def readme(before: str) -> str:
     """The README with an updated results table."""
-    own = results(load("tiny_en"), load("speed"), load("matrix") if exists("matrix") else None)
+    optional = [load(name) if exists(name) else None for name in ("matrix", "league")]
+    own = results(load("tiny_en"), load("speed"), *optional)
     marks = re.compile("(<!-- results:begin -->\n).*?(<!-- results:end -->)", re.DOTALL)
     return marks.sub(lambda found: found[1] + own + found[2], before)
 

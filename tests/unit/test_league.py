@@ -16,6 +16,7 @@ from frozen import fit
 from league_tables import few_labels as few_section
 from league_tables import label_errors as errors_section
 from league_tables import league as section
+from league_tables import league_means
 from scipy.stats import binomtest
 
 from loralet.data.sources import Split
@@ -94,6 +95,9 @@ def test_classifiers_of_fewer_seeds_are_named() -> None:
     machine = {"cpu": "X", "cores": 2, "dtype": "fp32", "torch": "2", "commit": "a"}
     found = section({"rows": rows, "machine": machine, "note": "It rained."})
     assert "to the last prediction. It rained.\n" in found
+    assert league_means({"rows": rows | {"tiny, encoder alone": rows["tiny"]}}) == [
+        (f"mean test accuracy on 1 data sets of many kinds, {name}", "50.0%") for name in rows
+    ]
     assert "means over 3 seeds (small: 1). " in found
 
 
