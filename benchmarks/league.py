@@ -12,6 +12,7 @@ validation rows: use it to choose defaults.
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -186,6 +187,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=float)
     parser.add_argument("--length", type=int, default=DataOptions().max_length)
     parser.add_argument("--lr", type=float, default=TrainConfig().lr)
+    parser.add_argument("--add", action="store_true", help="keep the other results of the JSON file")
     parser.add_argument("--note", default="", help="a sentence about the measurement, for the docs")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     arguments = parser.parse_args()
@@ -197,7 +199,7 @@ def main() -> None:
         reading=replace(DataOptions(), max_length=arguments.length),
     )
     metric, machine = "validation" if arguments.validation else "test", describe_machine()
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[str, dict[str, Any]] = json.loads(arguments.out.read_text())["rows"] if arguments.add else {}
     for name in arguments.sets:
         folder = arguments.news if name == "ag_news" else arguments.league / name
         words: list[Outcome] = []

@@ -212,7 +212,9 @@ def write_encoder(recipe: Recipe, arguments: argparse.Namespace, out: Path) -> N
             encoder = load_backbone(str(student))
             counts = token_counts(encoder.tokenizer, [str(texts), *arguments.texts], encoder.table.longest)
             trimmed = trim(encoder, counts, recipe.least)
-            save_student(temporary, trimmed.weights, trimmed.table, trimmed.tokenizer, half=True)
+            save_student(
+                temporary, trimmed.weights, trimmed.table, trimmed.tokenizer, half=True, pooled=not encoder.pools_mean
+            )
             total, left = encoder.table.vocabulary, trimmed.table.vocabulary
             card += TRIMMED.format(least=recipe.least, left=left, total=total, parameters=trimmed.parameters)
         else:

@@ -91,7 +91,7 @@ def test_an_encoder_without_rare_tokens_reads_other_texts_alike(tmp_path: Path) 
     counts = token_counts(encoder.tokenizer, [str(tmp_path / "texts.txt")], 512)
     assert counts[encoder.tokenizer.token_to_id("the")] == 5
     trimmed = trim(encoder, counts, 2)
-    save_student(tmp_path, trimmed.weights, trimmed.table, trimmed.tokenizer, half=False)
+    save_student(tmp_path, trimmed.weights, trimmed.table, trimmed.tokenizer, half=False, pooled=True)
     read = AutoTokenizer.from_pretrained(tmp_path)
     tokens = ["[CLS]", *text.split(), "[SEP]"]
     assert read.convert_ids_to_tokens(read(text).input_ids) == tokens

@@ -472,6 +472,7 @@ def test_a_student_of_the_teachers_sizes_starts_with_its_layers(config: DistillC
     assert build_student(whole, quiet).held_out["sentence"] == pytest.approx(0, abs=1e-4), "the teacher itself"
     card = (Path(config.out) / "README.md").read_text(encoding="utf-8")
     assert "initialised with the teacher's layers 2, 4 and its embeddings" in card
+    assert load_backbone(config.out).pools_mean, "only the mean over the tokens was trained"
     assert "1 epoch at a peak learning rate of 1e-12; " in card
 
 

@@ -108,7 +108,7 @@ def _build(config: DistillConfig, where: Path, listen: Listen, interrupts: Inter
     with new_file(where / "README.md") as temporary:
         text = card(config, table, sum(t.numel() for t in weights.values()), teacher.table, texts, state.history)
         temporary.write_text(text, encoding="utf-8")
-    save_student(where, weights, table, teacher.tokenizer, config.half)
+    save_student(where, weights, table, teacher.tokenizer, config.half, config.pooled_epochs > 0)
     (where / CHECKPOINT).unlink(missing_ok=True)
     return state.history[-1]
 

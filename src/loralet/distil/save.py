@@ -10,14 +10,17 @@ from safetensors.torch import save
 from tokenizers import Tokenizer
 
 from loralet.atomic import new_file, write_json
+from loralet.hub.sentence_pooling import write_mean_pooling
 from loralet.hub.tokenizer_config import special_tokens, tokenizer_config
 from loralet.models.families import FAMILIES
 from loralet.models.forward import Weights
 from loralet.models.table import EncoderTable
 
 
-def save_student(folder: Path, weights: Weights, table: EncoderTable, tokenizer: Tokenizer, half: bool) -> None:
-    """Write the tokenizer, model.safetensors and, last, config.json. A folder with a config.json is complete.
+def save_student(
+    folder: Path, weights: Weights, table: EncoderTable, tokenizer: Tokenizer, half: bool, pooled: bool
+) -> None:
+    """Write the tokenizer, the pooling, model.safetensors and, last, config.json. Then the folder is complete.
 
     Args:
         folder: the output folder; each file is written atomically.
@@ -25,6 +28,7 @@ def save_student(folder: Path, weights: Weights, table: EncoderTable, tokenizer:
         table: the student's layer table.
         tokenizer: the teacher's tokenizer.
         half: write fp16.
+        pooled: whether the pooler was trained; otherwise only the mean over the tokens was.
     """
     family = FAMILIES["bert"]
     described: dict[str, Any] = json.loads(tokenizer.to_str())
@@ -35,6 +39,8 @@ def save_student(folder: Path, weights: Weights, table: EncoderTable, tokenizer:
         with new_file(folder / "vocab.txt") as temporary:
             temporary.write_text("".join(f"{word}\n" for word, _ in words), encoding="utf-8")
     write_json(folder / "tokenizer_config.json", tokenizer_config(tokenizer, table.longest))
+    if not pooled:
+        write_mean_pooling(folder, table.width)
     tensors = {family.tensor(name): (t.half() if half else t).contiguous() for name, t in weights.items()}
     with new_file(folder / "model.safetensors") as temporary:
         temporary.write_bytes(save(tensors, metadata={"format": "pt"}))

@@ -52,7 +52,7 @@ def export_hf(
         raise RunError(
             f"{artifact.id}: transformers has no {family.model_type} classifier that reads {found} "
             f"(it has a pooler with {family.head.pooling.activation}); "
-            "export it with --to onnx or --to safetensors-bundle"
+            "export it with --to onnx or --to safetensors-bundle, or train with --head pooler or trained-pooler"
         )
     merged = calibrated(merge(artifact, classifier.backbone))
     tensors, config = _hf_tensors(merged), hf_config(artifact, classifier.backbone)

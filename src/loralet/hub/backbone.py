@@ -28,6 +28,7 @@ class Backbone:
         config: the content of the checkpoint's config.json.
         own_tokenizer: whether the tokenizer is that of an adapter, and has other tokens than the checkpoint's.
         commit: commit of a backbone from a hub; empty for a folder.
+        pools_mean: whether the encoder was trained for the mean over its tokens (sentence-transformers).
     """
 
     name: str
@@ -39,6 +40,7 @@ class Backbone:
     config: dict[str, object]
     own_tokenizer: bool = False
     commit: str = ""
+    pools_mean: bool = False
 
     @property
     def has_pooler(self) -> bool:
@@ -60,7 +62,7 @@ def backbone_of(read: Checkpoint) -> Backbone:
     weights = {
         name: torch.from_numpy(array if array.flags.writeable else array.copy()) for name, array in read.arrays.items()
     }
-    facts = (read.tokenizer, read.fingerprint, read.config, read.own_tokenizer, read.commit)
+    facts = (read.tokenizer, read.fingerprint, read.config, read.own_tokenizer, read.commit, read.pools_mean)
     return Backbone(read.name, read.family, read.table, weights, *facts)
 
 

@@ -17,6 +17,8 @@ from loralet.hub import client as hub
 from loralet.hub.bundled import bundled
 from loralet.hub.models import resolve_model, suggestion
 from loralet.hub.names import commit_of, is_hub_id
+from loralet.hub.sentence_pooling import FILE as POOLING
+from loralet.hub.sentence_pooling import pools_mean
 from loralet.hub.tensors import lfs_advice, number_problems, read_tensors
 from loralet.hub.tokenizer import TOKENIZER_FILES, load_tokenizer
 from loralet.models.families import FAMILIES
@@ -42,6 +44,7 @@ class Checkpoint:
         arrays: canonical tensors in fp32; ``pooler.*`` only if the checkpoint has a pooler.
         own_tokenizer: whether the tokenizer is that of an adapter, and has other tokens than the checkpoint's.
         commit: commit of a backbone from a hub; empty for a folder.
+        pools_mean: whether the encoder was trained for the mean over its tokens.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Checkpoint:
     config: dict[str, object]
     own_tokenizer: bool = False
     commit: str = ""
+    pools_mean: bool = False
 
 
 def read_checkpoint(name: str) -> Checkpoint:
@@ -88,7 +92,7 @@ def read_checkpoint(name: str) -> Checkpoint:
     arrays = _canonical(folder, family, table, tensors)
     tokenizer = load_tokenizer(folder, table.vocabulary, family.tokens)
     facts = (tokenizer, fingerprint_of(arrays), config)
-    return Checkpoint(name, family, table, arrays, *facts, commit=commit_of(folder))
+    return Checkpoint(name, family, table, arrays, *facts, commit=commit_of(folder), pools_mean=pools_mean(folder))
 
 
 def find_checkpoint(name: str) -> Path:
@@ -119,7 +123,7 @@ def checkpoint_files(names: Sequence[str]) -> list[str]:
     whole = [[name] for name in WEIGHT_FILES if name in names]
     shards = [_shards(name, names) for name in WEIGHT_FILES if f"{name}{INDEX}" in names]
     weights = next(iter(whole + shards), [])
-    return [name for name in ("config.json", *TOKENIZER_FILES) if name in names] + weights
+    return [name for name in ("config.json", *TOKENIZER_FILES, POOLING) if name in names] + weights
 
 
 def _shards(name: str, names: Sequence[str]) -> list[str]:

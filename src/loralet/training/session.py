@@ -190,7 +190,8 @@ def open_session(
         LOGGER.warning("%s: problem_type is %r; a new classifier for %s takes its place", model, kind, wanted)
     head = chosen_head(backbone, training.head)
     if training.head == "auto" and head != "pooler":
-        tell(Stage(f"head: {head}, as the backbone has no pooler"))
+        reason = "was trained for it" if head == "mean" else "has no pooler"
+        tell(Stage(f"head: {head}, as the backbone {reason}"))
     loaded: dict[str, Loaded] = {}
     by_line: dict[str, Loaded] = {}
     for method in dict.fromkeys(methods):
@@ -209,15 +210,16 @@ def open_session(
 
 
 def chosen_head(backbone: Backbone, head: Head) -> HeadKind:
-    """The head of the classifiers: the given one; for ``auto`` the backbone's pooler, or a new one if it has none.
+    """The head of the classifiers: the given one; for ``auto``, the one that the backbone was trained for.
 
-    transformers' classifiers train a new pooler for backbones without one, too.
+    This is the mean over the tokens for encoders of sentence-transformers that say so, otherwise the backbone's pooler,
+    or a new one if it has none, as in transformers' classifiers.
 
     Raises:
         CheckpointError: the frozen pooler is asked for, and there is none.
     """
     if head == "auto":
-        return "pooler" if backbone.has_pooler else "trained-pooler"
+        return "mean" if backbone.pools_mean else "pooler" if backbone.has_pooler else "trained-pooler"
     if head == "pooler" and not backbone.has_pooler:
         raise CheckpointError(
             f"{backbone.name} has no pooler; use --head mean, or --head trained-pooler, which trains a new one"
