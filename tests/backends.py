@@ -6,11 +6,13 @@ import os
 
 import pytest
 import torch
+from filelock import FileLock
 
 from loralet.backends.base import Backend
 from loralet.backends.native.backend import NativeBackend, NativeUnavailable
 from loralet.backends.native.build import FORCED, wanted_instructions
 from loralet.backends.torch import DTYPES, TorchBackend
+from loralet.cache import writable_cache_folder
 
 EMULATED = "amx-emulated"
 """The kernels for AMX with tiles emulated in C. In fp32 they use no tiles and equal those of ``portable``."""
@@ -22,9 +24,10 @@ def instructions_under_test() -> list[str]:
 
 
 def _native() -> list[NativeBackend]:
-    """One backend per instruction set; empty without a compiler."""
+    """One backend per instruction set; empty without a compiler. One test worker compiles, and the others wait."""
     try:
-        return [NativeBackend(name) for name in instructions_under_test()]
+        with FileLock(writable_cache_folder() / "tests.lock"):
+            return [NativeBackend(name) for name in instructions_under_test()]
     except NativeUnavailable:
         return []
 

@@ -21,6 +21,8 @@ import hypothesis
 import pytest
 import torch
 
+from loralet.cache import cache_folder
+
 # No deadline, because tests run slowly on a busy machine.
 hypothesis.settings.register_profile("loralet", deadline=None)
 hypothesis.settings.load_profile("loralet")
@@ -29,6 +31,17 @@ hypothesis.settings.load_profile("loralet")
 @pytest.fixture(autouse=True)
 def _caches_of_their_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LORALET_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _kernels_of_processes(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Link the compiled kernels into the tests' cache, so that the processes of tests do not compile them again."""
+    cache = tmp_path_factory.getbasetemp() / "cache"
+    folder = cache / "native"
+    for one in (cache, folder):
+        one.mkdir(0o755)  # any umask: other users must not be able to write it
+    for library in (cache_folder() / "native").glob("kernels-*.so"):
+        (folder / library.name).symlink_to(library.resolve())
 
 
 @pytest.fixture(autouse=True, scope="session")
