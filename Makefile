@@ -12,6 +12,9 @@ MODEL ?=
 MINILM ?=
 ARGS ?=
 
+# The tests start many processes; without its bytecode, each would compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup setup-dev study test test-lowest faults interop sanitize sanitize-threads lint format docs wheel wheel-check bench bench-league \
   bench-matrix clean \
   help
