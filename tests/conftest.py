@@ -1,4 +1,4 @@
-"""Check the shapes in annotations. jaxtyping's import hook must run before the package is imported."""
+"""Check types and the shapes in annotations. The import hooks must run before the package is imported."""
 
 import os
 
@@ -8,14 +8,32 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from pathlib import Path
 
+from beartype.claw import beartype_packages
 from jaxtyping import install_import_hook
 
-# AdapterSpec validates itself, with messages for the user.
-ADAPTERS = [path.stem for path in (Path(__file__).parents[1] / "src/loralet/adapters").glob("[a-z]*.py")]
-CHECKED = [f"loralet.adapters.{name}" for name in ADAPTERS if name != "spec"]
-CHECKED += ["loralet.models", "loralet.backends", "loralet.training.optimizer"]
-CHECKED += ["loralet.data.batches", "loralet.inference.evaluation"]
-install_import_hook(CHECKED, "beartype.beartype")
+SOURCE = Path(__file__).parents[1] / "src"
+PLACES = (
+    *("adapters/*.py", "models/**/*.py", "backends/**/*.py"),
+    *("training/optimizer.py", "data/batches.py", "inference/evaluation.py"),
+)
+FILES = [path for place in PLACES for path in (SOURCE / "loralet").glob(place)]
+
+
+def modules(paths: list[Path]) -> list[str]:
+    """The names of the modules in these files."""
+    return [".".join(path.relative_to(SOURCE).with_suffix("").parts) for path in paths if path.stem != "__init__"]
+
+
+def needs_jaxtyping(path: Path) -> bool:
+    """Whether a module has shapes, or a NamedTuple, whose annotations beartype alone cannot resolve."""
+    text = path.read_text(encoding="utf-8")
+    return "from jaxtyping import" in text or "(NamedTuple)" in text
+
+
+# jaxtyping takes several times as long as beartype alone. AdapterSpec validates itself, with messages for the user.
+SHAPED = [path for path in FILES if needs_jaxtyping(path)]
+install_import_hook(modules(SHAPED), "beartype.beartype")
+beartype_packages(modules([path for path in FILES if path not in SHAPED and path.name != "spec.py"]))
 
 import hypothesis
 import pytest
