@@ -46,6 +46,21 @@ hypothesis.settings.register_profile("loralet", deadline=None)
 hypothesis.settings.load_profile("loralet")
 
 
+SLOWEST = (
+    *("docs/test_snippets", "oracle/test_pack", "oracle/test_families", "oracle/test_export", "oracle/test_resume"),
+    *("unit/test_published", "unit/test_terminal", "unit/test_network", "unit/test_hub", "unit/test_base_vs_lora"),
+    *("unit/test_cli", "unit/test_distill", "unit/test_runtime", "unit/test_plan", "faults/"),
+)
+"""The modules that take longest. They come first, so that no test worker ends long before the other."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def is_fast(item: pytest.Item) -> bool:
+        return not item.nodeid.removeprefix("tests/").startswith(SLOWEST)
+
+    items.sort(key=is_fast)
+
+
 @pytest.fixture(autouse=True)
 def _caches_of_their_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LORALET_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
