@@ -12,6 +12,9 @@ MODEL ?=
 MINILM ?=
 ARGS ?=
 
+# The tests start many processes; without its bytecode, each would compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup setup-dev study test test-lowest faults interop sanitize sanitize-threads lint format docs wheel wheel-check bench bench-league \
   bench-matrix clean \
   help
@@ -37,8 +40,9 @@ $(VENV)/.dev: $(VENV)/.base
 study: setup  ## set up, then the main job: a 3 x 3 grid with base rows, its table and its report (DATA=..., MODEL=..., ARGS=... to change it)
 	$(BIN)/loralet study $(DATA) $(if $(MODEL),--models $(MODEL)) --report $(ARGS)
 
+# A module's tests stay in one worker, so that the module's fixtures are made once.
 test: setup-dev  ## set up, then all tests with coverage
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(ARGS)
 
 faults: setup-dev  ## set up, then the long fault tests: kills of every kind of work, damaged files, full disks, generated input, checks of scikit-learn
 	LORALET_KILLS=30 LORALET_DAMAGES=0 LORALET_DISKS=12 LORALET_ROUNDS=30 LORALET_CASES=10000 LORALET_CHECKS=1 \

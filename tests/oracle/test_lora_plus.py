@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from backends import BACKENDS, backend_id
+from backends import each_backend
 from models import Pair, batch, make_pair
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.optimizers import create_loraplus_optimizer
@@ -76,7 +76,7 @@ def test_rates_and_decay_of_every_parameter_match_peft(pair: Pair, method: str) 
     assert not groups, "every parameter of PEFT's optimiser has a slot"
 
 
-@pytest.mark.parametrize("backend", BACKENDS, ids=backend_id)
+@each_backend
 @pytest.mark.parametrize("method", ["lora", "dora"])
 def test_twenty_steps_match_peft(pair: Pair, method: str, backend: Backend) -> None:
     """The torch backend computes the gradient; each backend computes the update."""
