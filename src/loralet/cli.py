@@ -132,6 +132,8 @@ COMMANDS: dict[str, Command] = {
 }
 
 
+PACKAGES = {"sklearn": "scikit-learn", "_cffi_backend": "cffi"}
+"""Names of packages whose module has another name. Installations without torch lack several."""
 FLAT = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
 """Options have their own names, without those of the classes that contain them."""
 
@@ -278,6 +280,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LoraletError as error:
         _say(console, str(error))
         return 2 if isinstance(error, UserError) else 1
+    except ModuleNotFoundError as error:
+        package = (error.name or "loralet").partition(".")[0]
+        if package == "loralet":
+            raise
+        _say(console, f"this needs {package}, which is not installed: pip install {PACKAGES.get(package, package)}")
+        return 2
     except MemoryError as error:
         advice = "use a smaller --batch-size or --max-length, or a lower --memory for a study"
         _say(console, f"not enough memory; {advice} ({error})" if str(error) else f"not enough memory; {advice}")

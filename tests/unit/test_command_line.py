@@ -269,3 +269,21 @@ def test_after_a_mistake_the_options_of_all_commands_are_listed_once(capfd: pyte
     assert "in loralet train --help" in err
     assert status("train", "data", "--rank", "x") == 2
     assert capfd.readouterr().err.count("Error parsing --rank") == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "package"), [("torch", "torch"), ("sklearn.svm", "scikit-learn"), ("_cffi_backend", "cffi")]
+)
+def test_a_missing_package_is_named_without_a_traceback(
+    here: Path, monkeypatch: pytest.MonkeyPatch, module: str, package: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+
+    monkeypatch.setattr(cli, "_run", fail)
+    done = command(here, "models")
+    assert done.returncode == 2
+    assert done.stderr.endswith(f"which is not installed: pip install {package}\n")
+    module = "loralet.commands.models"
+    with pytest.raises(ModuleNotFoundError):
+        command(here, "models")
