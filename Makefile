@@ -15,9 +15,8 @@ ARGS ?=
 # The tests start many processes; without its bytecode, each would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup setup-dev study test test-lowest faults interop sanitize sanitize-threads lint format docs wheel wheel-check bench bench-league \
-  bench-matrix clean \
-  help
+.PHONY: setup setup-dev study test test-lowest faults interop sanitize sanitize-threads lint format docs wheel wheel-check deploy-check bench \
+  bench-league bench-matrix clean help
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -141,6 +140,9 @@ $(WHEEL)/.wheel: constraints.txt
 
 wheel-check: setup  ## set up, then install the wheel of dist/ without a compiler, train and predict
 	$(BIN)/python scripts/check_wheel.py dist/*.whl $(ARGS)
+
+deploy-check: setup  ## set up, then install the wheel of dist/ without torch and a compiler, predict and evaluate
+	$(BIN)/python scripts/check_deployment.py dist/*.whl $(ARGS)
 
 format: setup-dev  ## put code into shape
 	$(BIN)/ruff check --fix .

@@ -51,13 +51,25 @@ def _trained(work: str, peer: str) -> tuple[Contender, ...]:
 
 
 ONE, NINE, CHECKED = "one run", "nine runs", "nine runs with checks"
+DROPOUT, ONE_LAYER, ALL_LAYERS = "one run with dropout", "one run on value", "one run on all linear layers"
+FULL = "full fine-tuning"
 EVALUATION, LABELS, TEXT = "evaluation", "texts to labels", "one warm text"
 PREPARED = (LABELS, TEXT)
 """Works whose contenders read the files of ``prepare.py``."""
 WORKS: Mapping[str, tuple[Contender, ...]] = {
     ONE: _trained(ONE, "training"),
     NINE: _trained(NINE, "training"),
+    DROPOUT: _trained(DROPOUT, "training"),
     CHECKED: _trained(CHECKED, "training with checks"),
+    ONE_LAYER: _trained(ONE_LAYER, "training on value"),
+    ALL_LAYERS: _trained(ALL_LAYERS, "training on all linear layers"),
+    FULL: (
+        Contender("full fine-tuning, Trainer", PEER, "fp32"),
+        Contender("full fine-tuning, loralet", OURS),
+        Contender("full fine-tuning, Trainer, bf16", PEER, "bf16"),
+        Contender("full fine-tuning, loralet, torch backend", VARIANT),
+        Contender("full fine-tuning, loralet, fp32", VARIANT, "fp32"),
+    ),
     EVALUATION: (
         Contender("evaluation, Trainer + PEFT", PEER, "fp32"),
         Contender("evaluation, loralet", OURS),
@@ -80,7 +92,16 @@ WORKS: Mapping[str, tuple[Contender, ...]] = {
     ),
 }
 """Contenders of each work. The peers train the nine runs one after the other, at the speed of one run."""
-GROUPS = ((ONE, NINE), (CHECKED,), (EVALUATION,), (LABELS,), (TEXT,))
+GROUPS = (
+    (ONE, NINE, DROPOUT),
+    (CHECKED,),
+    (ONE_LAYER,),
+    (ALL_LAYERS,),
+    (FULL,),
+    (EVALUATION,),
+    (LABELS,),
+    (TEXT,),
+)
 """Works whose contenders run alternately."""
 
 

@@ -15,7 +15,7 @@ import ours
 import peers
 import serving
 from flops import matmul_rates
-from ours import FP32, GRID, TORCH
+from ours import ALL_LINEAR, FP32, GRID, TORCH, VALUE
 from work import BATCH, EVERY, SAMPLE, Measured, Work
 
 Contenders = Mapping[str, Callable[[Work], Measured]]
@@ -60,6 +60,26 @@ MATRIX: Contenders = {
     "nine runs with checks, loralet": lambda w: ours.train_pack(w, GRID, checks=True),
     "nine runs with checks, loralet, fp32": lambda w: ours.train_pack(w, GRID, FP32, checks=True),
     "nine runs with checks, loralet, torch backend": lambda w: ours.train_pack(w, GRID, TORCH, checks=True),
+    "one run with dropout, loralet": lambda w: ours.train_pack(w, dropout=0.1),
+    "one run with dropout, loralet, fp32": lambda w: ours.train_pack(w, compute=FP32, dropout=0.1),
+    "one run with dropout, loralet, torch backend": lambda w: ours.train_pack(w, compute=TORCH, dropout=0.1),
+    "training on value, Trainer + PEFT": lambda w: peers.train(w, peers.VALUE),
+    "training on value, Trainer + PEFT, bf16": lambda w: peers.train(w, peers.VALUE_BF16),
+    "one run on value, loralet": lambda w: ours.train_pack(w, targets=VALUE),
+    "one run on value, loralet, fp32": lambda w: ours.train_pack(w, compute=FP32, targets=VALUE),
+    "one run on value, loralet, torch backend": lambda w: ours.train_pack(w, compute=TORCH, targets=VALUE),
+    "training on all linear layers, Trainer + PEFT": lambda w: peers.train(w, peers.ALL_LINEAR),
+    "training on all linear layers, Trainer + PEFT, bf16": lambda w: peers.train(w, peers.ALL_LINEAR_BF16),
+    "one run on all linear layers, loralet": lambda w: ours.train_pack(w, targets=ALL_LINEAR),
+    "one run on all linear layers, loralet, fp32": lambda w: ours.train_pack(w, compute=FP32, targets=ALL_LINEAR),
+    "one run on all linear layers, loralet, torch backend": (
+        lambda w: ours.train_pack(w, compute=TORCH, targets=ALL_LINEAR)
+    ),
+    "full fine-tuning, Trainer": lambda w: peers.train(w, peers.FULL),
+    "full fine-tuning, Trainer, bf16": lambda w: peers.train(w, peers.FULL_BF16),
+    "full fine-tuning, loralet": ours.train_full,
+    "full fine-tuning, loralet, fp32": lambda w: ours.train_full(w, FP32),
+    "full fine-tuning, loralet, torch backend": lambda w: ours.train_full(w, TORCH),
     "evaluation, Trainer + PEFT": peers.evaluate,
     "evaluation, Trainer + PEFT, bf16": lambda w: peers.evaluate(w, peers.BF16),
     "evaluation, loralet": ours.evaluate,

@@ -34,6 +34,8 @@ NEVER = 10**9
 ONE = ((16, 64.0),)
 GRID = tuple((rank, alpha) for rank in (4, 16, 32) for alpha in (64.0, 256.0, 512.0))
 """Rank and alpha of each run of a pack."""
+QUERY_VALUE, VALUE, ALL_LINEAR = ("query", "value"), ("value",), ("all-linear",)
+"""Linear layers with adapters."""
 OF_FORCED = "auto" if has_bf16(os.environ.get(FORCED)) else "fp32"
 """``auto``; fp32 if an instruction set without bf16 arithmetic is forced, as auto is on a CPU with that set."""
 AUTO = ComputeOptions(precision=OF_FORCED)
@@ -56,9 +58,11 @@ class Opened:
         return {"bf16": float(self.session.on(self.state.pack).info.dtype == "bf16")}
 
 
-def grid_run(model: str, rank: int = 16, alpha: float = 64.0, dropout: float = 0.0) -> Run:
-    """A run on query and value, like the runs of the ``rank-alpha`` preset."""
-    return adapter_run(model, AdapterSpec(rank=rank, alpha=alpha, dropout=dropout, targets=("query", "value")), 1e-3, 0)
+def grid_run(
+    model: str, rank: int = 16, alpha: float = 64.0, dropout: float = 0.0, targets: tuple[str, ...] = QUERY_VALUE
+) -> Run:
+    """A run like those of the ``rank-alpha`` preset, which are on query and value."""
+    return adapter_run(model, AdapterSpec(rank=rank, alpha=alpha, dropout=dropout, targets=targets), 1e-3, 0)
 
 
 def open_pack(work: Work, runs: Sequence[Run], training: TrainingOptions, compute: ComputeOptions = AUTO) -> Opened:
@@ -75,9 +79,24 @@ def train_pack(
     compute: ComputeOptions = AUTO,
     checks: bool = False,
     dropout: float = 0.0,
+    targets: tuple[str, ...] = QUERY_VALUE,
 ) -> Measured:
-    """Train a pack. Rows are counted once per run. Exact work without checks ends with the last step."""
-    runs = [grid_run(work.model, rank, alpha, dropout) for rank, alpha in cells]
+    """Train a pack of adapters; see :func:`train_runs`."""
+    return train_runs(
+        work, [grid_run(work.model, rank, alpha, dropout, targets) for rank, alpha in cells], compute, checks
+    )
+
+
+def train_full(work: Work, compute: ComputeOptions = AUTO) -> Measured:
+    """Train all parameters of the encoder; see :func:`train_runs`."""
+    return train_runs(work, [Run("full", work.model, "full", lr=3e-4)], compute)
+
+
+def train_runs(work: Work, runs: Sequence[Run], compute: ComputeOptions, checks: bool = False) -> Measured:
+    """Train runs of one pack. Rows are counted once per run. Exact work without checks ends with the last step.
+
+    The operations of adapters are counted, not those of full fine-tuning.
+    """
     training = TrainingOptions(steps=work.steps, eval_every=work.every if checks else NEVER, batch_size=work.batch)
     opened = open_pack(work, runs, training, compute)
     rows, pack = opened.session.rows, opened.state.pack
@@ -89,7 +108,7 @@ def train_pack(
         if work.exact and not checks and isinstance(event, Stepped) and event.step == work.steps:
             break
     found = measured(seen, time.perf_counter() - started)
-    if work.exact:
+    if work.exact and not pack.shape.full:
         total = flops(pack, rows.train.tokens.lengths, backward=True)
         rounds = -(-work.steps // work.every) if checks else 0
         total += rounds * flops(pack, rows.sample.tokens.lengths, backward=False)

@@ -21,7 +21,8 @@ class Recipe:
 
     Args:
         padded: pad every text to 128 tokens; otherwise batch texts of similar length and pad each batch to its longest.
-        lora: train r16 alpha 64 on query and value with PEFT; otherwise all parameters of the model.
+        lora: train r16 alpha 64 with PEFT; otherwise all parameters of the model.
+        targets: linear layers with adapters, as PEFT's ``target_modules``: names, or one regular expression.
         bf16: use the Trainer's automatic mixed precision, and bf16 weights in an evaluation without training.
         checks: evaluate on the validation sample every ``Work.every`` steps.
         lr: peak learning rate.
@@ -31,6 +32,7 @@ class Recipe:
 
     padded: bool = False
     lora: bool = True
+    targets: tuple[str, ...] | str = ("query", "value")
     bf16: bool = False
     checks: bool = False
     lr: float = 5e-5
@@ -42,6 +44,15 @@ DYNAMIC = Recipe()
 PADDED = Recipe(padded=True)
 BF16 = Recipe(bf16=True)
 FULL = Recipe(lora=False, lr=3e-4)
+FULL_BF16 = Recipe(lora=False, lr=3e-4, bf16=True)
+VALUE = Recipe(targets=("value",))
+VALUE_BF16 = Recipe(targets=("value",), bf16=True)
+LINEAR_LAYERS = (
+    r".*\.layer\.\d+\.(attention\.(self\.(query|key|value)|output\.dense)|intermediate\.dense|output\.dense)"
+)
+"""The linear layers of BERT's encoder layers, without the pooler, as loralet's ``all-linear``."""
+ALL_LINEAR = Recipe(targets=LINEAR_LAYERS)
+ALL_LINEAR_BF16 = Recipe(targets=LINEAR_LAYERS, bf16=True)
 CHECKED = Recipe(checks=True)
 CHECKED_BF16 = Recipe(checks=True, bf16=True)
 
@@ -93,7 +104,7 @@ def open_trainer(work: Work, recipe: Recipe) -> PeerRun:
             r=16,
             lora_alpha=64,
             lora_dropout=recipe.dropout,
-            target_modules=["query", "value"],
+            target_modules=recipe.targets if isinstance(recipe.targets, str) else list(recipe.targets),
         )
         model = get_peft_model(model, lora)
     clock: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""Check a wheel on a machine without a compiler: install it, train, predict, and look at the loaded libraries.
+"""Check a wheel on a machine without a compiler: its size, training, prediction, and the loaded libraries.
 
 The wheel is installed into a new virtual environment. Its dependencies are not: a .pth file adds the packages of an
 existing environment, because installing torch takes minutes. PATH contains only the new environment.
@@ -18,8 +18,11 @@ import tempfile
 import venv
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import ZipFile
 
 ROWS = [("my parcel has not arrived", "delivery"), ("the invoice shows the wrong amount", "billing")] * 20
+MOST_BYTES = 40_000_000
+"""Largest size of the wheel. The bundled encoders and the kernels of every instruction set are in it."""
 LIBRARIES = """
 import json, sys
 from pathlib import Path
@@ -51,16 +54,20 @@ class Installed:
     def programs(self) -> Path:
         return self.folder / "venv" / ("Scripts" if os.name == "nt" else "bin")
 
-    def run(self, program: str, *arguments: str | Path) -> str:
-        """The output of a program of the environment, with nothing else on PATH and an empty cache."""
+    def start(self, program: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        """Run a program of the environment, with nothing else on PATH and a cache of its own."""
         private = ("PYTHON", "LORALET_", "VIRTUAL_ENV")
         environment = {name: value for name, value in os.environ.items() if not name.startswith(private)}
         environment |= {"PATH": str(self.programs), "LORALET_CACHE": str(self.folder / "cache"), "HF_HUB_OFFLINE": "1"}
         environment["PYTHONUTF8"] = "1"
         command = [str(self.programs / program), *map(str, arguments)]
-        done = subprocess.run(
+        return subprocess.run(
             command, cwd=self.folder, env=environment, capture_output=True, encoding="utf-8", check=False
         )
+
+    def run(self, program: str, *arguments: str | Path) -> str:
+        """The output of a program of the environment, which must succeed."""
+        done = self.start(program, *arguments)
         if done.returncode:
             sys.exit(f"{program} {' '.join(map(str, arguments))[:200]}: exit status {done.returncode}\n{done.stderr}")
         return done.stdout + done.stderr if program == "loralet" else done.stdout
@@ -83,11 +90,31 @@ def install(wheel: Path, packages: Path, folder: Path) -> Installed:
     return new
 
 
+def write_table(folder: Path) -> Path:
+    """Write a small table of texts and labels."""
+    lines = ["text,label", *(f"{text} {number},{label}" for number, (text, label) in enumerate(ROWS))]
+    table = folder / "tickets.csv"
+    table.write_text("\n".join(lines), encoding="utf-8")
+    return table
+
+
+def check_size(wheel: Path) -> None:
+    """The wheel, with its encoders and kernels, stays below :data:`MOST_BYTES`."""
+    size = wheel.stat().st_size
+    print(f"size: {size / 1e6:.1f} of {MOST_BYTES / 1e6:.0f} MB")
+    with ZipFile(wheel) as archive:
+        largest = sorted(archive.infolist(), key=lambda file: file.compress_size)[-5:]
+    parts = "\n".join(f"  {file.compress_size / 1e6:.1f} MB {file.filename}" for file in reversed(largest))
+    require(
+        size <= MOST_BYTES,
+        f"{wheel.name} has {size / 1e6:.1f} MB, more than the limit of {MOST_BYTES / 1e6:.0f} MB; its largest files, "
+        f"compressed:\n{parts}",
+    )
+
+
 def check_commands(new: Installed, backend: str) -> None:
     """Train on a small table with the expected backend, and predict."""
-    lines = ["text,label", *(f"{text} {number},{label}" for number, (text, label) in enumerate(ROWS))]
-    table = new.folder / "tickets.csv"
-    table.write_text("\n".join(lines), encoding="utf-8")
+    table = write_table(new.folder)
     shown = new.run("loralet", "train", table, "--out", new.folder / "run", "--steps", "20")
     announced = [line for line in shown.splitlines() if line.startswith("backend: ")]
     print(*announced, sep="\n")
@@ -131,6 +158,7 @@ def main() -> None:
         help="site-packages with torch and the other dependencies (default: of this Python)",
     )
     arguments = parser.parse_args()
+    check_size(arguments.wheel)
     with tempfile.TemporaryDirectory() as temporary:
         new = install(arguments.wheel, arguments.packages.resolve(), Path(temporary))
         found = [name for name in ("cc", "gcc", "clang") if shutil.which(name, path=str(new.programs))]

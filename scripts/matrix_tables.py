@@ -34,7 +34,8 @@ first round are measured once. All contenders of a cell have the same rows, spre
   `ONEDNN_MAX_CPU_ISA`, `ATEN_CPU_CAPABILITY` and `MKL_ENABLE_INSTRUCTIONS`. ONNX Runtime has no such switch, and
   OpenVINO obeys one only in part: both are measured with the best set only, with all instructions of the machine.
 * *Trainer + PEFT* and the pipeline are measured in fp32 and in bf16; the better one counts. Training is r16 alpha 64
-  on query and value, with dropout 0.1 on the adapters for the peers and none for loralet.
+  on query and value unless the work names other layers, with dropout 0.1 on the adapters for the peers and, except in
+  *one run with dropout*, none for loralet.
 * *Nine runs* are one pack of loralet against nine runs of the peer; rows are counted once per run. The checks of
   *nine runs with checks* read 0.32 rows for each trained row (512 rows every 50 steps of 32 rows).
 * *GFLOP/s* counts the matrix products of LoRA from the layer table and the real token counts

@@ -1,5 +1,5 @@
 """``python -m loralet``."""
 
-from loralet.cli import main
+from loralet.cli import run
 
-raise SystemExit(main())
+raise SystemExit(run())

@@ -8,6 +8,7 @@ import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -48,7 +49,7 @@ def read_record(kind: type[Record], raw: Mapping[str, object], problems: list[st
     Returns:
         The record, or None if there is a problem.
     """
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)  # type: ignore[arg-type]  # a class is hashable
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]  # a dataclass
     values: dict[str, object] = {}
     before = len(problems)
@@ -60,6 +61,12 @@ def read_record(kind: type[Record], raw: Mapping[str, object], problems: list[st
     required = (name for name, field in fields.items() if _required(field))
     problems += [f"{where}{name} is missing" for name in required if name not in raw]
     return kind(**values) if len(problems) == before else None
+
+
+@cache
+def _hints(kind: type[object]) -> Mapping[str, object]:
+    """The types of a dataclass's fields."""
+    return typing.get_type_hints(kind)
 
 
 def _required(field: dataclasses.Field[object]) -> bool:

@@ -58,11 +58,11 @@ def run(code: str, *arguments: str, **environment: str) -> subprocess.CompletedP
 
 @native
 @pytest.mark.parametrize("command", ["predict", "evaluate"])
-def test_a_command_needs_no_torch(command: str, adapter: Path, tmp_path: Path) -> None:
+def test_a_command_needs_no_torch_and_no_package_for_training(command: str, adapter: Path, tmp_path: Path) -> None:
     rows = tmp_path / "rows.csv"
     rows.write_text("text,label\n" + "".join(f"{t},{y}\n" for t, y in zip(TEXTS, LABELS, strict=True) if t))
     given = ["a b c"] if command == "predict" else [str(rows)]
-    code = BLOCKED.format(blocked=("torch",))
+    code = BLOCKED.format(blocked=("torch", "tomli_w", "jinja2", "matplotlib", "filelock", "huggingface_hub", "pandas"))
     done = run(code, command, str(adapter), *given)
     assert done.returncode == 0, done.stderr
     assert ("probability" if command == "predict" else "accuracy") in done.stdout

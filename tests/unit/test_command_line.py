@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from command_line import command, options, parts
 
+from loralet import cli
 from loralet.adapters.spec import AdapterSpec
 from loralet.cli import COMMANDS, parse
 from loralet.config import PRESETS, ComputeOptions, GridOptions, Interface, StudyConfig, TrainConfig, TrainingOptions
@@ -237,3 +238,52 @@ def test_without_arguments_the_help_lists_every_command(here: Path) -> None:
         assert name in bare.stdout
         assert listed.summary.split()[0] in bare.stdout
     assert command(here, "--version").stdout == command(here, "-V").stdout
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "predict runs/news first -- --second",
+        "train --config a.toml --rank 4 --targets query key --json-events",
+        "study news.csv --preset rank-alpha --seeds 0 1",
+        "distill teacher --text a b --out student --layers 1",
+        "models",
+    ],
+)
+def test_the_parser_of_one_command_gives_what_those_of_all_give(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+    every = cli._parsed_by_all
+    monkeypatch.setattr(cli, "_parsed_by_all", lambda *given: calls.append(given) or every(*given))
+    found = cli.parse(line.split())
+    assert not calls
+    monkeypatch.setattr(cli, "_parsed", cli._parsed_by_all)
+    wanted = cli.parse(line.split())
+    assert calls
+    assert found.args == wanted.args  # type: ignore[attr-defined]  # a partial
+
+
+def test_after_a_mistake_the_options_of_all_commands_are_listed_once(capfd: pytest.CaptureFixture[str]) -> None:
+    assert status("distill", "teacher", "--rank", "x") == 2
+    out, err = capfd.readouterr()
+    assert (out, err.count("Unrecognized or misplaced")) == ("", 1)
+    assert "in loralet train --help" in err
+    assert status("train", "data", "--rank", "x") == 2
+    assert capfd.readouterr().err.count("Error parsing --rank") == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "package"), [("torch", "torch"), ("sklearn.svm", "scikit-learn"), ("_cffi_backend", "cffi")]
+)
+def test_a_missing_package_is_named_without_a_traceback(
+    here: Path, monkeypatch: pytest.MonkeyPatch, module: str, package: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+
+    monkeypatch.setattr(cli, "_run", fail)
+    done = command(here, "models")
+    assert done.returncode == 2
+    assert done.stderr.endswith(f"which is not installed: pip install {package}\n")
+    module = "loralet.commands.models"
+    with pytest.raises(ModuleNotFoundError):
+        command(here, "models")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,11 +33,14 @@ from contenders import MATRIX
 from encoders import ENCODERS
 from instructions import LIMITS, PORTABLE, has_bf16
 from matrix import Matrix, Measurement, contenders_of, missing
+from peers import LINEAR_LAYERS
 from process import Arguments
 from work import Measured, spread
 
 from loralet.backends.native.build import INSTRUCTION_SETS
 from loralet.data.sources import Split
+from loralet.hub.bundled import FOLDER
+from loralet.models.families import FAMILIES
 
 CONTENDERS = {contender.name: contender for contenders in WORKS.values() for contender in contenders}
 RATES = {"fp32": 100.0, "bf16": 400.0}
@@ -86,6 +90,21 @@ def test_all_names_exist_on_every_axis() -> None:
     measured = {name for name, one in INSTRUCTION_SETS.items() if not one.emulated} - {PORTABLE}
     assert measured <= LIMITS.keys()
     assert [has_bf16(name) for name in (None, "", "amx", "avx512-bf16", "avx512", "avx2")] == [True] * 4 + [False] * 2
+
+
+def test_the_peer_adapts_the_linear_layers_that_loralet_adapts() -> None:
+    family = FAMILIES["bert"]
+    table = family.table(json.loads((FOLDER / "tiny-en" / "config.json").read_text()))
+    stored = table.tensors() | family.pooling.tensors(table.width)
+    every = {family.prefix + family.tensor(name).removesuffix(".weight") for name in stored if name.endswith(".weight")}
+    own = {
+        family.prefix + family.tensor(f"layers.{i}.{linear.name}.weight").removesuffix(".weight")
+        for i in range(table.layers)
+        for linear in table.linears
+    }
+    found = {name for name in every if re.fullmatch(LINEAR_LAYERS, name)}
+    assert found == own
+    assert len(own) == 6 * table.layers < len(every)
 
 
 def test_chosen_rows_have_the_same_lengths_for_any_number_of_rows() -> None:
@@ -153,7 +172,7 @@ def test_contenders_that_cannot_be_limited_run_with_the_best_set_only() -> None:
         "texts to labels, OpenVINO",
     ]
     names = [c.name for c in contenders_of(GROUPS[0], "avx512-bf16", "avx512-bf16")]
-    assert len(names) == len(set(names)) == 8
+    assert len(names) == len(set(names)) == 11
 
 
 def test_contenders_far_behind_are_not_repeated() -> None:

@@ -10,8 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-import tomli_w
-
 from loralet.errors import ConfigError
 from loralet.records import plain, read_record, typed
 
@@ -32,6 +30,8 @@ Options = TypeVar("Options", bound=OptionClass)
 
 def options_text(options: OptionClass) -> str:
     """Convert options to TOML; nested classes become tables. None is omitted, because TOML has no null."""
+    import tomli_w  # not needed to read options, and absent where only predictions are made
+
     return tomli_w.dumps(_without_none(plain(options)))
 
 

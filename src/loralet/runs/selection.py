@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import inf
-from statistics import fmean
+from math import fsum, inf
 
 from loralet.adapters.spec import AdapterSpec
 from loralet.errors import RunError
@@ -101,11 +100,16 @@ def means_of(runs: Sequence[RunResult], selection: str) -> Means:
     scores = [selected_value(s.values, s.loss, selection) for s in counted]
     diverged = [run.status == "diverged" for run in runs]
     return Means(
-        fmean(scores) if scores else None,
-        fmean(losses) if losses else None,
-        fmean(diverged),
+        _mean(scores) if scores else None,
+        _mean(losses) if losses else None,
+        _mean(diverged),
         runs[0].trainable_parameters,
     )
+
+
+def _mean(values: Sequence[float]) -> float:
+    """As :func:`statistics.fmean`, whose module takes 10 ms to import."""
+    return fsum(values) / len(values)
 
 
 def rank_of_configuration(means: Means) -> tuple[float, Rank]:
