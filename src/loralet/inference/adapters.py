@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from loralet.artifacts.artifact import Artifact, read_description
 from loralet.artifacts.checking import require_fitting
-from loralet.artifacts.foreign import is_classifier, names_classifier, read_classifier
+from loralet.artifacts.foreign import is_classifier, names_classifier, read_classifier, without_classifier
 from loralet.artifacts.layout import settled
 from loralet.artifacts.reading import (
     ADAPTER_FILES,
@@ -85,8 +85,8 @@ def find_adapter(folder: Path, run: str = "") -> Path:
         return folder
     if not is_study and (inner := peft_subfolders(folder)):
         return _named(folder, inner, run)
-    if (folder / "config.json").exists():
-        raise RunError(f"{folder}: no trained classifier; a base model alone would only guess")
+    if (folder / "config.json").exists() or (folder / "labels.json").exists():
+        raise RunError(without_classifier(folder))
     results = read_results(folder)
     if not results.finished:
         LOGGER.warning(unfinished_text(folder, results))
