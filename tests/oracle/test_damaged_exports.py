@@ -192,7 +192,10 @@ GRAPHS: dict[str, tuple[str, Change]] = {
     "truncated graph": ("onnxruntime cannot read it", cut("model.onnx")),
     "an empty graph": ("onnxruntime cannot read it", written("model.onnx", "")),
     "an LFS pointer as graph": ("it is a Git LFS pointer", written("model.onnx", POINTER)),
-    "other inputs": ("has the inputs ids, attended and the outputs", lambda folder: write_graph(folder, ("ids", "attended"))),
+    "other inputs": (
+        "has the inputs ids, attended and the outputs",
+        lambda folder: write_graph(folder, ("ids", "attended")),
+    ),
     "another output": ("the outputs scores; expected", lambda folder: write_graph(folder, output="scores")),
     "NaN in a graph": ("are not finite", graph_with_nan),
     "embeddings missing": ("graph, tokenizer and max_length must be those of one model", fewer_embeddings),

@@ -30,7 +30,7 @@ from loralet.hub import client
 from loralet.hub.checkpoint import Checkpoint, checkpoint_files, read_checkpoint
 from loralet.hub.names import parse_name, pinned
 from loralet.inference.graph import graph_in
-from loralet.records import read_json
+from loralet.records import read_json, require_files
 from loralet.runs.results import NAME as RESULTS
 from loralet.runs.results import Results, read_results, unfinished_text
 from loralet.runs.selection import chosen_run
@@ -77,6 +77,7 @@ def find_adapter(folder: Path, run: str = "") -> Path:
     """
     if not folder.is_dir():
         return _downloaded(folder)
+    require_files(folder)
     is_adapter = (folder / "loralet.json").exists() or is_peft_folder(folder)
     is_study = (folder / RESULTS).exists()
     if is_adapter or (not is_study and (is_classifier(folder) or graph_in(folder))):
@@ -140,6 +141,7 @@ def _trained(folder: Path, results: Results, run: str) -> Path:
         if run in results.pending:
             raise RunError(f"{folder}: {run} is not trained yet; {unfinished_text(folder, results)}")
         raise RunError(f"{folder} has no trained run {run!r}; it has: {', '.join(known) or 'none'}")
+    require_files(adapters / run)
     return adapters / run
 
 
@@ -216,6 +218,7 @@ def read_adapter(adapter: Path, options: ModelOptions = ModelOptions()) -> Opene
         DataError: one of the adapter's own labels is given as the name of another label.
         CheckpointError, HubError: the backbone cannot be loaded.
     """
+    require_files(adapter)
     labels, source = options.label_names, options.source
     if is_peft_folder(adapter):
         with _backbone_named(adapter, source.backbone):

@@ -21,7 +21,7 @@ from loralet.data.order import BATCH_TOKENS, flat_rows, sorted_batches
 from loralet.data.tokens import Tokens
 from loralet.errors import ConfigError, RunError
 from loralet.hub.tensors import lfs_advice
-from loralet.records import read_json, shown
+from loralet.records import read_json, require_files, shown
 from loralet.runtime import prevent_telemetry, thread_count
 
 GRAPHS = ("model.onnx", "onnx/model.onnx")
@@ -64,6 +64,7 @@ def read_graph(folder: Path, options: ModelOptions = ModelOptions()) -> Graph:
         RunError: a file is missing or cannot be read.
         ConfigError: a backbone is given.
     """
+    require_files(folder)
     path = graph_in(folder)
     if path is None:
         raise RunError(f"{folder}: no {' and no '.join(GRAPHS)}")
