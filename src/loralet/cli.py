@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import logging
 import os
 import sys
@@ -256,7 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _abandon_output()
         _say(console, f"{error.filename or 'input or output'}: {error.strerror or error}")
         mistakes = (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
-        return 2 if isinstance(error, mistakes) else 1
+        return 2 if isinstance(error, mistakes) or error.errno in (errno.ENAMETOOLONG, errno.ELOOP) else 1
 
 
 def _abandon_output() -> None:

@@ -176,11 +176,20 @@ def find_adapters(runs: SeveralRuns) -> list[Path]:
     folder = Path(runs.one.folder)
     found = [find_adapter(folder, name) for name in runs.runs or (runs.one.run,)]
     found += [find_adapter(Path(other)) for other in runs.also]
-    resolved = [path.resolve() for path in found]
-    twice = sorted({str(path) for path, place in zip(found, resolved, strict=True) if resolved.count(place) > 1})
+    require_different(found)
+    return found
+
+
+def require_different(folders: Sequence[Path]) -> None:
+    """Check that no folder is given twice, also under several names.
+
+    Raises:
+        RunError: one is.
+    """
+    resolved = [path.resolve() for path in folders]
+    twice = sorted({str(path) for path, place in zip(folders, resolved, strict=True) if resolved.count(place) > 1})
     if twice:
         raise RunError(f"{', '.join(twice)}: given twice; give each run once")
-    return found
 
 
 def trained_columns(adapters: Sequence[Path]) -> tuple[tuple[str, ...], str]:
