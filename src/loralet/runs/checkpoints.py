@@ -99,6 +99,8 @@ class Checkpoints:
             if body["format"] != FORMAT:
                 raise ValueError(f"format {body['format']}, this loralet reads format {FORMAT}")
             values, described = body["values"], body["tensors"]
+            if not isinstance(values, dict):
+                raise TypeError("values is no object")
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RunError(f"{path}: damaged ({error})") from error
         return Saved(values, {} if described is None else self._tensors(described))
