@@ -43,7 +43,7 @@ from loralet.config import (
 )
 from loralet.config.hints import foreign_options
 from loralet.config.limits import size_problems
-from loralet.errors import ConfigError, LoraletError, UserError, is_utf8
+from loralet.errors import ConfigError, LoraletError, UserError, is_out_of_memory, is_utf8
 from loralet.interrupts import Interrupted
 from loralet.runtime import prepare_runtime
 from loralet.terminal import prepare_streams, terminal
@@ -238,9 +238,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LoraletError as error:
         _say(console, str(error))
         return 2 if isinstance(error, UserError) else 1
-    except MemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         advice = "use a smaller --batch-size or --max-length, or a lower --memory for a study"
-        _say(console, f"not enough memory; {advice} ({error})" if str(error) else f"not enough memory; {advice}")
+        reason = f" ({str(error).splitlines()[0][:300]})" if str(error) else ""
+        _say(console, f"not enough memory; {advice}{reason}")
         return 1
     except Interrupted as error:
         _say(console, error.text)

@@ -82,6 +82,26 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
             "is no analysis of a run, so it is not overwritten",
         ),
     },
+    "sizes": {
+        "a trillion as rank": ("train data --rank 1000000000000 --out new", "GiB in all: use a smaller rank"),
+        "a rank beyond the memory": ("train data --rank 9000000 --out new", "GiB in all: use a smaller rank"),
+        "ranks of a study": ("study data --ranks 8 900000000 --dry-run --out new", "GiB in all: use a smaller rank"),
+        "epochs": ("train data --epochs 1e300", "epochs is 1e+300: it must be above 0 and at most 1e+06"),
+        "weight decay": ("train data --weight-decay 1e300", "weight_decay is 1e+300: it must be from 0 (off) to 1e+30"),
+        "memory": ("study data --memory 1e300", "memory is 1e+300 GiB: it must be above 0 and at most"),
+        "layers of a student": (
+            "distill tiny-en --text notes.txt --layers 1000000000",
+            "layers is 1000000000: it must be",
+        ),
+        "width of a student": (
+            "distill tiny-en --text notes.txt --width 1000000000",
+            "width is 1000000000: it must be",
+        ),
+        "feed-forward width of a student": (
+            "distill tiny-en --text notes.txt --feed-forward 100000000000",
+            "feed_forward is 100000000000: it must be at least 1 and at most 262144",
+        ),
+    },
     "other commands": {
         "a run of a parent folder": ("predict run --run ../other x", "'../other' is not the name of a run"),
         "a run that is not there": ("predict run --run none x", "has no trained run 'none'"),
