@@ -226,6 +226,11 @@ class Claim:
     notes: tuple[str, ...] = ()
 
     @property
+    def recorded(self) -> bool:
+        """Whether the options are recorded, so that ``loralet resume`` can begin."""
+        return self.checkpoints.exists(RECORD)
+
+    @property
     def begun(self) -> bool:
         """Whether there is a checkpoint of a pack."""
         return any(self.checkpoints.folder.glob("pack-*.json"))
