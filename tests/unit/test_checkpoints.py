@@ -15,10 +15,13 @@ import pytest
 from loralet import atomic
 from loralet.atomic import new_file, remove_temporaries
 from loralet.errors import RunError
+from loralet.events import Stage
 from loralet.interrupts import Interrupts
 from loralet.runs import checkpoints
 from loralet.runs.checkpoints import Checkpoints, Saved
 from loralet.runs.lock import locked
+from loralet.runs.metrics import MetricsFile
+from loralet.studies import saving
 from loralet.studies.saving import PackRecord, StudySaver
 
 VALUES = {"step": 7, "rank": [0.1, float("-inf"), 0], "text": "Zürich"}
@@ -151,6 +154,24 @@ def test_a_pack_record_of_wrong_values_is_named(tmp_path: Path, rows: object) ->
             read(saver.pack(1, []))
     with pytest.raises(RunError, match="belongs to a run with other options"):
         StudySaver(store, folder, "other", 0.0, Interrupts(), Mock()).pack(1, [])
+
+
+def test_a_state_is_saved_with_the_events_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal after the last step saves the state between two steps; what follows is told again after a resume."""
+    monkeypatch.setattr(saving, "save_state", lambda state: Saved({"step": state.step}))
+    metrics = MetricsFile(tmp_path / "metrics.jsonl")
+    metrics.append(Stage("of an earlier pack"))
+    metrics.begin()
+    store = Checkpoints(tmp_path / "checkpoint")
+    record = StudySaver(store, Mock(folder=tmp_path, metrics=metrics), "k", 1e9, Interrupts(), Mock()).pack(1, [])
+    metrics.append(Stage("before"))
+    record.between(Mock(step=3, active=[]))
+    metrics.append(Stage("after"))
+    record.save()
+    saved = store.read("pack-1")
+    assert saved is not None
+    assert [json.loads(line)["text"] for line in saved.tensors["events"].tobytes().splitlines()] == ["before"]
+    metrics.close()
 
 
 def test_temporary_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:

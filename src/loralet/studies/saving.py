@@ -94,6 +94,7 @@ class PackRecord:
         self._interval, self._last = study.every, study.clock()
         self._state: TrainingState | None = None
         self._step = 0
+        self._end: int | None = None
 
     @property
     def written(self) -> int:
@@ -149,6 +150,7 @@ class PackRecord:
 
     def between(self, state: TrainingState) -> None:
         study, self._state = self.study, state
+        self._end = study.folder.metrics.size()  # events that follow are told again after a resume
         study.interrupts.deferring = bool(state.active)
         if study.interrupts.requested is not None or study.clock() - self._last >= self._interval:
             self.save()
@@ -161,7 +163,7 @@ class PackRecord:
             return
         started = study.clock()
         try:
-            self._write(save_state(state), {})
+            self._write(save_state(state), {}, self._end)
         except OSError as error:
             previous = "the previous one is kept" if study.checkpoints.exists(self.name) else "there is none yet"
             study.listen(Stage(f"checkpoint not written ({error.filename}: {error.strerror}); {previous}"))
@@ -184,8 +186,8 @@ class PackRecord:
             reason = f"{type(error).__name__}: {error}"[:200]
             raise RunError(f"{path}: cannot be read ({reason}); delete it, and its pack is trained again") from error
 
-    def _write(self, saved: Saved, values: dict[str, object]) -> None:
-        events = np.frombuffer(self.study.folder.metrics.since_begin(), np.uint8)
+    def _write(self, saved: Saved, values: dict[str, object], end: int | None = None) -> None:
+        events = np.frombuffer(self.study.folder.metrics.since_begin(end), np.uint8)
         values = {"key": self.study.key} | values | dict(saved.values)
         self.study.checkpoints.write(self.name, Saved(values, {**saved.tensors, EVENTS: events}))
 
