@@ -121,8 +121,7 @@ def _settings(folder: Path) -> tuple[tuple[str, ...], int]:
         raise RunError(f"{folder}: labels is {str(labels)[:200]}; two or more strings are expected")
     if problems := list(name_problems("labels", labels)):
         raise RunError(f"{folder}: {'; '.join(problems)}")
-    whole = isinstance(length, int) or (isinstance(length, float) and length.is_integer())
-    if isinstance(length, bool) or not whole or not length >= SHORTEST:
+    if isinstance(length, bool) or not isinstance(length, (int, float)) or not length >= SHORTEST or length % 1:
         raise RunError(f"{folder}: max_length is {shown(length)}; a whole number from {SHORTEST} is expected")
     return tuple(labels), int(length)
 
