@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import gc
 import io
 import logging
@@ -44,7 +45,7 @@ from loralet.config import (
 )
 from loralet.config.hints import foreign_options
 from loralet.config.limits import size_problems
-from loralet.errors import ConfigError, LoraletError, UserError, is_utf8
+from loralet.errors import ConfigError, LoraletError, UserError, is_out_of_memory, is_utf8
 from loralet.interrupts import Interrupted
 from loralet.runtime import prepare_runtime
 from loralet.terminal import prepare_streams, terminal
@@ -286,9 +287,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         _say(console, f"this needs {package}, which is not installed: pip install {PACKAGES.get(package, package)}")
         return 2
-    except MemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         advice = "use a smaller --batch-size or --max-length, or a lower --memory for a study"
-        _say(console, f"not enough memory; {advice} ({error})" if str(error) else f"not enough memory; {advice}")
+        reason = f" ({str(error).splitlines()[0][:300]})" if str(error) else ""
+        _say(console, f"not enough memory; {advice}{reason}")
         return 1
     except Interrupted as error:
         _say(console, error.text)
@@ -305,7 +309,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _abandon_output()
         _say(console, f"{error.filename or 'input or output'}: {error.strerror or error}")
         mistakes = (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
-        return 2 if isinstance(error, mistakes) else 1
+        return 2 if isinstance(error, mistakes) or error.errno in (errno.ENAMETOOLONG, errno.ELOOP) else 1
 
 
 def _abandon_output() -> None:

@@ -64,6 +64,15 @@ class CheckError(LoraletError):
     """An output differs from its source, or loses too much accuracy. It was not kept."""
 
 
+OUT_OF_MEMORY = ("allocate memory", "not enough memory", "out of memory")
+"""Parts of torch's messages."""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an allocation has failed, in Python, in the kernels or in torch, whose error is a RuntimeError."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
+
+
 SHOWN_ROWS = 5
 """Largest number of rows listed in one message."""
 

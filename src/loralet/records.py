@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import stat
 import sys
 import types
 import typing
@@ -11,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
+
+from loralet.errors import RunError, UserError
 
 Record = TypeVar("Record")
 
@@ -34,6 +37,29 @@ def read_json(path: Path) -> object:
         raise ValueError(f"{path.name} is nested too deeply") from None
     except ValueError as error:
         raise ValueError(f"{path.name} is not valid JSON: {str(error)[:200]}") from error
+
+
+def require_files(folder: Path, error: type[UserError] = RunError) -> None:
+    """Check that a folder has no named pipes, sockets and devices, whose reading may never end.
+
+    Args:
+        folder: the folder; one that does not exist or cannot be read is not checked.
+        error: the error to raise.
+
+    Raises:
+        UserError: it has.
+    """
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError:
+        return
+    for path in entries:
+        try:
+            mode = path.stat().st_mode
+        except OSError:  # a link to nothing, or to itself, which reading reports
+            continue
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise error(f"{path}: is a named pipe, a socket or a device instead of a file; copy the folder again")
 
 
 def read_record(kind: type[Record], raw: Mapping[str, object], problems: list[str], where: str = "") -> Record | None:

@@ -35,6 +35,17 @@ PEFT = """\
 MODELS = """\
 ## Models and tokenizers
 """
+OTHERS = """\
+## Classifiers of other programs
+
+Checkpoints of transformers, of `loralet export --to hf` and of merged PEFT adapters, and folders with an ONNX graph.
+Tokenizer files that disagree are read as transformers reads them, and a line says so.
+"""
+COMMANDS = """\
+## Commands
+
+What cannot be done is refused before the work begins, and no file is written or changed. *In* is the command or option.
+"""
 CACHES = """\
 ## Caches
 
@@ -63,17 +74,24 @@ def page() -> str:
     import test_caches
     import test_checkpoint_files
     import test_damaged_adapters
+    import test_damaged_exports
     import test_damaged_peft_adapters
     import test_native_libraries
+    import test_refusals
 
     files = test_checkpoint_files
     adapters = (("adapter", n, d.words or CHECKSUM) for n, d in test_damaged_adapters.DAMAGES.items())
     peft = (("PEFT adapter", n, words) for n, (words, _) in test_damaged_peft_adapters.DAMAGES.items())
     groups = {"shards": files.SHARD_DAMAGES, "pickled weights": files.PICKLED, "tokenizer.json": files.TOKENIZERS}
     models = ((where, name, words) for where, cases in groups.items() for name, (_, words) in cases.items())
+    exports = {"checkpoint": test_damaged_exports.CHECKPOINTS, "ONNX graph": test_damaged_exports.GRAPHS}
+    others = ((where, name, words) for where, cases in exports.items() for name, (words, _) in cases.items())
+    refused = test_refusals.COMMANDS.items()
+    commands = ((where, name, words) for where, cases in refused for name, (_, words) in cases.items())
     caches = [("tokens", name, "made again") for name in test_caches.DAMAGES]
     caches += [("kernels", name, "compiled again") for name in test_native_libraries.DAMAGES]
-    parts = [HEAD, ADAPTERS, table(adapters), PEFT, table(peft), MODELS, table(models), CACHES, table(iter(caches))]
+    parts = [HEAD, ADAPTERS, table(adapters), PEFT, table(peft), MODELS, table(models), OTHERS, table(others)]
+    parts += [COMMANDS, table(commands), CACHES, table(iter(caches))]
     return "\n".join(parts)
 
 

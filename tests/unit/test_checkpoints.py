@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -14,8 +15,14 @@ import pytest
 from loralet import atomic
 from loralet.atomic import new_file, remove_temporaries
 from loralet.errors import RunError
+from loralet.events import Stage
+from loralet.interrupts import Interrupts
+from loralet.runs import checkpoints
 from loralet.runs.checkpoints import Checkpoints, Saved
 from loralet.runs.lock import locked
+from loralet.runs.metrics import MetricsFile
+from loralet.studies import saving
+from loralet.studies.saving import PackRecord, StudySaver
 
 VALUES = {"step": 7, "rank": [0.1, float("-inf"), 0], "text": "Zürich"}
 TENSORS = {"a/b": np.arange(6, dtype=np.float32).reshape(2, 3), "events": np.frombuffer(b"{}\n", np.uint8)}
@@ -110,6 +117,61 @@ def test_a_record_of_another_format_is_refused(tmp_path: Path, monkeypatch: pyte
         store.write("pack-1", Saved(VALUES))
     with pytest.raises(RunError, match="format 2, this loralet reads format 1"):
         store.read("pack-1")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"values": [1]},
+        {"values": None},
+        {"tensors": 7},
+        {"tensors": {}},
+        {"tensors": {"file": 7}},
+        {"tensors": {"file": "../a"}},
+    ],
+)
+def test_a_record_of_wrong_types_is_refused_though_its_checksum_is_right(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    store = Checkpoints(tmp_path)
+    store.write("a", Saved({"x": 1}, {"t": np.zeros(2)}))
+    body = json.loads((tmp_path / "a.json").read_text()) | change
+    del body["sha256"]
+    (tmp_path / "a.json").write_text(json.dumps(body | {"sha256": checkpoints._digest(body)}))
+    with pytest.raises(RunError, match=r"damaged|missing"):
+        store.read("a")
+
+
+@pytest.mark.parametrize("rows", [None, 7, [7], [{}], [{"run": {"id": 7}}]])
+def test_a_pack_record_of_wrong_values_is_named(tmp_path: Path, rows: object) -> None:
+    store, folder = Checkpoints(tmp_path / "checkpoint"), Mock(folder=tmp_path)
+    store.write("pack-1", Saved({"key": "k", "rows": rows, "files": 7}))
+    saver = StudySaver(store, folder, "k", 0.0, Interrupts(), Mock())
+    for read in (PackRecord.rows, PackRecord.begin):
+        with pytest.raises(
+            RunError, match=r"pack-1\.json: cannot be read .*; delete it, and its pack is trained again"
+        ):
+            read(saver.pack(1, []))
+    with pytest.raises(RunError, match="belongs to a run with other options"):
+        StudySaver(store, folder, "other", 0.0, Interrupts(), Mock()).pack(1, [])
+
+
+def test_a_state_is_saved_with_the_events_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal after the last step saves the state between two steps; what follows is told again after a resume."""
+    monkeypatch.setattr(saving, "save_state", lambda state: Saved({"step": state.step}))
+    metrics = MetricsFile(tmp_path / "metrics.jsonl")
+    metrics.append(Stage("of an earlier pack"))
+    metrics.begin()
+    store = Checkpoints(tmp_path / "checkpoint")
+    record = StudySaver(store, Mock(folder=tmp_path, metrics=metrics), "k", 1e9, Interrupts(), Mock()).pack(1, [])
+    metrics.append(Stage("before"))
+    record.between(Mock(step=3, active=[]))
+    metrics.append(Stage("after"))
+    record.save()
+    saved = store.read("pack-1")
+    assert saved is not None
+    assert [json.loads(line)["text"] for line in saved.tensors["events"].tobytes().splitlines()] == ["before"]
+    metrics.close()
 
 
 def test_temporary_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -402,11 +403,12 @@ def test_an_interrupt_gives_status_130(monkeypatch: pytest.MonkeyPatch, capsys: 
     ],
     ids=["kernel", "python", "torch", "gpu"],
 )
+@pytest.mark.parametrize("computing", [True, False], ids=["computing", "elsewhere"])
 def test_too_little_memory_is_reported_with_a_remedy(
-    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: Exception, computing: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(options: object) -> None:
-        with memory_errors():
+        with memory_errors() if computing else nullcontext():
             raise error
 
     monkeypatch.setattr("loralet.commands.show.show", fail)

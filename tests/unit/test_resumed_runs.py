@@ -10,13 +10,13 @@ import pytest
 from command_line import command
 from run_folders import NATIVE, TORCH, write_data, write_study
 
-from loralet.commands.study import _say_differences
+from loralet.commands.study import _interrupted_text, _say_differences
 from loralet.config import ComputeOptions, StudyConfig, TrainConfig, TrainingOptions
 from loralet.data.files import Columns
 from loralet.data.sources import load_dataset
 from loralet.errors import ConfigError, DataError, RunError
 from loralet.events import Event, Stage
-from loralet.runs.checkpoints import FOLDER, Checkpoints
+from loralet.runs.checkpoints import FOLDER, Checkpoints, Saved
 from loralet.runs.environment import SessionBackend
 from loralet.runs.results import read_results, write_results
 from loralet.runs.resume import (
@@ -129,6 +129,16 @@ def test_a_claim_keeps_what_was_written_and_continues_it(tmp_path: Path, data: P
     with claim(out, "train") as claimed:
         assert claimed.origin is None
         assert "run.json: damaged" in claimed.notes[0]
+
+
+def test_an_interruption_names_the_command_as_soon_as_there_is_something_to_resume(tmp_path: Path, data: Path) -> None:
+    with claim(str(tmp_path / "a run"), "train") as claimed:
+        assert _interrupted_text(claimed) == "interrupted before the first step; nothing is kept"
+        write_origin(claimed.checkpoints, origin(data))
+        command = f"loralet resume '{tmp_path / 'a run'}'"
+        assert _interrupted_text(claimed) == f"interrupted before the first step; to begin again: {command}"
+        claimed.checkpoints.write("pack-1", Saved({}))
+        assert _interrupted_text(claimed) == f"interrupted; to go on from the last checkpoint: {command}"
 
 
 def test_other_folders_are_refused_and_unchanged(tmp_path: Path, data: Path) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from loralet.errors import is_utf8
 from loralet.models.families import FAMILIES
 from loralet.models.pooling import POOLING_NAMES
 from loralet.tasks.registry import TASKS
@@ -52,9 +53,24 @@ def _label_problems(artifact: Artifact) -> Iterator[str]:
         yield "labels is empty"
     elif len(labels) == 1 and artifact.task == SingleLabel.name:
         yield f"labels is {list(labels)}: at least two are expected"
+    yield from name_problems("labels", labels, empty=True)
+
+
+def name_problems(key: str, labels: Sequence[str], empty: bool = False) -> Iterator[str]:
+    """Messages about label names that cannot be told apart or printed.
+
+    Args:
+        key: where they are from.
+        labels: the names.
+        empty: whether a name may be empty.
+    """
     repeated = [label for label, count in Counter(labels).items() if count > 1]
     if repeated:
-        yield f"labels has {', '.join(map(repr, repeated[:5]))} more than once"
+        yield f"{key} has {', '.join(map(repr, repeated[:5]))} more than once"
+    if "" in labels and not empty:
+        yield f"{key} has an empty name"
+    if broken := [label for label in labels if not is_utf8(label)]:
+        yield f"{key} has {', '.join(map(ascii, broken[:5]))}, which is not valid Unicode"
 
 
 def _pooling_problems(artifact: Artifact) -> Iterator[str]:

@@ -13,13 +13,13 @@ import numpy as np
 from loralet.adapters.spec import HEAD_ALONE
 from loralet.artifacts.artifact import Artifact
 from loralet.artifacts.checking import require_fitting
-from loralet.artifacts.fields import SHORTEST
+from loralet.artifacts.fields import SHORTEST, name_problems
 from loralet.errors import RunError
 from loralet.hub.checkpoint import INDEX, WEIGHT_FILES, Checkpoint, read_checkpoint, read_weights
 from loralet.hub.tensors import number_problems
 from loralet.models.family import Family
 from loralet.models.pooling import HeadKind
-from loralet.records import read_json
+from loralet.records import read_json, shown
 
 CLASSIFICATION = "ForSequenceClassification"
 """Ending of the classes of transformers whose head is a classifier of texts."""
@@ -45,6 +45,23 @@ def names_classifier(folder: Path) -> bool:
         return False
     names = config.get("architectures") if isinstance(config, dict) else None
     return isinstance(names, list) and any(str(name).endswith(CLASSIFICATION) for name in names)
+
+
+def without_classifier(folder: Path) -> str:
+    """Why a folder with config.json or labels.json has no classifier: a file is damaged or missing, or it has none."""
+    path = folder / "config.json"
+    try:
+        config = read_json(path) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        return f"{path}: cannot be read ({error}); copy the folder again"
+    if (folder / "labels.json").exists():
+        return f"{folder}: labels.json is that of an ONNX graph, but model.onnx is missing; copy the folder again"
+    if not isinstance(config, dict):
+        return f"{path}: a JSON object is expected; copy the folder again"
+    if names_classifier(folder):
+        wanted = " or ".join(WEIGHT_FILES)
+        return f"{folder}: config.json names a classifier, but {wanted} is missing; copy the folder again"
+    return f"{folder}: no trained classifier; a base model alone would only guess"
 
 
 def read_classifier(folder: Path, labels: Sequence[str] = ()) -> tuple[Artifact, dict[str, np.ndarray], Checkpoint]:
@@ -77,6 +94,8 @@ def read_classifier(folder: Path, labels: Sequence[str] = ()) -> tuple[Artifact,
         problems.append(f"the classifier has the shape {list(weight.shape)}; two or more outputs are expected")
     if problems or weight is None:
         raise RunError("\n".join([f"{folder}: this classifier cannot be loaded:", *(f"  - {one}" for one in problems)]))
+    if not labels:
+        _require_own_names(folder, found.config, len(weight))
     kind: HeadKind = "pooler" if names.in_encoder else "trained-pooler"
     artifact = Artifact(
         id=folder.resolve().name,
@@ -123,6 +142,29 @@ def label_names(folder: Path, config: Mapping[str, object], classes: int, given:
     if isinstance(names, dict) and set(names) == {str(i) for i in range(classes)}:
         return tuple(str(names[str(i)]) for i in range(classes))
     return tuple(f"LABEL_{i}" for i in range(classes))
+
+
+def _require_own_names(folder: Path, config: Mapping[str, object], classes: int) -> None:
+    """Check the label names in the config.json of a classifier; without any, they are LABEL_0, LABEL_1, ...
+
+    Raises:
+        RunError: they are not one name for each class, or cannot be told apart.
+    """
+    given = config.get("id2label")
+    if given is None:
+        return
+    names = list(given.values()) if isinstance(given, dict) else []
+    if not isinstance(given, dict) or set(given) != {str(i) for i in range(classes)}:
+        found = f"has {len(names)} names" if names else f"is {shown(given)[:200]}"
+        problems = [
+            f"id2label {found}; one for each of the {classes} classes is expected, with the keys 0 to {classes - 1}"
+        ]
+    elif not all(isinstance(name, (str, int, float)) for name in names):
+        problems = ["id2label has values that are not names"]
+    else:
+        problems = list(name_problems("id2label", [str(name) for name in names]))
+    if problems:
+        raise RunError(f"{folder / 'config.json'}: {'; '.join(problems)}; correct it, or set --label-names")
 
 
 def longest_text(folder: Path, longest: int) -> int:

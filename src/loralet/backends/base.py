@@ -19,6 +19,7 @@ from torch import Tensor
 from loralet.adapters.pack import Pack
 from loralet.backends.batch import Batch
 from loralet.backends.info import BackendInfo, BackendName
+from loralet.errors import is_out_of_memory
 from loralet.models.forward import Attention, Weights
 from loralet.models.table import EncoderTable
 
@@ -157,16 +158,12 @@ class AdamWStep:
     lr_factors: Float[Tensor, "k n"] | None = None
 
 
-OUT_OF_MEMORY = ("allocate memory", "not enough memory", "out of memory")
-"""Parts of torch's messages."""
-
-
 @contextmanager
 def memory_errors() -> Iterator[None]:
     """Convert torch's out-of-memory errors, of the CPU or a GPU, to MemoryError."""
     try:
         yield
     except RuntimeError as error:
-        if any(words in str(error) for words in OUT_OF_MEMORY):
+        if is_out_of_memory(error):
             raise MemoryError(str(error)) from error
         raise

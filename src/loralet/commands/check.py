@@ -14,6 +14,7 @@ from rich.text import Text
 
 from loralet.atomic import new_file
 from loralet.config import CheckConfig, Interface
+from loralet.errors import ConfigError
 from loralet.progress.view import open_view
 from loralet.report.results_table import table_console
 from loralet.runtime import using_threads
@@ -22,6 +23,8 @@ from loralet.terminal import visible
 
 SHOWN = 10
 """Findings on the terminal."""
+LONGEST_HEAD = 1000
+"""Bytes of an existing file that are read, to see whether it is a list of findings."""
 HEAD = (
     "file", "row", "finding", "text", "label", "suggested_label", "label_probability", "suggested_probability",
     "other_row", "other_label", "other_text", "similarity",
@@ -33,8 +36,9 @@ def check(config: CheckConfig, interface: Interface) -> None:
 
     Raises:
         DataError: the data cannot be read, or have a validation split.
-        ConfigError: the data are not single-label classes.
+        ConfigError: the data are not single-label classes, or the findings cannot be written there.
     """
+    _require_free(Path(config.out))
     with using_threads(config.compute.threads), open_view(interface.quiet, interface.json_events) as view:
         found = check_rows(config, view)
     with new_file(Path(config.out)) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
@@ -43,6 +47,23 @@ def check(config: CheckConfig, interface: Interface) -> None:
         writer.writerows(_cells(finding, found) for finding in found.findings)
     if not interface.json_events:
         table_console().print(_shown(found, config))
+
+
+def _require_free(out: Path) -> None:
+    """Check the path of the findings before the work. Only older findings are overwritten.
+
+    Raises:
+        ConfigError: it is a folder, another file, or within a file.
+    """
+    if out.is_dir():
+        raise ConfigError(f"{out}: is a folder; give a file name with --out")
+    if out.exists():
+        with out.open("rb") as file:
+            if file.readline(LONGEST_HEAD).strip() != ",".join(HEAD).encode():
+                raise ConfigError(f"{out}: exists and is no list of findings, so it is not overwritten; set --out")
+    above = next(parent for parent in out.absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise ConfigError(f"{out}: cannot be created, as {above} is a file; set --out")
 
 
 def _cells(finding: RowFinding, found: Checked) -> Iterator[object]:

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
+from loralet.artifacts.foreign import is_classifier
 from loralet.artifacts.words import ARRAYS, TOKENS
 from loralet.config import CompareConfig, ComputeOptions, ModelOptions
 from loralet.data.sources import load_labelled
 from loralet.errors import LoraletError, RunError
-from loralet.inference.adapters import Opened, find_adapter, read_adapter, trained_columns
+from loralet.inference.adapters import Opened, find_adapter, read_adapter, require_different, trained_columns
 from loralet.inference.ensemble import Ensemble, ensemble_of
+from loralet.inference.graph import graph_in
 from loralet.report.leaderboard import Contender
 from loralet.runs.folder import PREDICTIONS, read_predictions
 from loralet.runs.record import WEIGHTS
@@ -67,6 +69,7 @@ def saved(config: CompareConfig) -> Compared:
         RunError: a run has no saved test predictions, or the test rows or labels differ.
     """
     runs = [_saved(name, Path(name)) for name in config.folders]
+    require_different([Path(name) for name in config.folders])
     first, *others = runs
     for other in others:
         _require_same_rows(first, other)
@@ -98,6 +101,8 @@ def _saved(name: str, path: Path) -> _Saved:
         folder, run = path.parent.parent, path.name
     if path.is_dir() and not (folder / RESULTS).exists() and (path / "loralet.json").exists():
         raise RunError(f"{path} is a single adapter without saved test predictions; {REMEDY}")
+    if path.is_dir() and not (folder / RESULTS).exists() and (is_classifier(path) or graph_in(path)):
+        raise RunError(f"{path} is a classifier without saved test predictions; {REMEDY}")
     results = read_results(folder)
     if not results.finished:
         raise RunError(f"{unfinished_text(folder, results)}; or {REMEDY}")
@@ -166,6 +171,7 @@ def evaluated(config: CompareConfig) -> Compared:
         RunError: a run cannot be loaded, or the labels differ.
         DataError: the rows cannot be read.
     """
+    require_different([Path(name) for name in config.folders])
     opened = {name: _open(find_adapter(Path(name)), config.compute) for name in config.folders}
     ensembles = {name: ensemble for name, (_, ensemble) in opened.items()}
     _require_same_labels(ensembles)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 from loralet.atomic import write_json
 from loralet.config import ReportConfig
 from loralet.errors import ConfigError
-from loralet.report.analysis import analyse
+from loralet.records import read_json
+from loralet.report.analysis import Analysis, analyse
 from loralet.report.page import write_report
 from loralet.terminal import visible
 
@@ -36,12 +38,26 @@ def write_reports(config: ReportConfig) -> tuple[list[Path], str]:
             f"{', '.join(foreign)}: exists and does not have the extension of a report, so it is not overwritten; "
             "give another file name"
         )
+    if config.json and Path(config.json).exists() and not _is_analysis(Path(config.json)):
+        raise ConfigError(
+            f"{config.json}: exists and is no analysis of a run, so it is not overwritten; give another name"
+        )
     analysis = analyse(folder, config.texts)
     written = write_report(analysis, html, md)
     if config.json:
         write_json(Path(config.json), analysis.to_json())
         written.append(Path(config.json))
     return written, analysis.note if config.texts else ""
+
+
+def _is_analysis(path: Path) -> bool:
+    """Whether a file has the keys of an analysis, of this or a similar version."""
+    try:
+        found = read_json(path)
+    except (OSError, ValueError):
+        return False
+    known = {field.name for field in fields(Analysis)}
+    return isinstance(found, dict) and 2 * len(known & found.keys()) > len(known)
 
 
 def say_reports(written: tuple[list[Path], str]) -> None:

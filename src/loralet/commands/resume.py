@@ -16,7 +16,7 @@ from loralet.distil.folder import is_complete, options_of, remove_checkpoint
 from loralet.errors import ConfigError, DataError, HubError, RunError
 from loralet.runs.checkpoints import FOLDER, Checkpoints
 from loralet.runs.results import is_finished, read_results
-from loralet.runs.resume import read_origin
+from loralet.runs.resume import read_origin, require_run_files
 from loralet.runs.sources import KINDS, RunOptions
 
 
@@ -27,6 +27,7 @@ def resume(config: ResumeConfig) -> None:
         RunError: not a run folder, or it has no checkpoints.
     """
     folder, interface = Path(config.run.folder), Interface(quiet=config.quiet, json_events=config.json_events)
+    require_run_files(folder)
     student = options_of(folder) if not (folder / FOLDER).exists() else None
     if student is not None and not is_complete(folder):
         distill(replace(student, out=str(folder)), interface)

@@ -100,9 +100,12 @@ def run_plan(plan: Plan, config: RunOptions, interface: Interface, report: bool)
 
 
 def _interrupted_text(claimed: Claim) -> str:
-    if not claimed.begun:
-        return "interrupted before the first step; nothing is kept"
-    return f"interrupted; to go on from the last checkpoint: loralet resume {shlex.quote(str(claimed.folder))}"
+    resume = f"loralet resume {shlex.quote(str(claimed.folder))}"
+    if claimed.begun:
+        return f"interrupted; to go on from the last checkpoint: {resume}"
+    if claimed.recorded:
+        return f"interrupted before the first step; to begin again: {resume}"
+    return "interrupted before the first step; nothing is kept"
 
 
 def _train(

@@ -11,7 +11,7 @@ from loralet.artifacts.reading import is_peft_folder
 from loralet.commands.study import run_plan
 from loralet.config import Interface, TeachConfig, TrainConfig
 from loralet.errors import ConfigError
-from loralet.inference.adapters import find_adapter
+from loralet.inference.adapters import find_adapter, require_different
 from loralet.interrupts import Interrupted
 from loralet.runs.results import NAME as RESULTS
 from loralet.runs.results import is_finished
@@ -45,6 +45,7 @@ def _teach(config: TeachConfig, interface: Interface) -> None:
     names = [name for name in config.teacher if not _is_classifier(name)]
     trained = {name: _trained(config, name, i, interface) for i, name in enumerate(names, 1)}
     teachers = [find_adapter(trained.get(name, Path(name))) for name in config.teacher]
+    require_different(teachers)
     run_plan(plan_teach(config, teachers), config, interface, report=False)
 
 

@@ -30,6 +30,14 @@ def size_problems(options: object) -> Iterator[str]:
             yield f"{field.name} is {shown(value)}: a whole number of at most 64 bits is expected"
 
 
+MOST_EPOCHS = 1e6
+"""Largest number of passes over the rows."""
+MOST_GIB = 2.0**30
+"""Largest memory limit in GiB."""
+LARGEST_STUDENT = {"layers": 1000, "width": 2**16, "heads": 2**16, "feed_forward": 2**18}
+"""Largest sizes of a student."""
+
+
 def seed_problems(name: str, seed: int) -> Iterator[str]:
     """Check a seed."""
     if seed < 0:
@@ -56,8 +64,8 @@ def twice(values: Sequence[object]) -> str:
 def student_problems(layers: int, width: int, heads: int, feed_forward: int, match: tuple[int, ...]) -> Iterator[str]:
     """Check the sizes of a student and the teacher layers that it matches."""
     for name, value in {"layers": layers, "width": width, "heads": heads, "feed_forward": feed_forward}.items():
-        if value < 1:
-            yield f"{name} is {value}: it must be at least 1"
+        if not 1 <= value <= LARGEST_STUDENT[name]:
+            yield f"{name} is {value}: it must be at least 1 and at most {LARGEST_STUDENT[name]}"
     if heads > 0 and width % heads:
         yield f"width is {width} and heads is {heads}: width must be a multiple of heads"
     if match and len(match) != layers:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from math import inf
 from typing import Annotated
 
 from tyro.conf import arg
@@ -12,7 +11,14 @@ from tyro.conf import arg
 from loralet.adapters.spec import TARGETS_HELP, Method, Scaling, number_problems, target_problems
 from loralet.config.compute import ComputeOptions
 from loralet.config.data import DataOptions
-from loralet.config.limits import interval_problems, rate_problems, seed_problems, sets_of_targets, twice
+from loralet.config.limits import (
+    MOST_GIB,
+    interval_problems,
+    rate_problems,
+    seed_problems,
+    sets_of_targets,
+    twice,
+)
 from loralet.config.shared import CheckpointEvery, TrainingData
 from loralet.config.training import TrainingOptions
 
@@ -96,8 +102,8 @@ class StudyConfig:
     checkpoint_every: CheckpointEvery = 30.0
 
     def problems(self) -> Iterator[str]:
-        if self.memory is not None and not 0 < self.memory < inf:
-            yield f"memory is {self.memory} GiB: it must be above 0 and finite"
+        if self.memory is not None and not 0 < self.memory <= MOST_GIB:
+            yield f"memory is {self.memory} GiB: it must be above 0 and at most {MOST_GIB:g}"
         yield from interval_problems(self.checkpoint_every)
         for part in (self.grid, self.training, self.reading, self.compute):
             yield from part.problems()

@@ -13,6 +13,10 @@ def _student() -> TrainingOptions:
     return TrainingOptions(head="mean", epochs=8.0)
 
 
+MOST_MIXTURES = 1000
+"""Largest number of mixtures per text, which are all held in memory."""
+
+
 @dataclass(frozen=True)
 class TeachConfig(TrainConfig):
     """Options of ``loralet teach``: those of ``loralet train`` for the student, its teachers and their texts."""
@@ -35,8 +39,8 @@ class TeachConfig(TrainConfig):
         yield from super().problems()
         if self.folds:
             yield f"folds is {self.folds}: teachers know the labels of every fold; give a validation file, or folds 0"
-        if self.mixtures < 0:
-            yield f"mixtures is {self.mixtures}: it must not be negative (0: none)"
+        if not 0 <= self.mixtures <= MOST_MIXTURES:
+            yield f"mixtures is {self.mixtures}: it must be from 0 (none) to {MOST_MIXTURES}"
         if not 0 <= self.soft_weight <= 1:
             yield f"soft_weight is {self.soft_weight}: it must be at least 0 and at most 1"
         if not 0 < self.temperature < inf:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from math import inf
 from typing import Annotated, Literal, get_args
 
 from tyro.conf import arg
@@ -12,7 +11,14 @@ from tyro.conf import arg
 from loralet.adapters.spec import AdapterSpec
 from loralet.config.compute import ComputeOptions
 from loralet.config.data import DataOptions
-from loralet.config.limits import choice_problems, interval_problems, rate_problems, seed_problems
+from loralet.config.limits import (
+    LARGEST_RATE,
+    MOST_EPOCHS,
+    choice_problems,
+    interval_problems,
+    rate_problems,
+    seed_problems,
+)
 from loralet.config.shared import CheckpointEvery, TrainingData
 from loralet.ranking import SelectBy
 
@@ -65,8 +71,8 @@ class TrainingOptions:
         yield from choice_problems({name: (getattr(self, name), get_args(kind)) for name, kind in choices.items()})
         if not 0 <= self.head_dropout < 1:
             yield f"head_dropout is {self.head_dropout}: it must be at least 0 and below 1"
-        if self.epochs is not None and not 0 < self.epochs < inf:
-            yield f"epochs is {self.epochs}: it must be above 0 and finite"
+        if self.epochs is not None and not 0 < self.epochs <= MOST_EPOCHS:
+            yield f"epochs is {self.epochs}: it must be above 0 and at most {MOST_EPOCHS:g}"
         for name in ("batch_size", "eval_every", "validation_sample", "steps", "patience"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -74,8 +80,8 @@ class TrainingOptions:
         if not 0 <= self.warmup < 1:
             yield f"warmup is {self.warmup}: it must be at least 0 and below 1 (fraction of the steps)"
         for name in ("weight_decay", "clip"):
-            if not 0 <= getattr(self, name) < inf:
-                yield f"{name} is {getattr(self, name)}: it must be finite and not negative (0 disables it)"
+            if not 0 <= getattr(self, name) <= LARGEST_RATE:
+                yield f"{name} is {getattr(self, name)}: it must be from 0 (off) to {LARGEST_RATE:g}"
         if not 0 < self.target_score <= 1:
             yield f"target_score is {self.target_score}: it must be above 0 and at most 1"
         if not self.class_weight:

@@ -24,7 +24,7 @@ from loralet.hub.tokenizer import TOKENIZER_FILES, load_tokenizer
 from loralet.models.families import FAMILIES
 from loralet.models.family import Family
 from loralet.models.table import ACTIVATION_NAMES, EncoderTable
-from loralet.records import read_json
+from loralet.records import read_json, require_files
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 """In order of preference; only the first file found is read."""
@@ -73,6 +73,7 @@ def read_checkpoint(name: str) -> Checkpoint:
     """
     name = resolve_model(name)
     folder = find_checkpoint(name)
+    require_files(folder, CheckpointError)
     config = _read_config(folder)
     tensors = read_weights(folder)
     model_type = _model_type(folder, config, tensors)

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from loralet.artifacts.artifact import Artifact, read_description
 from loralet.artifacts.checking import require_fitting
-from loralet.artifacts.foreign import is_classifier, names_classifier, read_classifier
+from loralet.artifacts.foreign import is_classifier, names_classifier, read_classifier, without_classifier
 from loralet.artifacts.layout import settled
 from loralet.artifacts.reading import (
     ADAPTER_FILES,
@@ -30,7 +30,7 @@ from loralet.hub import client
 from loralet.hub.checkpoint import Checkpoint, checkpoint_files, read_checkpoint
 from loralet.hub.names import parse_name, pinned
 from loralet.inference.graph import graph_in
-from loralet.records import read_json
+from loralet.records import read_json, require_files
 from loralet.runs.results import NAME as RESULTS
 from loralet.runs.results import Results, read_results, unfinished_text
 from loralet.runs.selection import chosen_run
@@ -77,6 +77,7 @@ def find_adapter(folder: Path, run: str = "") -> Path:
     """
     if not folder.is_dir():
         return _downloaded(folder)
+    require_files(folder)
     is_adapter = (folder / "loralet.json").exists() or is_peft_folder(folder)
     is_study = (folder / RESULTS).exists()
     if is_adapter or (not is_study and (is_classifier(folder) or graph_in(folder))):
@@ -85,8 +86,8 @@ def find_adapter(folder: Path, run: str = "") -> Path:
         return folder
     if not is_study and (inner := peft_subfolders(folder)):
         return _named(folder, inner, run)
-    if (folder / "config.json").exists():
-        raise RunError(f"{folder}: no trained classifier; a base model alone would only guess")
+    if (folder / "config.json").exists() or (folder / "labels.json").exists():
+        raise RunError(without_classifier(folder))
     results = read_results(folder)
     if not results.finished:
         LOGGER.warning(unfinished_text(folder, results))
@@ -140,6 +141,7 @@ def _trained(folder: Path, results: Results, run: str) -> Path:
         if run in results.pending:
             raise RunError(f"{folder}: {run} is not trained yet; {unfinished_text(folder, results)}")
         raise RunError(f"{folder} has no trained run {run!r}; it has: {', '.join(known) or 'none'}")
+    require_files(adapters / run)
     return adapters / run
 
 
@@ -174,11 +176,20 @@ def find_adapters(runs: SeveralRuns) -> list[Path]:
     folder = Path(runs.one.folder)
     found = [find_adapter(folder, name) for name in runs.runs or (runs.one.run,)]
     found += [find_adapter(Path(other)) for other in runs.also]
-    resolved = [path.resolve() for path in found]
-    twice = sorted({str(path) for path, place in zip(found, resolved, strict=True) if resolved.count(place) > 1})
+    require_different(found)
+    return found
+
+
+def require_different(folders: Sequence[Path]) -> None:
+    """Check that no folder is given twice, also under several names.
+
+    Raises:
+        RunError: one is.
+    """
+    resolved = [path.resolve() for path in folders]
+    twice = sorted({str(path) for path, place in zip(folders, resolved, strict=True) if resolved.count(place) > 1})
     if twice:
         raise RunError(f"{', '.join(twice)}: given twice; give each run once")
-    return found
 
 
 def trained_columns(adapters: Sequence[Path]) -> tuple[tuple[str, ...], str]:
@@ -216,6 +227,7 @@ def read_adapter(adapter: Path, options: ModelOptions = ModelOptions()) -> Opene
         DataError: one of the adapter's own labels is given as the name of another label.
         CheckpointError, HubError: the backbone cannot be loaded.
     """
+    require_files(adapter)
     labels, source = options.label_names, options.source
     if is_peft_folder(adapter):
         with _backbone_named(adapter, source.backbone):

@@ -183,7 +183,7 @@ def _engine(members: Sequence[Opened | Graph], compute: ComputeOptions) -> Engin
     (graph,) = (member for member in members if isinstance(member, Graph))
     if compute.backend != "auto":
         raise ConfigError(f"backend is {compute.backend}, but {graph.path} is an ONNX graph: onnxruntime computes it")
-    return open_graph(graph.path)
+    return open_graph(graph.path, graph)
 
 
 def _reading(one: Opened | Graph, members: int) -> tuple[str, int]:

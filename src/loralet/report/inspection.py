@@ -28,7 +28,7 @@ from loralet.hub.names import parse_name
 from loralet.inference.adapters import find_adapter
 from loralet.inference.graph import graph_in, read_graph
 from loralet.models.forward import Weights
-from loralet.records import plain
+from loralet.records import plain, require_files
 from loralet.runs.results import read_results, unfinished_text
 from loralet.runs.run import TRAINED
 from loralet.runs.selection import chosen_run
@@ -135,6 +135,7 @@ def compare(first: Inspection, second: Inspection) -> Comparison:
 
 
 def _folder(path: str, folder: Path) -> Inspection:
+    require_files(folder)
     if (folder / "loralet.json").exists() or is_peft_folder(folder):
         return _adapter(path, folder)
     if (folder / "results.json").exists() or (folder / "config.toml").exists():

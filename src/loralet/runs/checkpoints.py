@@ -99,12 +99,17 @@ class Checkpoints:
             if body["format"] != FORMAT:
                 raise ValueError(f"format {body['format']}, this loralet reads format {FORMAT}")
             values, described = body["values"], body["tensors"]
+            if not isinstance(values, dict):
+                raise TypeError("values is no object")
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RunError(f"{path}: damaged ({error})") from error
         return Saved(values, {} if described is None else self._tensors(described))
 
     def _tensors(self, described: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        path = self.folder / described["file"]
+        try:
+            path = self.folder / Path(described["file"]).name
+        except (KeyError, TypeError) as error:
+            raise RunError(f"{self.folder}: damaged (a record names no tensor file)") from error
         try:
             content = path.read_bytes()
             if len(content) != described["bytes"]:
@@ -114,7 +119,7 @@ class Checkpoints:
             return load(content)
         except FileNotFoundError as error:
             raise RunError(f"{path}: missing") from error
-        except (OSError, ValueError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise RunError(f"{path}: damaged ({error})") from error
 
     def remove(self, name: str) -> None:

@@ -15,7 +15,7 @@ from loralet.atomic import write_json
 from loralet.backends.info import BackendInfo
 from loralet.cpu import cpu_model
 from loralet.errors import RunError
-from loralet.records import plain, read_record
+from loralet.records import plain, read_record, require_files
 from loralet.runs.checkout import source_commit
 
 NAME = "environment.json"
@@ -116,6 +116,7 @@ def read_environment(folder: Path) -> Environment:
     Raises:
         RunError: the file is missing or broken; all problems are listed.
     """
+    require_files(folder)
     path, problems = folder / NAME, list[str]()
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))

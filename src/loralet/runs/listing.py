@@ -8,7 +8,8 @@ from typing import Literal
 
 from loralet.config import DistillConfig
 from loralet.config.toml import read_options
-from loralet.errors import ConfigError, DataError, LoraletError
+from loralet.errors import ConfigError, DataError, LoraletError, RunError
+from loralet.records import require_files
 from loralet.runs.checkpoints import FOLDER as CHECKPOINTS
 from loralet.runs.environment import read_environment
 from loralet.runs.results import NAME as RESULTS
@@ -81,8 +82,9 @@ def is_run_folder(path: Path) -> bool:
     except OSError:
         return True  # it cannot be read, which its line says
     try:
+        require_files(path)
         read_options(path / "config.toml", DistillConfig)
-    except ConfigError:
+    except (ConfigError, RunError):
         return True
     return False
 
@@ -95,7 +97,8 @@ def list_run(folder: Path) -> ListedRun:
         return _summary(folder, results, date)
     except (LoraletError, OSError) as error:
         began = (folder / CHECKPOINTS).is_dir() and not (folder / RESULTS).exists()
-        reason = str(error).splitlines()[0].rstrip(":")
+        named = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+        reason = named.splitlines()[0].rstrip(":")
         note = f"interrupted before its first results: {resume_command(folder)}" if began else reason
         return ListedRun(name, str(folder), "unfinished" if began else "unreadable", date=date, note=note)
 

@@ -55,11 +55,15 @@ class MetricsFile:
             while left:
                 left = left[self._file.write(left) :]
 
-    def since_begin(self) -> bytes:
-        """The lines since the last :meth:`begin`."""
+    def size(self) -> int:
+        """Bytes of the file."""
+        return os.fstat(self._file.fileno()).st_size
+
+    def since_begin(self, end: int | None = None) -> bytes:
+        """The lines since the last :meth:`begin`, up to a :meth:`size` of the file, or all."""
         with self.path.open("rb") as file:
             file.seek(self._start)
-            return file.read()
+            return file.read() if end is None else file.read(max(0, end - self._start))
 
     def close(self) -> None:
         """Write the file to the disk and close it."""

@@ -13,7 +13,7 @@ from loralet.adapters.spec import AdapterSpec
 from loralet.artifacts.artifact import OUT_OF_FOLD
 from loralet.atomic import write_json
 from loralet.errors import RunError
-from loralet.records import plain, read_record
+from loralet.records import plain, read_record, require_files
 from loralet.runs.checkpoints import FOLDER as CHECKPOINTS
 from loralet.runs.run import TRAINED, Role
 from loralet.tasks.base import Scores
@@ -246,6 +246,7 @@ def read_results(folder: Path) -> Results:
     Raises:
         RunError: not a run folder, an unfinished run, a newer schema, or a broken file; all problems are listed.
     """
+    require_files(folder)
     path = folder / NAME
     if not path.exists():
         if (folder / CHECKPOINTS).is_dir():

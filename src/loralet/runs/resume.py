@@ -18,7 +18,7 @@ from loralet.config.toml import options_text, parse_options
 from loralet.cpu import cpu_model
 from loralet.data.sources import Dataset, fingerprint_splits
 from loralet.errors import ConfigError, DataError, RunError
-from loralet.records import plain, read_record
+from loralet.records import plain, read_record, require_files
 from loralet.runs.checkpoints import FOLDER, Checkpoints, Saved
 from loralet.runs.environment import SessionBackend
 from loralet.runs.lock import ON_WINDOWS, locked
@@ -226,6 +226,11 @@ class Claim:
     notes: tuple[str, ...] = ()
 
     @property
+    def recorded(self) -> bool:
+        """Whether the options are recorded, so that ``loralet resume`` can begin."""
+        return self.checkpoints.exists(RECORD)
+
+    @property
     def begun(self) -> bool:
         """Whether there is a checkpoint of a pack."""
         return any(self.checkpoints.folder.glob("pack-*.json"))
@@ -283,12 +288,23 @@ def _is_new(folder: Path) -> bool:
     return True
 
 
+def require_run_files(folder: Path) -> None:
+    """Check that a run folder and its checkpoints have no named pipes and the like.
+
+    Raises:
+        RunError: they have.
+    """
+    for place in (folder, folder / FOLDER):
+        require_files(place)
+
+
 def claimable(folder: Path) -> Path:
     """The folder, if a training may write into it.
 
     Raises:
         RunError: see :func:`claim`.
     """
+    require_run_files(folder)
     if folder.is_dir() and is_finished(folder):
         raise RunError(f"{folder} exists and is not empty: it holds a finished run; give another folder with --out")
     if folder.exists() and not (folder.is_dir() and (Checkpoints(folder / FOLDER).present() or _is_empty(folder))):

@@ -10,11 +10,12 @@ from math import ceil
 import numpy as np
 
 from loralet.data.batches import BatchOrder, epoch_batches
+from loralet.errors import ConfigError
 from loralet.events import Planned, PlannedPack
 from loralet.runs.run import Run
 from loralet.studies.plan import Plan
 from loralet.training.loop import check, steps_of, take_step
-from loralet.training.memory import Load, pack_bytes, pack_work
+from loralet.training.memory import GIB, Load, pack_bytes, pack_work, total_memory
 from loralet.training.packs import group
 from loralet.training.session import Session
 
@@ -43,12 +44,26 @@ def pack_up(runs: Sequence[Run], sessions: Mapping[str, Session]) -> Packs:
     Args:
         runs: runs to train.
         sessions: sessions by model.
+
+    Raises:
+        ConfigError: a run needs more memory than the device has.
     """
+    for run in runs:
+        _require_memory(run, sessions[run.model])
     allowed = min(session.memory for session in sessions.values())
     loads = {model: session.load for model, session in sessions.items()}
     packs = group(runs, lambda members: pack_bytes(members, loads[members[0].model]) <= allowed)
     ordered = sorted(packs, key=lambda members: -pack_work(members, loads[members[0].model]))
     return Packs(tuple(tuple(members) for members in ordered), allowed)
+
+
+def _require_memory(run: Run, session: Session) -> None:
+    needed, there = pack_bytes([run], session.load), total_memory(session.device)
+    if needed > there:
+        raise ConfigError(
+            f"{run.id} needs about {needed / GIB:,.0f} GiB of memory, and there are {there / GIB:,.0f} GiB in all: use "
+            "a smaller rank, --batch-size or --max-length"
+        )
 
 
 @dataclass(frozen=True)

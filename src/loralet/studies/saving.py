@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,7 @@ class StudySaver:
                 self.listen(Stage(f"{self.checkpoints.folder / name}.json: missing; {again}"))
         except RunError as error:
             self.listen(Stage(f"{error}; {again}"))
-        if saved is not None and saved.values["key"] != self.key:
+        if saved is not None and saved.values.get("key") != self.key:
             raise RunError(
                 f"{self.checkpoints.folder / name}.json belongs to a run with other options or data; "
                 "give another folder with --out"
@@ -93,6 +94,7 @@ class PackRecord:
         self._interval, self._last = study.every, study.clock()
         self._state: TrainingState | None = None
         self._step = 0
+        self._end: int | None = None
 
     @property
     def written(self) -> int:
@@ -101,20 +103,26 @@ class PackRecord:
 
     def rows(self) -> list[Row] | None:
         """The rows of the pack; None if it is not finished."""
-        return restore_rows(self._saved) if self._saved is not None and "rows" in self._saved.values else None
+        if self._saved is None or "rows" not in self._saved.values:
+            return None
+        with self._understanding():
+            return restore_rows(self._saved)
 
     def begin(self) -> None:
         """Begin the pack in metrics.jsonl, with the events of its record."""
         self.study.folder.metrics.begin()
         if self._saved is not None:
-            self.study.folder.metrics.append_lines(self._saved.tensors[EVENTS].tobytes())
+            with self._understanding():
+                self.study.folder.metrics.append_lines(self._saved.tensors[EVENTS].tobytes())
 
     def damaged(self, rows: Sequence[Row]) -> list[Row]:
         """The rows whose adapter folder is not as written; damage to more than its scores is announced."""
         assert self._saved is not None
         found: list[Row] = []
         for row in rows:
-            folder, sums = self._adapter(row.run.id), self._saved.values["files"].get(row.run.id, {})
+            folder = self._adapter(row.run.id)
+            with self._understanding():
+                sums = dict(self._saved.values["files"].get(row.run.id, {}))
             wrong = [name for name, sha256 in sums.items() if _sum(folder / name) != sha256]
             if set(wrong) - set(WITH_SCORES):
                 self.study.listen(Stage(f"{folder}: {', '.join(wrong)} damaged or missing; written again"))
@@ -136,11 +144,13 @@ class PackRecord:
 
     def restore(self, state: TrainingState) -> None:
         if self._saved is not None:
-            restore_state(state, self._saved)
+            with self._understanding():
+                restore_state(state, self._saved)
             self._step = state.step
 
     def between(self, state: TrainingState) -> None:
         study, self._state = self.study, state
+        self._end = study.folder.metrics.size()  # events that follow are told again after a resume
         study.interrupts.deferring = bool(state.active)
         if study.interrupts.requested is not None or study.clock() - self._last >= self._interval:
             self.save()
@@ -153,7 +163,7 @@ class PackRecord:
             return
         started = study.clock()
         try:
-            self._write(save_state(state), {})
+            self._write(save_state(state), {}, self._end)
         except OSError as error:
             previous = "the previous one is kept" if study.checkpoints.exists(self.name) else "there is none yet"
             study.listen(Stage(f"checkpoint not written ({error.filename}: {error.strerror}); {previous}"))
@@ -162,8 +172,22 @@ class PackRecord:
         self._last = study.clock()
         self._interval = max(study.every, (self._last - started) / LARGEST_SHARE) if study.every else 0.0
 
-    def _write(self, saved: Saved, values: dict[str, object]) -> None:
-        events = np.frombuffer(self.study.folder.metrics.since_begin(), np.uint8)
+    @contextmanager
+    def _understanding(self) -> Iterator[None]:
+        """Name the record in errors about values that no loralet has written; its checksum was right.
+
+        Raises:
+            RunError: there are such values.
+        """
+        try:
+            yield
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            path = f"{self.study.checkpoints.folder / self.name}.json"
+            reason = f"{type(error).__name__}: {error}"[:200]
+            raise RunError(f"{path}: cannot be read ({reason}); delete it, and its pack is trained again") from error
+
+    def _write(self, saved: Saved, values: dict[str, object], end: int | None = None) -> None:
+        events = np.frombuffer(self.study.folder.metrics.since_begin(end), np.uint8)
         values = {"key": self.study.key} | values | dict(saved.values)
         self.study.checkpoints.write(self.name, Saved(values, {**saved.tensors, EVENTS: events}))
 

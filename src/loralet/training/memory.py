@@ -222,6 +222,13 @@ def budget(gib: float | None, device: torch.device) -> int:
     return int(gib * GIB) if gib is not None else int(SHARE_OF_FREE * free_memory(device))
 
 
+def total_memory(device: torch.device) -> int:
+    """Memory of the device in bytes, used or not; on the CPU that of the machine."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[1])
+    return math.prod((os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")))
+
+
 def free_memory(device: torch.device, meminfo: Path = Path("/proc/meminfo")) -> int:
     """Free memory in bytes.
 
