@@ -67,6 +67,7 @@ def _shown(found: Checked, config: CheckConfig) -> RenderableType:
     """Numbers of the findings, and the rows whose label is most likely wrong."""
     counts = Counter[str](finding.kind for finding in found.findings)
     names = {
+        "spelling": "rows whose label may be another spelling of a more frequent one",
         "label": "rows whose label is likely wrong",
         "conflict": "rows with the text of another row and another label",
         "copy": "copies of earlier rows",
