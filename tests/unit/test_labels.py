@@ -123,6 +123,7 @@ NUMBERS: dict[str, list[Any]] = {
     "float": [1.0, 2.0, 10.0],
     "str": ["1", "2", "10"],
     "pandas with NaN": ["1.0", "2.0", "10.0"],
+    "scientific": ["1e0", "2.00E+00", "1e+01"],
     "zero-padded": ["01", "02", "10"],
 }
 KINDS: dict[str, dict[str, list[Any]]] = {
