@@ -18,7 +18,7 @@ from loralet.progress.view import open_view
 from loralet.report.results_table import table_console
 from loralet.runtime import using_threads
 from loralet.studies.checking import Checked, RowFinding, check_rows
-from loralet.terminal import visible
+from loralet.terminal import shown_label, visible
 
 SHOWN = 10
 """Findings on the terminal."""
@@ -84,10 +84,10 @@ def _shown(found: Checked, config: CheckConfig) -> RenderableType:
         for name in ("label", "suggested", "text"):
             table.add_column(name, overflow="ellipsis", no_wrap=name == "text")
         for finding in suspects:
-            texts = (found.labels[found.train.targets[finding.row]], finding.suggestion)
+            labels = (found.labels[found.train.targets[finding.row]], finding.suggestion)
             text = " ".join(found.train.texts[finding.row].as_py().split())
             number = f"{found.train.places.rows[finding.row]:,}"
-            table.add_row(number, *(Text(visible(value)) for value in (*texts, text)))
+            table.add_row(number, *(Text(shown_label(value)) for value in labels), Text(visible(text)))
         parts.append(table)
     parts.append(Text(f"all findings: {config.out}"))
     return Group(*parts)

@@ -15,6 +15,7 @@ from loralet.data.sources import Dataset, Origin, Split
 from loralet.data.splits import copies, separable
 from loralet.errors import SHOWN_ROWS, DataError
 from loralet.tasks.labels import label_key
+from loralet.terminal import shown_label
 
 SHOWN_CLASSES, SHOWN_GROUPS = 8, 5
 LISTED_ROWS = 10
@@ -92,9 +93,9 @@ def check_data(dataset: Dataset) -> DataCheck:
 
 def _summary(rows: int, labels: Sequence[str], counts: Sequence[int]) -> str:
     ranked = sorted(zip(labels, counts, strict=True), key=lambda pair: -pair[1])
-    listed = ", ".join(f"{_visible(name)} {count:,}" for name, count in ranked[:SHOWN_CLASSES])
+    listed = ", ".join(f"{shown_label(name)} {count:,}" for name, count in ranked[:SHOWN_CLASSES])
     if len(ranked) > SHOWN_CLASSES:
-        listed += f", {len(ranked) - SHOWN_CLASSES} more, the smallest {_visible(ranked[-1][0])} {ranked[-1][1]:,}"
+        listed += f", {len(ranked) - SHOWN_CLASSES} more, the smallest {shown_label(ranked[-1][0])} {ranked[-1][1]:,}"
     return f"{rows:,} training rows in {len(labels):,} classes: {listed}"
 
 
@@ -137,7 +138,7 @@ def _misspelled(split: Split, labels: Sequence[str], counts: Sequence[int]) -> I
     rows = dict(zip(labels, counts, strict=True))
     alike = near_equal({name: count for name, count in rows.items() if count})
     if alike:
-        groups = [" / ".join(f"{_visible(name)} {rows[name]:,}" for name in group) for group in alike]
+        groups = [" / ".join(f"{shown_label(name)} {rows[name]:,}" for name in group) for group in alike]
         more = f" and {len(groups) - SHOWN_GROUPS} more" if len(groups) > SHOWN_GROUPS else ""
         title = f"labels that may be one: {', '.join(groups[:SHOWN_GROUPS])}{more}"
         odd = [labels.index(name) for group in alike for name in group[1:]]
@@ -160,15 +161,9 @@ def _labels(labels: Sequence[str], counts: Sequence[int]) -> Iterator[str]:
         )
     single = [name for name in labels if rows[name] == 1]
     if single:
-        listed = ", ".join(map(_visible, single[:SHOWN_GROUPS])) + (", ..." if len(single) > SHOWN_GROUPS else "")
+        listed = ", ".join(map(shown_label, single[:SHOWN_GROUPS])) + (", ..." if len(single) > SHOWN_GROUPS else "")
         count = f"{len(single):,} class{'es have' if len(single) > 1 else ' has'}"
         yield f"{count} one row, which cannot be validated: {listed}"
-
-
-def _visible(name: str) -> str:
-    """A label with its invisible and combining characters as escapes."""
-    odd = "".join(c if c.isprintable() and not unicodedata.combining(c) else ascii(c)[1:-1] for c in name)
-    return odd if odd == name else f"'{odd}'"
 
 
 def near_equal(rows: dict[str, int]) -> list[list[str]]:
