@@ -15,6 +15,9 @@ from scipy.stats import binomtest
 from sklearn.metrics import f1_score
 
 from loralet.cli import main, parse
+from loralet.data.files import Columns
+from loralet.data.sources import load_dataset
+from loralet.data.splits import train_and_validation
 from loralet.errors import RunError
 from loralet.report.analysis import Analysis, analyse
 from loralet.report.drawings import draw
@@ -152,6 +155,30 @@ def test_likely_wrong_labels_of_all_splits_have_the_numbers_of_the_file(place: P
     md = (place / "both" / "report.md").read_text()
     assert "### Likely mislabelled test rows" in md
     assert "| 28 | train text 26 |" in md
+
+
+def test_likely_wrong_labels_of_validation_rows_have_the_numbers_of_the_file(place: Path, tmp_path: Path) -> None:
+    folder = write_hybrid(tmp_path / "run", place / "data", test=False)
+    reading = read_record(folder).config.reading
+    dataset = load_dataset(str(place / "data"), Columns())
+    drawn = train_and_validation(dataset, reading.validation_fraction, reading.split_seed)[1]
+    assert sorted(drawn.targets.tolist()) == [0, 1, 2]
+    # The row of the first label is likely of the second one, whose own row has 0.6.
+    values = np.array([[0.15, 0.75, 0.1], [0.2, 0.6, 0.2], [0.1, 0.1, 0.8]], np.float32)[drawn.targets]
+    save_file({"labels": drawn.targets, HYBRID_RUN: values}, folder / "validation.safetensors")
+    found = page(tmp_path, "run")
+    (suspects,) = found.suspects
+    row = drawn.places.rows[drawn.targets.tolist().index(0)]
+    assert (suspects.split, suspects.count, suspects.total, numbers(suspects)) == ("validation", 1, 3, [row])
+    assert (suspects.rows[0].label, suspects.rows[0].suggestion) == (LABELS[0], LABELS[1])
+    assert suspects.rows[0].text == f"train text {row - 2}"
+    assert main(["report", str(folder)]) == 0
+    assert "### Likely mislabelled validation rows" in (folder / "report.md").read_text()
+    assert found.confusion is not None
+    assert sum(map(sum, found.confusion)) == 3
+    save_file({"labels": drawn.targets[:2], HYBRID_RUN: values[:2].copy()}, folder / "validation.safetensors")
+    with pytest.raises(RunError, match="2 rows, but 3 in the results"):
+        analyse(folder)
 
 
 def test_rows_are_shown_only_if_the_data_can_be_read_again(place: Path, tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def row_tables(page: RunPage) -> list[ExampleTable]:
 
 
 def _kind(found: Suspects) -> str:
-    return "test" if found.split == "test" else "training"
+    return {"out-of-fold": "training"}.get(found.split, found.split)
 
 
 def _suspect_table(found: Suspects) -> ExampleTable:
@@ -160,7 +160,7 @@ def _suspect_table(found: Suspects) -> ExampleTable:
     shown = f" The clearest {len(found.rows)} are shown." if found.count > len(found.rows) else ""
     note = (
         f"{found.count:,} of {found.total:,} {_kind(found)} rows ({share:.1f} %) of {found.source} have a label that "
-        f"the {'out-of-fold ' if found.split != 'test' else ''}probabilities of {found.run} contradict (confident "
+        f"the {'out-of-fold ' if found.split == 'out-of-fold' else ''}probabilities of {found.run} contradict (confident "
         f"learning, Northcutt et al. 2021).{shown} Check the labels: the classifier may be wrong itself."
     )
     return _table(f"Likely mislabelled {_kind(found)} rows", note, found.rows, found, "suggestion")
