@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +28,12 @@ from loralet.report.figures.course import accuracy_limits
 from loralet.report.figures.matrix import NAME_WIDTH, wrapped
 from loralet.report.run.content import RunPage
 from loralet.report.run.suspects import Suspects
-from loralet.report.run.tables import model_table
+from loralet.report.run.tables import class_table, confusion_table, model_table
 from loralet.report.tables import marks_text, tables
 from loralet.runs.held_out import held_out_rows
 from loralet.runs.out_of_fold import NAME
 from loralet.runs.record import read_record
-from loralet.tasks.classes import ClassScores
+from loralet.tasks.classes import ClassScores, Confusion
 from loralet.tasks.softmax import softmax
 
 STUDY_WORDS = (
@@ -322,6 +323,16 @@ def test_text_in_the_figures_is_readable_on_a_phone(place: Path) -> None:
             assert min(sizes) >= 10, panel.name
             width = float(re.findall(r'viewBox="\S+ \S+ (\S+) ', panel.svg)[0])
             assert f'style="min-width:{width:.0f}px"' in panel.svg
+
+
+def test_labels_with_invisible_characters_are_told_apart(place: Path) -> None:
+    found = page(place, "test")
+    classes = (replace(found.classes[0], label="apple\u200b"), *found.classes[1:])
+    confusions = (Confusion("apple\u200b", "apple", 3, 0.5), *found.confusions[1:])
+    shown = replace(found, classes=classes, confusions=confusions)
+    for table in (class_table(shown), confusion_table(shown)):
+        assert table is not None
+        assert table.lines[0].cells[0].text == r"'apple\u200b'"
 
 
 def test_no_label_is_cut() -> None:

@@ -22,7 +22,7 @@ from loralet.commands.contenders import labelled_rows
 from loralet.config import CompareConfig
 from loralet.errors import DataError
 from loralet.report.leaderboard import Contender, compare
-from loralet.report.leaderboard_page import render_page
+from loralet.report.leaderboard_page import answer, render_page
 from loralet.runs.listing import list_runs
 from loralet.runs.results import read_results, write_results
 from loralet.tasks.single_label import SingleLabel
@@ -303,3 +303,10 @@ def test_the_page_shows_texts_of_others_as_text() -> None:
     assert "<script>alert" not in page
     assert "<b>0</b>" not in page
     assert "&lt;b&gt;0&lt;/b&gt; ★" in page
+
+
+def test_the_page_says_by_how_much_the_best_run_is_better() -> None:
+    targets = np.arange(200) % 2
+    runs = [Contender("good", "x", "m", targets), Contender("bad", "x", "m", np.where(np.arange(200) < 50, 1, 0))]
+    board = compare(runs, targets, SingleLabel(("a", "b")), "rows", "not measured")
+    assert answer(board)[1] == "It is more accurate than bad (+50.0 points)."
