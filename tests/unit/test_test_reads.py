@@ -79,9 +79,7 @@ def test_the_fingerprint_suffices_if_the_data_have_gone(run: Path, tmp_path: Pat
     assert evaluate(run, tmp_path / "reversed.csv", test[::-1]) == (2, [])
 
 
-def test_a_run_that_cannot_be_written_is_a_remark(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_cannot_be_written_is_a_remark(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 

@@ -208,8 +208,8 @@ def labelled_rows(config: CompareConfig, adapters: Mapping[str, Path], task: Tas
     first, *others = found.values()
     if any(not np.array_equal(first.places.rows, other.places.rows) for other in others):
         raise DataError(
-            f"{config.data}: some rows have an empty text in the columns of one run and not in those of another; remove "
-            "them, or choose the columns with --text-column"
+            f"{config.data}: some rows have an empty text in the columns of one run and not in those of another; "
+            "remove them, or choose the columns with --text-column"
         )
     if any(not np.array_equal(first.targets, other.targets) for other in others):
         raise DataError(f"{config.data}: the runs read labels from different columns; choose one with --label-column")

@@ -239,12 +239,21 @@ def classes_of(names: Sequence[str], kind: str) -> np.ndarray:
     return np.array([float(name) if kind == "float" else name for name in names])
 
 
-def _values(column: Any, what: str) -> Any:
-    """The rows of a column as a one-dimensional array or list."""
+def _require_rows(column: Any, what: str) -> None:
+    """Check that a value contains rows in an order.
+
+    Raises:
+        InputError: it is one string, or a set.
+    """
     if isinstance(column, (str, bytes)):
         raise InputError(f"{what} is one string; pass a list of {what}")
     if isinstance(column, (set, frozenset)):
         raise InputError(f"the {what} are a set, which has no order; pass a list")
+
+
+def _values(column: Any, what: str) -> Any:
+    """The rows of a column as a one-dimensional array or list."""
+    _require_rows(column, what)
     if isinstance(column, (pa.Array, pa.ChunkedArray)):
         return column.to_pylist()
     if isinstance(column, (list, tuple)):

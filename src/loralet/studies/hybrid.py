@@ -228,8 +228,8 @@ def held_out_probabilities(
     logits = session.logits([best.run], [best.tensors], session.rows.validation)[0] / best.temperature
     found = {best.run.id: logits}
     words = next((row.words for row in rows if row.words), None)
-    for row in rows if words is not None else ():
-        if row.encoder_weight is not None and row.members[0] == best.run.id:
+    for row in rows:
+        if words is not None and row.encoder_weight is not None and row.members[0] == best.run.id:
             mixing = Mixing(row.encoder_weight, row.temperature)
             found[row.run.id] = mixed(logits, words.logits(corpus.validation.texts), mixing)
     return {run: task.probabilities(values) for run, values in found.items() if np.isfinite(values).all()}

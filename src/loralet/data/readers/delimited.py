@@ -185,8 +185,8 @@ def _require_no_rare_separator(whole: _Lines, names: Sequence[str]) -> None:
         if len(parts) > 1 and whole.given.expected & set(parts):
             shown = mark if mark.isprintable() else f"$'{ascii(mark)[1:-1]}'"
             raise DataError(
-                f"{whole.source}, line {whole.first + 1}: the header {names[0]!r} seems to have the separator {mark!r}; "
-                f"set --separator {shown}"
+                f"{whole.source}, line {whole.first + 1}: the header {names[0]!r} seems to have the separator "
+                f"{mark!r}; set --separator {shown}"
             )
 
 
@@ -277,7 +277,8 @@ def _others(whole: _Lines, separator: str, doubts: set[str]) -> Iterator[tuple[D
 def _refusal(whole: _Lines, dialect: Dialect, columns: int) -> DataError:
     """All lines that do not fit, with the remedy."""
     found = faults(whole.lines, dialect, columns, whole.first)
-    count = f"{len(found):,} line{'s do' if len(found) > 1 else ' does'} not have {columns} column{'s' if columns > 1 else ''}"
+    wanted = f"{columns} column{'s' if columns > 1 else ''}"
+    count = f"{len(found):,} line{'s do' if len(found) > 1 else ' does'} not have {wanted}"
     remedy = f"Quote texts that contain {dialect.separator!r}, close every quote, and double quotes inside a text"
     plain = Dialect(dialect.separator, "")
     if dialect.quote and any("quote" in words for _, words in found) and _fitting(whole, plain, columns):

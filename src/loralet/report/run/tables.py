@@ -159,9 +159,10 @@ def _kind(found: Suspects) -> str:
 def _suspect_table(found: Suspects) -> ExampleTable:
     share = 100 * found.count / found.total
     shown = f" The clearest {len(found.rows)} are shown." if found.count > len(found.rows) else ""
+    which = "out-of-fold " if found.split == "out-of-fold" else ""
     note = (
         f"{found.count:,} of {found.total:,} {_kind(found)} rows ({share:.1f} %) of {found.source} have a label that "
-        f"the {'out-of-fold ' if found.split == 'out-of-fold' else ''}probabilities of {found.run} contradict (confident "
+        f"the {which}probabilities of {found.run} contradict (confident "
         f"learning, Northcutt et al. 2021).{shown} Check the labels: the classifier may be wrong itself."
     )
     return _table(f"Likely mislabelled {_kind(found)} rows", note, found.rows, found, "suggestion")
