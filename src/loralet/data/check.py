@@ -26,8 +26,10 @@ least 1 / ``RARE`` times its rows is taken for a typo."""
 ABSENT = frozenset(("nan", "none", "null", "na", "n/a", "#n/a", "-", "?", "undefined", "unknown", "missing"))
 """Labels that usually stand for a missing one."""
 CONTAMINATED = "no class has two different texts, so validation rows are copies of training rows"
-JOINTS = "|;,"
+JOINTS = "|;,+/&"
 """Characters that join several labels in one cell."""
+AROUND = "[](){}'\" "
+"""Characters around them, as in ``['a', 'b']``."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ def check_data(dataset: Dataset) -> DataCheck:
     findings += _misspelled(train, labels, counts)
     findings += map(Finding.of, _labels(labels, counts))
     findings += _wordless(train)
+    findings += _headers(dataset)
     return DataCheck(dataset.source, _summary(len(train), labels, counts), tuple(findings))
 
 
@@ -131,6 +134,19 @@ def _wordless(split: Split) -> Iterator[Finding]:
         yield _rows_finding(
             split.places, np.array(rows), "have texts without a letter", "has a text without a letter", ""
         )
+
+
+def _headers(dataset: Dataset) -> Iterator[Finding]:
+    """Rows that repeat the header, as files have that were appended to each other."""
+    train, names = dataset.train, [name.strip().lower() for name in dataset.task.labels]
+    own = dataset.label_column.strip().lower()
+    if own and own in names:
+        header = " ".join(dataset.text_columns).lower().split()
+        targets = [i for i, name in enumerate(names) if name == own]
+        candidates = np.flatnonzero(np.isin(train.targets, targets)).tolist()
+        rows = [i for i in candidates if train.texts[i].as_py().lower().split() == header]
+        if rows:
+            yield _rows_finding(train.places, np.array(rows), "repeat the header", "repeats the header", "")
 
 
 def _misspelled(split: Split, labels: Sequence[str], counts: Sequence[int]) -> Iterator[Finding]:
@@ -205,10 +221,10 @@ def _is_typo(name: str, other: str, rows: dict[str, int]) -> bool:
 
 
 def combinations(labels: Iterable[str]) -> list[str]:
-    """Labels that join parts which occur in other labels, such as ``a|b`` and ``b|c``."""
+    """Labels that join parts which occur in other labels, such as ``a|b`` and ``b|c``, or ``[0, 1]`` and ``[1]``."""
     found: list[str] = []
     for joint in JOINTS:
-        parts = {name: [part.strip() for part in name.split(joint)] for name in labels}
+        parts = {name: [part.strip(AROUND) for part in name.split(joint)] for name in labels}
         seen = Counter(part for own in parts.values() for part in set(own))
         joined = [
             name for name, own in parts.items() if len(own) > 1 and all(own) and all(seen[part] > 1 for part in own)
