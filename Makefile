@@ -58,7 +58,7 @@ build/interop/.npm:
 
 $(INTEROP)/.interop:
 	$(PYTHON) -m venv $(INTEROP)
-	$(INTEROP)/bin/pip install --quiet torch --index-url https://download.pytorch.org/whl/cpu || $(INTEROP)/bin/pip install --quiet torch
+	$(INTEROP)/bin/pip install --quiet --retries 0 torch --index-url https://download.pytorch.org/whl/cpu || $(INTEROP)/bin/pip install --quiet torch
 	$(INTEROP)/bin/pip install --quiet 'optimum-onnx[onnxruntime]' openvino
 	touch $@
 

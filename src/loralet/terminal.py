@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import unicodedata
 from typing import Any, TextIO
 
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableType, RenderHook, RenderResult
@@ -26,6 +27,13 @@ UTF8 = ("utf-8", "utf8", "utf-8-sig")
 def visible(text: str) -> str:
     """A text with control characters as visible ones, except for tabs and line ends."""
     return text.translate(SHOWN)
+
+
+def shown_label(name: str) -> str:
+    """A label; in quotes and with escapes if it has invisible characters, or accents as characters of their own."""
+    apart = unicodedata.normalize("NFC", name) != name
+    odd = "".join(c if c.isprintable() and not (apart and unicodedata.combining(c)) else ascii(c)[1:-1] for c in name)
+    return odd if odd == name else f"'{odd}'"
 
 
 class _Shown(ConsoleRenderable):

@@ -18,6 +18,7 @@ from test_hybrid import rows, write
 from loralet.data import near
 from loralet.data.near import near_copies
 from loralet.data.splits import copies
+from loralet.studies.checking import RowFinding, spellings
 
 COUNT, WRONG = 200, 12
 
@@ -63,6 +64,13 @@ def test_planted_errors_are_found(place: Place) -> None:
     assert (np.diff(margins) >= -2e-4).all(), "the clearest come first; probabilities are rounded"
 
 
+def test_rows_with_another_spelling_of_a_label_name_the_frequent_one() -> None:
+    targets = np.array([0, *[1] * 30, *[2] * 5, 3])
+    assert spellings(targets, ("Billing", "billing", "delivery", "Other")) == [RowFinding(0, "spelling", "billing")]
+    assert spellings(targets, ("refund", "billing", "delivery", "billng")) == [RowFinding(36, "spelling", "billing")]
+    assert spellings(targets[1:36], ("Billing", "billing", "delivery")) == []  # a label without rows
+
+
 def test_copies_and_conflicts_are_found_with_their_other_row(place: Place) -> None:
     found = place.found.set_index("finding")
     copy = found.loc["copy"]
@@ -77,6 +85,7 @@ def test_the_terminal_has_the_numbers_and_the_clearest_rows(place: Place) -> Non
     shown, suspects = place.done.stdout, place.found[place.found.finding == "label"]
     assert f"{COUNT + 4} rows; out-of-fold accuracy " in shown
     assert f"{len(suspects)} rows whose label is likely wrong" in shown
+    assert "0 rows whose label may be another spelling" in shown
     assert "2 rows with the text of another row and another label (1.0 %)" in shown
     assert "all findings: found.csv" in shown
     first = suspects.iloc[0]

@@ -175,6 +175,18 @@ def test_suspected_labels_by_hand() -> None:
     assert suspected_labels(probabilities[:2], labels[:2]) == []
 
 
+def test_rare_classes_make_no_suspects_of_rows_that_the_model_confirms() -> None:
+    probabilities = np.array([[0.95, 0.04, 0.01], [0.94, 0.05, 0.01], [0.98, 0.01, 0.01], [0.1, 0.88, 0.02]])
+    labels = np.array([0, 0, 2, 2])
+    # Thresholds: class 0 0.945, class 2 0.015, so row 1 reaches that of no class, row 3 only that of its own label.
+    assert suspected_labels(probabilities, labels) == [(2, 0)]
+    labels = np.array([0, 0, 0, 2])
+    # Class 2 has the threshold 0.02, class 0 the mean 0.957: row 1 reaches neither.
+    assert suspected_labels(probabilities, labels) == []
+    probabilities[:2, 1:] = [[0.02, 0.03], [0.03, 0.03]]  # rows 0 and 1 reach only the threshold of class 2
+    assert suspected_labels(probabilities, labels) == []
+
+
 def test_smoothing_matches_a_loop() -> None:
     values = np.array([3.0, 1.0, np.nan, 2.0, 5.0])
     decay, total, weight, expected = 0.5**0.5, 0.0, 0.0, []

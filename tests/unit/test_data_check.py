@@ -103,10 +103,25 @@ def test_labels_that_may_be_one(rows: dict[str, int], groups: list[list[str]]) -
         (["Paris, France", "Lyon, France", "Rome, Italy"], []),
         (["a|b", "c"], []),
         (["a|", "a"], []),
+        (["a+b", "a", "b", "b + c", "c"], ["a+b", "b + c"]),
+        (["[0, 1]", "[0]", "[1]"], ["[0, 1]"]),
+        (["['a', 'b']", "['a']", "['b']"], ["['a', 'b']"]),
+        (["sci/tech", "tv/radio", "politics & law"], []),
+        (["[a]", "[b]", "c++"], []),
     ],
 )
 def test_labels_that_join_several(labels: list[str], found: list[str]) -> None:
     assert combinations(labels) == found
+
+
+def test_a_repeated_header_is_named(tmp_path: Path) -> None:
+    body = "".join(f"a text number {i},{'xy'[i % 2]}\n" for i in range(20))
+    path = tmp_path / "a.csv"
+    path.write_text(f"Text,label\n{body}text,Label\n{body.replace('text', 'row')}")
+    check = check_data(load_dataset(str(path), Columns()))
+    assert "line 22 repeats the header" in check.lines
+    path.write_text(f"Text,label\n{body}other words,label\nmore words,label\n")
+    assert not any("header" in line for line in check_data(load_dataset(str(path), Columns())).lines)
 
 
 def column(texts: Sequence[str]) -> pa.ChunkedArray:

@@ -194,10 +194,10 @@ def test_a_very_long_field_is_read(tmp_path: Path) -> None:
     ("raw", "told"),
     [
         ("text,label\na,1\nb,2,3\n", ["line 3: 3 columns, expected 2: 'b,2,3'"]),
-        ("text,label\na,1\n\n\nb\n", ["line 5: 1 columns, expected 2: 'b'"]),
+        ("text,label\na,1\n\n\nb\n", ["line 5: 1 column, expected 2: 'b'"]),
         ('text,label\n"a\na",1\nb,2,3\n', ["line 4: 3 columns, expected 2: 'b,2,3'"]),
         ("\ntext,label\na,1\nb,2,3\n", ["line 4: 3 columns, expected 2: 'b,2,3'"]),
-        ("text,label\r\na,1\r\nb,2,3\r\nc\r\n", ["2 lines do", "line 3: 3 columns", "line 4: 1 columns"]),
+        ("text,label\r\na,1\r\nb,2,3\r\nc\r\n", ["2 lines do", "line 3: 3 columns", "line 4: 1 column,"]),
         (
             'text,label\na,1\n"b,2\nc,1\n',
             ["1 line does", "line 3: a quote opens here and is never closed", "close every quote"],
@@ -322,7 +322,7 @@ def test_a_missing_file_is_reported(tmp_path: Path) -> None:
             Columns(),
             ["no label column found", "category", "the columns are text, x", "--label-column", "--columns"],
         ),
-        ("text:label\na:1\n", Columns(), ["no text column found", "the columns are text:label"]),
+        ("text:label\na:1\n", Columns(), ["the header 'text:label' seems to have the separator ':'", "--separator :"]),
         ("text,label\na,1\n", Columns(text="body"), ["no column 'body'", "the columns are text, label"]),
         ("text,label\na,1\n", Columns(label="kind"), ["no column 'kind'", "the columns are text, label"]),
         ("text,text,label\na,b,1\n", Columns(), ["2 columns are named 'text'", "rename all but one"]),
@@ -404,6 +404,10 @@ def test_labels_are_ignored_for_unlabelled_tables(tmp_path: Path, raw: str) -> N
         (["1.0", "2.0", "1.0"], [1.0, 2.0, 1.0]),
         (["1.0", "2", "-0.0"], [1.0, 2.0, 0.0]),
         (["1.5", "2.0", "1.5"], ["1.5", "2.0", "1.5"]),
+        (["1e0", "2", "1.000e+00"], [1.0, 2.0, 1.0]),
+        (["1e20", "1", "1E+20"], [1e20, 1.0, 1e20]),
+        (["1e-1", "1", "0.1"], ["1e-1", "1", "0.1"]),
+        (["1e5", "3f2", "100000"], ["1e5", "3f2", "100000"]),
         (["1" * 30, "1", "2"], [int("1" * 30), 1, 2]),
         (["True", "false", "TRUE"], [True, False, True]),
     ],
@@ -441,6 +445,7 @@ def test_json_labels(tmp_path: Path, values: list[Any], read: list[Any]) -> None
         (pa.array(["x", "y"]).dictionary_encode(), ["x", "y"]),
         (pa.array(["1", "2"]), ["1", "2"]),
         (pa.array([0.1, 0.5], pa.float32()), [0.1, 0.5]),
+        (pa.array([b"no", b"ja"], pa.binary(2)), ["no", "ja"]),
         (pa.array([2**64 - 1, 0], pa.uint64()), [2**64 - 1, 0]),
         (pa.array([Decimal("1.00"), Decimal("2.50")]), [1.0, 2.5]),
     ],
@@ -449,6 +454,17 @@ def test_parquet_labels(tmp_path: Path, values: pa.Array, read: list[Any]) -> No
     assert content(read_table(write_parquet(tmp_path / "a.parquet", text=["a", "b"], label=values), Columns())) == list(
         zip("ab", read, strict=True)
     )
+
+
+def test_continuous_numbers_are_no_labels_in_csv_either(tmp_path: Path) -> None:
+    rows = "".join(f"a,{i / 7:.6f}\n" for i in range(1, 41))
+    path = write(tmp_path / "a.csv", f"text,label\n{rows}")
+    assert "column 'label': the labels are continuous numbers (40 different ones in 40 rows)" in refusal(path)
+    ratings = [f"{i % 9 / 2:.1f}" for i in range(40)]
+    path = write(tmp_path / "b.csv", "text,label\n" + "".join(f"a,{rating}\n" for rating in ratings))
+    assert labels_of(read_table(path, Columns())) == ratings
+    versions = write(tmp_path / "c.csv", "text,label\n" + "".join(f"a,1.{i}.0\n" for i in range(40)))
+    assert len(set(labels_of(read_table(versions, Columns())))) == 40
 
 
 def test_continuous_numbers_are_no_labels(tmp_path: Path) -> None:

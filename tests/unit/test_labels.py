@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from enum import Enum
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -21,7 +22,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loralet.data.columns import classes_of, label_column, task_of
+from loralet.data.columns import classes_of, label_column, task_of, text_column
 from loralet.data.files import Columns, read_table
 from loralet.data.label_values import LabelError, named_labels
 from loralet.errors import DataError, InputError
@@ -123,6 +124,7 @@ NUMBERS: dict[str, list[Any]] = {
     "float": [1.0, 2.0, 10.0],
     "str": ["1", "2", "10"],
     "pandas with NaN": ["1.0", "2.0", "10.0"],
+    "scientific": ["1e0", "2.00E+00", "1e+01"],
     "zero-padded": ["01", "02", "10"],
 }
 KINDS: dict[str, dict[str, list[Any]]] = {
@@ -224,10 +226,47 @@ def test_mixed_and_missing_labels_in_python() -> None:
         (pd.Series(pd.to_datetime(["2020-01-01", "2021-01-01"])), "labels of type"),
         ([["a"], ["b"]], "labels of type list"),
         ([0.5, 1.0], "continuous"),
+        (["", "a"], "row 1 (counted from 1) has no label"),
+        (np.array(["a", " "]), "row 2 (counted from 1) has no label"),
+        ("ab", "labels is one string"),
+        ({"a", "b"}, "the labels are a set, which has no order"),
+        ([Decimal("NaN"), Decimal(1)], "row 1 (counted from 1) has no label"),
     ):
         with pytest.raises(InputError) as caught:
             label_column(values, 2)
         assert words in str(caught.value)
+
+
+class Spelled(str, Enum):
+    """A class whose ``str()`` is not its value."""
+
+    NO, YES = "no", "yes"
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "names"),
+    [
+        ([Decimal("2.00"), Decimal("1")], [1, 2], ("1", "2")),
+        (pl.Series([Decimal("2.00"), Decimal("1.00")]), [1, 2], ("1", "2")),
+        (pa.array([Decimal("2.0"), Decimal("1.0")]), [1, 2], ("1", "2")),
+        (pl.Series([2, 1], dtype=pl.Int128), [1, 2], ("1", "2")),
+        ([Spelled.YES, Spelled.NO], ["no", "yes"], ("no", "yes")),
+        (pd.Series(["y", "n"], dtype="category"), ["n", "y"], ("n", "y")),
+        (pl.Series(["y", "n"], dtype=pl.Enum(["y", "n"])), ["n", "y"], ("n", "y")),
+        (pa.array(["y", "n"]).dictionary_encode(), ["n", "y"], ("n", "y")),
+    ],
+)
+def test_other_python_types_of_labels(labels: Any, classes: list[Any], names: tuple[str, ...]) -> None:
+    found, numbers = label_column(labels, 2)
+    assert (found.tolist(), numbers.tolist(), task_of(found).labels) == (classes, [1, 0], names)
+
+
+def test_texts_of_an_enumeration_are_their_values() -> None:
+    assert text_column([Spelled.YES, Spelled.NO]).to_pylist() == ["yes", "no"]
+    with pytest.raises(InputError, match="contain bytes, not text; decode them"):
+        text_column([b"a", b"b"])
+    with pytest.raises(InputError, match="texts are a set"):
+        text_column({"a", "b"})
 
 
 @pytest.mark.parametrize("values", [["b ", "b", "a"], [2, 1], [2.0, 1.0], [True, False], ["10", "9"]])

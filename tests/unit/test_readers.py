@@ -129,6 +129,7 @@ def test_apostrophes_in_texts_are_no_quotes(tmp_path: Path) -> None:
     [
         ("text|label\nthe cat, sat|1\na dog|0\n", ()),
         ("sep=;\ntext;label\nthe cat, sat;1\na dog;0\n", ()),
+        ("SEP=\t\ntext\tlabel\nthe cat, sat\t1\na dog\t0\n", ()),
         ('"sep=|"\r\ntext|label\r\nthe cat, sat|1\r\na dog|0\r\n', ()),
         ("sep=;\nthe cat, sat;1\na dog;0\n", ("text", "label")),
         ("the cat, sat;1\na dog;0\n", ("text", "label")),
@@ -140,7 +141,7 @@ def test_the_separator_is_found(tmp_path: Path, raw: str, header: tuple[str, ...
     table = read(tmp_path, "a.csv", raw, Columns(header=header, label="label, coded" if "coded" in raw else ""))
     assert content(table) == ROWS
     assert "columns are separated by" in table.notes[0]
-    write(tmp_path / "b.csv", raw.partition("\n")[2] if "sep=" in raw else raw)
+    write(tmp_path / "b.csv", raw.partition("\n")[2] if "sep=" in raw.lower() else raw)
     mark = ";" if ";" in raw else "|" if "|" in raw else "\t"
     given = Columns(header=header, separator=mark, label="label, coded" if "coded" in raw else "")
     assert content(read_table(tmp_path / "b.csv", given)) == ROWS
@@ -162,6 +163,23 @@ def test_comments_are_left_out_above_the_header_only(tmp_path: Path) -> None:
     assert content(read(tmp_path, "b.csv", "#text,label\na,1\nb,0\n")) == [("a", 1), ("b", 0)]
     assert content(read(tmp_path, "c.csv", "#a,1\nb,0\n", Columns(header=("text", "label")))) == [("#a", 1), ("b", 0)]
     assert "comments only above the header" in refusal(write(tmp_path / "d.csv", "text,label\na,1\n# end\nb,0\n"))
+
+
+@pytest.mark.parametrize(("mark", "shown"), [("^", "^"), ("~", "~"), ("::", ":"), ("\x01", r"$'\x01'")])
+def test_a_separator_that_is_not_tried_is_named(tmp_path: Path, mark: str, shown: str) -> None:
+    path = write(tmp_path / "a.csv", f"id{mark}Text{mark}label\n7{mark}a, b{mark}1\n8{mark}c{mark}0\n")
+    assert refusal(path).startswith(f"a.csv, line 1: the header {f'id{mark}Text{mark}label'!r} seems to have")
+    assert refusal(path).endswith(f"; set --separator {shown}")
+    if len(mark) == 1:
+        assert content(read_table(path, Columns(separator=mark))) == [("a, b", 1), ("c", 0)]
+    alone = write(tmp_path / "b.csv", f"my{mark}name\na\nb\n")
+    assert read_table(alone, Columns(text=f"my{mark}name"), labelled=False).texts.to_pylist() == ["a", "b"]
+
+
+def test_repeated_byte_order_marks_are_left_out(tmp_path: Path) -> None:
+    raw = "\ufeff\ufefftext,label\na,1\nb,0\n"
+    for coding in ("utf-8", "utf-16-le"):
+        assert content(read(tmp_path, "a.csv", raw.encode(coding))) == [("a", 1), ("b", 0)]
 
 
 @pytest.mark.parametrize("coding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
@@ -235,13 +253,22 @@ def test_arrow_files_are_read_with_their_label_names(tmp_path: Path, stream: boo
         ('[{"text": "the cat, sat", "label": 1},\n {"text": "a dog", "label": 0}]', [1, 2]),
         ('[\n  {\n    "text": "the cat, sat",\n    "label": 1\n  },\n  {"text": "a dog", "label": 0}\n]\n', [2, 6]),
         ('{\n  "text": "the cat, sat",\n  "label": 1\n}\n{"label": 0,\n"text": "a dog"}\n', [1, 5]),
-        ('{"text": "the cat, sat", "label": 1}{"text": "a dog", "label": 0}', [1, 1]),
     ],
 )
 def test_lists_and_indented_json_are_read(tmp_path: Path, raw: str, lines: list[int]) -> None:
     for name in ("a.json", "a.jsonl"):
         table = read(tmp_path, name, raw)
-        assert (content(table), table.rows.to_pylist()) == (ROWS, lines)
+        assert (content(table), table.rows.to_pylist(), table.unit) == (ROWS, lines, "line")
+
+
+@pytest.mark.parametrize("mark", ["", ", "])
+def test_objects_on_one_line_are_numbered_by_row(tmp_path: Path, mark: str) -> None:
+    raw = mark.join(['{"text": "the cat, sat", "label": 1}', '{"text": "a dog", "label": 0}'])
+    table = read(tmp_path, "a.json", f"[{raw}]" if mark else raw)
+    assert (content(table), table.rows.to_pylist(), table.unit) == (ROWS, [1, 2], "row")
+    raw = '[{"text": "a", "label": 1}, {"text": "b"}, {"text": "c", "label": null}]'
+    assert "2 rows (2, 3) without a label" in refusal(write(tmp_path / "b.json", raw))
+    assert "the list has no objects" in refusal(write(tmp_path / "c.json", "[ ]\n"))
 
 
 def test_json_keeps_what_arrow_would_convert(tmp_path: Path) -> None:

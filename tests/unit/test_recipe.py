@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import command
 from models import make_pair
@@ -128,6 +129,10 @@ def test_the_results_of_a_study_name_its_default_configuration(place: Path) -> N
     results = read_results(place / "study")
     tensors = load_file(place / "study" / "validation.safetensors")
     labels = tensors.pop("labels")
+    chosen = chosen_run(results).id
+    probabilities = tensors.pop(chosen)
+    np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
+    tensors[f"predicted/{chosen}"] = probabilities.argmax(1)
     assert {f"predicted/{run.id}" for run in results.runs if run.role != "random-head"} == set(tensors)
     for name, predicted in tensors.items():
         validation = results.run(name.removeprefix("predicted/")).validation

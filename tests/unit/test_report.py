@@ -26,7 +26,7 @@ from loralet.report.analysis import Analysis, analyse
 from loralet.report.drawings import draw
 from loralet.report.figures.labels import Label, place_labels
 from loralet.report.figures.matrix import level
-from loralet.report.figures.pareto import pareto_points
+from loralet.report.figures.pareto import pareto_panel, pareto_points
 from loralet.report.figures.rank_cost import even_ticks
 from loralet.report.figures.style import MUTED, VARIABLES, sheet, styled
 from loralet.report.page import cut, markdown, render_markdown, write_report
@@ -320,6 +320,22 @@ def test_values_in_the_figures(analysis: Analysis) -> None:
     assert "random head" not in named
     assert named["r4 α16"] == "r4 α16"
     assert {drawing.name for drawing in draw(analysis)} == {"course", "grid", "rank", "pareto", "errors", "coverage"}
+
+
+def test_no_row_of_the_legend_of_a_cost_figure_is_longer_than_the_figure(analysis: Analysis) -> None:
+    """Browsers draw the letters wider than matplotlib, so that a row of five entries would be cut at the right."""
+    points = pareto_points(analysis, "trainable")
+    lora = next(point for point in points if point.row.rank == 4 and not point.row.winner)
+    more = [
+        replace(lora, row=replace(lora.row, adapter=replace(lora.row.adapter, rank=rank)), cost=lora.cost * rank)
+        for rank in (8, 16)
+    ]
+    svg = pareto_panel("trainable", [*points, *more]).svg
+    found = re.findall(r'x="([\d.]+)" y="([\d.]+)"[^>]*>(rank \d+|chosen|Pareto front)</', svg)
+    rows = [y for _, y, _ in found]
+    assert {text for *_, text in found} == {"rank 2", "rank 4", "rank 8", "rank 16", "chosen", "Pareto front"}
+    assert len(set(rows)) == 2
+    assert max(map(rows.count, rows)) <= 4
 
 
 def test_the_commit_is_shown_if_recorded(analysis: Analysis) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,9 @@ from scipy.stats import binomtest
 from sklearn.metrics import f1_score
 
 from loralet.cli import main, parse
+from loralet.data.files import Columns
+from loralet.data.sources import load_dataset
+from loralet.data.splits import train_and_validation
 from loralet.errors import RunError
 from loralet.report.analysis import Analysis, analyse
 from loralet.report.drawings import draw
@@ -24,12 +28,12 @@ from loralet.report.figures.course import accuracy_limits
 from loralet.report.figures.matrix import NAME_WIDTH, wrapped
 from loralet.report.run.content import RunPage
 from loralet.report.run.suspects import Suspects
-from loralet.report.run.tables import model_table
+from loralet.report.run.tables import class_table, confusion_table, model_table
 from loralet.report.tables import marks_text, tables
 from loralet.runs.held_out import held_out_rows
 from loralet.runs.out_of_fold import NAME
 from loralet.runs.record import read_record
-from loralet.tasks.classes import ClassScores
+from loralet.tasks.classes import ClassScores, Confusion
 from loralet.tasks.softmax import softmax
 
 STUDY_WORDS = (
@@ -152,6 +156,30 @@ def test_likely_wrong_labels_of_all_splits_have_the_numbers_of_the_file(place: P
     md = (place / "both" / "report.md").read_text()
     assert "### Likely mislabelled test rows" in md
     assert "| 28 | train text 26 |" in md
+
+
+def test_likely_wrong_labels_of_validation_rows_have_the_numbers_of_the_file(place: Path, tmp_path: Path) -> None:
+    folder = write_hybrid(tmp_path / "run", place / "data", test=False)
+    reading = read_record(folder).config.reading
+    dataset = load_dataset(str(place / "data"), Columns())
+    drawn = train_and_validation(dataset, reading.validation_fraction, reading.split_seed)[1]
+    assert sorted(drawn.targets.tolist()) == [0, 1, 2]
+    # The row of the first label is likely of the second one, whose own row has 0.6.
+    values = np.array([[0.15, 0.75, 0.1], [0.2, 0.6, 0.2], [0.1, 0.1, 0.8]], np.float32)[drawn.targets]
+    save_file({"labels": drawn.targets, HYBRID_RUN: values}, folder / "validation.safetensors")
+    found = page(tmp_path, "run")
+    (suspects,) = found.suspects
+    row = drawn.places.rows[drawn.targets.tolist().index(0)]
+    assert (suspects.split, suspects.count, suspects.total, numbers(suspects)) == ("validation", 1, 3, [row])
+    assert (suspects.rows[0].label, suspects.rows[0].suggestion) == (LABELS[0], LABELS[1])
+    assert suspects.rows[0].text == f"train text {row - 2}"
+    assert main(["report", str(folder)]) == 0
+    assert "### Likely mislabelled validation rows" in (folder / "report.md").read_text()
+    assert found.confusion is not None
+    assert sum(map(sum, found.confusion)) == 3
+    save_file({"labels": drawn.targets[:2], HYBRID_RUN: values[:2].copy()}, folder / "validation.safetensors")
+    with pytest.raises(RunError, match="2 rows, but 3 in the results"):
+        analyse(folder)
 
 
 def test_rows_are_shown_only_if_the_data_can_be_read_again(place: Path, tmp_path: Path) -> None:
@@ -295,6 +323,16 @@ def test_text_in_the_figures_is_readable_on_a_phone(place: Path) -> None:
             assert min(sizes) >= 10, panel.name
             width = float(re.findall(r'viewBox="\S+ \S+ (\S+) ', panel.svg)[0])
             assert f'style="min-width:{width:.0f}px"' in panel.svg
+
+
+def test_labels_with_invisible_characters_are_told_apart(place: Path) -> None:
+    found = page(place, "test")
+    classes = (replace(found.classes[0], label="apple\u200b"), *found.classes[1:])
+    confusions = (Confusion("apple\u200b", "apple", 3, 0.5), *found.confusions[1:])
+    shown = replace(found, classes=classes, confusions=confusions)
+    for table in (class_table(shown), confusion_table(shown)):
+        assert table is not None
+        assert table.lines[0].cells[0].text == r"'apple\u200b'"
 
 
 def test_no_label_is_cut() -> None:

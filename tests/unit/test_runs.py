@@ -18,8 +18,11 @@ from safetensors.numpy import load_file, save_file
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, f1_score
 
+from loralet.commands.contenders import labelled_rows
+from loralet.config import CompareConfig
+from loralet.errors import DataError
 from loralet.report.leaderboard import Contender, compare
-from loralet.report.leaderboard_page import render_page
+from loralet.report.leaderboard_page import answer, render_page
 from loralet.runs.listing import list_runs
 from loralet.runs.results import read_results, write_results
 from loralet.tasks.single_label import SingleLabel
@@ -226,6 +229,26 @@ def test_given_rows_give_the_scores_of_evaluate(place: Path) -> None:
         assert run["seconds_per_text"] > 0
 
 
+def test_each_run_reads_the_columns_that_it_was_trained_on(tmp_path: Path) -> None:
+    write_data(tmp_path / "data")
+    adapters = {}
+    for name, columns in (("a", ["subject", "body"]), ("b", ["body"])):
+        change_results(write_train(tmp_path / name, tmp_path / "data"), {}, text_columns=columns, label_column="label")
+        (adapters[name],) = (tmp_path / name / "adapters").iterdir()
+    task, data = SingleLabel(("no", "yes")), tmp_path / "given.csv"
+    config = CompareConfig(("a", "b"), str(data))
+    data.write_text("subject,body,label\nx,one,yes\ny,two,no\n")
+    splits = labelled_rows(config, adapters, task)
+    assert {name: split.texts.to_pylist() for name, split in splits.items()} == {
+        "a": ["x one", "y two"],
+        "b": ["one", "two"],
+    }
+    assert [split.targets.tolist() for split in splits.values()] == [[1, 0], [1, 0]]
+    data.write_text("subject,body,label\nx,,yes\ny,two,no\n")
+    with pytest.raises(DataError, match="an empty text in the columns of one run"):
+        labelled_rows(config, adapters, task)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -280,3 +303,10 @@ def test_the_page_shows_texts_of_others_as_text() -> None:
     assert "<script>alert" not in page
     assert "<b>0</b>" not in page
     assert "&lt;b&gt;0&lt;/b&gt; ★" in page
+
+
+def test_the_page_says_by_how_much_the_best_run_is_better() -> None:
+    targets = np.arange(200) % 2
+    runs = [Contender("good", "x", "m", targets), Contender("bad", "x", "m", np.where(np.arange(200) < 50, 1, 0))]
+    board = compare(runs, targets, SingleLabel(("a", "b")), "rows", "not measured")
+    assert answer(board)[1] == "It is more accurate than bad (+50.0 points)."

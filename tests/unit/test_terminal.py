@@ -20,7 +20,9 @@ from safetensors.numpy import load_file, save_file
 from loralet.cli import COMMANDS
 from loralet.config.hints import NEEDLESS, OF_GRID, OURS
 from loralet.errors import ConfigError
-from loralet.terminal import terminal, visible
+from loralet.report.evaluation import class_table
+from loralet.tasks.classes import ClassScores
+from loralet.terminal import shown_label, terminal, visible
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31mred\x7f\u202eesrever\r\nnext"
 
@@ -30,6 +32,25 @@ def raw(*texts: str) -> set[str]:
     return {c for text in texts for c in text if (ord(c) < 0x20 and c not in "\n\t") or 0x7F <= ord(c) < 0xA0} | {
         c for text in texts for c in text if c in "\u202e\u202d\u2066"
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("refund", "refund"),
+        ("refund\u200b", r"'refund\u200b'"),
+        ("caf\u00e9", "caf\u00e9"),
+        ("cafe\u0301", r"'cafe\u0301'"),
+        ("\u0939\u093f\u0928\u094d\u0926\u0940", "\u0939\u093f\u0928\u094d\u0926\u0940"),  # Hindi
+        ("a\nb", r"'a\nb'"),
+    ],
+)
+def test_labels_are_told_apart_on_the_terminal(name: str, shown: str) -> None:
+    assert shown_label(name) == shown
+    scores = ClassScores(name, 1.0, 1.0, 1.0, 3, 3)
+    console = terminal(file=io.StringIO(), width=80)
+    console.print(class_table([scores]))
+    assert f" {shown} " in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_control_characters_are_shown() -> None:

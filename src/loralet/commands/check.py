@@ -19,7 +19,7 @@ from loralet.progress.view import open_view
 from loralet.report.results_table import table_console
 from loralet.runtime import using_threads
 from loralet.studies.checking import Checked, RowFinding, check_rows
-from loralet.terminal import visible
+from loralet.terminal import shown_label, visible
 
 SHOWN = 10
 """Findings on the terminal."""
@@ -88,6 +88,7 @@ def _shown(found: Checked, config: CheckConfig) -> RenderableType:
     """Numbers of the findings, and the rows whose label is most likely wrong."""
     counts = Counter[str](finding.kind for finding in found.findings)
     names = {
+        "spelling": "rows whose label may be another spelling of a more frequent one",
         "label": "rows whose label is likely wrong",
         "conflict": "rows with the text of another row and another label",
         "copy": "copies of earlier rows",
@@ -104,10 +105,10 @@ def _shown(found: Checked, config: CheckConfig) -> RenderableType:
         for name in ("label", "suggested", "text"):
             table.add_column(name, overflow="ellipsis", no_wrap=name == "text")
         for finding in suspects:
-            texts = (found.labels[found.train.targets[finding.row]], finding.suggestion)
+            labels = (found.labels[found.train.targets[finding.row]], finding.suggestion)
             text = " ".join(found.train.texts[finding.row].as_py().split())
             number = f"{found.train.places.rows[finding.row]:,}"
-            table.add_row(number, *(Text(visible(value)) for value in (*texts, text)))
+            table.add_row(number, *(Text(shown_label(value)) for value in labels), Text(visible(text)))
         parts.append(table)
     parts.append(Text(f"all findings: {config.out}"))
     return Group(*parts)

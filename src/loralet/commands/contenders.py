@@ -12,8 +12,8 @@ import numpy as np
 from loralet.artifacts.foreign import is_classifier
 from loralet.artifacts.words import ARRAYS, TOKENS
 from loralet.config import CompareConfig, ComputeOptions, ModelOptions
-from loralet.data.sources import load_labelled
-from loralet.errors import LoraletError, RunError
+from loralet.data.sources import Split, load_labelled
+from loralet.errors import DataError, LoraletError, RunError
 from loralet.inference.adapters import Opened, find_adapter, read_adapter, require_different, trained_columns
 from loralet.inference.ensemble import Ensemble, ensemble_of
 from loralet.inference.graph import graph_in
@@ -24,6 +24,7 @@ from loralet.runs.results import NAME as RESULTS
 from loralet.runs.results import Results, read_results, unfinished_text
 from loralet.runs.selection import chosen_run
 from loralet.runs.sources import columns_of, dataset_of, read_config
+from loralet.runs.test_reads import record_test_reads
 from loralet.tasks.base import Task
 from loralet.tasks.registry import TASKS
 from loralet.terminal import note
@@ -172,24 +173,53 @@ def evaluated(config: CompareConfig) -> Compared:
         DataError: the rows cannot be read.
     """
     require_different([Path(name) for name in config.folders])
-    opened = {name: _open(find_adapter(Path(name)), config.compute) for name in config.folders}
+    adapters = {name: find_adapter(Path(name)) for name in config.folders}
+    opened = {name: _open(adapter, config.compute) for name, adapter in adapters.items()}
     ensembles = {name: ensemble for name, (_, ensemble) in opened.items()}
     _require_same_labels(ensembles)
     task = next(iter(ensembles.values())).task
-    text, label = trained_columns([find_adapter(Path(name)) for name in config.folders])
-    columns = replace(columns_of(config.columns), trained_text=text, trained_label=label)
-    split = load_labelled(config.data, columns, task, config.labels_are_indices)
-    for remark in split.notes:
+    splits = labelled_rows(config, adapters, task)
+    split = next(iter(splits.values()))
+    for remark in dict.fromkeys(remark for own in splits.values() for remark in own.notes):
         note(remark)
-    texts, contenders = split.texts.to_pylist(), []
+    for name, own in splits.items():
+        for remark in record_test_reads([adapters[name]], own, task.labels):
+            note(remark)
+    contenders = []
     for name, (one, ensemble) in opened.items():
+        texts = splits[name].texts.to_pylist()
         numbers = np.array([task.labels.index(label) for label in ensemble.labels])
         predicted = numbers[ensemble.task.predicted(ensemble.logits(texts))]
         parameters = sum(array.size for array in (*one.arrays.values(), *one.checkpoint.arrays.values()))
-        seconds, size = _seconds(ensemble, texts[:TIMED_TEXTS]), _bytes(find_adapter(Path(name)))
+        seconds, size = _seconds(ensemble, texts[:TIMED_TEXTS]), _bytes(adapters[name])
         contenders.append(Contender(name, one.artifact.id, one.artifact.backbone, predicted, parameters, size, seconds))
-    timing = f"prediction time: per text, on {min(TIMED_TEXTS, len(texts)):,} of these texts; "
+    timing = f"prediction time: per text, on {min(TIMED_TEXTS, len(split)):,} of these texts; "
     return Compared(tuple(contenders), split.targets, task, split.source, timing + _backends([*ensembles.values()]))
+
+
+def labelled_rows(config: CompareConfig, adapters: Mapping[str, Path], task: Task) -> dict[str, Split]:
+    """The given rows for each run, with the text of the columns that it was trained on.
+
+    Raises:
+        DataError: the rows cannot be read, or rows are left out for some runs, as their text is empty.
+    """
+    found: dict[tuple[tuple[str, ...], str], Split] = {}
+    splits: dict[str, Split] = {}
+    for name, adapter in adapters.items():
+        text, label = trained_columns([adapter])
+        if (text, label) not in found:
+            columns = replace(columns_of(config.columns), trained_text=text, trained_label=label)
+            found[text, label] = load_labelled(config.data, columns, task, config.labels_are_indices)
+        splits[name] = found[text, label]
+    first, *others = found.values()
+    if any(not np.array_equal(first.places.rows, other.places.rows) for other in others):
+        raise DataError(
+            f"{config.data}: some rows have an empty text in the columns of one run and not in those of another; "
+            "remove them, or choose the columns with --text-column"
+        )
+    if any(not np.array_equal(first.targets, other.targets) for other in others):
+        raise DataError(f"{config.data}: the runs read labels from different columns; choose one with --label-column")
+    return splits
 
 
 def _require_same_labels(ensembles: Mapping[str, Ensemble]) -> None:

@@ -21,12 +21,14 @@ from loralet.report.results_table import table_console
 from loralet.runs.results import NAME, read_results, unfinished_text, write_results
 from loralet.runs.selection import with_test_read
 from loralet.runs.sources import columns_of, dataset_of, read_config
+from loralet.runs.test_reads import record_test_reads
 from loralet.runtime import using_threads
 from loralet.terminal import note
 
 
 def evaluate(config: EvaluateConfig) -> None:
-    """Evaluate a run on labelled data, or again on its own test split. The results record each read of that split."""
+    """Evaluate a run on labelled data, or again on its own test split. The results record each read of that split,
+    also if it is given as data."""
     with using_threads(config.compute.threads):
         adapters = find_adapters(config.runs)
         ensemble = load_ensemble(adapters, config.model, config.compute)
@@ -36,7 +38,7 @@ def evaluate(config: EvaluateConfig) -> None:
             text, label = trained_columns(adapters)
             columns = replace(columns_of(rows.columns), trained_text=text, trained_label=label)
             split = load_labelled(rows.data, columns, ensemble.task, rows.labels_are_indices)
-            for remark in split.notes:
+            for remark in (*split.notes, *record_test_reads(adapters, split, ensemble.labels)):
                 note(remark)
         else:
             split = _own_test(Path(config.runs.one.folder), ensemble.artifacts)

@@ -15,6 +15,7 @@ from loralet.data.sources import Dataset, Origin, Split
 from loralet.data.splits import copies, separable
 from loralet.errors import SHOWN_ROWS, DataError
 from loralet.tasks.labels import label_key
+from loralet.terminal import shown_label
 
 SHOWN_CLASSES, SHOWN_GROUPS = 8, 5
 LISTED_ROWS = 10
@@ -25,8 +26,10 @@ least 1 / ``RARE`` times its rows is taken for a typo."""
 ABSENT = frozenset(("nan", "none", "null", "na", "n/a", "#n/a", "-", "?", "undefined", "unknown", "missing"))
 """Labels that usually stand for a missing one."""
 CONTAMINATED = "no class has two different texts, so validation rows are copies of training rows"
-JOINTS = "|;,"
+JOINTS = "|;,+/&"
 """Characters that join several labels in one cell."""
+AROUND = "[](){}'\" "
+"""Characters around them, as in ``['a', 'b']``."""
 
 
 @dataclass(frozen=True)
@@ -87,14 +90,15 @@ def check_data(dataset: Dataset) -> DataCheck:
     findings += _misspelled(train, labels, counts)
     findings += map(Finding.of, _labels(labels, counts))
     findings += _wordless(train)
+    findings += _headers(dataset)
     return DataCheck(dataset.source, _summary(len(train), labels, counts), tuple(findings))
 
 
 def _summary(rows: int, labels: Sequence[str], counts: Sequence[int]) -> str:
     ranked = sorted(zip(labels, counts, strict=True), key=lambda pair: -pair[1])
-    listed = ", ".join(f"{_visible(name)} {count:,}" for name, count in ranked[:SHOWN_CLASSES])
+    listed = ", ".join(f"{shown_label(name)} {count:,}" for name, count in ranked[:SHOWN_CLASSES])
     if len(ranked) > SHOWN_CLASSES:
-        listed += f", {len(ranked) - SHOWN_CLASSES} more, the smallest {_visible(ranked[-1][0])} {ranked[-1][1]:,}"
+        listed += f", {len(ranked) - SHOWN_CLASSES} more, the smallest {shown_label(ranked[-1][0])} {ranked[-1][1]:,}"
     return f"{rows:,} training rows in {len(labels):,} classes: {listed}"
 
 
@@ -132,12 +136,25 @@ def _wordless(split: Split) -> Iterator[Finding]:
         )
 
 
+def _headers(dataset: Dataset) -> Iterator[Finding]:
+    """Rows that repeat the header, as files have that were appended to each other."""
+    train, names = dataset.train, [name.strip().lower() for name in dataset.task.labels]
+    own = dataset.label_column.strip().lower()
+    if own and own in names:
+        header = " ".join(dataset.text_columns).lower().split()
+        targets = [i for i, name in enumerate(names) if name == own]
+        candidates = np.flatnonzero(np.isin(train.targets, targets)).tolist()
+        rows = [i for i in candidates if train.texts[i].as_py().lower().split() == header]
+        if rows:
+            yield _rows_finding(train.places, np.array(rows), "repeat the header", "repeats the header", "")
+
+
 def _misspelled(split: Split, labels: Sequence[str], counts: Sequence[int]) -> Iterator[Finding]:
     """Labels that may be one, with the rows of all but the most frequent one."""
     rows = dict(zip(labels, counts, strict=True))
     alike = near_equal({name: count for name, count in rows.items() if count})
     if alike:
-        groups = [" / ".join(f"{_visible(name)} {rows[name]:,}" for name in group) for group in alike]
+        groups = [" / ".join(f"{shown_label(name)} {rows[name]:,}" for name in group) for group in alike]
         more = f" and {len(groups) - SHOWN_GROUPS} more" if len(groups) > SHOWN_GROUPS else ""
         title = f"labels that may be one: {', '.join(groups[:SHOWN_GROUPS])}{more}"
         odd = [labels.index(name) for group in alike for name in group[1:]]
@@ -160,15 +177,9 @@ def _labels(labels: Sequence[str], counts: Sequence[int]) -> Iterator[str]:
         )
     single = [name for name in labels if rows[name] == 1]
     if single:
-        listed = ", ".join(map(_visible, single[:SHOWN_GROUPS])) + (", ..." if len(single) > SHOWN_GROUPS else "")
+        listed = ", ".join(map(shown_label, single[:SHOWN_GROUPS])) + (", ..." if len(single) > SHOWN_GROUPS else "")
         count = f"{len(single):,} class{'es have' if len(single) > 1 else ' has'}"
         yield f"{count} one row, which cannot be validated: {listed}"
-
-
-def _visible(name: str) -> str:
-    """A label with its invisible and combining characters as escapes."""
-    odd = "".join(c if c.isprintable() and not unicodedata.combining(c) else ascii(c)[1:-1] for c in name)
-    return odd if odd == name else f"'{odd}'"
 
 
 def near_equal(rows: dict[str, int]) -> list[list[str]]:
@@ -210,10 +221,10 @@ def _is_typo(name: str, other: str, rows: dict[str, int]) -> bool:
 
 
 def combinations(labels: Iterable[str]) -> list[str]:
-    """Labels that join parts which occur in other labels, such as ``a|b`` and ``b|c``."""
+    """Labels that join parts which occur in other labels, such as ``a|b`` and ``b|c``, or ``[0, 1]`` and ``[1]``."""
     found: list[str] = []
     for joint in JOINTS:
-        parts = {name: [part.strip() for part in name.split(joint)] for name in labels}
+        parts = {name: [part.strip(AROUND) for part in name.split(joint)] for name in labels}
         seen = Counter(part for own in parts.values() for part in set(own))
         joined = [
             name for name, own in parts.items() if len(own) > 1 and all(own) and all(seen[part] > 1 for part in own)

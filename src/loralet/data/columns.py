@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,6 @@ def text_column(texts: Any, keep_empty: bool = False) -> pa.ChunkedArray:
         InputError: a single string, a value that is not a string or not UTF-8, no texts, or an empty text. Rows
             count from 1.
     """
-    if isinstance(texts, (str, bytes)):
-        raise InputError("texts is one string; pass a list of texts")
     values = _values(texts, "texts")
     if not len(values) and not keep_empty:
         raise InputError("there are no texts; pass at least one")
@@ -36,13 +35,14 @@ def text_column(texts: Any, keep_empty: bool = False) -> pa.ChunkedArray:
     if strange:
         kind = type(values[strange[0]]).__name__
         verb = "contains" if len(strange) == 1 else "contain"
-        raise InputError(f"{_rows(strange)} {verb} {kind}, not text; drop or fill them")
+        remedy = "decode" if isinstance(values[strange[0]], bytes) else "drop or fill"
+        raise InputError(f"{_rows(strange)} {verb} {kind}, not text; {remedy} them")
     empty = [] if keep_empty else [i for i, value in enumerate(values) if not value.strip()]
     if empty:
         verb = "is" if len(empty) == 1 else "are"
         raise InputError(f"{_rows(empty)} {verb} empty; remove them and their labels")
     _require_utf8(values)
-    return pa.chunked_array([pa.array(list(map(str, values)), pa.string())])
+    return pa.chunked_array([pa.array(list(map(str.__str__, values)), pa.string())])
 
 
 def _rows(indices: Sequence[int]) -> str:
@@ -68,7 +68,7 @@ def label_column(labels: Any, rows: int, known: np.ndarray | None = None) -> tup
     """The sorted classes, in the type of the labels, and the class number of each row (int64).
 
     Args:
-        labels: strings, integers or booleans, in any container that texts may have.
+        labels: strings, integers (also as floats or decimals) or booleans, in any container that texts may have.
         rows: number of texts.
         known: classes of a trained classifier, to which those of the labels are added; None: only those of the labels.
 
@@ -83,6 +83,7 @@ def label_column(labels: Any, rows: int, known: np.ndarray | None = None) -> tup
         values = _label_array(values)
     if values.dtype.kind == "U":
         _require_utf8(values.tolist())
+        _require_labels([i for i, value in enumerate(values.tolist()) if not value.strip()])
     if known is not None:
         return _with_known(values, known)
     classes, numbers = np.unique(values, return_inverse=True)
@@ -132,10 +133,8 @@ def plain_labels(labels: Any) -> np.ndarray:
 
 def _label_array(values: Any) -> np.ndarray:
     """Labels of one type as an array: of objects for integers beyond 64 bits; raises as :func:`label_column`."""
-    given = [value.item() if isinstance(value, np.generic) else value for value in values]
-    missing = [i for i, value in enumerate(given) if is_missing(value)]
-    if missing:
-        raise InputError(f"{_rows(missing)} ha{'s' if len(missing) == 1 else 've'} no label")
+    given = [_plain(value) for value in values]
+    _require_labels([i for i, value in enumerate(given) if is_missing(value)])
     kinds = {type_of(value) for value in given}
     if None in kinds:
         strange = next(i for i, value in enumerate(given) if type_of(value) is None)
@@ -156,6 +155,21 @@ def _label_array(values: Any) -> np.ndarray:
     if kinds == {"int"} and any(not -(2**63) <= value < 2**63 for value in given):
         return np.array(given, object)
     return np.array(given)
+
+
+def _plain(value: Any) -> Any:
+    """A label as a plain Python value: numpy scalars, decimals, and members of enumerations of strings."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, Decimal) and value.is_finite():
+        return int(value) if value == value.to_integral_value() else float(value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _require_labels(missing: Sequence[int]) -> None:
+    """Raise an InputError if rows have no label; a label of spaces is none, as in files."""
+    if missing:
+        raise InputError(f"{_rows(missing)} ha{'s' if len(missing) == 1 else 've'} no label")
 
 
 def weight_column(weights: Any, rows: int) -> np.ndarray | None:
@@ -225,8 +239,21 @@ def classes_of(names: Sequence[str], kind: str) -> np.ndarray:
     return np.array([float(name) if kind == "float" else name for name in names])
 
 
+def _require_rows(column: Any, what: str) -> None:
+    """Check that a value contains rows in an order.
+
+    Raises:
+        InputError: it is one string, or a set.
+    """
+    if isinstance(column, (str, bytes)):
+        raise InputError(f"{what} is one string; pass a list of {what}")
+    if isinstance(column, (set, frozenset)):
+        raise InputError(f"the {what} are a set, which has no order; pass a list")
+
+
 def _values(column: Any, what: str) -> Any:
     """The rows of a column as a one-dimensional array or list."""
+    _require_rows(column, what)
     if isinstance(column, (pa.Array, pa.ChunkedArray)):
         return column.to_pylist()
     if isinstance(column, (list, tuple)):
@@ -235,7 +262,12 @@ def _values(column: Any, what: str) -> Any:
         if not isinstance(column, Iterable) or isinstance(column, Mapping):
             raise InputError(f"the {what} are a {type(column).__name__}; pass a list, an array or a table column")
         return list(column)  # an iterator, or a column of the datasets library
-    values = np.asarray(column)
+    try:
+        values = np.asarray(column)
+    except Exception:
+        if not hasattr(column, "to_list"):
+            raise
+        return column.to_list()  # a polars type that numpy does not have
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim != 1:

@@ -27,6 +27,7 @@ STRINGS = (
     pa.types.is_string_view,
     pa.types.is_binary,
     pa.types.is_large_binary,
+    pa.types.is_fixed_size_binary,
 )
 """Tests for the types of text columns in Arrow."""
 HEAD = 4096

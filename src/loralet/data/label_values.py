@@ -18,6 +18,9 @@ WHOLE = re.compile(r"0|-?[1-9][0-9]*")
 """An integer as it is usually written. ``01`` and ``+1`` are names."""
 WHOLE_FLOAT = re.compile(r"-?(0|[1-9][0-9]*)\.0*")
 """An integer written as a float, as pandas does for a column with a missing value."""
+SCIENTIFIC = re.compile(r"-?[0-9](\.[0-9]*)?[eE][+-]?[0-9]{1,2}")
+"""A float in scientific notation, as numpy's ``savetxt`` and pandas write large ones."""
+FRACTION = re.compile(r"-?[0-9]*\.[0-9]+")
 EXACT = 2**53
 """Floats below have exact integer values; larger ones keep their scientific notation."""
 FEW_VALUES = 10
@@ -63,6 +66,8 @@ def _untyped(cells: Sequence[str | None]) -> tuple[list[str | None], LabelType]:
     stripped = [cell.strip() or None if cell else None for cell in cells]
     kind, name = _inferred({cell for cell in stripped if cell is not None})
     named = {cell: name(cell) for cell in set(stripped) if cell is not None}
+    if kind == "str" and any(map(FRACTION.fullmatch, named)) and all(map(_is_number, named)):
+        _require_classes([cell for cell in stripped if cell is not None], "float")
     return [None if cell is None else named[cell] for cell in stripped], kind
 
 
@@ -72,14 +77,26 @@ def _inferred(distinct: set[str]) -> tuple[LabelType, Callable[[str], str]]:
         return "str", str
     if all(map(WHOLE.fullmatch, distinct)):
         return "int", str
-    if all(WHOLE.fullmatch(cell) or WHOLE_FLOAT.fullmatch(cell) for cell in distinct):
+    if all(map(_is_whole, distinct)):
         return "float", _whole_name
     if all(cell.lower() in ("true", "false") for cell in distinct):
         return "bool", str.lower
     return "str", str
 
 
+def _is_whole(cell: str) -> bool:
+    """Whether a cell is an integer, written as one, as a float or in scientific notation."""
+    scientific = SCIENTIFIC.fullmatch(cell)
+    return bool(WHOLE.fullmatch(cell) or WHOLE_FLOAT.fullmatch(cell) or (scientific and float(cell).is_integer()))
+
+
+def _is_number(cell: str) -> bool:
+    return bool(FRACTION.fullmatch(cell) or SCIENTIFIC.fullmatch(cell) or WHOLE.fullmatch(cell))
+
+
 def _whole_name(cell: str) -> str:
+    if SCIENTIFIC.fullmatch(cell):
+        return _number_name(float(cell))
     name = cell.partition(".")[0]
     return "0" if name == "-0" else name
 

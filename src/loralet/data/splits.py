@@ -11,6 +11,8 @@ import numpy as np
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from loralet.data.sources import Dataset, Split
+
 LARGEST_VALIDATION = 5000
 
 
@@ -32,6 +34,24 @@ def copies(texts: pa.ChunkedArray, seconds: pa.ChunkedArray | None = None) -> np
 
 def _folded(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).casefold().split())
+
+
+def train_and_validation(dataset: Dataset, fraction: float, seed: int) -> tuple[Split, Split]:
+    """The training rows and the validation rows: those that come with the data, or drawn ones.
+
+    Args:
+        dataset: the data set.
+        fraction, seed: see :func:`carve`. Copies of a text are drawn together.
+
+    Raises:
+        ValueError: no class has two rows.
+    """
+    train = dataset.train
+    if dataset.validation is not None:
+        return train, dataset.validation
+    groups = copies(train.texts, train.seconds)
+    kept, drawn = carve(dataset.task.strata(train.targets), fraction, seed, groups)
+    return train.take(kept), train.take(drawn)
 
 
 def carve(

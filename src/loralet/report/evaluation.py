@@ -17,6 +17,7 @@ from loralet.tasks.base import Scores, Task
 from loralet.tasks.calibration import expected_calibration_error
 from loralet.tasks.classes import ClassScores, Confusion
 from loralet.tasks.coverage import Threshold, coverage_curve, threshold_for
+from loralet.terminal import shown_label
 
 CONFUSIONS = 5
 """Number of confusions shown in the terminal."""
@@ -132,7 +133,7 @@ def class_table(classes: Sequence[ClassScores]) -> Table:
     for heading in ("precision", "recall", "F1", "rows"):
         table.add_column(heading, justify="right", no_wrap=True)
     for scores in shown:
-        table.add_row(Text(scores.label), *class_cells(scores))
+        table.add_row(Text(shown_label(scores.label)), *class_cells(scores))
     return table
 
 

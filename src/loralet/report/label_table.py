@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loralet.runs.results import Results
+from loralet.terminal import shown_label
 
 MOST_LABELS = 20
 """With more labels, only those with the lowest F1 are shown."""
@@ -30,5 +31,5 @@ def label_table(results: Results) -> list[RenderableType]:
     for scores in shown:
         values = (scores.precision, scores.recall, scores.f1)
         figures = ("–" if value is None else f"{value:.4f}" for value in values)
-        table.add_row(Text(scores.label), *figures, f"{scores.support:,}")
+        table.add_row(Text(shown_label(scores.label)), *figures, f"{scores.support:,}")
     return [Text(f"{which}, {found.run} on {held_out} rows:"), table]

@@ -94,7 +94,7 @@ def answer(found: Leaderboard) -> list[str]:
     sentences = [f"{best.contender.name} classifies {right} of {found.rows:,} rows correctly{interval}."]
     tied, worse = [s for s in others if s.tied], [s for s in others if not s.tied]
     if worse:
-        gaps = [f"{s.contender.name} ({points(-s.versus.difference)})" for s in worse if s.versus]
+        gaps = [f"{s.contender.name} ({points(s.versus.difference)})" for s in worse if s.versus]
         sentences.append(f"It is more accurate than {listed(gaps)}.")
     if tied:
         names = listed([s.contender.name for s in tied])

@@ -5,7 +5,7 @@ environment.json     versions, machine and backends (loralet.runs.environment)
 metrics.jsonl        one line per event (loralet.runs.metrics)
 results.json         see docs/reference/results.md (loralet.runs.results)
 predictions.safetensors   test targets, and each run's test probabilities or predicted classes
-validation.safetensors    without a test split: validation targets, and each run's predicted classes
+validation.safetensors    without folds: validation targets, each run's predicted classes, or its probabilities
 adapters/ID/         one folder per trained run (loralet.artifacts.folder)
 checkpoint/          while the run is unfinished: what a resume needs (loralet.runs.checkpoints)
 
@@ -38,7 +38,7 @@ from loralet.tasks.classes import ClassScores
 
 PREDICTIONS = "predictions.safetensors"
 HELD_OUT = "validation.safetensors"
-"""Predictions of the validation rows, in a folder without a test split."""
+"""Predictions of the validation rows, in a folder without folds."""
 PREDICTED = "predicted/"
 """Prefix in predictions.safetensors for runs that have only predicted targets; ids contain no slash."""
 TARGETS = "labels"

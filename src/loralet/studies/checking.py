@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from loralet.config import CheckConfig, DataOptions, TrainConfig
+from loralet.data.check import near_equal
 from loralet.data.near import near_copies
 from loralet.data.sources import Split
 from loralet.data.splits import copies
@@ -21,7 +22,7 @@ from loralet.tasks.single_label import SingleLabel
 from loralet.tasks.suspects import suspected_labels
 from loralet.training.session import Listen
 
-Kind = Literal["label", "conflict", "copy", "near copy"]
+Kind = Literal["spelling", "label", "conflict", "copy", "near copy"]
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,10 @@ class RowFinding:
 
     Args:
         row: its number in the training split, from 0.
-        kind: ``label``: likely a wrong label; ``conflict``: the text of another row, with another label; ``copy`` and
-            ``near copy``: the text, or most words, of an earlier row.
-        suggestion: the label that the model suggests, for ``label``.
+        kind: ``spelling``: a label that may be another spelling of a more frequent one; ``label``: likely a wrong
+            label; ``conflict``: the text of another row, with another label; ``copy`` and ``near copy``: the text, or
+            most words, of an earlier row.
+        suggestion: the more frequent label, for ``spelling``; the label that the model suggests, for ``label``.
         given_probability, suggested_probability: out-of-fold probabilities of the row's label and of the suggestion.
         other: the other row, for the other kinds.
         similarity: cosine similarity of the two texts, for ``near copy``.
@@ -54,7 +56,8 @@ class Checked:
     Args:
         train: the rows.
         labels: names of the labels.
-        findings: likely wrong labels, the clearest first, then conflicts, copies and near copies.
+        findings: other spellings of labels, likely wrong labels, the clearest first, then conflicts, copies and near
+            copies.
         accuracy: out-of-fold accuracy of the classifier.
     """
 
@@ -92,12 +95,24 @@ def check_rows(config: CheckConfig, listen: Listen) -> Checked:
     words, _ = words_out_of_fold(corpus.train, len(task.labels))
     probabilities = (task.probabilities(logits) + task.probabilities(words)) / 2
     targets = corpus.train.targets
+    odd = spellings(targets, task.labels)
+    spelled = {finding.row for finding in odd}
     suspects = [
         RowFinding(i, "label", task.labels[best], float(probabilities[i, targets[i]]), float(probabilities[i, best]))
         for i, best in suspected_labels(probabilities, targets)
+        if i not in spelled
     ]
     accuracy = float((probabilities.argmax(1) == targets).mean())
-    return Checked(corpus.train, task.labels, (*suspects, *_repeated(corpus.train)), accuracy)
+    return Checked(corpus.train, task.labels, (*odd, *suspects, *_repeated(corpus.train)), accuracy)
+
+
+def spellings(targets: np.ndarray, labels: Sequence[str]) -> list[RowFinding]:
+    """The rows of labels that may be another spelling of a more frequent label."""
+    counts = np.bincount(targets, minlength=len(labels)).tolist()
+    groups = near_equal({name: count for name, count in zip(labels, counts, strict=True) if count})
+    usual = {name: group[0] for group in groups for name in group[1:]}
+    names = [labels[target] for target in targets.tolist()]
+    return [RowFinding(i, "spelling", usual[name]) for i, name in enumerate(names) if name in usual]
 
 
 def _repeated(train: Split) -> Sequence[RowFinding]:

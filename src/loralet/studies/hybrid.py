@@ -166,6 +166,18 @@ def with_hybrid(artifact: Artifact, row: Row, session: Session, corpus: Corpus, 
     return hybrid_artifact(artifact, fit_hybrid(row, logits, session, corpus, tell), corpus)
 
 
+def best_row(rows: Sequence[Row], plan: Plan, corpus: Corpus) -> Row:
+    """The trained run of a plan that is best on the held-out rows."""
+    trained = [row for row in rows if row.tensors and row.validation and row.run in plan.runs]
+    selection = selection_of(plan.training.select_by, corpus.dataset.task)
+
+    def rank(row: Row) -> tuple[float, float, int]:
+        assert row.validation
+        return rank_of_scores(row.validation, selection, row.trainable)
+
+    return max(trained, key=rank)
+
+
 def add_hybrid(
     rows: Sequence[Row],
     sessions: Mapping[str, Session],
@@ -188,14 +200,7 @@ def add_hybrid(
         folder: the run folder.
         tell: called with every event.
     """
-    trained = [row for row in rows if row.tensors and row.validation and row.run in plan.runs]
-    selection = selection_of(plan.training.select_by, corpus.dataset.task)
-
-    def rank(row: Row) -> tuple[float, float, int]:
-        assert row.validation
-        return rank_of_scores(row.validation, selection, row.trainable)
-
-    best = max(trained, key=rank)
+    best = best_row(rows, plan, corpus)
     session = sessions[best.run.model]
     if out_of_fold is None:
         logits = session.logits([best.run], [best.tensors], session.rows.validation)[0]
@@ -209,6 +214,25 @@ def add_hybrid(
     artifact = make_artifact(best, session, corpus, plan.source, plan.reading)
     folder.save(hybrid_artifact(artifact, found, corpus), session.backbone)
     return [found.words, found.row]
+
+
+def held_out_probabilities(
+    rows: Sequence[Row], sessions: Mapping[str, Session], plan: Plan, corpus: Corpus
+) -> dict[str, Float[np.ndarray, "m c"]]:
+    """Calibrated probabilities of the validation rows, by id: of the best run, and of its hybrid if there is one.
+
+    Runs with logits that are not finite are left out.
+    """
+    best, task = best_row(rows, plan, corpus), corpus.dataset.task
+    session = sessions[best.run.model]
+    logits = session.logits([best.run], [best.tensors], session.rows.validation)[0] / best.temperature
+    found = {best.run.id: logits}
+    words = next((row.words for row in rows if row.words), None)
+    for row in rows:
+        if words is not None and row.encoder_weight is not None and row.members[0] == best.run.id:
+            mixing = Mixing(row.encoder_weight, row.temperature)
+            found[row.run.id] = mixed(logits, words.logits(corpus.validation.texts), mixing)
+    return {run: task.probabilities(values) for run, values in found.items() if np.isfinite(values).all()}
 
 
 def measure_hybrid(

@@ -22,7 +22,7 @@ from loralet.runs.sources import RunOptions
 from loralet.studies.combine import combine, measure_ensembles
 from loralet.studies.estimate import Packs, pack_up
 from loralet.studies.folds import CrossValidated, cross_validate, remarks
-from loralet.studies.hybrid import add_hybrid, measure_hybrid
+from loralet.studies.hybrid import add_hybrid, held_out_probabilities, measure_hybrid
 from loralet.studies.plan import Plan, without_repeats
 from loralet.studies.saving import StudySaver
 from loralet.studies.teaching import Lesson, prepare_lesson, teach
@@ -156,8 +156,8 @@ def carry_out(prepared: Prepared, folder: RunFolder, listen: Listen, saver: Stud
     if plan.training.hybrid != "off":
         found = validated.predictions if validated else None
         rows += add_hybrid(rows, sessions, corpus, plan, found, folder, tell)
-    if not corpus.folds and corpus.dataset.test is None:
-        _save_held_out(rows, corpus, folder)
+    if not corpus.folds:
+        _save_held_out(rows, held_out_probabilities(rows, sessions, plan, corpus), corpus, folder)
     reads = _read_test(rows, sessions, corpus, plan, folder, tell)
     results = _results(rows, prepared, reads)
     folder.save_results(results)
@@ -299,10 +299,19 @@ def _random_head(session: Session, like: Run) -> Row:
     return row
 
 
-def _save_held_out(rows: Sequence[Row], corpus: Corpus, folder: RunFolder) -> None:
-    """Write the predictions of the validation rows, which tell runs apart where there is no test split."""
-    arrays = {PREDICTED + row.run.id: row.held_out for row in rows if row.held_out is not None}
-    folder.save_predictions({TARGETS: corpus.validation.targets} | arrays, HELD_OUT)
+def _save_held_out(
+    rows: Sequence[Row], probabilities: Mapping[str, np.ndarray], corpus: Corpus, folder: RunFolder
+) -> None:
+    """Write the predictions of the validation rows.
+
+    They tell runs apart where there is no test split; the probabilities of the classifier find likely wrong labels.
+    """
+    arrays = {
+        PREDICTED + row.run.id: row.held_out
+        for row in rows
+        if row.held_out is not None and row.run.id not in probabilities
+    }
+    folder.save_predictions({TARGETS: corpus.validation.targets, **arrays, **probabilities}, HELD_OUT)
 
 
 def _read_test(

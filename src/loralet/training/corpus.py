@@ -14,7 +14,7 @@ from loralet.cache import cache_folder
 from loralet.config import DataOptions
 from loralet.data.order import flat_rows
 from loralet.data.sources import Dataset, Split
-from loralet.data.splits import carve, copies, sample
+from loralet.data.splits import sample, train_and_validation
 from loralet.data.tokens import Tokens, tokenise
 from loralet.errors import DataError
 from loralet.hub.backbone import Backbone
@@ -118,15 +118,13 @@ def settle(dataset: Dataset, options: DataOptions, sample_size: int, folds: int 
     Raises:
         DataError: no class has two rows, so no row can be held out for validation.
     """
-    train, validation, strata = dataset.train, dataset.validation, dataset.task.strata
+    train, strata = dataset.train, dataset.task.strata
     try:
         if folds:
             held_out = fold_of_rows(train.texts, strata(train.targets), folds, options.split_seed)
             train = validation = replace(train, folds=held_out)
-        elif validation is None:
-            groups = copies(train.texts, train.seconds)
-            kept, drawn = carve(strata(train.targets), options.validation_fraction, options.split_seed, groups)
-            train, validation = dataset.train.take(kept), dataset.train.take(drawn)
+        else:
+            train, validation = train_and_validation(dataset, options.validation_fraction, options.split_seed)
         rows = sample(strata(validation.targets), sample_size, options.split_seed)
         return Corpus(dataset, train, validation, validation.take(rows))
     except ValueError as error:

@@ -125,6 +125,8 @@ def text_of(source: str, raw: bytes) -> str:
     """
     mark, coding = next((pair for pair in MARKS if raw.startswith(pair[0])), (b"", ""))
     raw, coding = raw.removeprefix(mark), coding or _unmarked(raw)
+    while mark and raw.startswith(mark):  # programs that add a mark to a file that has one
+        raw = raw.removeprefix(mark)
     if coding == "utf-8":
         return raw.decode(errors="surrogateescape")
     try:

@@ -13,8 +13,10 @@ from loralet.errors import SHOWN_ROWS, DataError, listed_rows
 SEPARATORS = {"csv": ",;\t|", "tsv": "\t,;|"}
 """Separators to try, the usual one of the format first. Spreadsheets write semicolons where the comma is decimal."""
 NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
-DECLARED = re.compile(r""""?sep=([^'"\0\r\n])"?\s*""")
+DECLARED = re.compile(r""""?sep=([^'"\0\r\n])"?\s*""", re.IGNORECASE)
 """The first line with which spreadsheets declare the separator."""
+RARE = "^~:§¦\x01\x1c\x1d\x1e\x1f"
+"""Separators that are not tried, but named if the header seems to have one."""
 HEAD = 20
 """Lines that are read to find the header."""
 
@@ -62,6 +64,7 @@ def read_delimited(source: str, text: str, form: str, given: Delimited) -> Recor
     if separator != whole.usual and not given.separator:
         notes.append(f"columns are separated by {NAMES.get(separator, repr(separator))}")
     names = _names(whole, separator)
+    _require_no_rare_separator(whole, names)
     reading, more = _read(whole, separator, len(names))
     notes += more
     records, begins = reading.records, reading.lines
@@ -169,6 +172,24 @@ def _names(whole: _Lines, separator: str) -> list[str]:
     return list(whole.given.header) or _first_fields(whole, separator)
 
 
+def _require_no_rare_separator(whole: _Lines, names: Sequence[str]) -> None:
+    """Check that a header of one name is not one of several names with another separator.
+
+    Raises:
+        DataError: parts of it are usual names.
+    """
+    if len(names) > 1 or whole.given.header or whole.given.separator or _folded(names)[0] in whole.given.expected:
+        return
+    for mark in RARE:
+        parts = _folded(names[0].split(mark))
+        if len(parts) > 1 and whole.given.expected & set(parts):
+            shown = mark if mark.isprintable() else f"$'{ascii(mark)[1:-1]}'"
+            raise DataError(
+                f"{whole.source}, line {whole.first + 1}: the header {names[0]!r} seems to have the separator "
+                f"{mark!r}; set --separator {shown}"
+            )
+
+
 def _read(whole: _Lines, separator: str, columns: int) -> tuple[Reading, list[str]]:
     """The records in the dialect that fits, and what to say about them.
 
@@ -256,7 +277,8 @@ def _others(whole: _Lines, separator: str, doubts: set[str]) -> Iterator[tuple[D
 def _refusal(whole: _Lines, dialect: Dialect, columns: int) -> DataError:
     """All lines that do not fit, with the remedy."""
     found = faults(whole.lines, dialect, columns, whole.first)
-    count = f"{len(found):,} line{'s do' if len(found) > 1 else ' does'} not have {columns} columns"
+    wanted = f"{columns} column{'s' if columns > 1 else ''}"
+    count = f"{len(found):,} line{'s do' if len(found) > 1 else ' does'} not have {wanted}"
     remedy = f"Quote texts that contain {dialect.separator!r}, close every quote, and double quotes inside a text"
     plain = Dialect(dialect.separator, "")
     if dialect.quote and any("quote" in words for _, words in found) and _fitting(whole, plain, columns):

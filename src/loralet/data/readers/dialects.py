@@ -133,7 +133,7 @@ def faults(lines: Sequence[str], dialect: Dialect, columns: int, first: int = 0)
         for record, line, end in zip(reading.records, reading.lines, reading.ends, strict=True):
             if len(record) != columns:
                 text = "".join(lines[line - 1 : end]).rstrip()[:60]
-                found[line] = f"{len(record)} columns, expected {columns}: {text!r}"
+                found[line] = f"{len(record)} column{'s' if len(record) > 1 else ''}, expected {columns}: {text!r}"
         whole.records.extend(reading.records)
         whole.lines.extend(reading.lines)
         whole.ends.extend(reading.ends)

@@ -20,6 +20,8 @@ KINDS = {dict: "an object", list: "a list", str: "a string", bool: "a truth valu
 def read_json(source: str, text: str) -> Records:
     """Read the objects of a JSON file; keys that an object lacks are None.
 
+    Objects are numbered by their lines, or from 1 if several of them begin on one line.
+
     Args:
         source: the file, for messages.
         text: its content.
@@ -40,6 +42,8 @@ def read_json(source: str, text: str) -> Records:
         raise DataError(f"{source}: the file has no rows")
     if len(rows) == 1:
         _require_records(source, columns)
+    if len(set(rows)) < len(rows):
+        return Records(source, tuple(columns), tuple(columns.values()), range(1, len(rows) + 1), "row", True)
     return Records(source, tuple(columns), tuple(columns.values()), rows, "line", True)
 
 
@@ -69,7 +73,9 @@ def _values(source: str, text: str) -> Iterator[tuple[int, Any]]:
     listed = text.startswith("[", place)
     if listed:
         place = _after_space(text, place + 1)
-    line, counted, more = 1, 0, not (listed and text.startswith("]", place))
+    if listed and text.startswith("]", place):
+        raise DataError(f"{source}: the list has no objects; write one object per row")
+    line, counted, more = 1, 0, True
     while more and place < len(text):
         line, counted = line + text.count("\n", counted, place), place
         try:

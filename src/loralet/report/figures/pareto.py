@@ -25,6 +25,8 @@ SHORT = {"linear-probe": "probe", "full": "full", "tfidf-svm": "TF-IDF", "tfidf-
 """Names in the plots, by role."""
 MOST_NAMED = 4
 """With more adapter configurations on the front, none of them is labelled."""
+MOST_COLUMNS = 4
+"""Entries of a row of the legend."""
 WIDE = 5
 """The cost axis is logarithmic if costs differ by more than this factor."""
 
@@ -76,12 +78,13 @@ def _short(row: Configuration, several: bool) -> str:
 def pareto_panels(analysis: Analysis) -> list[Panel]:
     """Accuracy against each cost. Plots with fewer than two dots are omitted."""
     plots = {cost: pareto_points(analysis, cost) for cost in COSTS}
-    return [_panel(cost, points) for cost, points in plots.items() if len(points) > 1]
+    return [pareto_panel(cost, points) for cost, points in plots.items() if len(points) > 1]
 
 
-def _panel(cost: str, points: Sequence[Point]) -> Panel:
+def pareto_panel(cost: str, points: Sequence[Point]) -> Panel:
+    """Accuracy against one cost."""
     with styled():
-        figure = sheet(height=3.4)
+        figure = sheet(height=3.6)
         axes = figure.add_subplot()
         rules(axes)
         wide = max(p.cost for p in points) > WIDE * min(p.cost for p in points)
@@ -94,7 +97,8 @@ def _panel(cost: str, points: Sequence[Point]) -> Panel:
         axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{100 * v:g} %"))
         axes.set_title(f"test accuracy against {COSTS[cost]}", loc="left", color=INK, fontsize=10.5, pad=8)
-        figure.legend(handles=_legend(points), loc="outside lower left", ncols=5, handletextpad=0.3)
+        handles = _legend(points)
+        figure.legend(handles=handles, loc="outside lower left", ncols=_columns(len(handles)), handletextpad=0.3)
         named = [(x, p) for (x, _), p in zip(places, points, strict=True) if p.label]
         labels = [_label(x, point, points) for x, point in sorted(named, key=lambda pair: not pair[1].row.winner)]
         place_labels(axes, labels, places)
@@ -122,6 +126,11 @@ def _dots(axes: Axes, points: Sequence[Point], wide: bool) -> list[tuple[float, 
         axes.plot(x, test.mean, marker, color=colour, markersize=size, markeredgecolor=PAGE, zorder=3)
         places.append((x, test.mean))
     return places
+
+
+def _columns(entries: int) -> int:
+    """Columns of the legend: browsers draw its text wider than matplotlib, which clips rows of five entries."""
+    return entries if entries <= MOST_COLUMNS else -(-entries // 2) if entries <= 2 * MOST_COLUMNS else MOST_COLUMNS
 
 
 def _legend(points: Sequence[Point]) -> list[Line2D]:

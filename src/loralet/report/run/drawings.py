@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from loralet.report.analysis import Analysis
 from loralet.report.coverage import coverage_text
 from loralet.report.figures.classes import MOST_CLASSES, class_panel
@@ -13,6 +15,7 @@ from loralet.report.figures.style import Drawing
 from loralet.report.run.content import RunPage
 from loralet.report.sections.single_label import calibration_text
 from loralet.runs.run import HYBRID
+from loralet.terminal import shown_label
 
 NAMES = ("classes", "confidence", "course")
 """Names of the figures; those without data are left out."""
@@ -30,12 +33,13 @@ def _classes(page: RunPage) -> Drawing:
     panels = []
     caption = ""
     if page.classes:
-        panels.append(class_panel(page.classes, page.measured.text))
+        shown = [replace(scores, label=shown_label(scores.label)) for scores in page.classes]
+        panels.append(class_panel(shown, page.measured.text))
         caption = "Bars: rows of each class; the coloured part is classified correctly."
         if len(page.classes) > MOST_CLASSES:
             caption += f" The {MOST_CLASSES} classes with the lowest F1 are shown."
     if page.confusion is not None and len(page.confusion) <= MOST_LABELS:
-        labels = [scores.label for scores in page.classes]
+        labels = [shown_label(scores.label) for scores in page.classes]
         panels.append(confusion_panel(labels, page.confusion, f"{page.measured.split} rows"))
         caption += (
             " Confusion matrix: each line sums to the rows of one label; shading is the square root of the share."

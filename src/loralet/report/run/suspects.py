@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from loralet.config import DataOptions
 from loralet.data.sources import Dataset, Split
+from loralet.data.splits import train_and_validation
 from loralet.errors import UserError
 from loralet.runs.held_out import HeldOutRows
 from loralet.runs.record import Record
@@ -47,7 +49,7 @@ class Suspects:
     """The rows of one split.
 
     Args:
-        split: ``test`` or ``out-of-fold``.
+        split: ``test``, ``out-of-fold`` or ``validation``.
         source: where the rows come from, such as the file.
         unit: what the row numbers count: ``line`` or ``row``.
         run: the run whose probabilities are used.
@@ -90,9 +92,9 @@ def find_suspects(
         judges: runs whose probabilities are used: of each split, the first that has some.
         with_texts: whether texts may be read from the data source.
     """
-    if not splits:
+    if not any(rows.probabilities for rows in splits):
         advice = f"loralet check {record.results.data.source} finds them by cross-validation"
-        return (), f"Predictions of single held-out rows are not recorded, so wrong labels cannot be found; {advice}."
+        return (), f"Probabilities of held-out rows are not recorded, so wrong labels cannot be found; {advice}."
     if not with_texts:
         return (), "This report was made without texts."
     dataset, note = read_data(record)
@@ -101,10 +103,21 @@ def find_suspects(
     found: list[Suspects] = []
     for rows in splits:
         judge = next((run for run in judges if run in rows.probabilities), None)
-        split = dataset.test.read() if rows.split == "test" and dataset.test else dataset.train
-        if judge is not None and len(split) == len(rows.targets) > 0:
+        if judge is None:
+            continue
+        split = _split_of(dataset, rows.split, record.config.reading)
+        if len(rows.targets) and np.array_equal(split.targets, rows.targets):
             found.append(_of_split(rows, judge, split, record.results.data.labels))
     return tuple(found), "" if found else "No probabilities of held-out rows are recorded."
+
+
+def _split_of(dataset: Dataset, name: str, reading: DataOptions) -> Split:
+    """The rows of a split of :class:`loralet.runs.held_out.HeldOutRows`, as training read them."""
+    if name == "test" and dataset.test:
+        return dataset.test.read()
+    if name == "validation":
+        return train_and_validation(dataset, reading.validation_fraction, reading.split_seed)[1]
+    return dataset.train
 
 
 def _of_split(rows: HeldOutRows, judge: str, split: Split, labels: Sequence[str]) -> Suspects:

@@ -9,6 +9,7 @@ from loralet.report.run.suspects import SuspectRow, Suspects
 from loralet.report.sections.base import Answer, ExampleRow, ExampleTable
 from loralet.report.tables import MISSING, Field, Headings, Line, Table, kept_columns
 from loralet.report.wording import amount, percent, seconds, signed
+from loralet.terminal import shown_label
 
 MODELS: Headings = (
     ("model", "★ the classifier; ≈ not distinguishable from it"),
@@ -97,7 +98,7 @@ def class_table(page: RunPage) -> Table | None:
     total = sum(scores.support for scores in page.classes)
     lines = []
     for scores in page.classes:
-        cells = [Field(scores.label, scores.label, False), Field(f"{scores.support:,}", scores.support)]
+        cells = [Field(shown_label(scores.label), scores.label, False), Field(f"{scores.support:,}", scores.support)]
         shares = (scores.support / total if total else None, scores.recall, scores.precision, scores.f1)
         cells += [*map(_percent, shares), Field(f"{scores.predicted:,}", scores.predicted)]
         lines.append(Line(tuple(cells), False, False, False))
@@ -109,8 +110,8 @@ def confusion_table(page: RunPage) -> Table | None:
     lines = [
         Line(
             (
-                Field(found.label, found.label, False),
-                Field(found.predicted, found.predicted, False),
+                Field(shown_label(found.label), found.label, False),
+                Field(shown_label(found.predicted), found.predicted, False),
                 Field(f"{found.rows:,}", found.rows),
                 _percent(found.share),
             ),
@@ -152,15 +153,16 @@ def row_tables(page: RunPage) -> list[ExampleTable]:
 
 
 def _kind(found: Suspects) -> str:
-    return "test" if found.split == "test" else "training"
+    return {"out-of-fold": "training"}.get(found.split, found.split)
 
 
 def _suspect_table(found: Suspects) -> ExampleTable:
     share = 100 * found.count / found.total
     shown = f" The clearest {len(found.rows)} are shown." if found.count > len(found.rows) else ""
+    which = "out-of-fold " if found.split == "out-of-fold" else ""
     note = (
         f"{found.count:,} of {found.total:,} {_kind(found)} rows ({share:.1f} %) of {found.source} have a label that "
-        f"the {'out-of-fold ' if found.split != 'test' else ''}probabilities of {found.run} contradict (confident "
+        f"the {which}probabilities of {found.run} contradict (confident "
         f"learning, Northcutt et al. 2021).{shown} Check the labels: the classifier may be wrong itself."
     )
     return _table(f"Likely mislabelled {_kind(found)} rows", note, found.rows, found, "suggestion")

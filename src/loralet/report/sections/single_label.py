@@ -117,9 +117,10 @@ class SingleLabelSection:
         judges = f"the mean probabilities of {runs} runs" if runs > 1 else "the probabilities of this run"
         suspected = (
             f"{found.suspect_count:,} of {rows:,} rows ({100 * found.suspect_count / rows:.1f} %) have a label that "
-            f"contradicts {judges}, by the simplest rule of confident learning: another class reaches its own mean "
-            "confidence and is the most probable class that does. The clearest rows are shown. This does not prove "
-            "that the labels are wrong: all runs share one encoder and can make the same errors."
+            f"contradicts {judges}, by the simplest rule of confident learning: another class is the most probable "
+            "one, and the label is not the most probable of the classes that reach their own mean confidence. The "
+            "clearest rows are shown. This does not prove that the labels are wrong: all runs share one encoder and "
+            "can make the same errors."
         )
         return [
             ExampleTable(
