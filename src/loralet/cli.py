@@ -264,6 +264,20 @@ def run() -> int:
     return status
 
 
+def _lacking(error: Exception) -> tuple[str, int] | None:
+    """The message and the exit status for a missing package or for too little memory; None for another error."""
+    if isinstance(error, ModuleNotFoundError):
+        package = (error.name or "loralet").partition(".")[0]
+        if package == "loralet":
+            return None
+        return f"this needs {package}, which is not installed: pip install {PACKAGES.get(package, package)}", 2
+    if not isinstance(error, MemoryError | RuntimeError) or not is_out_of_memory(error):
+        return None
+    advice = "use a smaller --batch-size or --max-length, or a lower --memory for a study"
+    reason = f" ({str(error).splitlines()[0][:300]})" if str(error) else ""
+    return f"not enough memory; {advice}{reason}", 1
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Exit status: 0 on success, 2 after a user error, 1 after another failure, 130 after Ctrl-C.
 
@@ -281,19 +295,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LoraletError as error:
         _say(console, str(error))
         return 2 if isinstance(error, UserError) else 1
-    except ModuleNotFoundError as error:
-        package = (error.name or "loralet").partition(".")[0]
-        if package == "loralet":
+    except (ModuleNotFoundError, MemoryError, RuntimeError) as error:
+        known = _lacking(error)
+        if known is None:
             raise
-        _say(console, f"this needs {package}, which is not installed: pip install {PACKAGES.get(package, package)}")
-        return 2
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        advice = "use a smaller --batch-size or --max-length, or a lower --memory for a study"
-        reason = f" ({str(error).splitlines()[0][:300]})" if str(error) else ""
-        _say(console, f"not enough memory; {advice}{reason}")
-        return 1
+        _say(console, known[0])
+        return known[1]
     except Interrupted as error:
         _say(console, error.text)
         return 128 + error.number
