@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from beartype.roar import BeartypeCallHintViolation
@@ -19,6 +21,7 @@ def test_shapes_are_checked() -> None:
 
 
 def test_types_of_modules_without_shapes_are_checked() -> None:
-    wrong: object = "2"
+    sizes: dict[str, Any] = {"layers": 2, "width": 4, "heads": 2, "feed_forward": 8, "vocabulary": 9, "positions": 9}
+    assert EncoderTable(**sizes).layers == 2
     with pytest.raises(BeartypeCallHintViolation):
-        EncoderTable(layers=wrong, width=4, heads=2, feed_forward=8, vocabulary=9, positions=9)  # type: ignore[arg-type]
+        EncoderTable(**sizes | {"layers": "2"})
