@@ -254,7 +254,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         session = open_session(model, corpus, plan.training, config.reading, config.compute, tell, plan.methods(model))
         for info in (used.backend for used in session.backends):
             LOGGER.log(logging.WARNING if info.reason else logging.INFO, "backend: %s", info)
-        runs = [resolved(run, session.backbone.table) for run in plan.runs]
+        table = session.backbone.table
+        runs = [resolved(run, table) for run in plan.suited({model: table.width}).runs]
         saver = self._warm_start(before, classes, session.backbone) if before else UNSAVED
         row = train_pack(session, runs, tell, saver=saver)[0]
         if not row.tensors:

@@ -12,14 +12,14 @@ from safetensors.numpy import load_file
 
 from loralet import TextClassifier
 from loralet.adapters.spec import TARGETS
-from loralet.config import GridOptions, StudyConfig, TrainConfig, TrainingOptions
+from loralet.config import GridOptions, StudyConfig, TeachConfig, TrainConfig, TrainingOptions
 from loralet.report.analysis import analyse
 from loralet.report.run_tests import tied_runs
 from loralet.report.summary import facts
 from loralet.runs.results import read_results
 from loralet.runs.run import Run
 from loralet.runs.selection import chosen_run
-from loralet.studies.plan import FEW_ROWS, plan_study, plan_train
+from loralet.studies.plan import FEW_ROWS, WIDE, plan_study, plan_teach, plan_train
 from loralet.studies.study import prepare
 
 FEW = FEW_ROWS - 1
@@ -48,6 +48,34 @@ def test_the_recipe_depends_on_the_rows_unless_it_is_set(
     assert f"-lr{lr:g}-" in run.id
     assert bool(plan.notes) == (lr == 5e-4)
     assert any("200 steps" in note for note in plan.notes) == (steps == 200)
+
+
+@pytest.mark.parametrize(
+    ("config", "width", "lr"),
+    [
+        (train(), WIDE - 1, 3e-3),
+        (train(), WIDE, 1e-3),
+        (train(lr=3e-3), 768, 3e-3),
+        (TeachConfig(model="model", teacher=("other",)), 384, 1e-3),
+    ],
+)
+def test_the_learning_rate_depends_on_the_width_unless_it_is_set(config: TrainConfig, width: int, lr: float) -> None:
+    plan = plan_teach(config, []) if isinstance(config, TeachConfig) else plan_train(config)
+    (run,) = plan.settled(FEW_ROWS).suited({plan.runs[0].model: width}).runs
+    assert run.lr == lr
+    assert f"-lr{lr:g}-" in run.id
+
+
+def test_few_rows_come_before_the_width() -> None:
+    plan = plan_train(train()).settled(FEW)
+    assert plan.suited({plan.runs[0].model: 768}).runs[0].lr == 5e-4
+
+
+def test_the_default_configuration_of_a_study_depends_on_the_width() -> None:
+    config = StudyConfig(grid=GridOptions(models=("tiny-en", "small-en"), lrs=(3e-3,)))
+    plan = plan_study(config).suited({"tiny-en": 128, "small-en": 384})
+    assert {(run.model, run.lr) for run in plan.runs if run.default} == {("tiny-en", 3e-3), ("small-en", 1e-3)}
+    assert {run.lr for run in plan.runs if run.role == "lora" and not run.default} == {3e-3}
 
 
 def test_a_study_has_the_options_of_its_grid() -> None:

@@ -100,7 +100,7 @@ class TrainConfig:
     seed: int = 0
     """Random seed for initial values, dropout and row order."""
     lr: float | None = None
-    """Peak learning rate; if not set, 0.003, or 0.0005 (and 200 steps) with fewer than 500 training rows."""
+    """Peak learning rate; default 0.003, 0.001 from width 256, 0.0005 (and 200 steps) below 500 training rows."""
     lr_ratio: float = 1.0
     """Ratio of the learning rate of B and all vectors to that of A (LoRA+, Hayou et al. 2024)."""
     adapter: AdapterSpec = field(default_factory=AdapterSpec)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, product
 from pathlib import Path
@@ -41,6 +41,9 @@ INITIALS = {
 
 USUAL_LR = 3e-3
 """Learning rate of a single run, if it is not set."""
+WIDE, WIDE_LR = 256, 1e-3
+"""For encoders of at least this width, the learning rate of a single run, if it is not set. Chosen on validation rows
+(dev/LOG.md)."""
 FEW_ROWS, FEW_ROWS_LR, FEW_ROWS_STEPS = 500, 5e-4, 200
 """With fewer training rows than this, the learning rate and the steps of a single run, if they are not set. Chosen on
 rows of four data sets that were not trained on (dev/LOG.md)."""
@@ -63,6 +66,7 @@ class Plan:
         folds: number of folds (:func:`loralet.training.folds.number_of_folds`); there must be one run.
         by_rows: whether the learning rate of the only run was not set, so that it depends on the training rows, as that
             of the default configuration of a study always does.
+        by_width: the same for the width of the encoder.
         teaching: the teachers of the only run; None: it is trained on its labels.
     """
 
@@ -79,6 +83,7 @@ class Plan:
     combine: bool = False
     folds: int | None = 0
     by_rows: bool = False
+    by_width: bool = False
     teaching: Teaching | None = None
 
     def settled(self, rows: int) -> Plan:
@@ -97,6 +102,22 @@ class Plan:
             training = replace(training, steps=FEW_ROWS_STEPS)
         made = adapter_run(run.model, run.adapter, FEW_ROWS_LR, run.seed, lr_ratio=run.lr_ratio)
         return replace(self, runs=(made,), training=training)
+
+    def suited(self, widths: Mapping[str, int]) -> Plan:
+        """The plan for encoders: a learning rate that is not set is lower for wide ones.
+
+        Args:
+            widths: width of the encoder of each model.
+        """
+
+        def suited(run: Run) -> Run:
+            if run.lr != USUAL_LR or not (run.default or self.by_width) or widths[run.model] < WIDE:
+                return run
+            if run.default:
+                return replace(run, lr=WIDE_LR)
+            return adapter_run(run.model, run.adapter, WIDE_LR, run.seed, lr_ratio=run.lr_ratio)
+
+        return replace(self, runs=tuple(map(suited, self.runs)))
 
     @property
     def notes(self) -> list[str]:
@@ -140,6 +161,7 @@ def plan_train(config: TrainConfig) -> Plan:
         stop_at_target=config.stop_at_target,
         folds=config.number_of_folds,
         by_rows=config.lr is None,
+        by_width=config.lr is None,
     )
 
 

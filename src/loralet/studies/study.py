@@ -118,6 +118,7 @@ def prepare(plan: Plan, listen: Listen) -> Prepared:
     lesson = prepare_lesson(plan.teaching, corpus, plan.compute, listen) if plan.teaching else None
     if plan.teaching and lesson:
         sessions = {model: teach(session, corpus, plan.teaching, lesson) for model, session in sessions.items()}
+    plan = plan.suited({model: session.backbone.table.width for model, session in sessions.items()})
     settled = [resolved(run, sessions[run.model].backbone.table) for run in plan.runs]
     plan = replace(plan, runs=without_repeats(settled))
     runs = [member for run in plan.runs for member in (run, *fold_runs(run, corpus.folds))]
