@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from states import STUDY, TRAIN, Whole, completed, final_state
-
-from loralet.cache import cache_folder
 
 
 def _whole(place: Path, arguments: tuple[str, ...]) -> Whole:
@@ -20,14 +17,8 @@ def _whole(place: Path, arguments: tuple[str, ...]) -> Whole:
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The caches of all processes: kernels and tokens are made once.
-
-    Kernels that were compiled before are copied: on a busy machine the compiler can exceed its time limit, and a run on
-    torch has another final state than one that finds kernels later.
-    """
-    own, compiled = tmp_path_factory.getbasetemp() / "cache", cache_folder() / "native"
-    if compiled.is_dir():
-        shutil.copytree(compiled, own / "native")
+    """The caches of all processes: kernels and tokens are made once."""
+    own = tmp_path_factory.getbasetemp() / "cache"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LORALET_CACHE", str(own))
         yield
