@@ -47,7 +47,7 @@ def league(report: Report) -> str:
     methods = {row["over_words"]["method"] for other in others for row in report["rows"][other].values()}
     text = LEAGUE.format(seeds=_seeds(report, others), method=" or ".join(sorted(methods)), level=LEVEL)
     text += source("league", report)
-    note = f" {report['note']}" if report.get("note") else ""
+    note = f"\n{report['note']}" if report.get("note") else ""
     means = [_means(report, name) for name in report["rows"]]
     head = ("classifier", "accuracy", "difference to words", "better", "worse", "ECE", "seconds")
     return "\n".join([text, table(("data", *report["rows"]), lines), SUMMARY.format(note=note) + table(head, means)])

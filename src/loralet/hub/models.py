@@ -48,7 +48,7 @@ class KnownModel:
 
 
 MODELS: tuple[KnownModel, ...] = (
-    KnownModel(MODEL, MODEL, 4.4, 512, ENGLISH, "Apache-2.0", 4300, 0.771),
+    KnownModel(MODEL, MODEL, 4.4, 512, ENGLISH, "Apache-2.0", 4300, 0.7875),
     KnownModel(SMALL, SMALL, 15.4, 512, ENGLISH, "Apache-2.0"),
     KnownModel("bert-tiny", "google/bert_uncased_L-2_H-128_A-2", 4.4, 512, ENGLISH, "Apache-2.0", 4300),
     KnownModel("bert-mini", "google/bert_uncased_L-4_H-256_A-4", 11.2, 512, ENGLISH, "Apache-2.0"),
