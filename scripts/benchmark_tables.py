@@ -214,7 +214,7 @@ def results(tiny_en: Report, fast: Report, by_set: Report | None, many: Report |
     for start, name in SHOWN_ROWS.items():
         row = next(row for row in tiny_en["rows"] if row["name"].startswith(start))
         rows.append((f"test accuracy of {name}", interval(row)))
-    rows += [] if many is None else league_means(many)
+    rows += [] if many is None else [league_means(many)]
     rows += speeds(fast) if by_set is None else shown(by_set)
     others, machine = "another one of the same architecture", (by_set or fast)["machine"]
     others += "" if by_set is None else " and MiniLM-L6"

@@ -38,7 +38,7 @@ MODELS = """\
 OTHERS = """\
 ## Classifiers of other programs
 
-Checkpoints of transformers, of `loralet export --to hf` and of merged PEFT adapters, and folders with an ONNX graph.
+Checkpoints of transformers, of `loralet export RUN --to hf` and of merged PEFT adapters, and folders with ONNX graphs.
 Tokenizer files that disagree are read as transformers reads them, and a line says so.
 """
 COMMANDS = """\

@@ -53,7 +53,7 @@ def session_of(pair: Pair, memory: int = 10**9, backend: Backend = CPU) -> Sessi
     dora = backend if backend.supports(pair.ours.table, torch.float32, "dora") is None else CPU
     loaded = {"lora": loaded_by(backend, pair), "dora": loaded_by(dora, pair)}
     options = TrainingOptions(steps=12, batch_size=4, eval_every=1, schedule="constant")
-    return Session(pair.ours, loaded, corpus, LENGTHS, TASK, options, ComputeOptions(), memory)
+    return Session(pair.ours, loaded, corpus, LENGTHS, TASK, options, "pooler", ComputeOptions(), memory)
 
 
 def states(session: Session, runs: list[Run]) -> list[Mapping[str, Tensor]]:

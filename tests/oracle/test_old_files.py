@@ -144,6 +144,7 @@ def test_training_metadata_of_the_first_layout_is_kept(pair: Pair, tmp_path: Pat
     assert (made.source, made.train_rows, made.validation_rows) == ("rows.csv", 270, 30)
     assert (made.split_seed, made.validation_fraction, made.lr, made.seed, made.steps_taken) == (1, 0.2, 0.003, 5, 80)
     assert made.training == TrainingOptions(
+        head="pooler",
         steps=80,
         batch_size=16,
         schedule="cosine",

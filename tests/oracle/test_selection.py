@@ -228,7 +228,7 @@ def kept_state(pair: Pair, judged: list[Scores], select_by: SelectBy) -> str:
     # At this learning rate the last state is not the best one.
     options = TrainingOptions(steps=6, batch_size=4, eval_every=1, schedule="constant", select_by=select_by)
     lengths = TextLengths("model", max_length=40, longest=10, truncated=0)
-    session = Session(pair.ours, loaded, corpus, lengths, task, options, ComputeOptions(), memory=10**9)
+    session = Session(pair.ours, loaded, corpus, lengths, task, options, "pooler", ComputeOptions(), memory=10**9)
     events: list[Event] = []
     (row,) = train_pack(session, [run], events.append)
     checks = [event for event in events if isinstance(event, Checked)]
