@@ -40,6 +40,7 @@ from loralet.config import (
     TrainConfig,
     TrainingOptions,
 )
+from loralet.config.limits import MOST_EPOCHS, MOST_GIB
 from loralet.config.toml import options_text, read_options
 from loralet.errors import ConfigError
 from loralet.runtime import MOST_THREADS
@@ -272,8 +273,7 @@ reading = st.builds(
 )  # fmt: skip
 training = st.builds(
     TrainingOptions, head=st.sampled_from(["auto", "pooler", "trained-pooler", "mean"]), head_dropout=share,
-    epochs=above_0,
-    steps=st.none() | count, batch_size=count, schedule=st.sampled_from(["linear", "cosine", "constant"]), warmup=share,
+    epochs=st.floats(1e-12, MOST_EPOCHS), steps=st.none() | count, batch_size=count, schedule=st.sampled_from(["linear", "cosine", "constant"]), warmup=share,
     select_by=st.sampled_from(["accuracy", "macro-f1", "loss"]),
     weight_decay=at_least_0, clip=at_least_0, eval_every=count, validation_sample=count, target_score=share,
     patience=st.none() | count, class_weight=st.sampled_from(["none", "balanced", "my weights.json"]),
@@ -309,7 +309,7 @@ study_config = st.builds(
     StudyConfig,
     data=text,
     out=text,
-    memory=st.none() | above_0,
+    memory=st.none() | st.floats(1e-12, MOST_GIB),
     halving=st.booleans(),
     stop_at_target=st.booleans(),
     combine=st.booleans(),
