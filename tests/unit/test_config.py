@@ -273,7 +273,8 @@ reading = st.builds(
 )  # fmt: skip
 training = st.builds(
     TrainingOptions, head=st.sampled_from(["auto", "pooler", "trained-pooler", "mean"]), head_dropout=share,
-    epochs=st.floats(1e-12, MOST_EPOCHS), steps=st.none() | count, batch_size=count, schedule=st.sampled_from(["linear", "cosine", "constant"]), warmup=share,
+    epochs=st.floats(1e-12, MOST_EPOCHS), steps=st.none() | count, batch_size=count,
+    schedule=st.sampled_from(["linear", "cosine", "constant"]), warmup=share,
     select_by=st.sampled_from(["accuracy", "macro-f1", "loss"]),
     weight_decay=at_least_0, clip=at_least_0, eval_every=count, validation_sample=count, target_score=share,
     patience=st.none() | count, class_weight=st.sampled_from(["none", "balanced", "my weights.json"]),
