@@ -93,7 +93,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
     Args:
         backbone: the frozen encoder: short name (``loralet models``), folder or hub id.
         method, rank, alpha, dropout, targets, scaling: the adapter (:class:`loralet.adapters.spec.AdapterSpec`).
-        lr: peak learning rate; None: 0.003, or 0.0005 with fewer than 500 training rows.
+        lr: peak learning rate; None: 0.003, 0.001 from width 256, 0.0005 below 500 training rows.
         lr_ratio: ratio of the learning rate of B and all vectors to that of A (LoRA+).
         head, head_dropout, epochs, steps, batch_size, schedule, warmup, weight_decay, clip, eval_every,
         validation_sample, target_score, select_by, patience, hybrid: training options
@@ -254,8 +254,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         session = open_session(model, corpus, plan.training, config.reading, config.compute, tell, plan.methods(model))
         for info in (used.backend for used in session.backends):
             LOGGER.log(logging.WARNING if info.reason else logging.INFO, "backend: %s", info)
-        table = session.backbone.table
-        runs = [resolved(run, table) for run in plan.suited({model: table.width}).runs]
+        runs = [resolved(r, session.backbone.table) for r in plan.suited({model: session.backbone.table.width}).runs]
         saver = self._warm_start(before, classes, session.backbone) if before else UNSAVED
         row = train_pack(session, runs, tell, saver=saver)[0]
         if not row.tensors:

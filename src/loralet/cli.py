@@ -271,7 +271,7 @@ def _lacking(error: Exception) -> tuple[str, int] | None:
         if package == "loralet":
             return None
         return f"this needs {package}, which is not installed: pip install {PACKAGES.get(package, package)}", 2
-    if not isinstance(error, MemoryError | RuntimeError) or not is_out_of_memory(error):
+    if not is_out_of_memory(error):
         return None
     advice = "use a smaller --batch-size or --max-length, or a lower --memory for a study"
     reason = f" ({str(error).splitlines()[0][:300]})" if str(error) else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,6 +61,13 @@ def test_a_damaged_pooling_file_is_named(tmp_path: Path, content: str, said: str
     (tmp_path / "1_Pooling").mkdir()
     (tmp_path / "1_Pooling" / "config.json").write_text(content)
     with pytest.raises(CheckpointError, match=rf"1_Pooling/config\.json: {said}"):
+        pools_mean(tmp_path)
+
+
+def test_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "1_Pooling").mkdir()
+    os.mkfifo(tmp_path / "1_Pooling" / "config.json")
+    with pytest.raises(CheckpointError, match="is a named pipe"):
         pools_mean(tmp_path)
 
 

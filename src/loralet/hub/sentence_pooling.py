@@ -6,7 +6,7 @@ from pathlib import Path
 
 from loralet.atomic import write_json
 from loralet.errors import CheckpointError
-from loralet.records import read_json
+from loralet.records import read_json, require_files
 
 FILE = "1_Pooling/config.json"
 MEAN = "pooling_mode_mean_tokens"
@@ -19,17 +19,18 @@ def pools_mean(folder: Path) -> bool:
         folder: the checkpoint.
 
     Raises:
-        CheckpointError: the file is not a JSON object.
+        CheckpointError: the file is not a JSON object, or a named pipe or the like.
     """
     path = folder / FILE
+    require_files(path.parent, CheckpointError)
     try:
         config = read_json(path)
     except (FileNotFoundError, NotADirectoryError):
         return False
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not valid JSON ({error})") from error
+        raise CheckpointError(f"{path}: not valid JSON ({error}); copy the folder again") from error
     if not isinstance(config, dict):
-        raise CheckpointError(f"{path}: not a JSON object")
+        raise CheckpointError(f"{path}: not a JSON object; copy the folder again")
     return config.get(MEAN) is True or config.get("pooling_mode") == "mean"
 
 

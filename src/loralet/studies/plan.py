@@ -43,7 +43,7 @@ USUAL_LR = 3e-3
 """Learning rate of a single run, if it is not set."""
 WIDE, WIDE_LR = 256, 1e-3
 """For encoders of at least this width, the learning rate of a single run, if it is not set. Chosen on validation rows
-(dev/LOG.md)."""
+of four data sets with an encoder of width 384; other widths were not measured (dev/LOG.md)."""
 FEW_ROWS, FEW_ROWS_LR, FEW_ROWS_STEPS = 500, 5e-4, 200
 """With fewer training rows than this, the learning rate and the steps of a single run, if they are not set. Chosen on
 rows of four data sets that were not trained on (dev/LOG.md)."""
@@ -110,14 +110,14 @@ class Plan:
             widths: width of the encoder of each model.
         """
 
-        def suited(run: Run) -> Run:
+        def own(run: Run) -> Run:
             if run.lr != USUAL_LR or not (run.default or self.by_width) or widths[run.model] < WIDE:
                 return run
             if run.default:
                 return replace(run, lr=WIDE_LR)
             return adapter_run(run.model, run.adapter, WIDE_LR, run.seed, lr_ratio=run.lr_ratio)
 
-        return replace(self, runs=tuple(map(suited, self.runs)))
+        return replace(self, runs=tuple(map(own, self.runs)))
 
     @property
     def notes(self) -> list[str]:
